@@ -1,0 +1,325 @@
+//! The shared buffer itself: `clone` is get, `drop` is put.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::fence::{Access, Fence};
+use crate::layout::Layout;
+use crate::pool::Home;
+use crate::refs::Refs;
+use crate::segment::{ImportError, MemoryKind, Segment};
+use crate::state::{State, StateCell};
+use crate::sys::dma_buf;
+
+/// A buffer's number in this process; never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(u64);
+
+impl fmt::Display for BufferId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+pub(crate) struct Core {
+    id: BufferId,
+    pub(crate) refs: Refs,
+    layout: Layout,
+    segments: Box<[Arc<Segment>]>,
+    pub(crate) home: OnceLock<Home>,
+    /// Somebody may attach fences to the dma-buf: ask before it is written again.
+    fenced: AtomicBool,
+    state: StateCell,
+    attachments: Mutex<Vec<(u64, Arc<dyn Any + Send + Sync>)>>,
+}
+
+/// A reference to a frame's memory. Cloning and dropping cost two atomics each and never block; the last drop gives
+/// the buffer back to its pool (or frees it), from whichever thread that is.
+///
+/// ```
+/// use shrbuf::{exporter::Memfd, Format, Layout, Shrbuf};
+/// let a = Memfd::new("frame").allocate(&Layout::linear(Format::Xr24, 64, 64, 1)?)?;
+/// let fd = a.export(0)?;                                  // for another process
+/// let b = Shrbuf::import(vec![fd], *a.layout())?;         // the same kernel object is the same buffer
+/// assert_eq!(a.id(), b.id());
+/// assert_eq!(a.references(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Shrbuf {
+    pub(crate) core: Arc<Core>,
+}
+
+/// A handle that keeps nothing alive.
+#[derive(Clone)]
+pub struct WeakShrbuf(Weak<Core>);
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+impl Shrbuf {
+    /// A buffer of these segments. The layout names them by index.
+    ///
+    /// # Errors
+    /// [`ImportError::Layout`] where a plane lies outside its segment; [`ImportError::OtherLayout`] where the memory
+    /// is a buffer of another layout already; [`ImportError::WithProducer`] where that buffer is not in flight.
+    pub fn new(segments: Vec<Arc<Segment>>, layout: Layout) -> Result<Shrbuf, ImportError> {
+        let sizes: Vec<u64> = segments.iter().map(|s| s.size()).collect();
+        layout.fits(&sizes)?;
+        let Some(first) = segments.first() else {
+            return Err(ImportError::Empty { kind: MemoryKind::DmaBuf });
+        };
+        let mut known = first.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|w| w.strong_count() > 0);
+        for core in known.iter().filter_map(Weak::upgrade) {
+            let same = core.segments.len() == segments.len()
+                && core.segments.iter().zip(&segments).all(|(a, b)| Arc::ptr_eq(a, b));
+            if !same {
+                continue;
+            }
+            // Dropped as a reference, not as a bare Arc, once counted: so count first.
+            if !core.refs.try_get() {
+                return Err(ImportError::WithProducer);
+            }
+            let found = Shrbuf { core };
+            if found.core.layout != layout {
+                return Err(ImportError::OtherLayout { have: describe(&found.core.layout), asked: describe(&layout) });
+            }
+            return Ok(found);
+        }
+        let core = Arc::new(Core {
+            id: BufferId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            refs: Refs::held(),
+            layout,
+            segments: segments.clone().into_boxed_slice(),
+            home: OnceLock::new(),
+            fenced: AtomicBool::new(false),
+            state: StateCell::new(State::Empty),
+            attachments: Mutex::new(Vec::new()),
+        });
+        known.push(Arc::downgrade(&core));
+        Ok(Shrbuf { core })
+    }
+
+    /// The buffer behind descriptors that another process or library passed, one for each segment.
+    /// The same kernel objects give the same buffer, by whichever descriptors they come. Does not block.
+    ///
+    /// # Errors
+    /// [`ImportError`]; every descriptor is closed then.
+    pub fn import(fds: Vec<OwnedFd>, layout: Layout) -> Result<Shrbuf, ImportError> {
+        let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>()?;
+        let buffer = Shrbuf::new(segments, layout)?;
+        // Whoever passed it may have devices of his own at work on it.
+        buffer.core.fenced.store(true, Ordering::Relaxed);
+        Ok(buffer)
+    }
+
+    /// A descriptor of segment `segment` to pass on, close-on-exec, independent of this handle's life.
+    /// From now on the buffer is reused only after the dma-buf's fences have signalled, because whoever has the
+    /// descriptor may attach some.
+    ///
+    /// # Errors
+    /// That of `F_DUPFD_CLOEXEC`, the descriptor limit above all; `NotFound` where there is no such segment.
+    pub fn export(&self, segment: usize) -> io::Result<OwnedFd> {
+        let s = self.core.segments.get(segment).ok_or(io::ErrorKind::NotFound)?;
+        self.core.fenced.store(true, Ordering::Relaxed);
+        s.as_fd().try_clone_to_owned()
+    }
+
+    /// Number of this buffer in this process.
+    pub fn id(&self) -> BufferId {
+        self.core.id
+    }
+
+    /// Format, size, planes.
+    pub fn layout(&self) -> &Layout {
+        &self.core.layout
+    }
+
+    /// The segments that the layout's planes name.
+    pub fn segments(&self) -> &[Arc<Segment>] {
+        &self.core.segments
+    }
+
+    /// What holds the memory; a buffer of several segments is a dma-buf only if all are.
+    pub fn kind(&self) -> MemoryKind {
+        let memfd = self.core.segments.iter().any(|s| s.kind() == MemoryKind::Memfd);
+        if memfd { MemoryKind::Memfd } else { MemoryKind::DmaBuf }
+    }
+
+    /// References in this process, for messages and tests; another thread may change it at any time.
+    pub fn references(&self) -> u32 {
+        self.core.refs.count()
+    }
+
+    /// A handle that keeps nothing alive.
+    pub fn downgrade(&self) -> WeakShrbuf {
+        WeakShrbuf(Arc::downgrade(&self.core))
+    }
+
+    /// What is in the buffer.
+    pub fn state(&self) -> State {
+        self.core.state.get()
+    }
+
+    /// Says what is in the buffer and wakes whoever waits for that.
+    pub fn set_state(&self, state: State) {
+        self.core.state.set(state);
+    }
+
+    /// **Blocks** until the state is one that `wanted` accepts, or `timeout` is over.
+    ///
+    /// # Errors
+    /// The state found at the end of the time.
+    pub fn wait_state(&self, wanted: impl Fn(State) -> bool, timeout: Duration) -> Result<State, State> {
+        self.core.state.wait_for(wanted, timeout)
+    }
+
+    /// An eventfd that becomes readable at every change of state from now on; reading it (8 bytes) resets it.
+    ///
+    /// # Errors
+    /// That of eventfd(2), the descriptor limit above all.
+    pub fn state_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.core.state.poll_fd()
+    }
+
+    /// Says that an importer attaches fences to the dma-buf by itself (a GPU driver's implicit fences): the buffer is
+    /// then reused only after they have signalled. Costs one poll(2) a release from then on.
+    pub fn expect_fences(&self) {
+        self.core.fenced.store(true, Ordering::Relaxed);
+    }
+
+    /// True where fences may be pending in the dma-buf, so that a consumer should take them along.
+    pub fn has_fences(&self) -> bool {
+        self.core.fenced.load(Ordering::Relaxed)
+    }
+
+    /// The fences of segment `segment` that someone about to do `access` must wait for, as one.
+    /// `None` for a memfd, which has none.
+    ///
+    /// # Errors
+    /// The kernel's: ENOTTY before Linux 6.0.
+    pub fn export_fence(&self, segment: usize, access: Access) -> io::Result<Option<Fence>> {
+        let s = self.core.segments.get(segment).ok_or(io::ErrorKind::NotFound)?;
+        if s.kind() == MemoryKind::Memfd {
+            return Ok(None);
+        }
+        dma_buf::export_sync_file(s.as_fd(), flags(access)).map(|fd| Some(Fence::from_kernel(fd)))
+    }
+
+    /// Adds a fence: work that does `access` on segment `segment` is done once it signals.
+    ///
+    /// # Errors
+    /// The kernel's: ENOTTY before Linux 6.0, `Unsupported` for a memfd.
+    pub fn import_fence(&self, segment: usize, access: Access, fence: &Fence) -> io::Result<()> {
+        let s = self.core.segments.get(segment).ok_or(io::ErrorKind::NotFound)?;
+        if s.kind() == MemoryKind::Memfd {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        dma_buf::import_sync_file(s.as_fd(), flags(access), fence.as_fd())?;
+        self.core.fenced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn attach(&self, consumer: u64, value: Arc<dyn Any + Send + Sync>) {
+        self.core.attachments.lock().unwrap_or_else(PoisonError::into_inner).push((consumer, value));
+    }
+}
+
+fn flags(access: Access) -> u32 {
+    match access {
+        Access::Read => dma_buf::SYNC_READ,
+        Access::Write => dma_buf::SYNC_READ | dma_buf::SYNC_WRITE,
+    }
+}
+
+fn describe(l: &Layout) -> String {
+    format!("{} {}x{} stride {}", l.format, l.width, l.height, l.planes()[0].stride)
+}
+
+impl Core {
+    pub(crate) fn segments(&self) -> &[Arc<Segment>] {
+        &self.segments
+    }
+
+    pub(crate) fn state(&self) -> &StateCell {
+        &self.state
+    }
+
+    /// The first segment in whose dma-buf a fence is pending.
+    pub(crate) fn pending_fence(&self) -> Option<BorrowedFd<'_>> {
+        if !self.fenced.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.segments
+            .iter()
+            .filter(|s| s.kind() == MemoryKind::DmaBuf)
+            .map(|s| s.as_fd())
+            // Where poll itself fails (no descriptor can be at fault) waiting would not help either.
+            .find(|fd| !crate::poll::writable(*fd, Some(Duration::ZERO)).unwrap_or(true))
+    }
+
+    pub(crate) fn detach(&self, consumer: u64) {
+        let mut gone = Vec::new();
+        let mut all = self.attachments.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut i = 0;
+        while i < all.len() {
+            if all[i].0 == consumer { gone.push(all.swap_remove(i)) } else { i += 1 }
+        }
+        // What an attachment does when dropped is not done under the lock.
+        drop(all);
+        drop(gone);
+    }
+}
+
+impl Clone for Shrbuf {
+    fn clone(&self) -> Shrbuf {
+        self.core.refs.get();
+        Shrbuf { core: Arc::clone(&self.core) }
+    }
+}
+
+impl Drop for Shrbuf {
+    fn drop(&mut self) {
+        if self.core.refs.put() {
+            if let Some(home) = self.core.home.get() {
+                home.released(&self.core);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Shrbuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let l = self.layout();
+        write!(f, "Shrbuf {} {} {}x{} {}", self.id(), l.format, l.width, l.height, self.kind())
+    }
+}
+
+impl WeakShrbuf {
+    /// A reference, unless the buffer is gone or back with its producer.
+    pub fn upgrade(&self) -> Option<Shrbuf> {
+        let core = self.0.upgrade()?;
+        core.refs.try_get().then_some(Shrbuf { core })
+    }
+
+    /// True where the memory is gone for good.
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    pub(crate) fn detach(&self, consumer: u64) {
+        if let Some(core) = self.0.upgrade() {
+            core.detach(consumer);
+        }
+    }
+}
+
+impl fmt::Debug for WeakShrbuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakShrbuf")
+    }
+}

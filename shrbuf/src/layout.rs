@@ -1,0 +1,283 @@
+//! Where each plane of a picture lies in a buffer's segments.
+
+use crate::format::{Format, Modifier};
+
+/// Most planes a layout can have, as in `drm_mode_fb_cmd2`.
+pub const MAX_PLANES: usize = 4;
+
+/// Where one plane lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Plane {
+    /// Index of the segment that holds it.
+    pub segment: u8,
+    /// Bytes from the start of that segment.
+    pub offset: u32,
+    /// Bytes from one row of blocks to the next.
+    pub stride: u32,
+}
+
+/// Format, size and planes of the picture in a buffer. Plain data, cheap to copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// Pixel format.
+    pub format: Format,
+    /// Arrangement of the samples; `None` where the producer knows of no modifiers (V4L2), which importers take as
+    /// "whatever this driver calls linear".
+    pub modifier: Option<Modifier>,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    planes: [Plane; MAX_PLANES],
+}
+
+/// A layout that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// Width or height is 0 or above 65535.
+    #[error("size {width}x{height} is outside 1..=65535")]
+    Size {
+        /// Pixels asked for.
+        width: u32,
+        /// Pixels asked for.
+        height: u32,
+    },
+    /// The planes given are not as many as the format has.
+    #[error("{format} has {expected} plane(s), {given} given")]
+    PlaneCount {
+        /// The format.
+        format: Format,
+        /// Planes it has.
+        expected: usize,
+        /// Planes given.
+        given: usize,
+    },
+    /// A row does not fit in the stride.
+    #[error("plane {plane}: stride {stride} is less than the {row} bytes of a row")]
+    Stride {
+        /// Which plane.
+        plane: usize,
+        /// Stride given, in bytes.
+        stride: u32,
+        /// Bytes of a row.
+        row: u32,
+    },
+    /// A plane names a segment that is not there, or reaches beyond the end of it.
+    #[error("plane {plane} needs bytes 0..{end} of segment {segment}, which has {size} bytes")]
+    OutOfSegment {
+        /// Which plane.
+        plane: usize,
+        /// Segment it names.
+        segment: usize,
+        /// First byte after the plane.
+        end: u64,
+        /// Bytes of the segment; 0 where there is none of that number.
+        size: u64,
+    },
+}
+
+impl Layout {
+    /// A layout from planes as a driver gave them.
+    ///
+    /// # Errors
+    /// A size out of range, a number of planes that is not the format's, a stride shorter than a row.
+    pub fn new(
+        format: Format,
+        modifier: Option<Modifier>,
+        width: u32,
+        height: u32,
+        planes: &[Plane],
+    ) -> Result<Layout, LayoutError> {
+        if !(1..=65535).contains(&width) || !(1..=65535).contains(&height) {
+            return Err(LayoutError::Size { width, height });
+        }
+        let expected = format.planes().len();
+        if planes.len() != expected {
+            return Err(LayoutError::PlaneCount { format, expected, given: planes.len() });
+        }
+        let mut all = [Plane::default(); MAX_PLANES];
+        all[..expected].copy_from_slice(planes);
+        let layout = Layout { format, modifier, width, height, planes: all };
+        if layout.is_linear() {
+            for (plane, p) in planes.iter().enumerate() {
+                let row = layout.row_bytes(plane);
+                if p.stride < row {
+                    return Err(LayoutError::Stride { plane, stride: p.stride, row });
+                }
+            }
+        }
+        Ok(layout)
+    }
+
+    /// A linear layout in one segment, planes one after the other, each stride a multiple of `align` bytes.
+    ///
+    /// ```
+    /// # use shrbuf::{Format, Layout};
+    /// let l = Layout::linear(Format::Nv12, 1270, 720, 256)?;
+    /// assert_eq!(l.planes()[1].offset, 1280 * 720);
+    /// assert_eq!(l.segment_size(0), 1280 * 720 * 3 / 2);
+    /// # Ok::<(), shrbuf::LayoutError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A size out of range.
+    pub fn linear(format: Format, width: u32, height: u32, align: u32) -> Result<Layout, LayoutError> {
+        if !(1..=65535).contains(&width) || !(1..=65535).contains(&height) {
+            return Err(LayoutError::Size { width, height });
+        }
+        let align = align.max(1);
+        let luma = (width.div_ceil(format.planes()[0].hsub) * format.planes()[0].bytes).next_multiple_of(align);
+        let mut planes = [Plane::default(); MAX_PLANES];
+        let mut offset = 0u32;
+        for (plane, s) in planes.iter_mut().zip(format.planes()) {
+            let row = width.div_ceil(s.hsub) * s.bytes;
+            // Chroma strides follow from the luma stride, as V4L2 single-buffer formats and most importers require.
+            let follow = luma / format.planes()[0].bytes * s.bytes / s.hsub * format.planes()[0].hsub;
+            let stride = follow.max(row.next_multiple_of(align));
+            *plane = Plane { segment: 0, offset, stride };
+            offset = offset.saturating_add(stride.saturating_mul(height.div_ceil(s.vsub)));
+        }
+        Layout::new(format, Some(Modifier::LINEAR), width, height, &planes[..format.planes().len()])
+    }
+
+    /// The planes, as many as the format has.
+    pub fn planes(&self) -> &[Plane] {
+        &self.planes[..self.format.planes().len()]
+    }
+
+    /// True where rows follow one another, so that a CPU can find a pixel.
+    pub fn is_linear(&self) -> bool {
+        self.modifier.is_none_or(|m| m == Modifier::LINEAR)
+    }
+
+    /// Bytes of a row of plane `plane`, without padding.
+    ///
+    /// # Panics
+    /// Where the format has no such plane.
+    pub fn row_bytes(&self, plane: usize) -> u32 {
+        let s = self.format.planes()[plane];
+        self.width.div_ceil(s.hsub) * s.bytes
+    }
+
+    /// Rows of plane `plane`.
+    ///
+    /// # Panics
+    /// Where the format has no such plane.
+    pub fn rows(&self, plane: usize) -> u32 {
+        self.height.div_ceil(self.format.planes()[plane].vsub)
+    }
+
+    /// Number of segments the planes name.
+    pub fn segments(&self) -> usize {
+        self.planes().iter().map(|p| usize::from(p.segment) + 1).max().unwrap_or(0)
+    }
+
+    /// Bytes that segment `segment` needs for its planes; the last row's padding is not needed.
+    pub fn segment_bytes(&self, segment: usize) -> u64 {
+        self.planes()
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| usize::from(p.segment) == segment)
+            .map(|(i, _)| self.plane_end(i))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Bytes to allocate for segment `segment`, padding of the last row included.
+    pub fn segment_size(&self, segment: usize) -> u64 {
+        self.planes()
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| usize::from(p.segment) == segment)
+            .map(|(i, p)| u64::from(p.offset) + u64::from(p.stride) * u64::from(self.rows(i)))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The whole picture's bytes without padding.
+    pub fn frame_bytes(&self) -> u64 {
+        self.format.frame_bytes(self.width, self.height)
+    }
+
+    fn plane_end(&self, plane: usize) -> u64 {
+        let p = self.planes[plane];
+        let last = u64::from(p.stride) * u64::from(self.rows(plane).saturating_sub(1));
+        u64::from(p.offset) + last + u64::from(if self.is_linear() { self.row_bytes(plane) } else { p.stride })
+    }
+
+    /// Checks that every plane lies inside its segment.
+    ///
+    /// # Errors
+    /// [`LayoutError::OutOfSegment`] for the first plane that does not.
+    pub fn fits(&self, sizes: &[u64]) -> Result<(), LayoutError> {
+        for (plane, p) in self.planes().iter().enumerate() {
+            let segment = usize::from(p.segment);
+            let size = sizes.get(segment).copied().unwrap_or(0);
+            let end = self.plane_end(plane);
+            if end > size {
+                return Err(LayoutError::OutOfSegment { plane, segment, end, size });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn linear_planar_strides_follow_luma() {
+        let l = Layout::linear(Format::Yu12, 100, 50, 64).unwrap();
+        let strides: Vec<_> = l.planes().iter().map(|p| p.stride).collect();
+        assert_eq!(strides, [128, 64, 64]);
+        assert_eq!(l.segment_size(0), 128 * 50 + 2 * 64 * 25);
+    }
+
+    #[test]
+    fn odd_width_never_gives_a_short_stride() {
+        for format in Format::all() {
+            for width in 1..70 {
+                let l = Layout::linear(format, width, 3, 1).unwrap();
+                for (i, p) in l.planes().iter().enumerate() {
+                    assert!(p.stride >= l.row_bytes(i), "{format} {width} plane {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn zero_size_is_refused() {
+        assert_eq!(
+            Layout::linear(Format::Xr24, 0, 1, 1),
+            Err(LayoutError::Size { width: 0, height: 1 })
+        );
+    }
+
+    #[test]
+    fn short_stride_is_refused() {
+        let plane = Plane { segment: 0, offset: 0, stride: 10 };
+        assert_eq!(
+            Layout::new(Format::Xr24, None, 4, 4, &[plane]),
+            Err(LayoutError::Stride { plane: 0, stride: 10, row: 16 })
+        );
+    }
+
+    #[test]
+    fn plane_beyond_its_segment_is_refused() {
+        let l = Layout::linear(Format::Xr24, 4, 4, 1).unwrap();
+        assert_eq!(l.fits(&[64]), Ok(()));
+        assert_eq!(
+            l.fits(&[63]),
+            Err(LayoutError::OutOfSegment { plane: 0, segment: 0, end: 64, size: 63 })
+        );
+        assert!(l.fits(&[]).is_err());
+    }
+
+    #[test]
+    fn last_row_needs_no_padding() {
+        let l = Layout::linear(Format::Xr24, 10, 4, 256).unwrap();
+        assert_eq!(l.segment_bytes(0), 3 * 256 + 40);
+        assert_eq!(l.segment_size(0), 4 * 256);
+    }
+}

@@ -1,0 +1,202 @@
+//! Buffers that are used again and again, and what happens when the last reference to one is dropped.
+//!
+//! A buffer of a pool is *idle* (with the pool, or with its producer), *in flight* (references exist), or *draining*
+//! (no reference, but a device's fence is pending). From the last drop, on the thread that does it:
+//! no fence pending → idle, and the pool's hook runs (a camera's hook is VIDIOC_QBUF); a fence pending → draining, and
+//! [`Pool::fences_fd`] becomes readable when it signals, upon which the owner calls [`Pool::reap`].
+//!
+//! videobuf2 waits for no fence at QBUF, so this is where a picture still being read is kept from being overwritten.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Weak};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::buffer::{Core, Shrbuf};
+use crate::idle::IdleSet;
+use crate::state::State;
+
+/// Most buffers in a pool: a bit of a word each.
+pub const MAX_BUFFERS: usize = 64;
+
+/// Why there is no pool of these buffers.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// Too many.
+    #[error("{0} buffers asked for; a pool holds 1 to {MAX_BUFFERS}")]
+    Count(usize),
+    /// Somebody else has a reference already, or the buffer is in another pool.
+    #[error("buffer {0} is in use elsewhere, so its last reference would not be this pool's")]
+    InUse(crate::buffer::BufferId),
+    /// No epoll instance to be had.
+    #[error("epoll_create1 failed: {0}; raise the descriptor limit (ulimit -n)")]
+    Os(#[from] io::Error),
+}
+
+type Hook = Box<dyn Fn(usize) + Send + Sync>;
+
+struct Inner {
+    slots: Vec<Arc<Core>>,
+    idle: IdleSet,
+    draining: IdleSet,
+    fences: Epoll,
+    hook: Hook,
+}
+
+/// A pooled buffer's way back.
+pub(crate) struct Home {
+    pool: Weak<Inner>,
+    index: usize,
+}
+
+impl Home {
+    pub(crate) fn released(&self, core: &Arc<Core>) {
+        // Without the pool the buffer is simply freed with its last Arc.
+        if let Some(pool) = self.pool.upgrade() {
+            pool.release(core, self.index);
+        }
+    }
+}
+
+impl Inner {
+    fn release(&self, core: &Core, index: usize) {
+        core.state().set(State::Empty);
+        if let Some(fd) = core.pending_fence() {
+            self.draining.insert(index);
+            let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT;
+            if self.fences.add(fd, EpollEvent::new(flags, index as u64)).is_ok() {
+                return;
+            }
+            // No watch to be had (memory, epoll's user limit): wait here rather than let it be overwritten.
+            if self.draining.remove(index) {
+                let _ = crate::poll::writable(fd, None);
+            }
+        }
+        self.idle.insert(index);
+        (self.hook)(index);
+    }
+}
+
+/// Buffers with a way back. Dropping the pool frees the idle ones; those in flight live until their last reference.
+///
+/// ```
+/// use shrbuf::{exporter::Memfd, Format, Layout, Pool};
+/// let exporter = Memfd::new("frames");
+/// let layout = Layout::linear(Format::Nv12, 64, 64, 1)?;
+/// let buffers = (0..2).map(|_| exporter.allocate(&layout)).collect::<Result<_, _>>()?;
+/// let pool = Pool::new(buffers, |_index| {})?;
+/// let (a, b) = (pool.acquire().unwrap(), pool.acquire().unwrap());
+/// assert!(pool.acquire().is_none());
+/// drop(a);
+/// assert!(pool.acquire().is_some());
+/// # drop(b);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Pool(Arc<Inner>);
+
+impl Pool {
+    /// Takes the buffers, which are idle from then on. `hook(index)` runs on the thread that drops a buffer's last
+    /// reference, after its fences have signalled; it must not block, and the buffer may be acquired inside it.
+    ///
+    /// # Errors
+    /// [`PoolError`].
+    pub fn new(buffers: Vec<Shrbuf>, hook: impl Fn(usize) + Send + Sync + 'static) -> Result<Pool, PoolError> {
+        if buffers.is_empty() || buffers.len() > MAX_BUFFERS {
+            return Err(PoolError::Count(buffers.len()));
+        }
+        let fences = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
+        for b in &buffers {
+            if b.references() != 1 || b.core.home.get().is_some() {
+                return Err(PoolError::InUse(b.id()));
+            }
+        }
+        let inner = Arc::new(Inner {
+            slots: buffers.iter().map(|b| Arc::clone(&b.core)).collect(),
+            idle: IdleSet::default(),
+            draining: IdleSet::default(),
+            fences,
+            hook: Box::new(hook),
+        });
+        // Not a release: the hook is for buffers that come back, so each goes idle before it has a way home.
+        drop(buffers);
+        for (index, core) in inner.slots.iter().enumerate() {
+            let _ = core.home.set(Home { pool: Arc::downgrade(&inner), index });
+            inner.idle.insert(index);
+        }
+        Ok(Pool(inner))
+    }
+
+    /// Any idle buffer, as its first reference; `None` where all are in flight or draining. Does not block.
+    pub fn acquire(&self) -> Option<Shrbuf> {
+        let index = self.0.idle.remove_any()?;
+        self.first(index)
+    }
+
+    /// Buffer `index`, which its producer has just finished; `None` where it is not idle (a driver that returns a
+    /// buffer it was not given).
+    pub fn take(&self, index: usize) -> Option<Shrbuf> {
+        if index < self.0.slots.len() && self.0.idle.remove(index) { self.first(index) } else { None }
+    }
+
+    fn first(&self, index: usize) -> Option<Shrbuf> {
+        let core = &self.0.slots[index];
+        core.refs.take().then(|| Shrbuf { core: Arc::clone(core) })
+    }
+
+    /// Readable while fences of draining buffers have signalled; call [`Pool::reap`] then.
+    pub fn fences_fd(&self) -> BorrowedFd<'_> {
+        self.0.fences.0.as_fd()
+    }
+
+    /// Returns draining buffers whose fences have signalled to the pool, running the hook for each. Does not block.
+    ///
+    /// # Errors
+    /// That of epoll_wait(2).
+    pub fn reap(&self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); MAX_BUFFERS];
+        let n = match self.0.fences.wait(&mut events, EpollTimeout::ZERO) {
+            Ok(n) => n,
+            Err(nix::Error::EINTR) => 0,
+            Err(e) => return Err(e.into()),
+        };
+        for event in &events[..n] {
+            let index = event.data() as usize;
+            let Some(core) = self.0.slots.get(index) else { continue };
+            for segment in core.segments() {
+                // One of them is watched; which one does not matter any more.
+                let _ = self.0.fences.delete(segment.as_fd());
+            }
+            if self.0.draining.remove(index) {
+                self.0.release(core, index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Buffers in the pool.
+    pub fn len(&self) -> usize {
+        self.0.slots.len()
+    }
+
+    /// Never: a pool has at least one buffer.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Buffers that are neither in flight nor draining.
+    pub fn idle(&self) -> usize {
+        self.0.idle.len()
+    }
+
+    /// Buffers without references whose fences are pending.
+    pub fn draining(&self) -> usize {
+        self.0.draining.len()
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool of {}, {} idle, {} draining", self.len(), self.idle(), self.draining())
+    }
+}

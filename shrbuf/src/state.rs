@@ -1,0 +1,143 @@
+//! What is in a buffer, with waiting and polling.
+
+#[cfg(not(loom))]
+use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(not(loom))]
+use std::sync::OnceLock;
+#[cfg(not(loom))]
+use std::time::{Duration, Instant};
+
+#[cfg(not(loom))]
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, fence, lock};
+
+/// What is in a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum State {
+    /// Nothing that anyone should read.
+    Empty,
+    /// A device or a CPU is writing it.
+    Filling,
+    /// A whole frame.
+    Filled,
+    /// A frame that its producer says is damaged (V4L2_BUF_FLAG_ERROR, a short read).
+    Corrupt,
+}
+
+impl State {
+    fn of(n: u32) -> State {
+        match n {
+            0 => State::Empty,
+            1 => State::Filling,
+            2 => State::Filled,
+            _ => State::Corrupt,
+        }
+    }
+}
+
+/// A state word; setting it costs a store, a fence and a load while nobody waits.
+#[derive(Debug)]
+pub(crate) struct StateCell {
+    value: AtomicU32,
+    waiters: AtomicU32,
+    lock: Mutex<()>,
+    changed: Condvar,
+    #[cfg(not(loom))]
+    poll: OnceLock<EventFd>,
+}
+
+impl StateCell {
+    pub(crate) fn new(state: State) -> StateCell {
+        StateCell {
+            value: AtomicU32::new(state as u32),
+            waiters: AtomicU32::new(0),
+            lock: Mutex::new(()),
+            changed: Condvar::new(),
+            #[cfg(not(loom))]
+            poll: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn get(&self) -> State {
+        State::of(self.value.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set(&self, state: State) {
+        self.value.store(state as u32, Ordering::Release);
+        // Either this load sees the waiter, or the waiter's load after its own fence sees the store above.
+        fence(Ordering::SeqCst);
+        if self.waiters.load(Ordering::Relaxed) > 0 {
+            // A waiter that has read the old value under the lock is in wait() once we get it.
+            drop(lock(&self.lock));
+            self.changed.notify_all();
+        }
+        #[cfg(not(loom))]
+        if let Some(event) = self.poll.get() {
+            // A full counter (2^64 - 2 unread changes) is readable already.
+            let _ = event.write(1);
+        }
+    }
+
+    /// Blocks until `wanted` holds.
+    #[cfg(any(loom, test))]
+    pub(crate) fn wait(&self, wanted: impl Fn(State) -> bool) -> State {
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let mut guard = lock(&self.lock);
+        let state = loop {
+            let state = self.get();
+            if wanted(state) {
+                break state;
+            }
+            guard = match self.changed.wait(guard) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        };
+        drop(guard);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        state
+    }
+
+    /// Blocks until `wanted` holds or `timeout` is over; the state found last, `Err` where it is not wanted.
+    #[cfg(not(loom))]
+    pub(crate) fn wait_for(&self, wanted: impl Fn(State) -> bool, timeout: Duration) -> Result<State, State> {
+        let end = Instant::now() + timeout;
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let mut guard = lock(&self.lock);
+        let found = loop {
+            let state = self.get();
+            if wanted(state) {
+                break Ok(state);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break Err(state);
+            }
+            guard = match self.changed.wait_timeout(guard, left) {
+                Ok((guard, _)) => guard,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        };
+        drop(guard);
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        found
+    }
+
+    /// A descriptor that becomes readable at every change from now on; reading 8 bytes resets it.
+    #[cfg(not(loom))]
+    pub(crate) fn poll_fd(&self) -> std::io::Result<BorrowedFd<'_>> {
+        if self.poll.get().is_none() {
+            let new = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+            // Another thread may have been faster; its descriptor serves both.
+            let _ = self.poll.set(new);
+        }
+        match self.poll.get() {
+            Some(event) => Ok(event.as_fd()),
+            None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+        }
+    }
+}
