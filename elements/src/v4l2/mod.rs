@@ -1,1 +1,43 @@
-//! v4l2
+//! V4L2 capture: cameras, HDMI and TV receivers, test drivers.
+//!
+//! For the `v4l2-src` element, and for programs that want frames without a pipeline. From the bottom up:
+//! - [`ioctl`]: the kernel's calls, one small file each, with checked types and errors that say what to do;
+//! - [`Device`]: a capture node: what it offers, its format, frame interval, input and controls;
+//! - [`CaptureQueue`]: its buffers, exported once as dma-bufs (or imported), and the stream through them;
+//! - [`Requeue`]: gives a buffer back to the driver, from any thread, when the last reference to it is dropped.
+//!
+//! ```no_run
+//! use shrbuf_elements::v4l2::ioctl::{Dequeued, FormatRequest, PixelFormat};
+//! use shrbuf_elements::v4l2::{CaptureQueue, Device};
+//!
+//! let device = Device::open("/dev/video0")?;
+//! let wanted = FormatRequest { width: 1280, height: 720, pixelformat: PixelFormat::new(*b"XR24"), bytesperline: None };
+//! let format = device.set_format(&wanted)?;
+//! println!("{}x{} {}, {:?}", format.width, format.height, format.pixelformat, format.planes);
+//!
+//! let (mut queue, buffers) = CaptureQueue::mmap(&device, 4)?;   // `buffers` has each plane's dma-buf
+//! let requeue = queue.requeue_handle();
+//! queue.start()?;
+//! loop {
+//!     match queue.dequeue()? {
+//!         Dequeued::Buffer(frame) => requeue.requeue(frame.index)?,
+//!         Dequeued::NotReady => { /* wait for POLLIN on the queue */ }
+//!         Dequeued::EndOfStream => break,
+//!     }
+//! }
+//! # drop(buffers);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod ioctl;
+
+mod control;
+mod device;
+mod find;
+mod ownership;
+mod queue;
+
+pub use control::ControlError;
+pub use device::{Device, InputError, OpenError};
+pub use find::{DeviceInfo, FormatInfo};
+pub use queue::{AllocateError, CaptureQueue, ExportedBuffer, ExportedPlane, Readiness, Requeue, RequeueError, StartError};

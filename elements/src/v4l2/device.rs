@@ -1,0 +1,359 @@
+//! An open capture device.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use v4l::capability::Flags;
+
+use super::control::{self, ControlError};
+use super::ioctl::{
+    self, BufType, BufferCapabilities, Capability, Control, ControlValue, Event, Failure, FmtError, Format, FormatRequest,
+    Fraction, Input, Memory, QuerycapError, ReqbufsError, SInputError,
+};
+
+/// A capture device, open. Cheap to clone: all clones are one file descriptor, which closes with the last of them (and
+/// of the [`CaptureQueue`](super::CaptureQueue)s and [`Requeue`](super::Requeue) handles made from it).
+///
+/// No call waits for a frame; some wait as long as the driver holds its lock (a USB camera's control transfer takes
+/// milliseconds).
+#[derive(Debug, Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    fd: OwnedFd,
+    path: PathBuf,
+    capability: Capability,
+    buf_type: BufType,
+    /// A second REQBUFS on the same file would free the first queue's buffers under it.
+    allocated: AtomicBool,
+}
+
+/// Why a device was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing at this path.
+    #[error("{}: there is no such device; {}", .path.display(), nodes_present(.present))]
+    NotFound {
+        /// What was asked for.
+        path: PathBuf,
+        /// The video devices there are.
+        present: Vec<PathBuf>,
+    },
+    /// EACCES, EPERM.
+    #[error("{}: no permission; add yourself to the group that owns it (`sudo usermod -aG video $USER`) and log in again", .path.display())]
+    Permission {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// EBUSY: the driver lets one program in at a time.
+    #[error("{}: another program has it open (`fuser -v` names it)", .path.display())]
+    Busy {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// A file, a directory, or a device of another kind.
+    #[error("{}: not a V4L2 device; capture devices are /dev/video*", .path.display())]
+    NotV4l2 {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// A V4L2 node that captures no video: output, metadata, radio, a codec.
+    #[error("{}: {card} captures no video here; another /dev/video* of the same device may", .path.display())]
+    NotCapture {
+        /// What was asked for.
+        path: PathBuf,
+        /// The product's name.
+        card: String,
+    },
+    /// Only `read()`, which copies.
+    #[error("{}: {card} cannot stream into buffers, only read(); it cannot be used without copying", .path.display())]
+    NotStreaming {
+        /// What was asked for.
+        path: PathBuf,
+        /// The product's name.
+        card: String,
+    },
+    /// ENODEV, ENXIO: the node is there, the device is not.
+    #[error("{}: the device is gone; plug it in again, or load its driver", .path.display())]
+    Unplugged {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("{}: {source}", .path.display())]
+    Other {
+        /// What was asked for.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn nodes_present(paths: &[PathBuf]) -> String {
+    if paths.is_empty() {
+        "there are no /dev/video* at all: plug a camera in, or load its driver (`modprobe uvcvideo`, `modprobe vivid`)"
+            .to_owned()
+    } else {
+        let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+        format!("present are {}", paths.join(", "))
+    }
+}
+
+/// Why an input was not selected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// Neither a name nor an index of an input.
+    #[error("there is no input `{wanted}`; inputs are {}", .known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        wanted: String,
+        /// The names there are, in order of index.
+        known: Vec<String>,
+    },
+    /// The kernel's answer.
+    #[error(transparent)]
+    Ioctl(#[from] SInputError),
+    /// The inputs could not be listed.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+impl Device {
+    /// Opens a capture node: read-write, non-blocking, closed on exec. Nothing is set or allocated.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; each says what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Device, OpenError> {
+        let path = path.as_ref().to_owned();
+        // Opening is not harmless on every device (a watchdog starts to tick), so look before.
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.file_type().is_char_device() => {}
+            Ok(_) => return Err(OpenError::NotV4l2 { path }),
+            Err(error) => return Err(open_error(path, error)),
+        }
+        let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+            Ok(file) => file,
+            Err(error) => return Err(open_error(path, error)),
+        };
+        let capability = match ioctl::querycap(&file) {
+            Ok(capability) => capability,
+            Err(QuerycapError::NotV4l2(_)) => return Err(OpenError::NotV4l2 { path }),
+            Err(QuerycapError::Failure(Failure::Unplugged { .. })) => return Err(OpenError::Unplugged { path }),
+            Err(error) => return Err(OpenError::Other { path, source: io::Error::other(error) }),
+        };
+        let Some(buf_type) = capability.capture_type() else {
+            return Err(OpenError::NotCapture { path, card: capability.card });
+        };
+        if !capability.flags.contains(Flags::STREAMING) {
+            return Err(OpenError::NotStreaming { path, card: capability.card });
+        }
+        let inner = Inner { fd: file.into(), path, capability, buf_type, allocated: AtomicBool::new(false) };
+        Ok(Device { inner: Arc::new(inner) })
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Driver, product, bus and flags.
+    pub fn capability(&self) -> &Capability {
+        &self.inner.capability
+    }
+
+    /// Which of the two capture APIs it is used through.
+    pub fn buf_type(&self) -> BufType {
+        self.inner.buf_type
+    }
+
+    /// What memory its queue can use.
+    ///
+    /// # Errors
+    /// [`ReqbufsError::Busy`] while a queue is allocated, by this program or another.
+    pub fn buffer_capabilities(&self) -> Result<BufferCapabilities, ReqbufsError> {
+        if !self.take_queue() {
+            return Err(ReqbufsError::Busy);
+        }
+        // A driver without MMAP still fills the field in for DMABUF, and the other way round.
+        let granted = ioctl::reqbufs(self, self.buf_type(), Memory::Mmap, 0)
+            .or_else(|_| ioctl::reqbufs(self, self.buf_type(), Memory::Dmabuf, 0));
+        self.put_queue();
+        Ok(granted?.capabilities)
+    }
+
+    /// The format that is set.
+    ///
+    /// # Errors
+    /// See [`FmtError`].
+    pub fn format(&self) -> Result<Format, FmtError> {
+        ioctl::g_fmt(self, self.buf_type())
+    }
+
+    /// Sets the format, and returns what the driver chose: compare it with what was asked for. Set the frame interval
+    /// afterwards.
+    ///
+    /// # Errors
+    /// See [`FmtError`]; [`Failure::Busy`] while a queue is allocated.
+    pub fn set_format(&self, request: &FormatRequest) -> Result<Format, FmtError> {
+        ioctl::s_fmt(self, self.buf_type(), request)
+    }
+
+    /// What [`Device::set_format`] would choose, without setting it.
+    ///
+    /// # Errors
+    /// See [`FmtError`].
+    pub fn try_format(&self, request: &FormatRequest) -> Result<Format, FmtError> {
+        ioctl::try_fmt(self, self.buf_type(), request)
+    }
+
+    /// The frame interval in use; `None` where the driver does not know it.
+    ///
+    /// # Errors
+    /// Only [`Failure`].
+    pub fn frame_interval(&self) -> Result<Option<Fraction>, Failure> {
+        ioctl::g_parm(self, self.buf_type())
+    }
+
+    /// Asks for a frame interval, and returns the one now in use; `None` where the driver has no say.
+    ///
+    /// # Errors
+    /// Only [`Failure`].
+    pub fn set_frame_interval(&self, interval: Fraction) -> Result<Option<Fraction>, Failure> {
+        ioctl::s_parm(self, self.buf_type(), interval)
+    }
+
+    /// The inputs; empty where there is nothing to choose from.
+    ///
+    /// # Errors
+    /// Only [`Failure`].
+    pub fn inputs(&self) -> Result<Vec<Input>, Failure> {
+        ioctl::enum_input(self)
+    }
+
+    /// Selects an input by its name (in any case of letters) or its index. The format, and which controls and sizes
+    /// there are, may change with it.
+    ///
+    /// # Errors
+    /// See [`InputError`]; [`Failure::Busy`] while a queue is allocated.
+    pub fn select_input(&self, wanted: &str) -> Result<Input, InputError> {
+        let inputs = self.inputs()?;
+        let named = inputs.iter().find(|i| i.name.eq_ignore_ascii_case(wanted));
+        let found = named.or_else(|| inputs.iter().find(|i| Ok(i.index) == wanted.parse()));
+        let Some(input) = found else {
+            let known = inputs.into_iter().map(|i| i.name).collect();
+            return Err(InputError::Unknown { wanted: wanted.to_owned(), known });
+        };
+        ioctl::s_input(self, input.index)?;
+        Ok(input.clone())
+    }
+
+    /// All controls, class headings left out.
+    ///
+    /// # Errors
+    /// Only [`Failure`].
+    pub fn controls(&self) -> Result<Vec<Control>, Failure> {
+        ioctl::query_ext_ctrls(self)
+    }
+
+    /// A control by its name, e.g. `white_balance_automatic`.
+    ///
+    /// # Errors
+    /// [`ControlError::Unknown`] lists the names there are.
+    pub fn control(&self, name: &str) -> Result<Control, ControlError> {
+        control::by_name(&self.controls()?, name).cloned()
+    }
+
+    /// A control's present value.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn control_value(&self, control: &Control) -> Result<ControlValue, ControlError> {
+        Ok(ioctl::g_ext_ctrl(self, control)?)
+    }
+
+    /// Sets a control. [`Control::parse`] makes the value from text.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn set_control(&self, control: &Control, value: &ControlValue) -> Result<(), ControlError> {
+        Ok(ioctl::s_ext_ctrl(self, control, value)?)
+    }
+
+    /// Subscribes to changes of the signal on the input in use; polling for `POLLPRI` then waits for them. False where
+    /// the device has none to tell, as most cameras.
+    ///
+    /// # Errors
+    /// Only [`Failure`].
+    pub fn subscribe_source_change(&self) -> Result<bool, Failure> {
+        let input = ioctl::g_input(self)?.unwrap_or(0);
+        ioctl::subscribe_source_change(self, input)
+    }
+
+    /// The oldest event; `None` where none is waiting. Never waits.
+    ///
+    /// # Errors
+    /// Only [`Failure`].
+    pub fn next_event(&self) -> Result<Option<Event>, Failure> {
+        ioctl::dqevent(self)
+    }
+
+    /// Claims the right to allocate this file's queue; false where it is taken.
+    pub(super) fn take_queue(&self) -> bool {
+        !self.inner.allocated.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn put_queue(&self) {
+        self.inner.allocated.store(false, Ordering::Release);
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd.as_fd()
+    }
+}
+
+fn open_error(path: PathBuf, source: io::Error) -> OpenError {
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => OpenError::NotFound { path, present: super::find::nodes() },
+        Some(libc::EACCES | libc::EPERM) => OpenError::Permission { path },
+        Some(libc::EBUSY) => OpenError::Busy { path },
+        Some(libc::ENODEV | libc::ENXIO) => OpenError::Unplugged { path },
+        _ => OpenError::Other { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_device_is_not_found() {
+        let error = Device::open("/dev/video-that-is-not-there").unwrap_err();
+        assert!(matches!(error, OpenError::NotFound { .. }), "{error}");
+    }
+
+    #[test]
+    fn directory_is_not_v4l2() {
+        assert!(matches!(Device::open("/tmp").unwrap_err(), OpenError::NotV4l2 { .. }));
+    }
+
+    #[test]
+    fn other_character_device_is_not_v4l2() {
+        assert!(matches!(Device::open("/dev/null").unwrap_err(), OpenError::NotV4l2 { .. }));
+    }
+
+    #[test]
+    fn no_devices_at_all_says_how_to_get_one() {
+        let error = OpenError::NotFound { path: "/dev/video0".into(), present: Vec::new() };
+        assert!(error.to_string().contains("modprobe"), "{error}");
+    }
+}
