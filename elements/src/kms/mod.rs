@@ -1,1 +1,62 @@
-//! kms
+//! Kernel mode setting: frames on displays, without a copy.
+//!
+//! # How am I supposed to use this?
+//! [`Card::open`] a card, [`Output::find`] a display on it, [`Output::plan`] how it could show your frames. Import
+//! each buffer once ([`FrameBuffer::of_shrbuf`]), [`Screen::start`] with the first, then [`Screen::flip`] for each
+//! frame and wait for its event ([`Card::read_events`]). Drop the [`Screen`], and what was there before is back.
+//!
+//! ```no_run
+//! use shrbuf_elements::kms::{Card, EventBuffer, Flip, FrameBuffer, Output, Screen};
+//! # fn frames() -> Vec<shrbuf::Shrbuf> { Vec::new() }
+//! let card = Card::open("/dev/dri/card0")?;
+//! let output = Output::find(&card, None)?;
+//! let frames: Vec<FrameBuffer> =
+//!     frames().iter().map(|f| FrameBuffer::of_shrbuf(&card, f)).collect::<Result<_, _>>()?;
+//! let placement = output.plan_for(&frames[0])?.remove(0);
+//! let flip = |frame, user_data| Flip { frame, in_fence: None, user_data };
+//! let mut screen = Screen::start(&output, &placement, None, &flip(&frames[0], 0))?;
+//! screen.flip(&flip(&frames[1], 1))?; // once the first one's event has come
+//! for event in card.read_events(&mut EventBuffer::new())? {
+//!     println!("frame {} is on screen since {} ns", event.user_data, event.time_ns);
+//! }
+//! screen.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What lives where
+//! | module | story |
+//! | --- | --- |
+//! | [`device`], [`formats`] | the card: what it has, whether it is ours |
+//! | [`gem`], [`import`], [`dumb`] | frame buffers, of dma-bufs and of the card's own memory; why one is refused |
+//! | [`output`], [`placement`] | a display, and the ways in which it can show a frame |
+//! | [`commit`], [`event`] | the screen while it shows frames |
+//! | [`writeback`] | reading the screen back |
+//! | [`restore`] | what was there before |
+
+pub mod commit;
+pub mod device;
+pub mod dumb;
+pub mod event;
+pub mod formats;
+pub mod gem;
+pub mod import;
+pub mod output;
+pub mod placement;
+mod props;
+pub mod restore;
+pub mod state;
+mod sys;
+pub mod writeback;
+
+pub use commit::{CommitError, Flip, Screen};
+pub use device::{Card, CardInfo, ConnectorInfo, DeviceError, PlaneInfo};
+pub use dumb::DumbBuffer;
+pub use event::{EventBuffer, FlipEvent, FlipEvents};
+pub use formats::PlaneFormats;
+pub use gem::{FrameBuffer, FramePlane, FrameSpec};
+pub use import::ImportError;
+pub use output::{Output, OutputError, Placement, refresh_ns};
+pub use placement::{Fit, Offer, PlanError};
+pub use restore::RestoreError;
+pub use state::Rect;
+pub use writeback::Writeback;
