@@ -1,1 +1,25 @@
-//! pipeline
+//! The graph engine: elements joined by links, negotiated as a whole, run by a thread for each domain.
+#![allow(clippy::result_large_err)]
+
+pub mod domain;
+pub mod element;
+pub mod frame;
+pub mod graph;
+pub mod nearest;
+pub mod offer;
+pub mod plan;
+pub mod property;
+pub mod queue;
+mod ring;
+pub mod stats;
+
+pub use domain::{Context, Events, Start, Waker};
+pub use element::{Element, Environment, Failure, FailureKind, Ports, Refusal, Role};
+pub use frame::{Colorimetry, Frame, Matrix, Range, Rect, Timestamp};
+pub use graph::{Copies, Graph, GraphError, NodeId};
+pub use offer::{
+    Consumes, InputOffer, Modifiers, Origin, OutputOffer, Produces, Rate, Rates, Size, SizeOffer, Sizes, Stream, Video,
+    Wanted,
+};
+pub use property::{Build, BuildError, ElementType};
+pub use queue::{Full, QueueSpec};

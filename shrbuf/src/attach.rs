@@ -47,12 +47,7 @@ impl<T: Any + Send + Sync> Default for ImportCache<T> {
 impl<T: Any + Send + Sync> ImportCache<T> {
     /// An empty cache of a new importer.
     pub fn new() -> ImportCache<T> {
-        ImportCache {
-            consumer: NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed),
-            entries: Vec::new(),
-            hits: 0,
-            misses: 0,
-        }
+        ImportCache { consumer: NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed), entries: Vec::new(), hits: 0, misses: 0 }
     }
 
     /// What `import` made of `buffer`, now or earlier. A hit takes no lock and allocates nothing.

@@ -248,10 +248,7 @@ mod tests {
 
     #[test]
     fn zero_size_is_refused() {
-        assert_eq!(
-            Layout::linear(Format::Xr24, 0, 1, 1),
-            Err(LayoutError::Size { width: 0, height: 1 })
-        );
+        assert_eq!(Layout::linear(Format::Xr24, 0, 1, 1), Err(LayoutError::Size { width: 0, height: 1 }));
     }
 
     #[test]
@@ -267,10 +264,7 @@ mod tests {
     fn plane_beyond_its_segment_is_refused() {
         let l = Layout::linear(Format::Xr24, 4, 4, 1).unwrap();
         assert_eq!(l.fits(&[64]), Ok(()));
-        assert_eq!(
-            l.fits(&[63]),
-            Err(LayoutError::OutOfSegment { plane: 0, segment: 0, end: 64, size: 63 })
-        );
+        assert_eq!(l.fits(&[63]), Err(LayoutError::OutOfSegment { plane: 0, segment: 0, end: 64, size: 63 }));
         assert!(l.fits(&[]).is_err());
     }
 

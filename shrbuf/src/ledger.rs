@@ -101,10 +101,7 @@ impl Ledger {
     /// Every line.
     pub fn entries(&self) -> Vec<Entry> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines
-            .iter()
-            .map(|a| Entry { place: a.0.place.clone(), reason: a.0.reason, bytes: a.bytes() })
-            .collect()
+        lines.iter().map(|a| Entry { place: a.0.place.clone(), reason: a.0.reason, bytes: a.bytes() }).collect()
     }
 
     /// Bytes that now exist twice: the sum over reasons that are copies.

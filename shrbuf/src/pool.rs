@@ -162,7 +162,9 @@ impl Pool {
         };
         for event in &events[..n] {
             let index = event.data() as usize;
-            let Some(core) = self.0.slots.get(index) else { continue };
+            let Some(core) = self.0.slots.get(index) else {
+                continue;
+            };
             for segment in core.segments() {
                 // One of them is watched; which one does not matter any more.
                 let _ = self.0.fences.delete(segment.as_fd());

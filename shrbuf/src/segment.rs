@@ -47,7 +47,9 @@ pub enum ImportError {
         found: &'static str,
     },
     /// A memfd that its owner could shrink, which would raise SIGBUS in every reader.
-    #[error("memfd of {size} bytes is not sealed against shrinking; its owner must add F_SEAL_SHRINK (fcntl F_ADD_SEALS) before passing it")]
+    #[error(
+        "memfd of {size} bytes is not sealed against shrinking; its owner must add F_SEAL_SHRINK (fcntl F_ADD_SEALS) before passing it"
+    )]
     Unsealed {
         /// Its size.
         size: u64,
@@ -240,9 +242,7 @@ fn classify(fd: &OwnedFd, mode: u32) -> Result<(MemoryKind, u64), ImportError> {
     }
     // Only memfds, and files of tmpfs that nobody can seal, answer F_GET_SEALS.
     match fcntl(fd, FcntlArg::F_GET_SEALS) {
-        Ok(seals) if seals & SealFlag::F_SEAL_SHRINK.bits() != 0 => {
-            Ok((MemoryKind::Memfd, size(MemoryKind::Memfd)?))
-        }
+        Ok(seals) if seals & SealFlag::F_SEAL_SHRINK.bits() != 0 => Ok((MemoryKind::Memfd, size(MemoryKind::Memfd)?)),
         Ok(_) => Err(ImportError::Unsealed { size: size(MemoryKind::Memfd).unwrap_or(0) }),
         Err(_) if mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() => {
             Err(ImportError::NotShareable { found: "regular file" })

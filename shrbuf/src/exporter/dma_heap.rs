@@ -52,10 +52,11 @@ impl DmaHeap {
         let segments = (0..layout.segments())
             .map(|s| {
                 let size = page_aligned(layout.segment_size(s));
-                let fd = self
-                    .heap
-                    .allocate(size as usize)
-                    .map_err(|source| ExportError::Allocate { call: "DMA_HEAP_IOCTL_ALLOC", size, source })?;
+                let fd = self.heap.allocate(size as usize).map_err(|source| ExportError::Allocate {
+                    call: "DMA_HEAP_IOCTL_ALLOC",
+                    size,
+                    source,
+                })?;
                 let segment = Segment::import(fd)?;
                 // A name is for people reading debugfs; a kernel without it is no reason to fail.
                 let _ = segment.set_name(&self.name);

@@ -1,0 +1,443 @@
+//! Graphs: elements by name, and links between their ports.
+
+use shrbuf::Ledger;
+
+use crate::element::{Element, Environment, Ports, Role};
+use crate::nearest::nearest;
+use crate::queue::{Queue, QueueSpec};
+
+/// What to do where a link would need the CPU to copy or convert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Copies {
+    /// Refuse, and say what would make it zero-copy.
+    #[default]
+    Deny,
+    /// Insert the cheapest converter and say so.
+    Warn,
+    /// Insert the cheapest converter.
+    Allow,
+}
+
+/// An element's number in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) usize);
+
+/// A place in a TOML file: bytes from its start, and how many.
+pub type Span = std::ops::Range<usize>;
+
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) element: Box<dyn Element>,
+    pub(crate) span: Option<Span>,
+}
+
+/// A port of an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Port {
+    /// Element.
+    pub node: NodeId,
+    /// Index among its inputs or outputs.
+    pub port: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) from: Port,
+    pub(crate) to: Port,
+    pub(crate) span: Option<Span>,
+}
+
+/// What is wrong with a graph, before anybody is asked for an offer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// Two elements of one name.
+    #[error("there are two elements called `{name}`; names are unique in a graph")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+    /// A name that cannot be used in a path.
+    #[error("`{name}` cannot be an element's name: use letters, digits, `-` and `_`")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// A link names an element that is not there.
+    #[error("there is no element `{name}`{}; elements are {}", hint(.nearest), .known.join(", "))]
+    UnknownElement {
+        /// The name.
+        name: String,
+        /// The one most like it.
+        nearest: Option<String>,
+        /// All there are.
+        known: Vec<String>,
+    },
+    /// A link names a port that is not there.
+    #[error("`{element}` has no {direction} `{port}`{}; it has {}", hint(.nearest), if .known.is_empty() { "none".to_owned() } else { .known.join(", ") })]
+    UnknownPort {
+        /// The element.
+        element: String,
+        /// `input` or `output`.
+        direction: &'static str,
+        /// The name.
+        port: String,
+        /// The one most like it.
+        nearest: Option<String>,
+        /// All there are.
+        known: Vec<String>,
+    },
+    /// A port is linked twice.
+    #[error("{direction} `{element}.{port}` is linked already; {}", if *.direction == "output" { "put a `tee` there to send frames to several" } else { "an input takes one link" })]
+    PortTaken {
+        /// The element.
+        element: String,
+        /// The port.
+        port: String,
+        /// `input` or `output`.
+        direction: &'static str,
+    },
+    /// Frames would go round.
+    #[error("the links form a cycle: {}", .path.join(" → "))]
+    Cycle {
+        /// Names along it; the first is also the last.
+        path: Vec<String>,
+    },
+    /// A port without a link.
+    #[error("{direction} `{element}.{port}` is not linked; {}", if *.direction == "output" { "link it to a sink (`null-sink` drops frames)" } else { "link an element to it" })]
+    Dangling {
+        /// The element.
+        element: String,
+        /// The port.
+        port: String,
+        /// `input` or `output`.
+        direction: &'static str,
+    },
+    /// No element at all.
+    #[error("the graph has no elements")]
+    Empty,
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default()
+}
+
+/// A [`GraphError`] and where in the file it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct PlacedGraphError {
+    /// What.
+    #[source]
+    pub error: GraphError,
+    /// Where.
+    pub span: Option<Span>,
+}
+
+/// Elements and links, not negotiated yet.
+pub struct Graph {
+    pub(crate) name: String,
+    pub(crate) copies: Copies,
+    pub(crate) ledger: Ledger,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) links: Vec<Link>,
+}
+
+impl Graph {
+    /// An empty graph. Copies are denied.
+    pub fn new(name: &str) -> Graph {
+        Graph {
+            name: name.to_owned(),
+            copies: Copies::Deny,
+            ledger: Ledger::default(),
+            nodes: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What to do where a copy would be needed.
+    pub fn set_copies(&mut self, copies: Copies) {
+        self.copies = copies;
+    }
+
+    /// The copy ledger of everything in this graph.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Adds an element.
+    ///
+    /// # Errors
+    /// A name that is taken, or is none.
+    pub fn add(&mut self, name: &str, element: Box<dyn Element>) -> Result<NodeId, GraphError> {
+        let usable = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || !name.chars().all(usable) {
+            return Err(GraphError::BadName { name: name.to_owned() });
+        }
+        self.push(name, element)
+    }
+
+    /// Adds an element whose name may hold what users' names may not.
+    pub(crate) fn push(&mut self, name: &str, mut element: Box<dyn Element>) -> Result<NodeId, GraphError> {
+        if self.nodes.iter().any(|n| n.name == name) {
+            return Err(GraphError::DuplicateName { name: name.to_owned() });
+        }
+        element.join(&Environment { name: name.to_owned(), ledger: self.ledger.clone() });
+        self.nodes.push(Node { name: name.to_owned(), element, span: None });
+        Ok(NodeId(self.nodes.len() - 1))
+    }
+
+    /// Notes where in a file an element is described.
+    pub fn set_span(&mut self, node: NodeId, span: Span) {
+        self.nodes[node.0].span = Some(span);
+    }
+
+    /// Links the only (or next free) output of `from` to the only (or next free) input of `to`.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn link(&mut self, from: NodeId, to: NodeId) -> Result<(), GraphError> {
+        let (from, to) = (self.free_output(from)?, self.free_input(to)?);
+        self.link_ports(from, to, None)
+    }
+
+    /// As [`Graph::link`] with a queue between, which puts the two into different threads.
+    ///
+    /// # Errors
+    /// No free port.
+    pub fn link_queued(&mut self, from: NodeId, to: NodeId, queue: QueueSpec) -> Result<(), GraphError> {
+        let (from, to) = (self.free_output(from)?, self.free_input(to)?);
+        self.link_ports_queued(from, to, queue, None)
+    }
+
+    /// Links two ports; `span` is where a file says so.
+    ///
+    /// # Errors
+    /// A port that is linked already.
+    pub fn link_ports(&mut self, from: Port, to: Port, span: Option<Span>) -> Result<(), GraphError> {
+        if self.links.iter().any(|l| l.from == from) {
+            return Err(self.taken(from, "output"));
+        }
+        if self.links.iter().any(|l| l.to == to) {
+            return Err(self.taken(to, "input"));
+        }
+        self.links.push(Link { from, to, span });
+        Ok(())
+    }
+
+    /// As [`Graph::link_ports`] with a queue between.
+    ///
+    /// # Errors
+    /// A port that is linked already.
+    pub fn link_ports_queued(
+        &mut self,
+        from: Port,
+        to: Port,
+        queue: QueueSpec,
+        span: Option<Span>,
+    ) -> Result<(), GraphError> {
+        let name = format!("{}→{}", self.port_name(from, false), self.port_name(to, true));
+        let node = self.push(&name, Box::new(Queue(queue)))?;
+        self.nodes[node.0].span.clone_from(&span);
+        self.link_ports(from, Port { node, port: 0 }, span.clone())?;
+        self.link_ports(Port { node, port: 0 }, to, span)
+    }
+
+    /// The port that `path` (`element` or `element.port`) means as an output.
+    ///
+    /// # Errors
+    /// No such element or port, or none free.
+    pub fn output(&mut self, path: &str) -> Result<Port, GraphError> {
+        let (node, port) = self.find(path)?;
+        let Some(port) = port else {
+            return self.free_output(node);
+        };
+        let known = self.ports(node).outputs;
+        self.named(node, "output", port, known)
+    }
+
+    /// The port that `path` (`element` or `element.port`) means as an input.
+    ///
+    /// # Errors
+    /// No such element or port, or none free.
+    pub fn input(&mut self, path: &str) -> Result<Port, GraphError> {
+        let (node, port) = self.find(path)?;
+        let Some(port) = port else {
+            return self.free_input(node);
+        };
+        let known = self.ports(node).inputs;
+        self.named(node, "input", port, known)
+    }
+
+    fn named(&self, node: NodeId, direction: &'static str, port: &str, known: Vec<String>) -> Result<Port, GraphError> {
+        match known.iter().position(|p| p == port) {
+            Some(port) => Ok(Port { node, port }),
+            None => Err(GraphError::UnknownPort {
+                element: self.nodes[node.0].name.clone(),
+                direction,
+                port: port.to_owned(),
+                nearest: nearest(port, known.iter().map(String::as_str)).map(str::to_owned),
+                known,
+            }),
+        }
+    }
+
+    fn find<'a>(&self, path: &'a str) -> Result<(NodeId, Option<&'a str>), GraphError> {
+        let (name, port) = match path.split_once('.') {
+            Some((name, port)) => (name, Some(port)),
+            None => (path, None),
+        };
+        match self.nodes.iter().position(|n| n.name == name) {
+            Some(i) => Ok((NodeId(i), port)),
+            None => {
+                let known: Vec<_> = self.nodes.iter().map(|n| n.name.clone()).filter(|n| !n.contains('→')).collect();
+                Err(GraphError::UnknownElement {
+                    name: name.to_owned(),
+                    nearest: nearest(name, known.iter().map(String::as_str)).map(str::to_owned),
+                    known,
+                })
+            }
+        }
+    }
+
+    fn free_output(&mut self, node: NodeId) -> Result<Port, GraphError> {
+        let ports = self.ports(node).outputs;
+        let taken = |port: usize| self.links.iter().any(|l| l.from == Port { node, port });
+        if let Some(port) = (0..ports.len()).find(|&p| !taken(p)) {
+            return Ok(Port { node, port });
+        }
+        if let Some(port) = self.nodes[node.0].element.request_output() {
+            return Ok(Port { node, port });
+        }
+        Err(self.none_free(node, "output", &ports))
+    }
+
+    fn free_input(&self, node: NodeId) -> Result<Port, GraphError> {
+        let ports = self.ports(node).inputs;
+        let taken = |port: usize| self.links.iter().any(|l| l.to == Port { node, port });
+        match (0..ports.len()).find(|&p| !taken(p)) {
+            Some(port) => Ok(Port { node, port }),
+            None => Err(self.none_free(node, "input", &ports)),
+        }
+    }
+
+    fn none_free(&self, node: NodeId, direction: &'static str, ports: &[String]) -> GraphError {
+        let element = self.nodes[node.0].name.clone();
+        match ports.first() {
+            Some(port) => GraphError::PortTaken { element, port: port.clone(), direction },
+            None => GraphError::UnknownPort {
+                element,
+                direction,
+                port: if direction == "output" { "out".into() } else { "in".into() },
+                nearest: None,
+                known: Vec::new(),
+            },
+        }
+    }
+
+    fn taken(&self, port: Port, direction: &'static str) -> GraphError {
+        let ports = self.ports(port.node);
+        let names = if direction == "output" { ports.outputs } else { ports.inputs };
+        GraphError::PortTaken {
+            element: self.nodes[port.node.0].name.clone(),
+            port: names.get(port.port).cloned().unwrap_or_default(),
+            direction,
+        }
+    }
+
+    pub(crate) fn ports(&self, node: NodeId) -> Ports {
+        self.nodes[node.0].element.ports()
+    }
+
+    pub(crate) fn role(&self, node: NodeId) -> Role {
+        self.nodes[node.0].element.role()
+    }
+
+    /// `element`, or `element.port` where it has several.
+    pub(crate) fn port_name(&self, port: Port, input: bool) -> String {
+        let ports = self.ports(port.node);
+        let names = if input { ports.inputs } else { ports.outputs };
+        let element = &self.nodes[port.node.0].name;
+        match names.get(port.port) {
+            Some(name) if names.len() > 1 => format!("{element}.{name}"),
+            _ => element.clone(),
+        }
+    }
+
+    /// Elements in an order in which every link goes forward.
+    ///
+    /// # Errors
+    /// No elements, a port without a link, a cycle.
+    pub(crate) fn check(&self) -> Result<Vec<NodeId>, PlacedGraphError> {
+        if self.nodes.is_empty() {
+            return Err(PlacedGraphError { error: GraphError::Empty, span: None });
+        }
+        for (i, node) in self.nodes.iter().enumerate() {
+            let node_id = NodeId(i);
+            let ports = node.element.ports();
+            let dangling = |port: &str, direction| PlacedGraphError {
+                error: GraphError::Dangling { element: node.name.clone(), port: port.to_owned(), direction },
+                span: node.span.clone(),
+            };
+            for (port, name) in ports.inputs.iter().enumerate() {
+                if !self.links.iter().any(|l| l.to == Port { node: node_id, port }) {
+                    return Err(dangling(name, "input"));
+                }
+            }
+            for (port, name) in ports.outputs.iter().enumerate() {
+                if !self.links.iter().any(|l| l.from == Port { node: node_id, port }) {
+                    return Err(dangling(name, "output"));
+                }
+            }
+        }
+        self.sorted()
+    }
+
+    fn sorted(&self) -> Result<Vec<NodeId>, PlacedGraphError> {
+        let mut missing: Vec<usize> =
+            (0..self.nodes.len()).map(|n| self.links.iter().filter(|l| l.to.node.0 == n).count()).collect();
+        let mut order: Vec<NodeId> = (0..self.nodes.len()).filter(|&n| missing[n] == 0).map(NodeId).collect();
+        let mut next = 0;
+        while let Some(&node) = order.get(next) {
+            next += 1;
+            for l in self.links.iter().filter(|l| l.from.node == node) {
+                missing[l.to.node.0] -= 1;
+                if missing[l.to.node.0] == 0 {
+                    order.push(l.to.node);
+                }
+            }
+        }
+        if order.len() == self.nodes.len() {
+            return Ok(order);
+        }
+        Err(self.cycle(&missing))
+    }
+
+    fn cycle(&self, missing: &[usize]) -> PlacedGraphError {
+        // Backwards from any node that was never reached, every step stays among such nodes, so one repeats.
+        let mut path: Vec<usize> = missing.iter().position(|&m| m > 0).into_iter().collect();
+        let mut span = None;
+        while let Some(&last) = path.last() {
+            let back = self.links.iter().find(|l| l.to.node.0 == last && missing[l.from.node.0] > 0);
+            let Some(link) = back else { break };
+            span.clone_from(&link.span);
+            let seen = path.iter().position(|&n| n == link.from.node.0);
+            path.push(link.from.node.0);
+            if let Some(start) = seen {
+                path.drain(..start);
+                break;
+            }
+        }
+        let names = path.iter().rev().map(|&n| self.nodes[n].name.clone()).filter(|n| !n.contains('→')).collect();
+        PlacedGraphError { error: GraphError::Cycle { path: names }, span }
+    }
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Graph `{}` of {} elements and {} links", self.name, self.nodes.len(), self.links.len())
+    }
+}

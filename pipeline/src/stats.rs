@@ -1,0 +1,155 @@
+//! What is counted while a pipeline runs: plain atomics, written on the steady path, read by whoever asks.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counters of one element.
+#[derive(Debug, Default)]
+pub struct NodeStats {
+    frames: AtomicU64,
+    dropped: AtomicU64,
+    corrupt: AtomicU64,
+    latency: OnceLock<Box<Histogram>>,
+}
+
+impl NodeStats {
+    /// One thread alone counts frames of an element, so no locked instruction is needed.
+    pub(crate) fn frame(&self) {
+        self.frames.store(self.frames.load(Relaxed) + 1, Relaxed);
+    }
+
+    pub(crate) fn dropped(&self, frames: u64) {
+        self.dropped.fetch_add(frames, Relaxed);
+    }
+
+    pub(crate) fn corrupt(&self) {
+        self.corrupt.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn keep_latency(&self) {
+        let _ = self.latency.set(Box::default());
+    }
+
+    pub(crate) fn latency(&self, ns: u64) {
+        if let Some(h) = self.latency.get() {
+            h.record(ns);
+        }
+    }
+
+    /// The counters now.
+    pub fn read(&self) -> NodeCounts {
+        NodeCounts {
+            frames: self.frames.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            corrupt: self.corrupt.load(Relaxed),
+            latency: self.latency.get().and_then(|h| h.read()),
+        }
+    }
+}
+
+/// Counters of one element, as read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeCounts {
+    /// Frames that came in, or of a source, that went out.
+    pub frames: u64,
+    /// Frames dropped here.
+    pub dropped: u64,
+    /// Frames marked damaged by their producer.
+    pub corrupt: u64,
+    /// Of a sink: from the capture time stamp to when the frame was shown or consumed.
+    pub latency: Option<Latency>,
+}
+
+/// A distribution of nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latency {
+    /// Half were below.
+    pub p50: u64,
+    /// 99 of 100 were below.
+    pub p99: u64,
+    /// The largest, exactly.
+    pub max: u64,
+}
+
+/// 32 steps to each power of two: values are right to 3 %.
+const STEPS: u32 = 32;
+const BUCKETS: usize = 41 * STEPS as usize;
+
+#[derive(Debug)]
+struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    max: AtomicU64,
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { buckets: [const { AtomicU64::new(0) }; BUCKETS], max: AtomicU64::new(0) }
+    }
+}
+
+fn bucket(ns: u64) -> usize {
+    let power = ns.max(u64::from(STEPS)).ilog2() - STEPS.ilog2();
+    let step = (ns >> power) as usize;
+    (power as usize * STEPS as usize + step).min(BUCKETS - 1)
+}
+
+fn upper_end(bucket: usize) -> u64 {
+    let steps = STEPS as usize;
+    if bucket < 2 * steps {
+        return bucket as u64;
+    }
+    let power = bucket / steps - 1;
+    ((bucket - power * steps + 1) as u64) << power
+}
+
+impl Histogram {
+    fn record(&self, ns: u64) {
+        self.buckets[bucket(ns)].fetch_add(1, Relaxed);
+        self.max.fetch_max(ns, Relaxed);
+    }
+
+    fn read(&self) -> Option<Latency> {
+        let counts: Vec<u64> = self.buckets.iter().map(|b| b.load(Relaxed)).collect();
+        let total: u64 = counts.iter().sum();
+        let max = self.max.load(Relaxed);
+        let quantile = |per_cent: u64| {
+            let rank = (total * per_cent).div_ceil(100).max(1);
+            let mut seen = 0;
+            let found = counts.iter().position(|n| {
+                seen += n;
+                seen >= rank
+            });
+            upper_end(found.unwrap_or(BUCKETS - 1)).min(max)
+        };
+        (total > 0).then(|| Latency { p50: quantile(50), p99: quantile(99), max })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_lies_below_the_end_of_its_bucket_within_four_per_cent() {
+        for ns in (0..2000).chain((1..40).map(|p| (1u64 << p) + 12345)) {
+            let end = upper_end(bucket(ns));
+            assert!(end >= ns, "{ns} in a bucket that ends at {end}");
+            assert!(end as f64 <= ns as f64 * 1.04 + 1.0, "{ns} in a bucket that ends at {end}");
+        }
+    }
+
+    #[test]
+    fn quantiles_of_a_ramp() {
+        let h = Histogram::default();
+        (1..=1000).for_each(|us| h.record(us * 1000));
+        let l = h.read().unwrap();
+        assert!((500_000..=520_000).contains(&l.p50), "{l:?}");
+        assert!((990_000..=1_000_000).contains(&l.p99), "{l:?}");
+        assert_eq!(l.max, 1_000_000);
+    }
+
+    #[test]
+    fn nothing_recorded_is_no_latency() {
+        assert_eq!(Histogram::default().read(), None);
+    }
+}
