@@ -39,10 +39,6 @@ impl Control {
     fn get(&self) -> u8 {
         self.command.load(Ordering::Relaxed)
     }
-
-    pub(crate) fn stopped(&self) -> bool {
-        self.get() == Control::STOP
-    }
 }
 
 /// Where an output leads.
@@ -314,11 +310,15 @@ impl Domain {
     /// Runs until every element has ended, a stop, or a failure. The elements are stopped then.
     pub(crate) fn run(&mut self) -> Result<(), Failure> {
         let result = self.cycle();
+        self.close_rings();
+        self.stop();
+        result
+    }
+
+    fn close_rings(&self) {
         for (ring, ..) in &self.rings {
             ring.close();
         }
-        self.stop();
-        result
     }
 
     /// Stops the elements and forgets their descriptors.
@@ -454,5 +454,12 @@ impl Domain {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // Where an element panicked: a domain that waits for room here must not wait for ever.
+        self.close_rings();
     }
 }

@@ -1,10 +1,13 @@
 //! Graphs: elements by name, and links between their ports.
 
+use std::sync::Arc;
+
 use shrbuf::Ledger;
 
 use crate::element::{Element, Environment, Ports, Role};
 use crate::nearest::nearest;
 use crate::queue::{Queue, QueueSpec};
+use crate::stats::NodeStats;
 
 /// What to do where a link would need the CPU to copy or convert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -29,6 +32,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) element: Box<dyn Element>,
     pub(crate) span: Option<Span>,
+    /// Kept over restarts.
+    pub(crate) stats: Arc<NodeStats>,
 }
 
 /// A port of an element.
@@ -186,7 +191,7 @@ impl Graph {
             return Err(GraphError::DuplicateName { name: name.to_owned() });
         }
         element.join(&Environment { name: name.to_owned(), ledger: self.ledger.clone() });
-        self.nodes.push(Node { name: name.to_owned(), element, span: None });
+        self.nodes.push(Node { name: name.to_owned(), element, span: None, stats: Arc::default() });
         Ok(NodeId(self.nodes.len() - 1))
     }
 

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod property;
 pub mod queue;
 mod ring;
+pub mod run;
 pub mod stats;
 
 pub use domain::{Context, Events, Start, Waker};
