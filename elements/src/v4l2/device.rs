@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use v4l::capability::Flags;
@@ -16,14 +16,24 @@ use super::ioctl::{
     Fraction, Input, Memory, QuerycapError, ReqbufsError, SInputError,
 };
 
-/// A capture device, open. Cheap to clone: all clones are one file descriptor, which closes with the last of them (and
-/// of the [`CaptureQueue`](super::CaptureQueue)s and [`Requeue`](super::Requeue) handles made from it).
+/// A capture device, open. Cheap to clone: all clones are one file descriptor, which closes with the last of them and
+/// of the [`CaptureQueue`](super::CaptureQueue) made from it.
 ///
 /// No call waits for a frame; some wait as long as the driver holds its lock (a USB camera's control transfer takes
 /// milliseconds).
 #[derive(Debug, Clone)]
 pub struct Device {
     inner: Arc<Inner>,
+}
+
+/// A device that may have been closed.
+#[derive(Debug, Clone)]
+pub(super) struct WeakDevice(Weak<Inner>);
+
+impl WeakDevice {
+    pub(super) fn upgrade(&self) -> Option<Device> {
+        self.0.upgrade().map(|inner| Device { inner })
+    }
 }
 
 #[derive(Debug)]
@@ -303,6 +313,10 @@ impl Device {
     /// Only [`Failure`].
     pub fn next_event(&self) -> Result<Option<Event>, Failure> {
         ioctl::dqevent(self)
+    }
+
+    pub(super) fn downgrade(&self) -> WeakDevice {
+        WeakDevice(Arc::downgrade(&self.inner))
     }
 
     /// Claims the right to allocate this file's queue; false where it is taken.

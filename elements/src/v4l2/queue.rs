@@ -20,7 +20,7 @@ use std::sync::Arc;
 use nix::sys::epoll::EpollFlags;
 use nix::unistd::{Whence, lseek};
 
-use super::device::Device;
+use super::device::{Device, WeakDevice};
 use super::ioctl::{
     self, Dequeued, DmabufPlane, DqbufError, ExpbufError, Failure, FmtError, Memory, QbufError, QbufPlanes, QuerybufError,
     ReqbufsError, StreamonError,
@@ -30,13 +30,16 @@ use super::ownership::Ownership;
 /// A device's capture buffers. One exists at a time for a [`Device`]; dropping it stops the stream and frees them.
 #[derive(Debug)]
 pub struct CaptureQueue {
+    device: Device,
     shared: Arc<Shared>,
     streaming: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
-    device: Device,
+    /// Weak, so that frames held somewhere do not keep a device open whose queue is gone: an unplugged camera gets its
+    /// /dev/video number back only when its file is closed.
+    device: WeakDevice,
     buffers: Buffers,
     num_planes: usize,
     ownership: Ownership,
@@ -193,7 +196,7 @@ impl CaptureQueue {
 
     /// The device.
     pub fn device(&self) -> &Device {
-        &self.shared.device
+        &self.device
     }
 
     /// Number of buffers.
@@ -237,7 +240,7 @@ impl CaptureQueue {
 
     fn try_start(&mut self) -> Result<(), StartError> {
         self.queue_free()?;
-        Ok(ioctl::streamon(&*self, self.device().buf_type())?)
+        Ok(ioctl::streamon(&*self, self.device.buf_type())?)
     }
 
     /// Queues the buffers that are neither held nor queued: those whose QBUF failed. Returns how many. Nothing
@@ -249,7 +252,7 @@ impl CaptureQueue {
         let Some(_inside) = self.shared.ownership.enter() else { return Ok(0) };
         let mut queued = 0;
         for index in 0..self.count() {
-            queued += u32::from(self.shared.queue_if_free(index)?);
+            queued += u32::from(self.shared.queue_if_free(&self.device, index)?);
         }
         Ok(queued)
     }
@@ -260,7 +263,7 @@ impl CaptureQueue {
     /// # Errors
     /// See [`DqbufError`]. After [`DqbufError::Overrun`] the buffer is the caller's, to give back.
     pub fn dequeue(&mut self) -> Result<Dequeued, DqbufError> {
-        let dequeued = ioctl::dqbuf(&*self, self.device().buf_type(), self.shared.memory(), self.shared.num_planes);
+        let dequeued = ioctl::dqbuf(&*self, self.device.buf_type(), self.shared.memory(), self.shared.num_planes);
         match dequeued {
             Ok(Dequeued::Buffer(ref buffer)) => self.shared.dequeued(buffer.index)?,
             Err(DqbufError::Overrun { index, .. }) => self.shared.dequeued(index)?,
@@ -280,7 +283,7 @@ impl CaptureQueue {
         }
         self.streaming = false;
         self.shared.ownership.close();
-        let stopped = ioctl::streamoff(&*self, self.device().buf_type());
+        let stopped = ioctl::streamoff(&*self, self.device.buf_type());
         self.shared.ownership.take_all_from_driver();
         stopped
     }
@@ -289,7 +292,7 @@ impl CaptureQueue {
 /// For polling; see [`Readiness`].
 impl AsFd for CaptureQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.device.as_fd()
+        self.device.as_fd()
     }
 }
 
@@ -297,14 +300,14 @@ impl Drop for CaptureQueue {
     fn drop(&mut self) {
         // After an unplug both fail, and the kernel has cleaned up by itself.
         if let Err(failure) = self.stop() {
-            tracing::debug!(device = %self.device().path().display(), %failure, "stopping a capture queue");
+            tracing::debug!(device = %self.device.path().display(), %failure, "stopping a capture queue");
         }
-        free(self.device(), self.shared.memory());
+        free(&self.device, self.shared.memory());
     }
 }
 
-/// Gives a queue's buffers back to the driver, from any thread: no lock of ours, no allocation, one system call. A
-/// handle keeps the device's file open, and outlives the queue without harm.
+/// Gives a queue's buffers back to the driver, from any thread: no lock of ours, no allocation, one system call. The
+/// device stays open during the call; a handle that outlives the queue keeps nothing open, and does nothing.
 #[derive(Debug, Clone)]
 pub struct Requeue {
     shared: Arc<Shared>,
@@ -323,7 +326,8 @@ impl Requeue {
         let Some(_inside) = self.shared.ownership.enter() else {
             return Err(RequeueError::Stopped { index });
         };
-        self.shared.queue_if_free(index)?;
+        let device = self.shared.device.upgrade().ok_or(RequeueError::Stopped { index })?;
+        self.shared.queue_if_free(&device, index)?;
         Ok(())
     }
 }
@@ -368,7 +372,7 @@ impl Shared {
     }
 
     /// Inside the gate only. False where the buffer was not free.
-    fn queue_if_free(&self, index: u32) -> Result<bool, QbufError> {
+    fn queue_if_free(&self, device: &Device, index: u32) -> Result<bool, QbufError> {
         if !self.ownership.claim(index) {
             return Ok(false);
         }
@@ -376,7 +380,7 @@ impl Shared {
             Buffers::Mmap => QbufPlanes::Mmap(self.num_planes),
             Buffers::Dmabuf(buffers) => QbufPlanes::Dmabuf(&buffers[index as usize]),
         };
-        let queued = ioctl::qbuf(&self.device, self.device.buf_type(), index, planes);
+        let queued = ioctl::qbuf(device, device.buf_type(), index, planes);
         if queued.is_err() {
             self.ownership.unclaim(index);
         }
@@ -409,13 +413,14 @@ impl<'a> Request<'a> {
 
     fn into_queue(self, buffers: Buffers) -> CaptureQueue {
         let shared = Shared {
-            device: self.device.clone(),
+            device: self.device.downgrade(),
             buffers,
             num_planes: self.num_planes,
             ownership: Ownership::new(self.granted as usize),
         };
+        let device = self.device.clone();
         std::mem::forget(self);
-        CaptureQueue { shared: Arc::new(shared), streaming: false }
+        CaptureQueue { device, shared: Arc::new(shared), streaming: false }
     }
 }
 

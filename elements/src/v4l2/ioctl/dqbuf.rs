@@ -72,7 +72,8 @@ pub struct PlanePayload {
 /// When a buffer was captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp {
-    /// Nanoseconds, in whole microseconds (the kernel passes a `timeval`).
+    /// Nanoseconds, in whole microseconds (the kernel passes a `timeval`). The kernel's 64-bit counter, which may start
+    /// anywhere: take differences with `wrapping_sub`.
     pub ns: u64,
     /// Since when.
     pub clock: Clock,
@@ -191,10 +192,10 @@ impl PlanePayload {
 
 impl Timestamp {
     fn new(sec: i64, usec: i64, flags: u32) -> Timestamp {
-        let sec = u64::try_from(sec).unwrap_or(0);
-        let usec = u64::try_from(usec).unwrap_or(0);
+        // A counter past 2^63 arrives as negative seconds.
+        let ns = sec.wrapping_mul(1_000_000_000).wrapping_add(usec.wrapping_mul(1_000));
         Timestamp {
-            ns: sec.saturating_mul(1_000_000_000).saturating_add(usec.saturating_mul(1_000)),
+            ns: ns as u64,
             clock: match flags & sys::V4L2_BUF_FLAG_TIMESTAMP_MASK {
                 sys::V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC => Clock::Monotonic,
                 sys::V4L2_BUF_FLAG_TIMESTAMP_COPY => Clock::Copy,
@@ -221,8 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn negative_timestamp_is_zero() {
-        assert_eq!(Timestamp::new(-1, -1, 0).ns, 0);
+    fn timestamps_go_on_across_the_sign() {
+        let before = Timestamp::new(9_223_372_036, 854_775, 0);
+        let after = Timestamp::new(-9_223_372_037, 145_225, 0);
+        assert_eq!(after.ns.wrapping_sub(before.ns), 1_616);
     }
 
     #[test]
