@@ -100,6 +100,10 @@ formats! {
     Yu12 "YU12" Some(cc(b"YU12")), b"YU12", Some(cc(b"YM12")), Yuv 8 [s(1, 1, 1), s(1, 2, 2), s(1, 2, 2)];
     /// Y; Cr; Cb at half size both ways.
     Yv12 "YV12" Some(cc(b"YV12")), b"YV12", Some(cc(b"YM21")), Yuv 8 [s(1, 1, 1), s(1, 2, 2), s(1, 2, 2)];
+    /// Y; Cb; Cr at half width.
+    Yu16 "YU16" Some(cc(b"YU16")), b"422P", Some(cc(b"YM16")), Yuv 8 [s(1, 1, 1), s(1, 2, 1), s(1, 2, 1)];
+    /// Y; Cb; Cr, none subsampled. V4L2 has no name for it in one buffer; DRM's stands in, which no driver says.
+    Yu24 "YU24" Some(cc(b"YU24")), b"YU24", Some(cc(b"YM24")), Yuv 8 [s(1, 1, 1), s(1, 1, 1), s(1, 1, 1)];
     /// 8-bit luma: DRM_FORMAT_R8, V4L2_PIX_FMT_GREY.
     Grey "GREY" Some(cc(b"R8  ")), b"GREY", None, Gray 8 [s(1, 1, 1)];
     /// 8-bit Bayer, rows BGBG, GRGR.
