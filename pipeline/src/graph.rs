@@ -1,6 +1,7 @@
 //! Graphs: elements by name, and links between their ports.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shrbuf::Ledger;
 
@@ -9,16 +10,18 @@ use crate::nearest::nearest;
 use crate::queue::{Queue, QueueSpec};
 use crate::stats::NodeStats;
 
-/// What to do where a link would need the CPU to copy or convert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Copies {
-    /// Refuse, and say what would make it zero-copy.
-    #[default]
-    Deny,
-    /// Insert the cheapest converter and say so.
-    Warn,
-    /// Insert the cheapest converter.
-    Allow,
+crate::choices! {
+    /// What to do where a link would need the CPU to copy or convert.
+    #[derive(Default)]
+    pub enum Copies {
+        /// Refuse, and say what would make it zero-copy.
+        #[default]
+        Deny = "deny",
+        /// Insert the cheapest converter and say so.
+        Warn = "warn",
+        /// Insert the cheapest converter.
+        Allow = "allow",
+    }
 }
 
 /// An element's number in its graph.
@@ -141,6 +144,7 @@ pub struct PlacedGraphError {
 pub struct Graph {
     pub(crate) name: String,
     pub(crate) copies: Copies,
+    pub(crate) retry: Option<Duration>,
     pub(crate) ledger: Ledger,
     pub(crate) nodes: Vec<Node>,
     pub(crate) links: Vec<Link>,
@@ -152,6 +156,7 @@ impl Graph {
         Graph {
             name: name.to_owned(),
             copies: Copies::Deny,
+            retry: None,
             ledger: Ledger::default(),
             nodes: Vec::new(),
             links: Vec::new(),
@@ -166,6 +171,16 @@ impl Graph {
     /// What to do where a copy would be needed.
     pub fn set_copies(&mut self, copies: Copies) {
         self.copies = copies;
+    }
+
+    /// How long to keep trying after a device is unplugged or fails; `None`, the default, is to stop at once.
+    pub fn set_retry(&mut self, retry: Option<Duration>) {
+        self.retry = retry;
+    }
+
+    /// How long to keep trying after a device is unplugged or fails.
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
     }
 
     /// The copy ledger of everything in this graph.

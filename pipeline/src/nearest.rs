@@ -2,6 +2,10 @@
 
 /// The name most like `word`, if one is like it at all.
 pub fn nearest<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // The distance costs memory as the product of both lengths, and a word may be all of a broken file.
+    if word.len() > 100 {
+        return None;
+    }
     names
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(word, name), name))

@@ -4,16 +4,18 @@ use crate::domain::Context;
 use crate::element::{Element, Failure, Ports, Role};
 use crate::frame::Frame;
 
-/// When a frame comes and there is no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Full {
-    /// The upstream domain waits: nothing is lost here, the source may have to drop.
-    #[default]
-    Block,
-    /// The oldest frame goes (a leaky queue), counted.
-    DropOldest,
-    /// Only the newest frame is kept (a mailbox), the others counted.
-    Latest,
+crate::choices! {
+    /// When a frame comes and there is no room.
+    #[derive(Default)]
+    pub enum Full {
+        /// The upstream domain waits: nothing is lost here, the source may have to drop.
+        #[default]
+        Block = "block",
+        /// The oldest frame goes (a leaky queue), counted.
+        DropOldest = "drop-oldest",
+        /// Only the newest frame is kept (a mailbox), the others counted.
+        Latest = "latest",
+    }
 }
 
 /// A queue's settings.
