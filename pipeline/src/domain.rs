@@ -251,6 +251,11 @@ impl Context<'_> {
         self.flags.ended.set(true);
     }
 
+    /// Of a source: no more frames are wanted. One that is not driven by a descriptor stops making them.
+    pub fn ended(&self) -> bool {
+        self.flags.ended.get()
+    }
+
     /// Counts frames that this element dropped, or knows to have been dropped before it.
     pub fn dropped(&self, frames: u64) {
         self.stats.dropped(frames);
