@@ -205,6 +205,7 @@ impl Running {
         let thread = std::thread::Builder::new().name(format!("shrbuf-{number}")).spawn(move || {
             let result = domain.run();
             last.well = result.is_ok();
+            drop(last);
             (domain, result)
         });
         self.threads.push(thread.map_err(|e| Failure::new(FailureKind::Limit, format!("no thread: {e}")))?);

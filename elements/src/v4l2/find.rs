@@ -49,6 +49,22 @@ impl Device {
             .collect()
     }
 
+    /// The first capture device that opens, in order of their numbers.
+    ///
+    /// # Errors
+    /// Why the first of those that might have been one did not; [`OpenError::NotFound`] where none might.
+    pub fn first() -> Result<Device, OpenError> {
+        let mut error = None;
+        for path in nodes() {
+            match Device::open(path) {
+                Ok(device) => return Ok(device),
+                Err(OpenError::NotCapture { .. } | OpenError::NotV4l2 { .. }) => {}
+                Err(other) => error = error.or(Some(other)),
+            }
+        }
+        Err(error.unwrap_or_else(|| OpenError::NotFound { path: "/dev/video*".into(), present: Vec::new() }))
+    }
+
     /// All that this device offers.
     ///
     /// # Errors

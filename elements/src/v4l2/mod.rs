@@ -36,8 +36,10 @@ mod device;
 mod find;
 mod ownership;
 mod queue;
+mod src;
 
 pub use control::ControlError;
 pub use device::{Device, InputError, OpenError};
 pub use find::{DeviceInfo, FormatInfo};
+pub use src::{Memory, V4l2Src};
 pub use queue::{AllocateError, CaptureQueue, ExportedBuffer, ExportedPlane, Readiness, Requeue, RequeueError, StartError};

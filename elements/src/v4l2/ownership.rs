@@ -12,6 +12,7 @@
 //! for free buffers, so one of the two sees the other (all operations are SeqCst for this).
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 const FREE: u8 = 0;
 const DRIVER: u8 = 1;
@@ -63,7 +64,8 @@ impl Ownership {
     pub(super) fn close(&self) {
         self.gate.fetch_or(CLOSED, SeqCst);
         while self.gate.load(SeqCst) != CLOSED {
-            std::thread::yield_now();
+            // Sleeping, not yielding: a real-time thread that yields never lets one of lower priority out.
+            std::thread::sleep(Duration::from_micros(20));
         }
     }
 
@@ -110,7 +112,7 @@ impl Ownership {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -164,10 +166,10 @@ mod tests {
 
     fn give_back(o: &Ownership, driver: &Driver, index: u32) {
         assert!(o.give_back(index), "buffer {index} was not held");
-        if let Some(_inside) = o.enter() {
-            if o.claim(index) {
-                driver.qbuf(index);
-            }
+        if let Some(_inside) = o.enter()
+            && o.claim(index)
+        {
+            driver.qbuf(index);
         }
     }
 

@@ -214,6 +214,18 @@ impl CaptureQueue {
         self.streaming
     }
 
+    /// Where the picture will begin in each plane of buffer `index`, in bytes: what [`PlanePayload::data_offset`] will say
+    /// of each frame, so far as the driver knows before the first. Only before [`CaptureQueue::start`].
+    ///
+    /// [`PlanePayload::data_offset`]: ioctl::PlanePayload::data_offset
+    ///
+    /// # Errors
+    /// See [`QbufError`]: a driver that refuses the buffer's memory does so here already.
+    pub fn data_offsets(&self, index: u32) -> Result<Vec<u32>, QbufError> {
+        let planes = self.shared.planes(index).ok_or(QbufError::Refused { index })?;
+        ioctl::prepare_buf(self, self.device.buf_type(), index, planes)
+    }
+
     /// A handle that gives buffers back from any thread.
     pub fn requeue_handle(&self) -> Requeue {
         Requeue { shared: Arc::clone(&self.shared) }
@@ -371,16 +383,21 @@ impl Shared {
         }
     }
 
+    /// What QBUF is told of buffer `index`.
+    fn planes(&self, index: u32) -> Option<QbufPlanes<'_>> {
+        match &self.buffers {
+            Buffers::Mmap => Some(QbufPlanes::Mmap(self.num_planes)),
+            Buffers::Dmabuf(buffers) => buffers.get(index as usize).map(|planes| QbufPlanes::Dmabuf(planes)),
+        }
+    }
+
     /// Inside the gate only. False where the buffer was not free.
     fn queue_if_free(&self, device: &Device, index: u32) -> Result<bool, QbufError> {
         if !self.ownership.claim(index) {
             return Ok(false);
         }
-        let planes = match &self.buffers {
-            Buffers::Mmap => QbufPlanes::Mmap(self.num_planes),
-            Buffers::Dmabuf(buffers) => QbufPlanes::Dmabuf(&buffers[index as usize]),
-        };
-        let queued = ioctl::qbuf(device, device.buf_type(), index, planes);
+        let planes = self.planes(index).ok_or(QbufError::Refused { index });
+        let queued = planes.and_then(|planes| ioctl::qbuf(device, device.buf_type(), index, planes));
         if queued.is_err() {
             self.ownership.unclaim(index);
         }

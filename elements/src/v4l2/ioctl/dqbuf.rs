@@ -1,5 +1,6 @@
 //! `VIDIOC_DQBUF`: takes a filled buffer from the driver.
 
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
@@ -25,11 +26,12 @@ pub enum Dequeued {
 }
 
 /// A filled buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Buffer {
     /// Which of the queue's buffers.
     pub index: u32,
-    /// Counts frames from 0, dropped ones included; wraps at 2^32.
+    /// Counts frames from 0, dropped ones included; wraps at 2^32. Some drivers repeat one (vivid, now and then, the
+    /// first).
     pub sequence: u32,
     /// When it was captured.
     pub timestamp: Timestamp,
@@ -55,6 +57,13 @@ impl Buffer {
     /// `V4L2_BUF_FLAG_LAST`: nothing follows; its planes may be empty.
     pub fn is_last(&self) -> bool {
         self.flags.contains(Flags::LAST)
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Buffer { index, sequence, timestamp, field, flags, .. } = self;
+        write!(f, "Buffer {index} #{sequence} {timestamp:?} {field:?} [{flags:?}] {:?}", self.planes())
     }
 }
 

@@ -42,6 +42,14 @@ pub enum QbufError {
         /// The buffer.
         index: u32,
     },
+    /// EFAULT: the device cannot write to the memory.
+    #[error(
+        "VIDIOC_QBUF: the device cannot reach the memory of buffer {index} (EFAULT); it needs physically contiguous          memory: import from a CMA heap, or let the device allocate (memory MMAP)"
+    )]
+    OutOfReach {
+        /// The buffer.
+        index: u32,
+    },
     /// EIO: a fatal error has stopped the queue.
     #[error("VIDIOC_QBUF: the driver has stopped the queue after a fatal error (EIO); stop streaming and start again")]
     QueueError,
@@ -59,21 +67,28 @@ pub enum QbufError {
 /// See [`QbufError`].
 pub fn qbuf(fd: impl AsFd, buf_type: BufType, index: u32, planes: QbufPlanes<'_>) -> Result<(), QbufError> {
     let fd = fd.as_fd();
-    let mut buffer = match planes {
-        QbufPlanes::Mmap(num_planes) => RawBuffer::new(buf_type, Memory::Mmap, index, num_planes),
-        QbufPlanes::Dmabuf(dmabufs) => {
-            let mut buffer = RawBuffer::new(buf_type, Memory::Dmabuf, index, dmabufs.len());
-            for (plane, dmabuf) in dmabufs.iter().enumerate().take(buffer.num_planes()) {
-                buffer.set_dmabuf(plane, dmabuf.fd.as_fd(), dmabuf.length);
-            }
-            buffer
-        }
-    };
+    let mut buffer = planes.to_raw(buf_type, index);
     // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_buffer and, through its pointer, as
     // many planes as its length says, all of which `buffer` owns.
     uninterrupted(|| unsafe { raw::vidioc_qbuf(fd.as_raw_fd(), buffer.as_mut_ptr()) }).map_err(|errno| match errno {
         Errno::EINVAL => QbufError::Refused { index },
+        Errno::EFAULT => QbufError::OutOfReach { index },
         Errno::EIO => QbufError::QueueError,
         errno => Failure::new("VIDIOC_QBUF", errno).into(),
     })
+}
+
+impl QbufPlanes<'_> {
+    pub(super) fn to_raw(self, buf_type: BufType, index: u32) -> RawBuffer {
+        match self {
+            QbufPlanes::Mmap(num_planes) => RawBuffer::new(buf_type, Memory::Mmap, index, num_planes),
+            QbufPlanes::Dmabuf(dmabufs) => {
+                let mut buffer = RawBuffer::new(buf_type, Memory::Dmabuf, index, dmabufs.len());
+                for (plane, dmabuf) in dmabufs.iter().enumerate().take(buffer.num_planes()) {
+                    buffer.set_dmabuf(plane, dmabuf.fd.as_fd(), dmabuf.length);
+                }
+                buffer
+            }
+        }
+    }
 }

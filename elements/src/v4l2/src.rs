@@ -1,0 +1,531 @@
+//! `v4l2-src`: frames from a capture device, in the driver's own memory or in memory that it is lent.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::timer::TimerSetTimeFlags;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
+use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
+use shrbuf::{Format, Layout, Plane, Pool, Segment, Shrbuf, State};
+use shrbuf_pipeline::property::Value;
+use shrbuf_pipeline::{
+    Build, BuildError, Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, Matrix,
+    Modifiers, Origin, OutputOffer, Ports, Produces, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream,
+    Timestamp, Video, Wanted, choices, properties,
+};
+
+use super::ioctl::{self, Buffer, Clock, Dequeued, DqbufError, Event, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat};
+use super::{AllocateError, CaptureQueue, Device, FormatInfo, OpenError};
+
+choices! {
+    /// Who allocates the frames' memory.
+    pub enum Memory {
+        /// The driver if the neighbours can import that, else a dma-heap, else udmabuf.
+        Auto = "auto",
+        /// The driver: VIDIOC_REQBUFS, VIDIOC_EXPBUF.
+        V4l2 = "v4l2",
+        /// The dma-heap `system`; the driver imports it.
+        DmaHeap = "dma-heap",
+        /// `/dev/udmabuf`; the driver imports it.
+        Udmabuf = "udmabuf",
+    }
+}
+
+properties! {
+    /// Frames from a camera or another V4L2 capture device.
+    ///
+    /// The driver's buffers are exported once (VIDIOC_EXPBUF) and go downstream as dma-bufs; a buffer is queued
+    /// again (VIDIOC_QBUF) when its last reference is dropped and its readers' fences have signalled.
+    ///
+    /// ```toml
+    /// [element.camera]
+    /// type = "v4l2-src"
+    /// device = "/dev/video0"
+    /// format = "XR24"
+    /// size = [1280, 720]
+    /// rate = 60
+    /// controls = { brightness = 128 }
+    /// ```
+    pub struct V4l2Src = "v4l2-src" {
+        /// Device node; not set, the first that captures video.
+        device: Option<String> = None,
+        /// Pixel format; not set, the first that the neighbours take.
+        format: Option<Format> = None,
+        /// Width and height.
+        size: Option<Size> = None,
+        /// Frames a second.
+        rate: Option<Rate> = None,
+        /// Input by name or number, such as "HDMI 0"; not set, the one in use.
+        input: Option<String> = None,
+        /// Controls by name, set before streaming; `shrbuf devices` lists them.
+        controls: BTreeMap<String, Value> = BTreeMap::new(),
+        /// Who allocates the frames' memory.
+        memory: Memory = Memory::Auto,
+        /// Longest time without a frame before the run fails as stalled; not set, 1.5 s or four frames, whichever is more.
+        stall: Option<Duration> = None,
+    }
+}
+
+impl Build for V4l2Src {
+    fn build(self) -> Result<Box<dyn Element>, BuildError> {
+        if self.stall.is_some_and(|s| s.is_zero()) {
+            return Err(BuildError::of("stall", "must be longer than 0"));
+        }
+        Ok(Box::new(Source {
+            config: self,
+            name: String::new(),
+            device: None,
+            allocated: None,
+            streaming: None,
+            unexpected: 0,
+        }))
+    }
+}
+
+const FRAME: u32 = 0;
+const FENCES: u32 = 1;
+const RETRY: u32 = 2;
+const WATCHDOG: u32 = 3;
+
+/// Buffers that videobuf2 needs queued so that none is waited for: the one being filled and the next.
+const KEEPS: u32 = 2;
+/// `VIDEO_MAX_FRAME`.
+const MAX_BUFFERS: u32 = 32;
+
+struct Allocated {
+    queue: CaptureQueue,
+    buffers: Vec<Shrbuf>,
+    color: Colorimetry,
+    rate: Option<Rate>,
+}
+
+struct Streaming {
+    queue: CaptureQueue,
+    pool: Arc<Pool>,
+    color: Colorimetry,
+    watchdog: Arc<TimerFd>,
+    stall: Duration,
+    last_frame: Timestamp,
+    /// Of the last frame, without the driver's wrap at 2^32.
+    sequence: Option<u64>,
+}
+
+struct Source {
+    config: V4l2Src,
+    name: String,
+    device: Option<Device>,
+    allocated: Option<Allocated>,
+    streaming: Option<Streaming>,
+    /// Buffers that the driver returned though it did not have them, or with a picture elsewhere than agreed.
+    unexpected: u64,
+}
+
+struct Fences(Arc<Pool>);
+
+impl AsFd for Fences {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fences_fd()
+    }
+}
+
+fn kind_of(failure: &ioctl::Failure) -> FailureKind {
+    match failure {
+        ioctl::Failure::Unplugged { .. } => FailureKind::Unplugged,
+        ioctl::Failure::Busy { .. } => FailureKind::InUse,
+        _ => FailureKind::Device,
+    }
+}
+
+fn failed(failure: ioctl::Failure) -> Failure {
+    Failure::new(kind_of(&failure), failure)
+}
+
+fn open_failed(error: OpenError) -> Failure {
+    let kind = match error {
+        OpenError::Busy { .. } => FailureKind::InUse,
+        OpenError::Unplugged { .. } => FailureKind::Unplugged,
+        OpenError::Other { .. } => FailureKind::Device,
+        _ => FailureKind::Config,
+    };
+    Failure::new(kind, error)
+}
+
+impl Source {
+    fn device(&mut self) -> Result<&Device, Failure> {
+        if self.device.is_none() {
+            let device = self.open()?;
+            self.device = Some(device);
+        }
+        self.device.as_ref().ok_or_else(|| Failure::new(FailureKind::Config, "no device"))
+    }
+
+    fn open(&self) -> Result<Device, Failure> {
+        let device = match &self.config.device {
+            Some(path) => Device::open(path).map_err(open_failed)?,
+            None => Device::first().map_err(open_failed)?,
+        };
+        if let Some(input) = &self.config.input {
+            device.select_input(input).map_err(|e| Failure::new(FailureKind::Config, e))?;
+        }
+        for (name, value) in &self.config.controls {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let set = device.control(name).and_then(|c| device.set_control(&c, &c.parse(&text)?));
+            set.map_err(|e| Failure::new(FailureKind::Config, format!("control `{name}`: {e}")))?;
+        }
+        Ok(device)
+    }
+
+    fn try_allocate(&mut self, stream: &Stream) -> Result<Allocated, Refusal> {
+        let device = self.device.as_ref().ok_or_else(|| Refusal::new("the device is not open"))?;
+        let fourcc = match (stream.plane_segments, stream.format.v4l2_multi()) {
+            (true, Some(multi)) => multi,
+            _ => stream.format.v4l2(),
+        };
+        let least = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align);
+        let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
+        let (width, height) = (stream.size.width, stream.size.height);
+        let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline };
+        let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+        let format = device.set_format(&request).map_err(|e| refuse(&e))?;
+        if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
+            return Err(Refusal::new(format!(
+                "the driver answers {} {}x{} to {} {width}x{height}",
+                format.pixelformat, format.width, format.height, request.pixelformat
+            )));
+        }
+        if let Some(rate) = stream.rate {
+            let interval = Fraction { numerator: rate.den, denominator: rate.num };
+            let set = device.set_frame_interval(interval).map_err(|e| refuse(&e))?;
+            if let Some(set) = set.filter(|s| Rate::new(s.denominator, s.numerator) != rate) {
+                return Err(Refusal::new(format!("the driver answers {} fps to {rate}", set.rate())));
+            }
+        }
+        let refuse_alloc = |e: AllocateError| Refusal::new(e.to_string());
+        let (queue, buffers) = if stream.origin == Origin::V4l2 {
+            let (queue, exported) = CaptureQueue::mmap(device, stream.buffers).map_err(refuse_alloc)?;
+            let buffers = exported.into_iter().map(|b| {
+                let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
+                let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
+                let layout = layout(stream.format, &format, &offsets)?;
+                let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
+                let segments = segments.map_err(|e| refuse(&e))?;
+                for s in &segments {
+                    // A name is for people reading debugfs; a kernel without it is no reason to fail.
+                    let _ = s.set_name(&self.name);
+                }
+                Shrbuf::new(segments, layout).map_err(|e| refuse(&e))
+            });
+            let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+            (queue, buffers)
+        } else {
+            let exporter = match stream.origin {
+                Origin::DmaHeap => DmaHeap::open("system", &self.name).map(Exporter::DmaHeap),
+                _ => Udmabuf::open(&self.name).map(Exporter::Udmabuf),
+            };
+            let exporter = exporter.map_err(|e| refuse(&e))?;
+            let layout = layout(stream.format, &format, &[])?;
+            let buffers = (0..stream.buffers).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>();
+            let buffers = buffers.map_err(|e| refuse(&e))?;
+            let fds = buffers.iter().map(|b| b.segments().iter().map(|s| s.as_fd().try_clone_to_owned()).collect());
+            let fds = fds.collect::<Result<Vec<Vec<_>>, _>>().map_err(|e| refuse(&e))?;
+            (CaptureQueue::dmabuf(device, fds).map_err(refuse_alloc)?, buffers)
+        };
+        Ok(Allocated { queue, buffers, color: colorimetry(stream.format, format.colorimetry, width), rate: stream.rate })
+    }
+}
+
+/// The planes of a driver's format in the memory of one buffer; `data_offset` of each memory plane where there are any.
+fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
+    let offset_of = |memory: usize| data_offsets.get(memory).copied().unwrap_or(0);
+    let mut planes = [Plane::default(); shrbuf::layout::MAX_PLANES];
+    let samplings = format.planes();
+    let luma = samplings[0];
+    let several = driver.planes.len() > 1;
+    let mut end = offset_of(0);
+    for (i, s) in samplings.iter().enumerate() {
+        let Some(memory) = driver.planes.get(if several { i } else { 0 }) else {
+            return Err(Refusal::new(format!("{format} has {} planes, the driver {}", samplings.len(), driver.planes.len())));
+        };
+        planes[i] = if several {
+            Plane { segment: i as u8, offset: offset_of(i), stride: memory.bytesperline }
+        } else {
+            // In one buffer chroma follows luma, its stride in proportion (V4L2, "YUV planar formats").
+            let stride = u64::from(memory.bytesperline) * u64::from(s.bytes * luma.hsub) / u64::from(luma.bytes * s.hsub);
+            Plane { segment: 0, offset: end, stride: stride as u32 }
+        };
+        end = end.saturating_add(planes[i].stride.saturating_mul(driver.height.div_ceil(s.vsub)));
+    }
+    Layout::new(format, None, driver.width, driver.height, &planes[..samplings.len()]).map_err(|e| Refusal::new(e.to_string()))
+}
+
+/// The kernel's four numbers as matrix and range, with its own defaults ("Colorspaces", V4L2 documentation).
+fn colorimetry(format: Format, c: ioctl::Colorimetry, width: u32) -> Colorimetry {
+    const SMPTE170M: u32 = 1;
+    const REC709: u32 = 3;
+    const SRGB: u32 = 8;
+    const JPEG: u32 = 7;
+    const BT2020: u32 = 10;
+    let matrix = match (c.ycbcr_enc, c.colorspace) {
+        (1, _) | (0, SMPTE170M | SRGB | JPEG) => Matrix::Bt601,
+        (2, _) | (0, REC709) => Matrix::Bt709,
+        (6 | 7, _) | (0, BT2020) => Matrix::Bt2020,
+        _ if width >= 1280 => Matrix::Bt709,
+        _ => Matrix::Bt601,
+    };
+    let range = match (c.quantization, format.family(), c.colorspace) {
+        (1, ..) => Range::Full,
+        (2, ..) => Range::Limited,
+        (_, shrbuf::Family::Yuv, JPEG) => Range::Full,
+        (_, shrbuf::Family::Yuv, _) => Range::Limited,
+        _ => Range::Full,
+    };
+    Colorimetry { matrix, range }
+}
+
+fn rates(intervals: &FrameIntervals) -> Rates {
+    let rate = |f: &Fraction| Rate::new(f.denominator, f.numerator);
+    match intervals {
+        FrameIntervals::Discrete(list) => Rates::List(list.iter().map(rate).collect()),
+        FrameIntervals::Stepwise { min, max, .. } => Rates::Range(rate(max), rate(min)),
+        FrameIntervals::NotEnumerated => Rates::Any,
+    }
+}
+
+fn video(info: &FormatInfo, current: Size) -> Option<Video> {
+    let (format, multi) = Format::from_v4l2(info.description.pixelformat.0)?;
+    let size = |s: &ioctl::Size| Size::new(s.width, s.height);
+    let of = |s: Size| info.intervals.iter().find(|(size, _)| (size.width, size.height) == (s.width, s.height));
+    let sizes = match &info.sizes {
+        FrameSizes::Discrete(list) => {
+            let offers = list.iter().map(size).map(|s| SizeOffer {
+                sizes: Sizes::Exact(s),
+                rates: of(s).map_or(Rates::Any, |(_, i)| rates(i)),
+            });
+            offers.collect()
+        }
+        FrameSizes::Stepwise { min, max, step } => vec![SizeOffer {
+            sizes: Sizes::Range { min: size(min), max: size(max), step: size(step) },
+            // The driver tells the rates of single sizes only; those of the smallest are the widest choice, and
+            // what it really sets is checked when the format is.
+            rates: info.intervals.first().map_or(Rates::Any, |(_, i)| rates(i)),
+        }],
+        FrameSizes::NotEnumerated => vec![SizeOffer { sizes: Sizes::Exact(current), rates: Rates::Any }],
+    };
+    let plane_segments = multi && format.planes().len() > 1;
+    Some(Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments })
+}
+
+impl Element for Source {
+    fn ports(&self) -> Ports {
+        Ports::source()
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.name.clone_from(&environment.name);
+    }
+
+    fn output_offer(&mut self, _output: usize, _input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        // Formats and sizes may be other ones since the last run; a device that went away is opened anew.
+        self.allocated = None;
+        self.device = None;
+        let device = self.device()?;
+        let current = device.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
+        let current = Size::new(current.width, current.height);
+        let video: Vec<Video> =
+            device.formats().map_err(failed)?.iter().filter_map(|info| video(info, current)).collect();
+        let origins = match self.config.memory {
+            Memory::Auto => vec![Origin::V4l2, Origin::DmaHeap, Origin::Udmabuf],
+            Memory::V4l2 => vec![Origin::V4l2],
+            Memory::DmaHeap => vec![Origin::DmaHeap],
+            Memory::Udmabuf => vec![Origin::Udmabuf],
+        };
+        Ok(OutputOffer {
+            video,
+            // Whether the driver pads rows as asked shows only in its answer to VIDIOC_S_FMT.
+            memory: Produces { origins, max_stride_align: 4096, keeps: KEEPS, max_buffers: MAX_BUFFERS },
+            wanted: Wanted { format: self.config.format, size: self.config.size, rate: self.config.rate },
+        })
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        self.allocated = None;
+        let allocated = self.try_allocate(stream)?;
+        let shown = allocated.buffers.clone();
+        self.allocated = Some(allocated);
+        Ok(shown)
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        let Some(Allocated { mut queue, buffers, color, rate }) = self.allocated.take() else {
+            return Err(Failure::new(FailureKind::Config, "started without buffers"));
+        };
+        let (requeue, retry) = (queue.requeue_handle(), start.waker(RETRY));
+        let pool = Pool::new(buffers, move |index| {
+            if let Err(super::RequeueError::Qbuf(_)) = requeue.requeue(index as u32) {
+                // The loop tries again, and says why where that fails too.
+                retry.wake();
+            }
+        });
+        let pool = Arc::new(pool.map_err(|e| Failure::new(FailureKind::Limit, e))?);
+        queue.device().subscribe_source_change().map_err(failed)?;
+        queue.start().map_err(|e| match e {
+            super::StartError::Qbuf(ioctl::QbufError::Failure(f)) | super::StartError::Streamon(ioctl::StreamonError::Failure(f)) => {
+                failed(f)
+            }
+            other => Failure::new(FailureKind::Device, other),
+        })?;
+        let stall = self.config.stall.unwrap_or_else(|| {
+            let frames = rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
+            frames.max(Duration::from_millis(1500))
+        });
+        let limit = |e: nix::Error| Failure::new(FailureKind::Limit, format!("timerfd: {e}"));
+        let watchdog = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).map_err(limit)?;
+        // Checked four times in the limit, not armed for each frame: that would be a system call a frame.
+        watchdog.set(Expiration::Interval((stall / 4).into()), TimerSetTimeFlags::empty()).map_err(limit)?;
+        let watchdog = Arc::new(watchdog);
+        start.watch_priority(queue.device().clone(), FRAME)?;
+        start.watch(Fences(Arc::clone(&pool)), FENCES)?;
+        start.watch(Arc::clone(&watchdog), WATCHDOG)?;
+        self.streaming =
+            Some(Streaming { queue, pool, color, watchdog, stall, last_frame: Timestamp::now(), sequence: None });
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u32, events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(streaming) = &mut self.streaming else { return Ok(()) };
+        match token {
+            FRAME => {
+                if events.priority {
+                    streaming.event()?;
+                }
+                if events.readable || events.error {
+                    self.unexpected += u64::from(!streaming.frame(events, context)?);
+                }
+                Ok(())
+            }
+            FENCES => streaming.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            RETRY => streaming.queue.queue_free().map(drop).map_err(|e| match e {
+                ioctl::QbufError::Failure(f) => failed(f),
+                other => Failure::new(FailureKind::Device, other),
+            }),
+            _ => streaming.watch(),
+        }
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut streaming) = self.streaming.take() {
+            if let Err(failure) = streaming.queue.stop() {
+                tracing::debug!(element = self.name, %failure, "stopping");
+            }
+        }
+        self.device = None;
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        report("unexpected_buffers", self.unexpected);
+    }
+}
+
+impl Streaming {
+    /// One DQBUF; false where the driver returned something that cannot be used.
+    fn frame(&mut self, events: Events, context: &mut Context<'_>) -> Result<bool, Failure> {
+        let device = |e: DqbufError| Failure::new(FailureKind::Device, e);
+        let buffer = match self.queue.dequeue() {
+            Ok(Dequeued::Buffer(buffer)) => buffer,
+            Ok(Dequeued::NotReady) if events.error => {
+                return Err(Failure::new(FailureKind::Device, "the driver reports an error (POLLERR) and has no frame"));
+            }
+            Ok(Dequeued::NotReady) => return Ok(true),
+            Ok(Dequeued::EndOfStream) => return context.end_all().map(|()| true),
+            Err(DqbufError::Overrun { index, .. }) => {
+                // Its first reference is its last: back it goes.
+                drop(self.pool.take(index as usize));
+                return Ok(false);
+            }
+            Err(DqbufError::Failure(f)) => return Err(failed(f)),
+            Err(e) => return Err(device(e)),
+        };
+        let Some(memory) = self.pool.take(buffer.index as usize) else { return Ok(false) };
+        let timestamp = match buffer.timestamp.clock {
+            Clock::Monotonic => Timestamp(buffer.timestamp.ns),
+            Clock::Copy | Clock::Unknown => Timestamp::now(),
+        };
+        self.last_frame = Timestamp::now();
+        let sequence = self.count(buffer.sequence, context);
+        let corrupt = buffer.is_corrupt() || !is_whole(&buffer, memory.layout());
+        memory.set_state(if corrupt { State::Corrupt } else { State::Filled });
+        let frame = Frame { buffer: memory, timestamp, sequence, color: self.color, crop: None, corrupt };
+        context.push(0, frame)?;
+        Ok(true)
+    }
+
+    /// The driver's count without its wrap; gaps are frames that it dropped.
+    fn count(&mut self, sequence: u32, context: &Context<'_>) -> u64 {
+        let now = match self.sequence {
+            None => u64::from(sequence),
+            Some(last) => {
+                let step = sequence.wrapping_sub(last as u32);
+                // A step back by a few is a driver that starts anew, not four thousand million drops.
+                let step = if step == 0 || step > u32::MAX / 2 { 1 } else { step };
+                context.dropped(u64::from(step) - 1);
+                last + u64::from(step)
+            }
+        };
+        self.sequence = Some(now);
+        now
+    }
+
+    fn event(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.queue.device().next_event().map_err(failed)? {
+            if let Event::SourceChange { .. } = event {
+                return Err(Failure::new(FailureKind::Changed, "the signal on the input has changed"));
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self) -> Result<(), Failure> {
+        // Non-blocking: another reader of the same expiry cannot be.
+        let _ = self.watchdog.wait();
+        let silent = Duration::from_nanos(Timestamp::now().since(self.last_frame));
+        if silent < self.stall {
+            return Ok(());
+        }
+        let (held, all) = (self.queue.held(), self.queue.count());
+        let why = if held as u32 == all {
+            format!("no frame for {silent:.1?}: all {all} buffers are held downstream; something there lets go of none")
+        } else {
+            format!("no frame for {silent:.1?}, with {} of {all} buffers queued; check the signal and the cable", all - held as u32)
+        };
+        Err(Failure::new(FailureKind::Stalled, why))
+    }
+}
+
+/// True where every memory plane has as many bytes as the picture needs, and begins where the layout says.
+fn is_whole(buffer: &Buffer, layout: &Layout) -> bool {
+    buffer.planes().iter().enumerate().all(|(segment, payload)| {
+        let first = layout.planes().iter().find(|p| usize::from(p.segment) == segment);
+        let end = u64::from(payload.data_offset) + u64::from(payload.bytesused);
+        first.is_some_and(|p| p.offset == payload.data_offset) && end >= layout.segment_bytes(segment)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_colour_defaults() {
+        let of = |colorspace| ioctl::Colorimetry { colorspace, ..Default::default() };
+        let bt709 = Colorimetry { matrix: Matrix::Bt709, range: Range::Limited };
+        assert_eq!(colorimetry(Format::Yuyv, of(3), 640), bt709);
+        assert_eq!(colorimetry(Format::Yuyv, of(8), 1920), Colorimetry::default());
+        assert_eq!(colorimetry(Format::Xr24, of(8), 1920).range, Range::Full);
+    }
+}
