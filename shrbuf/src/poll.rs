@@ -7,24 +7,26 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<Duration>) -> io::Result<bool> {
-    let end = timeout.map(|t| Instant::now() + t);
+    // A time beyond what the clock can say is for ever.
+    let end = timeout.and_then(|t| Instant::now().checked_add(t));
     loop {
-        let left = match end {
-            None => PollTimeout::NONE,
-            // Rounded up, so that the last millisecond does not become a busy loop.
-            Some(end) => {
-                let left = end.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000_000);
-                PollTimeout::try_from(left.min(i32::MAX as u128) as i32).unwrap_or(PollTimeout::MAX)
-            }
-        };
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let mut fds = [PollFd::new(fd, flags)];
-        match poll(&mut fds, left) {
+        match poll(&mut fds, left.map_or(PollTimeout::NONE, milliseconds)) {
+            // poll(2) counts to 24 days; a longer wait takes several.
+            Ok(0) if left.is_some_and(|left| left.as_millis() > i32::MAX as u128) => {}
             Ok(0) => return Ok(false),
             Ok(_) => return Ok(fds[0].revents().is_some_and(|r| r.intersects(flags))),
             Err(nix::Error::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// Rounded up, so that the last millisecond does not become a busy loop.
+fn milliseconds(left: Duration) -> PollTimeout {
+    let ms = left.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128);
+    PollTimeout::try_from(ms as i32).unwrap_or(PollTimeout::MAX)
 }
 
 /// Waits for POLLIN; `None` waits for ever, zero only asks. False at the end of the time.

@@ -1,13 +1,9 @@
 //! What is in a buffer, with waiting and polling.
 
-#[cfg(not(loom))]
 use std::os::fd::{AsFd, BorrowedFd};
-#[cfg(not(loom))]
 use std::sync::OnceLock;
-#[cfg(not(loom))]
 use std::time::{Duration, Instant};
 
-#[cfg(not(loom))]
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::sync::{AtomicU32, Condvar, Mutex, Ordering, fence, lock};
@@ -44,7 +40,6 @@ pub(crate) struct StateCell {
     waiters: AtomicU32,
     lock: Mutex<()>,
     changed: Condvar,
-    #[cfg(not(loom))]
     poll: OnceLock<EventFd>,
 }
 
@@ -55,7 +50,6 @@ impl StateCell {
             waiters: AtomicU32::new(0),
             lock: Mutex::new(()),
             changed: Condvar::new(),
-            #[cfg(not(loom))]
             poll: OnceLock::new(),
         }
     }
@@ -66,45 +60,24 @@ impl StateCell {
 
     pub(crate) fn set(&self, state: State) {
         self.value.store(state as u32, Ordering::Release);
-        // Either this load sees the waiter, or the waiter's load after its own fence sees the store above.
+        // Either the loads below see the waiter and the descriptor, or the waiter's load after its own fence sees the
+        // store above.
         fence(Ordering::SeqCst);
         if self.waiters.load(Ordering::Relaxed) > 0 {
             // A waiter that has read the old value under the lock is in wait() once we get it.
             drop(lock(&self.lock));
             self.changed.notify_all();
         }
-        #[cfg(not(loom))]
         if let Some(event) = self.poll.get() {
             // A full counter (2^64 - 2 unread changes) is readable already.
             let _ = event.write(1);
         }
     }
 
-    /// Blocks until `wanted` holds.
-    #[cfg(any(loom, test))]
-    pub(crate) fn wait(&self, wanted: impl Fn(State) -> bool) -> State {
-        self.waiters.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let mut guard = lock(&self.lock);
-        let state = loop {
-            let state = self.get();
-            if wanted(state) {
-                break state;
-            }
-            guard = match self.changed.wait(guard) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            };
-        };
-        drop(guard);
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
-        state
-    }
-
     /// Blocks until `wanted` holds or `timeout` is over; the state found last, `Err` where it is not wanted.
-    #[cfg(not(loom))]
     pub(crate) fn wait_for(&self, wanted: impl Fn(State) -> bool, timeout: Duration) -> Result<State, State> {
-        let end = Instant::now() + timeout;
+        // A time beyond what the clock can say is for ever.
+        let end = Instant::now().checked_add(timeout);
         self.waiters.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let mut guard = lock(&self.lock);
@@ -113,7 +86,7 @@ impl StateCell {
             if wanted(state) {
                 break Ok(state);
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break Err(state);
             }
@@ -128,13 +101,14 @@ impl StateCell {
     }
 
     /// A descriptor that becomes readable at every change from now on; reading 8 bytes resets it.
-    #[cfg(not(loom))]
     pub(crate) fn poll_fd(&self) -> std::io::Result<BorrowedFd<'_>> {
         if self.poll.get().is_none() {
             let new = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
             // Another thread may have been faster; its descriptor serves both.
             let _ = self.poll.set(new);
         }
+        // Pairs with the fence in `set`: who looks at the state from here on misses no change.
+        fence(Ordering::SeqCst);
         match self.poll.get() {
             Some(event) => Ok(event.as_fd()),
             None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
