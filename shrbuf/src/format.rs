@@ -207,8 +207,8 @@ impl Format {
     pub fn frame_bytes(self, width: u32, height: u32) -> u64 {
         self.planes()
             .iter()
-            .map(|p| u64::from(width.div_ceil(p.hsub)) * u64::from(p.bytes) * u64::from(height.div_ceil(p.vsub)))
-            .sum()
+            .map(|p| (u64::from(width.div_ceil(p.hsub)) * u64::from(p.bytes), u64::from(height.div_ceil(p.vsub))))
+            .fold(0, |sum: u64, (row, rows)| sum.saturating_add(row.saturating_mul(rows)))
     }
 }
 

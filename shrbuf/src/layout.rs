@@ -1,6 +1,6 @@
 //! Where each plane of a picture lies in a buffer's segments.
 
-use crate::format::{Format, Modifier};
+use crate::format::{Format, Modifier, Sampling};
 
 /// Most planes a layout can have, as in `drm_mode_fb_cmd2`.
 pub const MAX_PLANES: usize = 4;
@@ -62,6 +62,18 @@ pub enum LayoutError {
         /// Bytes of a row.
         row: u32,
     },
+    /// The planes do not fit in what the kernel's 32-bit offsets and strides can say.
+    #[error("{format} {width}x{height} with rows aligned to {align} bytes has a plane beyond 4 GiB; align less")]
+    TooLarge {
+        /// The format.
+        format: Format,
+        /// Pixels asked for.
+        width: u32,
+        /// Pixels asked for.
+        height: u32,
+        /// Alignment asked for, in bytes.
+        align: u32,
+    },
     /// A plane names a segment that is not there, or reaches beyond the end of it.
     #[error("plane {plane} needs bytes 0..{end} of segment {segment}, which has {size} bytes")]
     OutOfSegment {
@@ -88,9 +100,6 @@ impl Layout {
         height: u32,
         planes: &[Plane],
     ) -> Result<Layout, LayoutError> {
-        if !(1..=65535).contains(&width) || !(1..=65535).contains(&height) {
-            return Err(LayoutError::Size { width, height });
-        }
         let expected = format.planes().len();
         if planes.len() != expected {
             return Err(LayoutError::PlaneCount { format, expected, given: planes.len() });
@@ -98,15 +107,20 @@ impl Layout {
         let mut all = [Plane::default(); MAX_PLANES];
         all[..expected].copy_from_slice(planes);
         let layout = Layout { format, modifier, width, height, planes: all };
-        if layout.is_linear() {
-            for (plane, p) in planes.iter().enumerate() {
-                let row = layout.row_bytes(plane);
-                if p.stride < row {
-                    return Err(LayoutError::Stride { plane, stride: p.stride, row });
-                }
+        layout.check()?;
+        Ok(layout)
+    }
+
+    /// Public fields may have been changed since `new`.
+    fn check(&self) -> Result<(), LayoutError> {
+        size_in_range(self.width, self.height)?;
+        for (plane, p) in self.planes().iter().enumerate().filter(|_| self.is_linear()) {
+            let row = self.row_bytes(plane);
+            if p.stride < row {
+                return Err(LayoutError::Stride { plane, stride: p.stride, row });
             }
         }
-        Ok(layout)
+        Ok(())
     }
 
     /// A linear layout in one segment, planes one after the other, each stride a multiple of `align` bytes.
@@ -120,22 +134,27 @@ impl Layout {
     /// ```
     ///
     /// # Errors
-    /// A size out of range.
+    /// A size out of range; offsets or strides beyond 32 bits.
     pub fn linear(format: Format, width: u32, height: u32, align: u32) -> Result<Layout, LayoutError> {
-        if !(1..=65535).contains(&width) || !(1..=65535).contains(&height) {
-            return Err(LayoutError::Size { width, height });
-        }
-        let align = align.max(1);
-        let luma = (width.div_ceil(format.planes()[0].hsub) * format.planes()[0].bytes).next_multiple_of(align);
+        size_in_range(width, height)?;
+        let too_large = || LayoutError::TooLarge { format, width, height, align };
+        let align = u64::from(align.max(1));
+        let row = |s: &Sampling| u64::from(width.div_ceil(s.hsub)) * u64::from(s.bytes);
+        let luma = &format.planes()[0];
+        let luma_stride = row(luma).next_multiple_of(align);
         let mut planes = [Plane::default(); MAX_PLANES];
-        let mut offset = 0u32;
+        let mut next = 0u64;
         for (plane, s) in planes.iter_mut().zip(format.planes()) {
-            let row = width.div_ceil(s.hsub) * s.bytes;
             // Chroma strides follow from the luma stride, as V4L2 single-buffer formats and most importers require.
-            let follow = luma / format.planes()[0].bytes * s.bytes / s.hsub * format.planes()[0].hsub;
-            let stride = follow.max(row.next_multiple_of(align));
-            *plane = Plane { segment: 0, offset, stride };
-            offset = offset.saturating_add(stride.saturating_mul(height.div_ceil(s.vsub)));
+            let follow =
+                luma_stride / u64::from(luma.bytes) * u64::from(luma.hsub) * u64::from(s.bytes) / u64::from(s.hsub);
+            let stride = follow.max(row(s).next_multiple_of(align));
+            *plane = Plane {
+                segment: 0,
+                offset: u32::try_from(next).map_err(|_| too_large())?,
+                stride: u32::try_from(stride).map_err(|_| too_large())?,
+            };
+            next += stride * u64::from(height.div_ceil(s.vsub));
         }
         Layout::new(format, Some(Modifier::LINEAR), width, height, &planes[..format.planes().len()])
     }
@@ -156,7 +175,7 @@ impl Layout {
     /// Where the format has no such plane.
     pub fn row_bytes(&self, plane: usize) -> u32 {
         let s = self.format.planes()[plane];
-        self.width.div_ceil(s.hsub) * s.bytes
+        self.width.div_ceil(s.hsub).saturating_mul(s.bytes)
     }
 
     /// Rows of plane `plane`.
@@ -205,11 +224,22 @@ impl Layout {
         u64::from(p.offset) + last + u64::from(if self.is_linear() { self.row_bytes(plane) } else { p.stride })
     }
 
+    /// The same picture where segment `i` has become segment `now[i]`, for each that the planes name.
+    pub(crate) fn renumbered(mut self, now: &[u8]) -> Layout {
+        let planes = self.planes().len();
+        for p in &mut self.planes[..planes] {
+            p.segment = now[usize::from(p.segment)];
+        }
+        self
+    }
+
     /// Checks that every plane lies inside its segment.
     ///
     /// # Errors
-    /// [`LayoutError::OutOfSegment`] for the first plane that does not.
+    /// [`LayoutError::OutOfSegment`] for the first plane that does not; those of [`Layout::new`] where a public field
+    /// has been given a value that cannot be.
     pub fn fits(&self, sizes: &[u64]) -> Result<(), LayoutError> {
+        self.check()?;
         for (plane, p) in self.planes().iter().enumerate() {
             let segment = usize::from(p.segment);
             let size = sizes.get(segment).copied().unwrap_or(0);
@@ -220,6 +250,11 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+fn size_in_range(width: u32, height: u32) -> Result<(), LayoutError> {
+    let range = 1..=65535;
+    if range.contains(&width) && range.contains(&height) { Ok(()) } else { Err(LayoutError::Size { width, height }) }
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub use dma_heap::DmaHeap;
 pub use memfd::Memfd;
 pub use udmabuf::Udmabuf;
 
+use nix::unistd::{SysconfVar, sysconf};
+
 use crate::buffer::Shrbuf;
 use crate::layout::{Layout, LayoutError};
 use crate::segment::ImportError;
@@ -67,7 +69,9 @@ fn allocate_error(call: &'static str, size: u64) -> impl Fn(nix::Error) -> Expor
 
 /// Bytes of a segment, rounded up to whole pages as dma-bufs are.
 fn page_aligned(size: u64) -> u64 {
-    size.next_multiple_of(4096)
+    // A kernel that does not say has the size that all of them have had for long.
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(4096).max(1);
+    size.div_ceil(page).saturating_mul(page)
 }
 
 /// Any of the exporters, chosen at run time.
