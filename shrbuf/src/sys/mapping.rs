@@ -32,10 +32,6 @@ impl Mapping {
         Ok(Mapping { start: start.cast(), len, writable })
     }
 
-    pub(crate) fn writable(&self) -> bool {
-        self.writable
-    }
-
     fn check(&self, offset: usize, len: usize) {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len.get());
         assert!(inside, "copy of {len} bytes at {offset} leaves a mapping of {}", self.len);
@@ -44,9 +40,8 @@ impl Mapping {
     /// Copies `dst.len()` bytes from `offset`. The caller has checked the range; a wrong one is a bug here.
     pub(crate) fn read(&self, offset: usize, dst: &mut [u8]) {
         self.check(offset, dst.len());
-        // SAFETY: the source range lies in the mapping, `dst` is a live exclusive slice and cannot overlap it because
-        // no slice over a mapping is ever made.
-        unsafe { std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), dst.as_mut_ptr(), dst.len()) }
+        // SAFETY: the source range lies in the mapping, `dst` is a live exclusive slice.
+        unsafe { copy(self.start.as_ptr().add(offset), dst.as_mut_ptr(), dst.len()) }
     }
 
     /// Copies `src` to `offset`.
@@ -54,7 +49,7 @@ impl Mapping {
         self.check(offset, src.len());
         assert!(self.writable, "write into a read-only mapping");
         // SAFETY: as in `read`, the other way; the mapping is PROT_WRITE.
-        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), self.start.as_ptr().add(offset), src.len()) }
+        unsafe { copy(src.as_ptr(), self.start.as_ptr().add(offset), src.len()) }
     }
 
     /// Copies between mappings without an intermediate buffer; the ranges may overlap.
@@ -62,8 +57,8 @@ impl Mapping {
         self.check(offset, len);
         to.check(to_offset, len);
         assert!(to.writable, "write into a read-only mapping");
-        // SAFETY: both ranges lie in live mappings, the second PROT_WRITE; `copy` allows overlap.
-        unsafe { std::ptr::copy(self.start.as_ptr().add(offset), to.start.as_ptr().add(to_offset), len) }
+        // SAFETY: both ranges lie in live mappings, the second PROT_WRITE.
+        unsafe { copy(self.start.as_ptr().add(offset), to.start.as_ptr().add(to_offset), len) }
     }
 
     /// Writes `len` bytes from `offset` to `fd` straight from the mapping: the kernel reads it, no slice is made.
@@ -84,6 +79,21 @@ impl Mapping {
         let n = unsafe { libc::read(fd.as_raw_fd(), self.start.as_ptr().add(offset).cast(), len) };
         usize::try_from(n).map_err(|_| io::Error::last_os_error())
     }
+}
+
+/// memmove(3), called where the compiler cannot see what it calls.
+///
+/// To Rust, a plain copy of bytes that another thread is writing is undefined, not just a torn picture; and two threads
+/// of this process can have one buffer open. What a function outside the language does to memory outside the language
+/// is the machine's affair, as it is for read(2) into the same mapping.
+///
+/// # Safety
+/// `len` bytes readable at `from`, and writable at `to`; they may overlap.
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    type Memmove = unsafe extern "C" fn(*mut libc::c_void, *const libc::c_void, usize) -> *mut libc::c_void;
+    let memmove: Memmove = std::hint::black_box(libc::memmove);
+    // SAFETY: the caller's promise.
+    unsafe { memmove(to.cast(), from.cast(), len) };
 }
 
 impl Drop for Mapping {
