@@ -104,7 +104,7 @@ impl Geometry<'_> {
 fn geometry(buffer: &Shrbuf, plane: usize) -> Geometry<'_> {
     let layout = buffer.layout();
     let p = layout.planes()[plane];
-    let Ok(map) = buffer.segments()[usize::from(p.segment)].mapping() else {
+    let Some(map) = buffer.segments()[usize::from(p.segment)].mapped() else {
         unreachable!("Bracket::open has mapped every segment")
     };
     Geometry {

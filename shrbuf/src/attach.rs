@@ -25,8 +25,8 @@ struct Entry<T> {
 /// let buffer = Memfd::new("frame").allocate(&Layout::linear(Format::Grey, 8, 8, 1)?)?;
 /// let mut cache = ImportCache::new();
 /// for _frame in 0..3 {
-///     let size = cache.get(&buffer, |b| Ok::<u64, std::io::Error>(b.segments()[0].size()))?;
-///     assert_eq!(*size, 64);
+///     let bytes = cache.get(&buffer, |b| Ok::<u64, std::io::Error>(b.layout().frame_bytes()))?;
+///     assert_eq!(*bytes, 64);
 /// }
 /// assert_eq!((cache.hits(), cache.misses()), (2, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

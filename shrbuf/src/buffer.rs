@@ -59,48 +59,57 @@ pub struct Shrbuf {
 pub struct WeakShrbuf(Weak<Core>);
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
+/// Held while [`Shrbuf::new`] looks for a buffer of its segments and enters the new one with all of them.
+static MAKING: Mutex<()> = Mutex::new(());
 
 impl Shrbuf {
-    /// A buffer of these segments. The layout names them by index.
+    /// A buffer of these segments. The layout names them by index; a segment that is given twice is kept once, and the
+    /// buffer's layout names it so.
     ///
     /// # Errors
-    /// [`ImportError::Layout`] where a plane lies outside its segment; [`ImportError::OtherLayout`] where the memory
-    /// is a buffer of another layout already; [`ImportError::WithProducer`] where that buffer is not in flight.
+    /// [`ImportError::Layout`] where a plane lies outside its segment; [`ImportError::OtherLayout`] where some of the
+    /// memory is a buffer of another layout already; [`ImportError::WithProducer`] where that buffer is not in flight.
     pub fn new(segments: Vec<Arc<Segment>>, layout: Layout) -> Result<Shrbuf, ImportError> {
         let sizes: Vec<u64> = segments.iter().map(|s| s.size()).collect();
         layout.fits(&sizes)?;
-        let Some(first) = segments.first() else {
-            return Err(ImportError::Empty { kind: MemoryKind::DmaBuf });
-        };
-        let mut known = first.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|w| w.strong_count() > 0);
-        for core in known.iter().filter_map(Weak::upgrade) {
-            let same = core.segments.len() == segments.len()
-                && core.segments.iter().zip(&segments).all(|(a, b)| Arc::ptr_eq(a, b));
-            if !same {
-                continue;
-            }
-            // Dropped as a reference, not as a bare Arc, once counted: so count first.
-            if !core.refs.try_get() {
-                return Err(ImportError::WithProducer);
-            }
-            let found = Shrbuf { core };
-            if found.core.layout != layout {
+        let (segments, layout) = distinct(segments, layout);
+
+        // Dropping the last handle of a buffer runs code that is not ours (a pool's hook, an importer's clean-up) and
+        // may well come back here. So whatever is looked at under the lock is kept until after it.
+        let mut seen = Vec::new();
+        let making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        for segment in &segments {
+            let Some(core) = segment.buffer().upgrade() else { continue };
+            if core.refs.try_get() {
+                let found = Shrbuf { core };
+                let same_memory = found.core.segments.len() == segments.len()
+                    && found.core.segments.iter().zip(&segments).all(|(a, b)| Arc::ptr_eq(a, b));
+                drop(making);
+                if same_memory && found.core.layout == layout {
+                    return Ok(found);
+                }
                 return Err(ImportError::OtherLayout { have: describe(&found.core.layout), asked: describe(&layout) });
             }
-            return Ok(found);
+            let comes_back = core.home.get().is_some_and(Home::is_there);
+            seen.push(core);
+            if comes_back {
+                return Err(ImportError::WithProducer);
+            }
+            // Its last reference has been dropped and nobody can make a new one: it is as good as freed.
         }
         let core = Arc::new(Core {
             id: BufferId(NEXT.fetch_add(1, Ordering::Relaxed)),
             refs: Refs::held(),
             layout,
-            segments: segments.clone().into_boxed_slice(),
+            segments: segments.into_boxed_slice(),
             home: OnceLock::new(),
             fenced: AtomicBool::new(false),
             state: StateCell::new(State::Empty),
             attachments: Mutex::new(Vec::new()),
         });
-        known.push(Arc::downgrade(&core));
+        for segment in &core.segments {
+            *segment.buffer() = Arc::downgrade(&core);
+        }
         Ok(Shrbuf { core })
     }
 
@@ -237,10 +246,31 @@ fn flags(access: Access) -> u32 {
 }
 
 fn describe(l: &Layout) -> String {
-    format!("{} {}x{} stride {}", l.format, l.width, l.height, l.planes()[0].stride)
+    let modifier = l.modifier.map_or("no modifier".to_owned(), |m| m.to_string());
+    let planes = l.planes().iter().map(|p| format!("segment {} offset {} stride {}", p.segment, p.offset, p.stride));
+    format!("{} {}x{} {modifier} ({})", l.format, l.width, l.height, planes.collect::<Vec<_>>().join(", "))
+}
+
+/// Each segment once: planes of one dma-buf often come with a descriptor each (GBM, Wayland's linux-dmabuf).
+fn distinct(segments: Vec<Arc<Segment>>, layout: Layout) -> (Vec<Arc<Segment>>, Layout) {
+    let mut kept: Vec<Arc<Segment>> = Vec::with_capacity(segments.len());
+    let mut now = Vec::with_capacity(segments.len());
+    for s in segments {
+        let known = kept.iter().position(|k| Arc::ptr_eq(k, &s));
+        // Beyond 256 no plane can name it.
+        now.push(u8::try_from(known.unwrap_or(kept.len())).unwrap_or(u8::MAX));
+        if known.is_none() {
+            kept.push(s);
+        }
+    }
+    (kept, layout.renumbered(&now))
 }
 
 impl Core {
+    pub(crate) fn id(&self) -> BufferId {
+        self.id
+    }
+
     pub(crate) fn segments(&self) -> &[Arc<Segment>] {
         &self.segments
     }
@@ -284,10 +314,10 @@ impl Clone for Shrbuf {
 
 impl Drop for Shrbuf {
     fn drop(&mut self) {
-        if self.core.refs.put() {
-            if let Some(home) = self.core.home.get() {
-                home.released(&self.core);
-            }
+        if self.core.refs.put()
+            && let Some(home) = self.core.home.get()
+        {
+            home.released(&self.core);
         }
     }
 }
@@ -303,7 +333,8 @@ impl WeakShrbuf {
     /// A reference, unless the buffer is gone or back with its producer.
     pub fn upgrade(&self) -> Option<Shrbuf> {
         let core = self.0.upgrade()?;
-        core.refs.try_get().then_some(Shrbuf { core })
+        // Made only once it is counted: dropping it puts.
+        core.refs.try_get().then(|| Shrbuf { core })
     }
 
     /// True where the memory is gone for good.

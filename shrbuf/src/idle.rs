@@ -36,6 +36,10 @@ impl IdleSet {
         }
     }
 
+    pub(crate) fn contains(&self, index: usize) -> bool {
+        self.0.load(Ordering::Relaxed) & (1 << index) != 0
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.load(Ordering::Relaxed).count_ones() as usize
     }

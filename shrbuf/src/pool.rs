@@ -9,7 +9,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -26,7 +26,7 @@ pub enum PoolError {
     /// Too many.
     #[error("{0} buffers asked for; a pool holds 1 to {MAX_BUFFERS}")]
     Count(usize),
-    /// Somebody else has a reference already, or the buffer is in another pool.
+    /// Somebody else has a reference already, or the buffer is or has been in another pool.
     #[error("buffer {0} is in use elsewhere, so its last reference would not be this pool's")]
     InUse(crate::buffer::BufferId),
     /// No epoll instance to be had.
@@ -41,7 +41,8 @@ struct Inner {
     idle: IdleSet,
     draining: IdleSet,
     fences: Epoll,
-    hook: Hook,
+    /// Set once the pool has its buffers: their handover is no release.
+    hook: OnceLock<Hook>,
 }
 
 /// A pooled buffer's way back.
@@ -57,28 +58,39 @@ impl Home {
             pool.release(core, self.index);
         }
     }
+
+    /// False where the pool is gone, so that the buffer will not be acquired again.
+    pub(crate) fn is_there(&self) -> bool {
+        self.pool.strong_count() > 0
+    }
 }
 
 impl Inner {
     fn release(&self, core: &Core, index: usize) {
         core.state().set(State::Empty);
-        if let Some(fd) = core.pending_fence() {
+        while let Some(fd) = core.pending_fence() {
+            // Before the watch, because another thread may reap as soon as there is one.
             self.draining.insert(index);
             let flags = EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT;
             if self.fences.add(fd, EpollEvent::new(flags, index as u64)).is_ok() {
                 return;
             }
             // No watch to be had (memory, epoll's user limit): wait here rather than let it be overwritten.
-            if self.draining.remove(index) {
-                let _ = crate::poll::writable(fd, None);
+            self.draining.remove(index);
+            if crate::poll::writable(fd, None).is_err() {
+                break;
             }
         }
+        // Before the hook, which may hand it to a device that has it finished before the hook returns.
         self.idle.insert(index);
-        (self.hook)(index);
+        if let Some(hook) = self.hook.get() {
+            hook(index);
+        }
     }
 }
 
-/// Buffers with a way back. Dropping the pool frees the idle ones; those in flight live until their last reference.
+/// Buffers with a way back. Dropping the pool frees the idle and the draining ones (the kernel keeps a dma-buf's memory
+/// for the devices at work on it); those in flight live until their last reference, and no hook runs for them.
 ///
 /// ```
 /// use shrbuf::{exporter::Memfd, Format, Layout, Pool};
@@ -97,10 +109,11 @@ pub struct Pool(Arc<Inner>);
 
 impl Pool {
     /// Takes the buffers, which are idle from then on. `hook(index)` runs on the thread that drops a buffer's last
-    /// reference, after its fences have signalled; it must not block, and the buffer may be acquired inside it.
+    /// reference, after its fences have signalled; it must neither block nor panic, and the buffer may be acquired
+    /// inside it. It does not run for the handover here.
     ///
     /// # Errors
-    /// [`PoolError`].
+    /// [`PoolError`]; the handles given are dropped then.
     pub fn new(buffers: Vec<Shrbuf>, hook: impl Fn(usize) + Send + Sync + 'static) -> Result<Pool, PoolError> {
         if buffers.is_empty() || buffers.len() > MAX_BUFFERS {
             return Err(PoolError::Count(buffers.len()));
@@ -116,14 +129,18 @@ impl Pool {
             idle: IdleSet::default(),
             draining: IdleSet::default(),
             fences,
-            hook: Box::new(hook),
+            hook: OnceLock::new(),
         });
-        // Not a release: the hook is for buffers that come back, so each goes idle before it has a way home.
-        drop(buffers);
-        for (index, core) in inner.slots.iter().enumerate() {
-            let _ = core.home.set(Home { pool: Arc::downgrade(&inner), index });
-            inner.idle.insert(index);
+        for (index, b) in buffers.iter().enumerate() {
+            // Another pool may have been faster, through a weak handle.
+            b.core.home.set(Home { pool: Arc::downgrade(&inner), index }).map_err(|_| PoolError::InUse(b.id()))?;
         }
+        // Each comes home for the first time, unless a weak handle has become a reference since the look above.
+        drop(buffers);
+        if let Some(index) = (0..inner.slots.len()).find(|&i| !inner.idle.contains(i) && !inner.draining.contains(i)) {
+            return Err(PoolError::InUse(inner.slots[index].id()));
+        }
+        let _ = inner.hook.set(Box::new(hook));
         Ok(Pool(inner))
     }
 
@@ -150,6 +167,7 @@ impl Pool {
     }
 
     /// Returns draining buffers whose fences have signalled to the pool, running the hook for each. Does not block.
+    /// Any thread may call it, several at once.
     ///
     /// # Errors
     /// That of epoll_wait(2).

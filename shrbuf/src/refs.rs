@@ -18,16 +18,14 @@ impl Refs {
 
     /// One more. The caller holds one, so it cannot be idle.
     pub(crate) fn get(&self) {
-        // As in std's Arc: leaking 2^31 handles is a bug that must not wrap into an early release.
-        if self.0.fetch_add(1, Ordering::Relaxed) > u32::MAX / 2 {
-            std::process::abort();
-        }
+        overflow_aborts(self.0.fetch_add(1, Ordering::Relaxed));
     }
 
     /// One more unless idle, for those who hold only a weak handle.
     pub(crate) fn try_get(&self) -> bool {
         let mut n = self.0.load(Ordering::Relaxed);
         while n != 0 {
+            overflow_aborts(n);
             match self.0.compare_exchange_weak(n, n + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => n = now,
@@ -36,7 +34,7 @@ impl Refs {
         false
     }
 
-    /// One less; true for whoever dropped the last, who now sees every write made under any reference.
+    /// One less, by someone who holds one; true for whoever dropped the last, who now sees every write made under any reference.
     pub(crate) fn put(&self) -> bool {
         if self.0.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
@@ -47,5 +45,12 @@ impl Refs {
 
     pub(crate) fn count(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// As in std's Arc: leaking 2^31 handles is a bug that must not wrap into an early release.
+fn overflow_aborts(count: u32) {
+    if count > u32::MAX / 2 {
+        std::process::abort();
     }
 }

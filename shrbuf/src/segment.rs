@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{Whence, lseek64};
 
+use crate::buffer::Core;
 use crate::sys::{dma_buf, mapping::Mapping};
 
 /// What kind of kernel object holds the memory.
@@ -104,16 +105,23 @@ fn known() -> MutexGuard<'static, Option<HashMap<Key, Weak<Segment>>>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A descriptor, whether it may be written through, and its mapping once there is one.
+struct Opening {
+    fd: OwnedFd,
+    writable: bool,
+    map: OnceLock<Mapping>,
+}
+
 /// One piece of shared memory. Closed and unmapped when the last buffer made of it is gone.
 pub struct Segment {
-    fd: OwnedFd,
     size: u64,
     kind: MemoryKind,
-    writable: bool,
     key: Key,
-    map: OnceLock<Mapping>,
-    /// Buffers made of this segment as their first one, so that an import finds them again.
-    pub(crate) buffers: Mutex<Vec<Weak<crate::buffer::Core>>>,
+    first: Opening,
+    /// The descriptor for reading and writing that came after one for reading only.
+    better: OnceLock<Opening>,
+    /// The buffer made of this segment, so that an import finds it again.
+    buffer: Mutex<Weak<Core>>,
 }
 
 impl fmt::Debug for Segment {
@@ -124,37 +132,26 @@ impl fmt::Debug for Segment {
 
 impl Segment {
     /// The segment of the kernel object behind `fd`. Takes the descriptor; where the object is already known, that
-    /// segment is returned and the descriptor closed. Does not block.
+    /// segment is returned and the descriptor closed, unless it is the first to allow writing. Does not block.
     ///
     /// # Errors
     /// [`ImportError`] where the descriptor is no dma-buf and no memfd sealed against shrinking.
     pub fn import(fd: OwnedFd) -> Result<Arc<Segment>, ImportError> {
+        let Checked { kind, size, writable } = check(&fd)?;
         let stat = fstat(&fd).map_err(os("fstat"))?;
         let key = Key { dev: stat.st_dev, ino: stat.st_ino };
+        let opening = Opening { fd, writable, map: OnceLock::new() };
         let mut map = known();
         let map = map.get_or_insert_with(HashMap::new);
         if let Some(found) = map.get(&key).and_then(Weak::upgrade) {
+            if writable && !found.writable() {
+                // Another thread may have been faster; its descriptor serves both.
+                let _ = found.better.set(opening);
+            }
             return Ok(found);
         }
-        let (kind, size) = classify(&fd, stat.st_mode)?;
-        let mode = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL).map_err(os("F_GETFL"))?);
-        let access = mode & OFlag::O_ACCMODE;
-        if access == OFlag::O_WRONLY {
-            return Err(ImportError::WriteOnly);
-        }
-        // A memfd sealed against writing maps only read-only, whatever its descriptor says.
-        let sealed = kind == MemoryKind::Memfd
-            && SealFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GET_SEALS).map_err(os("F_GET_SEALS"))?)
-                .intersects(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE);
-        let segment = Arc::new(Segment {
-            writable: access == OFlag::O_RDWR && !sealed,
-            fd,
-            size,
-            kind,
-            key,
-            map: OnceLock::new(),
-            buffers: Mutex::new(Vec::new()),
-        });
+        let (better, buffer) = (OnceLock::new(), Mutex::new(Weak::new()));
+        let segment = Arc::new(Segment { size, kind, key, first: opening, better, buffer });
         map.insert(key, Arc::downgrade(&segment));
         Ok(segment)
     }
@@ -171,7 +168,7 @@ impl Segment {
 
     /// True where the memory may be written through this process's descriptor.
     pub fn writable(&self) -> bool {
-        self.writable
+        self.opening().writable
     }
 
     /// Inode number: what `/sys/kernel/debug/dma_buf/bufinfo` lists.
@@ -188,24 +185,39 @@ impl Segment {
             return Ok(());
         }
         let short: Vec<u8> = name.bytes().filter(|&b| b != 0).take(31).collect();
-        dma_buf::set_name(self.fd.as_fd(), &CString::new(short).map_err(io::Error::other)?)
+        dma_buf::set_name(self.as_fd(), &CString::new(short).map_err(io::Error::other)?)
+    }
+
+    fn opening(&self) -> &Opening {
+        self.better.get().unwrap_or(&self.first)
     }
 
     /// Maps on first use, for writing where that is allowed.
     pub(crate) fn mapping(&self) -> io::Result<&Mapping> {
-        if let Some(map) = self.map.get() {
+        let opening = self.opening();
+        if let Some(map) = opening.map.get() {
             return Ok(map);
         }
         let len = usize::try_from(self.size).ok().and_then(NonZeroUsize::new);
         let len = len.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let new = Mapping::new(self.fd.as_fd(), len, self.writable)?;
-        Ok(self.map.get_or_init(|| new))
+        let new = Mapping::new(opening.fd.as_fd(), len, opening.writable)?;
+        Ok(opening.map.get_or_init(|| new))
+    }
+
+    /// The mapping there is, once `mapping` has made one. One for writing stays one, whatever is imported meanwhile.
+    pub(crate) fn mapped(&self) -> Option<&Mapping> {
+        self.better.get().and_then(|better| better.map.get()).or_else(|| self.first.map.get())
+    }
+
+    /// The buffer made of this segment. Only [`Shrbuf::new`](crate::Shrbuf::new) asks and sets, under its own lock.
+    pub(crate) fn buffer(&self) -> MutexGuard<'_, Weak<Core>> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl AsFd for Segment {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.opening().fd.as_fd()
     }
 }
 
@@ -220,33 +232,56 @@ impl Drop for Segment {
     }
 }
 
-fn classify(fd: &OwnedFd, mode: u32) -> Result<(MemoryKind, u64), ImportError> {
-    let found = match SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) {
-        SFlag::S_IFDIR => "directory",
-        SFlag::S_IFSOCK => "socket",
-        SFlag::S_IFIFO => "pipe",
-        SFlag::S_IFCHR => "character device",
-        SFlag::S_IFBLK => "block device",
-        _ => "",
+struct Checked {
+    kind: MemoryKind,
+    size: u64,
+    writable: bool,
+}
+
+/// Takes nothing on trust: what the descriptor is, which way it is open, and that the memory cannot go away under a
+/// mapping.
+fn check(fd: &OwnedFd) -> Result<Checked, ImportError> {
+    let mode = fstat(fd).map_err(os("fstat"))?.st_mode & SFlag::S_IFMT.bits();
+    let other = |found| Err(ImportError::NotShareable { found });
+    match SFlag::from_bits_truncate(mode) {
+        SFlag::S_IFDIR => return other("directory"),
+        SFlag::S_IFSOCK => return other("socket"),
+        SFlag::S_IFIFO => return other("pipe"),
+        SFlag::S_IFCHR => return other("character device"),
+        SFlag::S_IFBLK => return other("block device"),
+        _ => {}
+    }
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).map_err(os("F_GETFL"))?);
+    if flags.contains(OFlag::O_PATH) {
+        return other("descriptor opened with O_PATH");
+    }
+    let access = flags & OFlag::O_ACCMODE;
+    let right_way = |checked| if access == OFlag::O_WRONLY { Err(ImportError::WriteOnly) } else { Ok(checked) };
+    let filled = |kind, size: i64| match size.unsigned_abs() {
+        0 => Err(ImportError::Empty { kind }),
+        size => Ok(size),
     };
-    if !found.is_empty() {
-        return Err(ImportError::NotShareable { found });
+
+    let fs = fstatfs(fd).map_err(os("fstatfs"))?.filesystem_type();
+    if fs.0 as i64 == dma_buf::MAGIC {
+        let size = filled(MemoryKind::DmaBuf, lseek64(fd, 0, Whence::SeekEnd).map_err(os("lseek"))?)?;
+        return right_way(Checked { kind: MemoryKind::DmaBuf, size, writable: access == OFlag::O_RDWR });
     }
-    let size = |kind| match lseek64(fd, 0, Whence::SeekEnd) {
-        Ok(0) => Err(ImportError::Empty { kind }),
-        Ok(n) => Ok(n.unsigned_abs()),
-        Err(e) => Err(os("lseek")(e)),
+    // Only files of tmpfs and hugetlbfs answer: memfds, and others, which nobody can seal.
+    let Ok(seals) = fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain) else {
+        return other(if mode == SFlag::S_IFREG.bits() { "regular file" } else { "descriptor of another kind" });
     };
-    if fstatfs(fd).map_err(os("fstatfs"))?.filesystem_type().0 as i64 == dma_buf::MAGIC {
-        return Ok((MemoryKind::DmaBuf, size(MemoryKind::DmaBuf)?));
+    // A hole punched into huge pages is filled again only while the machine has some left, else access raises SIGBUS.
+    if fs != TMPFS_MAGIC {
+        return other("memfd of huge pages");
     }
-    // Only memfds, and files of tmpfs that nobody can seal, answer F_GET_SEALS.
-    match fcntl(fd, FcntlArg::F_GET_SEALS) {
-        Ok(seals) if seals & SealFlag::F_SEAL_SHRINK.bits() != 0 => Ok((MemoryKind::Memfd, size(MemoryKind::Memfd)?)),
-        Ok(_) => Err(ImportError::Unsealed { size: size(MemoryKind::Memfd).unwrap_or(0) }),
-        Err(_) if mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() => {
-            Err(ImportError::NotShareable { found: "regular file" })
-        }
-        Err(_) => Err(ImportError::NotShareable { found: "descriptor of another kind" }),
+    // Asked after the seals, so that it is the size that they keep.
+    let size = fstat(fd).map_err(os("fstat"))?.st_size;
+    if !seals.contains(SealFlag::F_SEAL_SHRINK) {
+        return Err(ImportError::Unsealed { size: size.unsigned_abs() });
     }
+    let size = filled(MemoryKind::Memfd, size)?;
+    // A memfd sealed against writing maps only read-only, whatever its descriptor says.
+    let sealed = seals.intersects(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE);
+    right_way(Checked { kind: MemoryKind::Memfd, size, writable: access == OFlag::O_RDWR && !sealed })
 }
