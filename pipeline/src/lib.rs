@@ -3,19 +3,24 @@
 
 pub mod domain;
 pub mod element;
+pub mod file;
 pub mod frame;
 pub mod graph;
 pub mod nearest;
 pub mod offer;
+pub mod outline;
 pub mod plan;
 pub mod property;
 pub mod queue;
+pub mod reference;
 mod ring;
 pub mod run;
+pub mod solve;
 pub mod stats;
 
 pub use domain::{Context, Events, Start, Waker};
 pub use element::{Element, Environment, Failure, FailureKind, Ports, Refusal, Role};
+pub use file::FileError;
 pub use frame::{Colorimetry, Frame, Matrix, Range, Rect, Timestamp};
 pub use graph::{Copies, Graph, GraphError, NodeId};
 pub use offer::{
