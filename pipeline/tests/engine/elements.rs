@@ -1,0 +1,178 @@
+//! A source that sends as fast as its pool allows, and a sink that notes what comes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+
+use shrbuf::exporter::Memfd;
+use shrbuf::{Format, Layout, Pool};
+use shrbuf_pipeline::queue::{Queue, QueueSpec};
+use shrbuf_pipeline::{
+    Context, Element, Events, Failure, FailureKind, Frame, Full, Graph, NodeId, Ports, Role, Start, Timestamp, Waker,
+};
+
+/// Sends a frame whenever a buffer is idle.
+pub struct Source {
+    pub pool: Arc<Mutex<Option<Arc<Pool>>>>,
+    pub buffers: usize,
+    pub stops: Arc<AtomicU64>,
+    running: Option<(Arc<Pool>, Waker)>,
+    sequence: u64,
+}
+
+impl Source {
+    pub fn new(buffers: usize) -> Source {
+        Source { pool: Arc::default(), buffers, stops: Arc::default(), running: None, sequence: 0 }
+    }
+}
+
+impl Element for Source {
+    fn ports(&self) -> Ports {
+        Ports::source()
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        let memory = Memfd::new("engine-test");
+        let layout = Layout::linear(Format::Grey, 16, 16, 1).unwrap();
+        let buffers = (0..self.buffers).map(|_| memory.allocate(&layout).unwrap()).collect();
+        let waker = start.waker(0);
+        let hook = waker.clone();
+        let pool = Arc::new(Pool::new(buffers, move |_| hook.wake()).unwrap());
+        *self.pool.lock().unwrap() = Some(Arc::clone(&pool));
+        waker.wake();
+        self.running = Some((pool, waker));
+        Ok(())
+    }
+
+    fn ready(&mut self, _token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some((pool, waker)) = &self.running else { return Ok(()) };
+        if context.ended() {
+            return Ok(());
+        }
+        let Some(buffer) = pool.acquire() else { return Ok(()) };
+        // Asked again at once: a source that is always ready.
+        waker.wake();
+        self.sequence += 1;
+        context.push(0, Frame::new(buffer, Timestamp::now(), self.sequence))
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        unreachable!("a source has no input")
+    }
+
+    fn stop(&mut self) {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+        self.running = None;
+    }
+}
+
+/// Passes on.
+pub struct Pass;
+
+impl Element for Pass {
+    fn ports(&self) -> Ports {
+        Ports::filter()
+    }
+
+    fn role(&self) -> Role {
+        Role::Passthrough
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        context.push(0, frame)
+    }
+}
+
+/// What a sink saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub sequences: Vec<u64>,
+    pub thread: Option<ThreadId>,
+    pub stops: u64,
+}
+
+/// What a sink does with a frame.
+pub type OnFrame = Box<dyn FnMut(u64) -> Result<(), Failure> + Send>;
+
+/// Notes sequences, then does what the test wants.
+pub struct Sink {
+    pub seen: Arc<Mutex<Seen>>,
+    on_frame: OnFrame,
+}
+
+impl Sink {
+    pub fn new() -> Sink {
+        Sink::with(|_| Ok(()))
+    }
+
+    pub fn with(on_frame: impl FnMut(u64) -> Result<(), Failure> + Send + 'static) -> Sink {
+        let seen = Seen { sequences: Vec::with_capacity(200_000), ..Seen::default() };
+        Sink { seen: Arc::new(Mutex::new(seen)), on_frame: Box::new(on_frame) }
+    }
+}
+
+impl Element for Sink {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        {
+            let mut seen = self.seen.lock().unwrap();
+            seen.sequences.push(frame.sequence);
+            seen.thread.get_or_insert_with(|| std::thread::current().id());
+        }
+        context.shown(frame.timestamp, Timestamp::now());
+        (self.on_frame)(frame.sequence)
+    }
+
+    fn stop(&mut self) {
+        self.seen.lock().unwrap().stops += 1;
+    }
+}
+
+/// Does not start.
+pub struct Broken;
+
+impl Element for Broken {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn start(&mut self, _start: &mut Start<'_>) -> Result<(), Failure> {
+        Err(Failure::new(FailureKind::InUse, "somebody else has it"))
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        unreachable!("it never starts")
+    }
+}
+
+/// `source → queue → sink`, the queue with these settings.
+pub fn queued(source: Source, queue: QueueSpec, sink: Sink) -> Graph {
+    let mut graph = Graph::new("test");
+    let source = graph.add("source", Box::new(source)).unwrap();
+    let queue = graph.add("queue", Box::new(Queue(queue))).unwrap();
+    let sink = graph.add("sink", Box::new(sink)).unwrap();
+    graph.link(source, queue).unwrap();
+    graph.link(queue, sink).unwrap();
+    graph
+}
+
+/// `source → pass … → sink` in one domain, with `hops` elements between.
+pub fn chain(source: Source, hops: usize, sink: Sink) -> Graph {
+    let mut graph = Graph::new("test");
+    let mut last: NodeId = graph.add("source", Box::new(source)).unwrap();
+    for i in 0..hops {
+        let pass = graph.add(&format!("pass{i}"), Box::new(Pass)).unwrap();
+        graph.link(last, pass).unwrap();
+        last = pass;
+    }
+    let sink = graph.add("sink", Box::new(sink)).unwrap();
+    graph.link(last, sink).unwrap();
+    graph
+}
+
+pub fn spec(depth: u32, full: Full) -> QueueSpec {
+    QueueSpec { depth, full }
+}

@@ -1,0 +1,6 @@
+//! The engine with small elements of the tests' own: domains, queues, ends, failures, and what the steady path costs.
+
+mod allocations;
+mod elements;
+mod failures;
+mod flow;
