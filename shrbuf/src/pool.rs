@@ -220,3 +220,131 @@ impl std::fmt::Debug for Pool {
         write!(f, "Pool of {}, {} idle, {} draining", self.len(), self.idle(), self.draining())
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+
+    use super::*;
+    use crate::exporter::Memfd;
+    use crate::format::Format;
+    use crate::layout::Layout;
+
+    /// What the buffer's references protect.
+    #[derive(Default)]
+    struct Pixels(UnsafeCell<u32>);
+    // SAFETY: loom reports every access that is not ordered; that is what the models are for.
+    unsafe impl Sync for Pixels {}
+    // SAFETY: a plain number.
+    unsafe impl Send for Pixels {}
+
+    impl Pixels {
+        fn write(&self) {
+            // SAFETY: loom checks that no other access is concurrent.
+            self.0.with_mut(|p| unsafe { *p += 1 });
+        }
+
+        fn read(&self) -> u32 {
+            // SAFETY: as above.
+            self.0.with(|p| unsafe { *p })
+        }
+    }
+
+    fn frame() -> Shrbuf {
+        Memfd::new("loom").allocate(&Layout::linear(Format::Grey, 1, 1, 1).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn loom_hook_runs_once_a_release_and_sees_every_holder() {
+        loom::model(|| {
+            let (pixels, runs) = (Arc::new(Pixels::default()), Arc::new(AtomicUsize::new(0)));
+            let hook = {
+                let (pixels, runs) = (pixels.clone(), runs.clone());
+                // A camera that starts to write as soon as it has the buffer.
+                move |_| {
+                    pixels.write();
+                    runs.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            let pool = Pool::new(vec![frame()], hook).unwrap();
+            let first = pool.acquire().unwrap();
+            let holders: Vec<_> = (0..2)
+                .map(|_| {
+                    let (reference, pixels) = (first.clone(), pixels.clone());
+                    thread::spawn(move || {
+                        pixels.read();
+                        drop(reference);
+                    })
+                })
+                .collect();
+            drop(first);
+            holders.into_iter().for_each(|h| h.join().unwrap());
+            assert_eq!(runs.load(Ordering::Relaxed), 1);
+            assert_eq!((pool.idle(), pool.draining()), (1, 0));
+        });
+    }
+
+    #[test]
+    fn loom_acquire_elsewhere_sees_what_the_last_holder_did() {
+        loom::model(|| {
+            let pixels = Arc::new(Pixels::default());
+            let pool = Arc::new(Pool::new(vec![frame()], |_| {}).unwrap());
+            let held = pool.acquire().unwrap();
+            let holder = {
+                let pixels = pixels.clone();
+                thread::spawn(move || {
+                    pixels.write();
+                    drop(held);
+                })
+            };
+            // A driver that has finished a buffer takes it by index, everybody else takes any.
+            let other = {
+                let (pool, pixels) = (pool.clone(), pixels.clone());
+                thread::spawn(move || pool.take(0).inspect(|_| pixels.write()).is_some())
+            };
+            let got = pool.acquire().inspect(|_| pixels.write()).is_some();
+            let got = usize::from(got) + usize::from(other.join().unwrap());
+            holder.join().unwrap();
+            assert_eq!(pixels.read() as usize, 1 + got);
+            assert_eq!(pool.idle(), 1);
+        });
+    }
+
+    #[test]
+    fn loom_weak_handle_and_last_drop_release_once() {
+        loom::model(|| {
+            let runs = Arc::new(AtomicUsize::new(0));
+            let hook = {
+                let runs = runs.clone();
+                move |_| {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            let pool = Pool::new(vec![frame()], hook).unwrap();
+            let held = pool.acquire().unwrap();
+            let weak = held.downgrade();
+            let looker = thread::spawn(move || drop(weak.upgrade()));
+            drop(held);
+            looker.join().unwrap();
+            assert_eq!(runs.load(Ordering::Relaxed), 1);
+            assert_eq!(pool.idle(), 1);
+            assert!(pool.acquire().is_some());
+        });
+    }
+
+    #[test]
+    fn loom_pool_dropped_while_a_buffer_comes_home() {
+        loom::model(|| {
+            let pool = Pool::new(vec![frame()], |_| {}).unwrap();
+            let held = pool.acquire().unwrap();
+            let weak = held.downgrade();
+            let holder = thread::spawn(move || drop(held));
+            drop(pool);
+            holder.join().unwrap();
+            assert!(weak.is_gone());
+        });
+    }
+}

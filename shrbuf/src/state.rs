@@ -115,3 +115,84 @@ impl StateCell {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn wait_returns_what_is_there_already() {
+        let cell = StateCell::new(State::Filled);
+        assert_eq!(cell.wait_for(|s| s == State::Filled, Duration::ZERO), Ok(State::Filled));
+    }
+
+    #[test]
+    fn wait_too_short_returns_the_state_found() {
+        let cell = StateCell::new(State::Filling);
+        let begin = Instant::now();
+        assert_eq!(cell.wait_for(|s| s == State::Filled, Duration::from_millis(20)), Err(State::Filling));
+        assert!(begin.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn wait_for_ever_ends_with_the_change() {
+        let cell = StateCell::new(State::Filling);
+        std::thread::scope(|s| {
+            let waiter = s.spawn(|| cell.wait_for(|s| s != State::Filling, Duration::MAX));
+            cell.set(State::Corrupt);
+            assert_eq!(waiter.join().unwrap(), Ok(State::Corrupt));
+        });
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "poll(2)")]
+    fn descriptor_is_readable_from_the_next_change_on() {
+        let cell = StateCell::new(State::Empty);
+        let fd = cell.poll_fd().unwrap();
+        assert!(!crate::poll::readable(fd, Some(Duration::ZERO)).unwrap());
+        cell.set(State::Filled);
+        assert!(crate::poll::readable(fd, Some(Duration::MAX)).unwrap());
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    // Loom's wait_timeout never times out: a lost wake-up is a deadlock, which it reports.
+    #[test]
+    fn loom_waiter_wakes_for_the_change_it_waits_for() {
+        loom::model(|| {
+            let cell = Arc::new(StateCell::new(State::Empty));
+            let waiter = {
+                let cell = cell.clone();
+                thread::spawn(move || cell.wait_for(|s| s == State::Filled, Duration::MAX))
+            };
+            cell.set(State::Filling);
+            cell.set(State::Filled);
+            assert_eq!(waiter.join().unwrap(), Ok(State::Filled));
+        });
+    }
+
+    #[test]
+    fn loom_two_waiters_both_wake() {
+        loom::model(|| {
+            let cell = Arc::new(StateCell::new(State::Empty));
+            let waiters: Vec<_> = (0..2)
+                .map(|_| {
+                    let cell = cell.clone();
+                    thread::spawn(move || cell.wait_for(|s| s == State::Filled, Duration::MAX))
+                })
+                .collect();
+            cell.set(State::Filled);
+            for waiter in waiters {
+                assert_eq!(waiter.join().unwrap(), Ok(State::Filled));
+            }
+        });
+    }
+}
