@@ -17,6 +17,7 @@ mod ring;
 pub mod run;
 pub mod solve;
 pub mod stats;
+pub mod supervise;
 
 pub use domain::{Context, Events, Start, Waker};
 pub use element::{Element, Environment, Failure, FailureKind, Ports, Refusal, Role};

@@ -1,0 +1,45 @@
+# make demo, make test: each does its own set-up on a fresh Debian 12 machine with Rust.
+
+.PHONY: help demo demo-guest test bench docs lint miri setup
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo        a camera (or a test picture) on a display (or in this terminal) for 10 s'
+	@echo 'make demo-guest  the same program in a virtual machine, on the vivid and vkms drivers'
+	@echo 'make test        every test: native, loom, AddressSanitizer, and on real drivers in the virtual machine'
+	@echo 'make bench       ours against GStreamer, as a table and as target/bench/*.json'
+	@echo 'make docs        docs/elements.md from the elements themselves'
+	@echo 'make lint        rustfmt and clippy'
+	@echo 'make miri        tests that need no ioctl under Miri (needs a nightly toolchain with it)'
+
+setup:
+	@scripts/setup build
+
+demo: setup
+	cargo build --release -p shrbuf-examples --bin camera-to-display
+	target/release/camera-to-display 10 target/camera-to-display.png
+	@echo 'The last picture is in target/camera-to-display.png'
+
+demo-guest: setup
+	cargo build --release -p shrbuf-examples --bin camera-to-display
+	@mkdir -p target/demo-guest
+	guest/run --timeout 120 --out "$(CURDIR)/target/demo-guest" -- \
+		target/release/camera-to-display 5 target/demo-guest/screen.png
+	@echo 'What was on the screen is in target/demo-guest/screen.png'
+
+test: setup
+	scripts/test
+
+bench: setup
+	scripts/setup bench
+	bench/run
+
+docs: setup
+	cargo run -q -p shrbuf-cli -- inspect --markdown > docs/elements.md
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+miri:
+	cargo +nightly miri test -p shrbuf --lib

@@ -1,0 +1,73 @@
+//! The first camera on the first display; without them, a test picture in a terminal.
+//!
+//! `camera-to-display [SECONDS] [PICTURE.png]`
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shrbuf_elements::kms::{Card, KmsSink};
+use shrbuf_elements::screen_sink::ScreenSink;
+use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::{Device, V4l2Src};
+use shrbuf_pipeline::supervise::{Progress, RunOptions, Verdict, run};
+use shrbuf_pipeline::{Build, Copies, Element, Graph};
+
+fn camera() -> Result<Box<dyn Element>, Box<dyn Error>> {
+    match Device::first() {
+        Ok(device) => {
+            println!("camera:  {} ({})", device.path().display(), device.capability().card);
+            let path = device.path().display().to_string();
+            Ok(V4l2Src { device: Some(path), ..V4l2Src::default() }.build()?)
+        }
+        Err(why) => {
+            println!("camera:  none ({why}); a test picture instead");
+            Ok(TestSrc::default().build()?)
+        }
+    }
+}
+
+fn display(picture: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Error>> {
+    for card in Card::find().into_iter().flatten() {
+        let shows = |c: &&shrbuf_elements::kms::ConnectorInfo| c.connected && !c.writeback;
+        match card.connectors.iter().find(shows) {
+            Some(c) if !card.in_use => {
+                println!("display: {} of {} ({})", c.name, card.path.display(), card.driver);
+                let sink = KmsSink { card: Some(card.path), screenshot: picture, ..KmsSink::default() };
+                return Ok(sink.build()?);
+            }
+            Some(c) => println!("display: {} of {} is in use by another program", c.name, card.path.display()),
+            None => {}
+        }
+    }
+    println!("display: none; this terminal instead");
+    Ok(ScreenSink { png: picture, ..ScreenSink::default() }.build()?)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let mut arguments = std::env::args().skip(1);
+    let seconds = arguments.next().map_or(Ok(10.0), |s| s.parse())?;
+
+    let mut graph = Graph::new("camera-to-display");
+    graph.set_copies(Copies::Warn);
+    let camera = graph.add("camera", camera()?)?;
+    let display = graph.add("display", display(arguments.next().map(PathBuf::from))?)?;
+    graph.link(camera, display)?;
+
+    let mut options = RunOptions { duration: Some(Duration::try_from_secs_f64(seconds)?), ..RunOptions::default() };
+    options.negotiate.converter = Some(shrbuf_elements::converter);
+    let report = run(graph, &options, |progress| {
+        if let Progress::Negotiated(_, plan) = progress {
+            for l in &plan.links {
+                println!("{} → {}: {}, {}", l.from, l.to, l.stream, l.reason);
+            }
+        }
+        Verdict::Continue
+    });
+    for e in report.graph.counts() {
+        println!("{}: {:?}", e.name, e.counts);
+    }
+    println!("{} bytes copied", report.graph.ledger().copied());
+    report.error.map_or(Ok(()), |error| Err(error.into()))
+}

@@ -1,0 +1,1 @@
+//! Pipelines on vivid and vkms, in the virtual machine.
