@@ -1,5 +1,47 @@
-//! elements
-#[cfg(feature = "v4l2")]
-pub mod v4l2;
+//! The elements of shrbuf: cameras, displays, files, tests.
+//!
+//! # How am I supposed to use this?
+//! Fill in an element's properties and build it, or take it by name from [`types`], as TOML does; then put it into a
+//! [`Graph`](shrbuf_pipeline::Graph).
+//!
+//! ```
+//! use shrbuf_elements::{null_sink::NullSink, test_src::TestSrc};
+//! use shrbuf_pipeline::{Build, Graph};
+//! let mut graph = Graph::new("example");
+//! let source = graph.add("source", TestSrc { free_run: true, ..TestSrc::default() }.build()?)?;
+//! let sink = graph.add("sink", NullSink {}.build()?)?;
+//! graph.link(source, sink)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A new element is a file or folder here and a line in [`types`]; elements that need a device's crates are cargo
+//! features.
+
+mod clock;
+mod image;
 #[cfg(feature = "kms")]
 pub mod kms;
+mod memory;
+pub mod null_sink;
+pub mod queue;
+pub mod tee;
+pub mod test_src;
+#[cfg(feature = "v4l2")]
+pub mod v4l2;
+
+pub use memory::Memory;
+use shrbuf_pipeline::ElementType;
+
+/// Every type of element in this build, sources first.
+pub fn types() -> Vec<ElementType> {
+    vec![
+        #[cfg(feature = "v4l2")]
+        ElementType::of::<v4l2::V4l2Src>(),
+        ElementType::of::<test_src::TestSrc>(),
+        #[cfg(feature = "kms")]
+        ElementType::of::<kms::KmsSink>(),
+        ElementType::of::<null_sink::NullSink>(),
+        ElementType::of::<tee::Tee>(),
+        ElementType::of::<queue::Queue>(),
+    ]
+}

@@ -67,7 +67,7 @@ impl Error {
     /// What kind of failure, where an element failed.
     pub fn kind(&self) -> Option<FailureKind> {
         match self {
-            Error::Element(f) | Error::Negotiation(NegotiationError::Element(f)) => Some(f.kind()),
+            Error::Element(f) | Error::Negotiation(NegotiationError::Element { failure: f, .. }) => Some(f.kind()),
             Error::Negotiation(_) => None,
         }
     }
