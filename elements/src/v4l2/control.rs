@@ -61,9 +61,9 @@ impl Control {
             ControlKind::Bitmask { max, .. } => {
                 number(given).filter(|n| n & !i64::from(*max) == 0).map(ControlValue::Integer)
             }
-            ControlKind::Text { min, max } => (*min as usize..=*max as usize)
-                .contains(&given.len())
-                .then(|| ControlValue::Text(given.to_owned())),
+            ControlKind::Text { min, max } => {
+                (*min as usize..=*max as usize).contains(&given.len()).then(|| ControlValue::Text(given.to_owned()))
+            }
             ControlKind::Button => (given.is_empty() || boolean(given) == Some(true)).then_some(ControlValue::Button),
             ControlKind::Compound(_) => return Err(ExtCtrlError::Compound { name: self.name.clone() }.into()),
         };

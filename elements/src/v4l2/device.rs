@@ -5,15 +5,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use v4l::capability::Flags;
 
 use super::control::{self, ControlError};
 use super::ioctl::{
-    self, BufType, BufferCapabilities, Capability, Control, ControlValue, Event, Failure, FmtError, Format, FormatRequest,
-    Fraction, Input, Memory, QuerycapError, ReqbufsError, SInputError,
+    self, BufType, BufferCapabilities, Capability, Control, ControlValue, Event, Failure, FmtError, Format,
+    FormatRequest, Fraction, Input, Memory, QuerycapError, ReqbufsError, SInputError,
 };
 
 /// A capture device, open. Cheap to clone: all clones are one file descriptor, which closes with the last of them and
@@ -58,7 +58,10 @@ pub enum OpenError {
         present: Vec<PathBuf>,
     },
     /// EACCES, EPERM.
-    #[error("{}: no permission; add yourself to the group that owns it (`sudo usermod -aG video $USER`) and log in again", .path.display())]
+    #[error(
+        "{}: no permission; join the group that owns it (`sudo usermod -aG video $USER`) and log in again",
+        .path.display()
+    )]
     Permission {
         /// What was asked for.
         path: PathBuf,

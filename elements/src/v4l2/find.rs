@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use super::device::{Device, OpenError};
-use super::ioctl::{
-    self, Capability, Failure, FormatDescription, FrameIntervals, FrameSizes, Input, Size,
-};
+use super::ioctl::{self, Capability, Failure, FormatDescription, FrameIntervals, FrameSizes, Input, Size};
 
 /// A capture device and all that it offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +38,9 @@ impl Device {
         nodes()
             .into_iter()
             .filter_map(|path| match Device::open(&path) {
-                Ok(device) => {
-                    Some(device.info().map_err(|failure| OpenError::Other { path, source: std::io::Error::other(failure) }))
-                }
+                Ok(device) => Some(
+                    device.info().map_err(|failure| OpenError::Other { path, source: std::io::Error::other(failure) }),
+                ),
                 Err(OpenError::NotCapture { .. } | OpenError::NotV4l2 { .. }) => None,
                 Err(error) => Some(Err(error)),
             })

@@ -11,7 +11,8 @@
 //! use shrbuf_elements::v4l2::{CaptureQueue, Device};
 //!
 //! let device = Device::open("/dev/video0")?;
-//! let wanted = FormatRequest { width: 1280, height: 720, pixelformat: PixelFormat::new(*b"XR24"), bytesperline: None };
+//! let pixelformat = PixelFormat::new(*b"XR24");
+//! let wanted = FormatRequest { width: 1280, height: 720, pixelformat, bytesperline: None };
 //! let format = device.set_format(&wanted)?;
 //! println!("{}x{} {}, {:?}", format.width, format.height, format.pixelformat, format.planes);
 //!
@@ -36,10 +37,12 @@ mod device;
 mod find;
 mod ownership;
 mod queue;
+mod readiness;
 mod src;
 
 pub use control::ControlError;
 pub use device::{Device, InputError, OpenError};
 pub use find::{DeviceInfo, FormatInfo};
 pub use src::{Memory, V4l2Src};
-pub use queue::{AllocateError, CaptureQueue, ExportedBuffer, ExportedPlane, Readiness, Requeue, RequeueError, StartError};
+pub use queue::{AllocateError, CaptureQueue, ExportedBuffer, ExportedPlane, Requeue, RequeueError, StartError};
+pub use readiness::Readiness;

@@ -1,15 +1,15 @@
 //! Who has each buffer of a queue, and whether buffers may be queued now.
 //!
-//! A buffer is the driver's (queued), the caller's (dequeued, with readers somewhere) or free (neither: given back while
-//! the queue stood still). Readers give buffers back from any thread, at any time, also while the queue is stopped,
-//! started again or freed. Two things must never happen then: a buffer queued twice or lost, and a QBUF that arrives
-//! after REQBUFS, when the same index may be another buffer that somebody is reading.
+//! A buffer is the driver's (queued), the caller's (dequeued, with readers somewhere) or free (neither: given back
+//! while the queue stood still). Readers give buffers back from any thread, at any time, also while the queue is
+//! stopped, started again or freed. Two things must never happen then: a buffer queued twice or lost, and a QBUF that
+//! arrives after REQBUFS, when the same index may be another buffer that somebody is reading.
 //!
-//! So giving back is two steps, caller → free → driver, and the second is taken only inside a gate that stopping closes
-//! and then waits to be empty. Whoever finds a free buffer while the gate is open may claim it, once: the reader that
-//! gave it back, or the start that just opened the gate. A reader that finds the gate closed leaves the buffer free,
-//! and the next start claims it: it marked it free before it looked at the gate, and start opens the gate before it looks
-//! for free buffers, so one of the two sees the other (all operations are SeqCst for this).
+//! So giving back is two steps, caller → free → driver, and the second is taken only inside a gate that stopping
+//! closes and then waits to be empty. Whoever finds a free buffer while the gate is open may claim it, once: the
+//! reader that gave it back, or the start that just opened the gate. A reader that finds the gate closed leaves the
+//! buffer free, and the next start claims it: it marked it free before it looked at the gate, and start opens the gate
+//! before it looks for free buffers, so one of the two sees the other (all operations are SeqCst for this).
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A capture device's buffers and the stream through them.
 //!
-//! The [`CaptureQueue`] is the half that one thread owns: it starts, dequeues, stops and frees. [`Requeue`] is the other
-//! half: any number of handles, on any thread, that give buffers back to the driver.
+//! The [`CaptureQueue`] is the half that one thread owns: it starts, dequeues, stops and frees. [`Requeue`] is the
+//! other half: any number of handles, on any thread, that give buffers back to the driver.
 //!
 //! ```text
 //!            mmap(), dmabuf()            start()
@@ -17,13 +17,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::sys::epoll::EpollFlags;
 use nix::unistd::{Whence, lseek};
 
 use super::device::{Device, WeakDevice};
 use super::ioctl::{
-    self, Dequeued, DmabufPlane, DqbufError, ExpbufError, Failure, FmtError, Memory, QbufError, QbufPlanes, QuerybufError,
-    ReqbufsError, StreamonError,
+    self, Dequeued, DmabufPlane, DqbufError, ExpbufError, Failure, FmtError, Memory, QbufError, QbufPlanes,
+    QuerybufError, ReqbufsError, StreamonError,
 };
 use super::ownership::Ownership;
 
@@ -214,8 +213,8 @@ impl CaptureQueue {
         self.streaming
     }
 
-    /// Where the picture will begin in each plane of buffer `index`, in bytes: what [`PlanePayload::data_offset`] will say
-    /// of each frame, so far as the driver knows before the first. Only before [`CaptureQueue::start`].
+    /// Where the picture will begin in each plane of buffer `index`, in bytes: what [`PlanePayload::data_offset`] will
+    /// say of each frame, so far as the driver knows before the first. Only before [`CaptureQueue::start`].
     ///
     /// [`PlanePayload::data_offset`]: ioctl::PlanePayload::data_offset
     ///
@@ -231,8 +230,8 @@ impl CaptureQueue {
         Requeue { shared: Arc::clone(&self.shared) }
     }
 
-    /// Queues every free buffer and starts the stream; buffers that are still held follow when they are given back. Does
-    /// nothing on a queue that is streaming. Some drivers take hundreds of milliseconds (a sensor waking up).
+    /// Queues every free buffer and starts the stream; buffers that are still held follow when they are given back.
+    /// Does nothing on a queue that is streaming. Some drivers take hundreds of milliseconds (a sensor waking up).
     ///
     /// # Errors
     /// See [`StartError`]; the queue is stopped then.
@@ -270,7 +269,7 @@ impl CaptureQueue {
     }
 
     /// Takes the oldest frame, which is the caller's until [`Requeue::requeue`]. Never waits: poll the fd with
-    /// [`Readiness::INTEREST`] first.
+    /// [`Readiness::INTEREST`](super::Readiness::INTEREST) first.
     ///
     /// # Errors
     /// See [`DqbufError`]. After [`DqbufError::Overrun`] the buffer is the caller's, to give back.
@@ -284,8 +283,8 @@ impl CaptureQueue {
         dequeued
     }
 
-    /// Stops the stream: waits for calls of [`Requeue::requeue`] that are under way and for the hardware, and drops frames
-    /// not dequeued. Frames that are held stay so. Does nothing on a stopped queue.
+    /// Stops the stream: waits for calls of [`Requeue::requeue`] that are under way and for the hardware, and drops
+    /// frames not dequeued. Frames that are held stay so. Does nothing on a stopped queue.
     ///
     /// # Errors
     /// What STREAMOFF said; the queue counts as stopped all the same.
@@ -301,7 +300,7 @@ impl CaptureQueue {
     }
 }
 
-/// For polling; see [`Readiness`].
+/// For polling; see [`Readiness`](super::Readiness).
 impl AsFd for CaptureQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
@@ -341,37 +340,6 @@ impl Requeue {
         let device = self.shared.device.upgrade().ok_or(RequeueError::Stopped { index })?;
         self.shared.queue_if_free(&device, index)?;
         Ok(())
-    }
-}
-
-/// What polling a queue's fd has told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Readiness {
-    /// [`CaptureQueue::dequeue`] has something: a frame, or the end of the stream.
-    pub frame: bool,
-    /// [`Device::next_event`] has something.
-    pub event: bool,
-    /// The queue is not streaming or in a fatal error (videobuf2 reports POLLERR for both, and does so for as long as it
-    /// lasts: take the fd out of the epoll set, or it spins). [`CaptureQueue::dequeue`] says which.
-    pub error: bool,
-    /// The device was unplugged. The other members mean nothing then.
-    pub unplugged: bool,
-}
-
-impl Readiness {
-    /// What to poll for. POLLERR and POLLHUP come unasked.
-    pub const INTEREST: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLPRI);
-}
-
-impl From<EpollFlags> for Readiness {
-    fn from(flags: EpollFlags) -> Readiness {
-        Readiness {
-            frame: flags.contains(EpollFlags::EPOLLIN),
-            event: flags.contains(EpollFlags::EPOLLPRI),
-            error: flags.contains(EpollFlags::EPOLLERR),
-            // v4l2_poll() says HUP for a node that is unregistered, and for nothing else.
-            unplugged: flags.contains(EpollFlags::EPOLLHUP),
-        }
     }
 }
 
@@ -483,18 +451,6 @@ mod tests {
     fn handles_cross_threads() {
         assert_send_sync_clone::<Requeue>();
         assert_send::<CaptureQueue>();
-    }
-
-    #[test]
-    fn hangup_is_an_unplugged_device() {
-        let flags = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP | EpollFlags::EPOLLPRI;
-        assert!(Readiness::from(flags).unplugged);
-    }
-
-    #[test]
-    fn frame_and_event_may_come_together() {
-        let readiness = Readiness::from(EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI);
-        assert_eq!(readiness, Readiness { frame: true, event: true, error: false, unplugged: false });
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub enum Dequeued {
 pub struct Buffer {
     /// Which of the queue's buffers.
     pub index: u32,
-    /// Counts frames from 0, dropped ones included; wraps at 2^32. Some drivers repeat one (vivid, now and then, the
-    /// first).
+    /// Counts frames from 0, dropped ones included; wraps at 2^32. A driver may repeat one: vivid does
+    /// now and then, where two frames come close together.
     pub sequence: u32,
     /// When it was captured.
     pub timestamp: Timestamp,

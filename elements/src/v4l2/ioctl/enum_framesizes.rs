@@ -50,9 +50,8 @@ pub enum FrameSizes {
 impl FrameSizes {
     /// True where the driver says that it offers this size.
     pub fn contains(&self, size: Size) -> bool {
-        let on_grid = |v: u32, min: u32, max: u32, step: u32| {
-            (min..=max).contains(&v) && (v - min).is_multiple_of(step.max(1))
-        };
+        let on_grid =
+            |v: u32, min: u32, max: u32, step: u32| (min..=max).contains(&v) && (v - min).is_multiple_of(step.max(1));
         match self {
             FrameSizes::Discrete(sizes) => sizes.contains(&size),
             FrameSizes::Stepwise { min, max, step } => {

@@ -65,7 +65,9 @@ pub fn enum_input(fd: impl AsFd) -> Result<Vec<Input>, Failure> {
         input.index = index;
         // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_input, which `input` is.
         match uninterrupted(|| unsafe { raw::vidioc_enuminput(fd.as_raw_fd(), &mut input) }) {
-            Ok(()) => inputs.push(Input { index, name: text(&input.name), status: InputStatus::from_bits(input.status) }),
+            Ok(()) => {
+                inputs.push(Input { index, name: text(&input.name), status: InputStatus::from_bits(input.status) })
+            }
             Err(Errno::EINVAL | Errno::ENOTTY) => break,
             Err(errno) => return Err(Failure::new("VIDIOC_ENUMINPUT", errno)),
         }

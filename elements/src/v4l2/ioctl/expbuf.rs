@@ -29,7 +29,7 @@ pub enum ExpbufError {
     )]
     NotExportable,
     /// EMFILE or ENFILE: a dma-buf needs a file descriptor, and there are none left.
-    #[error("VIDIOC_EXPBUF: no file descriptor left for buffer {index} plane {plane}; raise `ulimit -n` or use fewer buffers")]
+    #[error("VIDIOC_EXPBUF: no descriptor left for buffer {index} plane {plane} (EMFILE); raise `ulimit -n`")]
     NoFileDescriptor {
         /// Buffer asked for.
         index: u32,

@@ -38,8 +38,7 @@ pub fn s_parm(fd: impl AsFd, buf_type: BufType, wanted: Fraction) -> Result<Opti
     let fd = fd.as_fd();
     let mut parm = sys::v4l2_streamparm::zeroed();
     parm.type_ = buf_type as u32;
-    parm.parm.capture.timeperframe =
-        sys::v4l2_fract { numerator: wanted.numerator, denominator: wanted.denominator };
+    parm.parm.capture.timeperframe = sys::v4l2_fract { numerator: wanted.numerator, denominator: wanted.denominator };
     // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_streamparm, which `parm` is.
     match uninterrupted(|| unsafe { raw::vidioc_s_parm(fd.as_raw_fd(), &mut parm) }) {
         Ok(()) => Ok(interval(&parm)),

@@ -11,7 +11,8 @@
 //! `unsafe` is confined to this folder. Every call is interrupted and repeated transparently (EINTR); none blocks for
 //! longer than the driver holds its lock when the device was opened with `O_NONBLOCK`.
 //!
-//! Source: [Linux Media Infrastructure userspace API, part I](https://docs.kernel.org/userspace-api/media/v4l/v4l2.html).
+//! Source: [Linux Media Infrastructure userspace API, part
+//! I](https://docs.kernel.org/userspace-api/media/v4l/v4l2.html).
 
 mod buffer;
 mod dqbuf;
@@ -69,7 +70,8 @@ pub enum Failure {
         /// The kernel's name of the call.
         ioctl: &'static str,
     },
-    /// EBUSY: another file handle streams or owns the buffers, or the setting cannot change while buffers are allocated.
+    /// EBUSY: another file handle streams or owns the buffers, or the setting cannot change while buffers are
+    /// allocated.
     #[error(
         "{ioctl}: busy (EBUSY); buffers are allocated or another program is using the device (`fuser -v /dev/video*` \
          names it)"
@@ -85,7 +87,9 @@ pub enum Failure {
         ioctl: &'static str,
     },
     /// ENOMEM: no memory for the driver, often contiguous memory (CMA).
-    #[error("{ioctl}: no memory for the driver (ENOMEM); ask for fewer or smaller buffers, or boot with a larger `cma=`")]
+    #[error(
+        "{ioctl}: no memory for the driver (ENOMEM); ask for fewer or smaller buffers, or boot with a larger `cma=`"
+    )]
     NoMemory {
         /// The kernel's name of the call.
         ioctl: &'static str,

@@ -13,8 +13,8 @@ mod raw {
 }
 
 /// Prepares buffer `index`, and returns each plane's `data_offset`: where the picture will begin in its memory. A
-/// driver may still change its mind with a frame; DQBUF has the last word. Zeros where the driver cannot tell, and in the
-/// single-planar API, which has no offsets.
+/// driver may still change its mind with a frame; DQBUF has the last word. Zeros where the driver cannot tell, and in
+/// the single-planar API, which has no offsets.
 ///
 /// # Errors
 /// As [`qbuf`](super::qbuf); a queued buffer is refused.

@@ -44,7 +44,8 @@ pub enum QbufError {
     },
     /// EFAULT: the device cannot write to the memory.
     #[error(
-        "VIDIOC_QBUF: the device cannot reach the memory of buffer {index} (EFAULT); it needs physically contiguous          memory: import from a CMA heap, or let the device allocate (memory MMAP)"
+        "VIDIOC_QBUF: the device cannot reach the memory of buffer {index} (EFAULT); it needs physically contiguous \
+         memory: import from a CMA heap, or let the device allocate (memory MMAP)"
     )]
     OutOfReach {
         /// The buffer.

@@ -45,15 +45,22 @@ pub enum QuerybufError {
 ///
 /// # Errors
 /// See [`QuerybufError`].
-pub fn querybuf(fd: impl AsFd, buf_type: BufType, memory: Memory, index: u32) -> Result<Vec<BufferPlane>, QuerybufError> {
+pub fn querybuf(
+    fd: impl AsFd,
+    buf_type: BufType,
+    memory: Memory,
+    index: u32,
+) -> Result<Vec<BufferPlane>, QuerybufError> {
     let fd = fd.as_fd();
     let mut buffer = RawBuffer::new(buf_type, memory, index, VIDEO_MAX_PLANES);
     // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_buffer and, through its pointer, as
     // many planes as its length says, all of which `buffer` owns.
-    uninterrupted(|| unsafe { raw::vidioc_querybuf(fd.as_raw_fd(), buffer.as_mut_ptr()) }).map_err(|errno| match errno {
-        Errno::EINVAL => QuerybufError::NoSuchBuffer { index },
-        errno => Failure::new("VIDIOC_QUERYBUF", errno).into(),
-    })?;
+    uninterrupted(|| unsafe { raw::vidioc_querybuf(fd.as_raw_fd(), buffer.as_mut_ptr()) }).map_err(
+        |errno| match errno {
+            Errno::EINVAL => QuerybufError::NoSuchBuffer { index },
+            errno => Failure::new("VIDIOC_QUERYBUF", errno).into(),
+        },
+    )?;
     (0..buffer.num_planes())
         .map(|plane| match buffer.plane(plane).length {
             0 => Err(QuerybufError::EmptyPlane { index, plane }),

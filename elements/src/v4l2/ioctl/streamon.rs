@@ -20,7 +20,9 @@ pub enum StreamonError {
     #[error("VIDIOC_STREAMON: the driver refused (EINVAL); it may need more buffers allocated and queued")]
     NotReady,
     /// EPIPE: the links or pads of a media-controller pipeline do not agree.
-    #[error("VIDIOC_STREAMON: the media pipeline behind this node is not set up (EPIPE); set formats on it with media-ctl")]
+    #[error(
+        "VIDIOC_STREAMON: the media pipeline behind this node is not set up (EPIPE); set formats on it with media-ctl"
+    )]
     BrokenPipeline,
     /// ENOLINK: the media-controller pipeline is not connected.
     #[error("VIDIOC_STREAMON: nothing is linked to this node (ENOLINK); enable its links with media-ctl")]
