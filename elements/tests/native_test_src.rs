@@ -1,0 +1,159 @@
+//! `test-src`: markers, pace, starvation, steady cost.
+
+mod native;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use native::{Probe, SIZES, line, run_well, stream};
+use shrbuf::{Format, Ledger, Reason};
+use shrbuf_elements::Memory;
+use shrbuf_elements::test_src::{Pattern, TestSrc, read_marker};
+use shrbuf_pipeline::{Build, Frame, Rate, Size};
+
+struct Counting;
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local!(static WATCHED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if WATCHED.try_with(|w| w.get()).unwrap_or(false) {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's promises are those of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn source(pattern: Pattern, free_run: bool) -> TestSrc {
+    TestSrc { pattern, free_run, memory: Memory::Memfd, ..TestSrc::default() }
+}
+
+#[test]
+fn every_frame_of_every_format_and_pattern_carries_its_marker() {
+    for pattern in [Pattern::Bars, Pattern::Ramp, Pattern::Box, Pattern::Noise] {
+        for size in SIZES {
+            for format in Format::all() {
+                let account = Ledger::default().account("test", Reason::Inspect);
+                let mut expected = 0;
+                let probe = Probe(move |frame: Frame| {
+                    let marker =
+                        read_marker(&frame.buffer, &account).unwrap_or_else(|e| panic!("{format} {size}: {e}"));
+                    assert_eq!((u64::from(marker.frame), marker.timestamp), (frame.sequence, frame.timestamp));
+                    assert_eq!(frame.sequence, expected);
+                    expected += 1;
+                });
+                let elements = vec![source(pattern, true).build().unwrap(), Box::new(probe)];
+                run_well(line(elements, &[stream(format, size)]), Some(9));
+            }
+        }
+    }
+}
+
+#[test]
+fn small_and_odd_pictures_are_drawn_too() {
+    for pattern in [Pattern::Bars, Pattern::Ramp, Pattern::Box, Pattern::Noise] {
+        for size in [
+            Size::new(1, 1),
+            Size::new(2, 7),
+            Size::new(63, 5),
+            Size::new(65, 8),
+            Size::new(131, 17),
+            Size::new(641, 33),
+        ] {
+            for format in Format::all() {
+                let elements = vec![source(pattern, true).build().unwrap(), Box::new(Probe(drop))];
+                run_well(line(elements, &[stream(format, size)]), Some(5));
+            }
+        }
+    }
+}
+
+#[test]
+fn paced_frames_come_at_equal_times() {
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&times);
+    let probe = Probe(move |f: Frame| seen.lock().unwrap().push((f.sequence, f.timestamp.0)));
+    let config = TestSrc { rate: Rate::new(200, 1), ..source(Pattern::Bars, false) };
+    let stream = shrbuf_pipeline::Stream { rate: Some(Rate::new(200, 1)), ..stream(Format::Xr24, SIZES[0]) };
+    run_well(line(vec![config.build().unwrap(), Box::new(probe)], &[stream]), Some(20));
+    let times = times.lock().unwrap();
+    let (first, start) = times[0];
+    for (sequence, time) in &times[..] {
+        assert_eq!(time - start, (sequence - first) * 5_000_000);
+    }
+}
+
+#[test]
+fn frames_without_a_buffer_are_counted_and_leave_a_gap() {
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&held);
+    let probe = Probe(move |f: Frame| {
+        let mut held = keep.lock().unwrap();
+        // Four frames are all there are; then they come back at once.
+        if f.sequence < 4 { held.push(f) } else { assert!(f.sequence > 6, "{f:?}") }
+    });
+    let config = TestSrc { rate: Rate::new(100, 1), ..source(Pattern::Bars, false) };
+    let stream = shrbuf_pipeline::Stream { rate: Some(Rate::new(100, 1)), ..stream(Format::Xr24, SIZES[0]) };
+    let graph = line(vec![config.build().unwrap(), Box::new(probe)], &[stream]);
+    let mut running = shrbuf_pipeline::run::start(graph, Some(6)).unwrap_or_else(|_| panic!("start"));
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    held.lock().unwrap().clear();
+    assert!(running.wait(std::time::Duration::from_secs(5)));
+    let counts = running.join().graph.counts();
+    assert_eq!(counts[0].counts.frames, 6);
+    assert!(counts[0].counts.dropped >= 3, "{counts:?}");
+}
+
+#[test]
+fn free_running_goes_on_when_a_buffer_comes_back_from_another_thread() {
+    let (sender, receiver) = std::sync::mpsc::channel::<Frame>();
+    let returns = std::thread::spawn(move || {
+        receiver.into_iter().for_each(|f| {
+            std::thread::sleep(std::time::Duration::from_micros(50));
+            drop(f);
+        });
+    });
+    let probe = Probe(move |f: Frame| sender.send(f).unwrap());
+    let graph =
+        line(vec![source(Pattern::Box, true).build().unwrap(), Box::new(probe)], &[stream(Format::Nv12, SIZES[2])]);
+    let graph = run_well(graph, Some(2000));
+    let counts = graph.counts();
+    assert_eq!((counts[0].counts.frames, counts[0].counts.dropped), (2000, 0));
+    drop(graph);
+    returns.join().unwrap();
+}
+
+#[test]
+fn the_steady_path_allocates_nothing() {
+    for pattern in [Pattern::Bars, Pattern::Box, Pattern::Noise] {
+        let mut seen = 0;
+        let probe = Probe(move |_| {
+            seen += 1;
+            WATCHED.set((10..=110).contains(&seen));
+        });
+        let elements = vec![source(pattern, true).build().unwrap(), Box::new(probe)];
+        run_well(line(elements, &[stream(Format::Yuyv, SIZES[0])]), Some(120));
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn everything_written_is_in_the_ledger_and_none_of_it_is_a_copy() {
+    let elements = vec![source(Pattern::Bars, true).build().unwrap(), Box::new(Probe(drop))];
+    let graph = run_well(line(elements, &[stream(Format::Xr24, SIZES[0])]), Some(10));
+    let entries = graph.ledger().entries();
+    assert_eq!(entries.len(), 1);
+    assert_eq!((entries[0].place.as_str(), entries[0].reason), ("e0", Reason::Generate));
+    assert_eq!(graph.ledger().copied(), 0);
+}
