@@ -71,7 +71,8 @@ pub struct Flip<'a> {
     pub frame: &'a FrameBuffer,
     /// A sync_file to wait for before the frame is read; only borrowed.
     pub in_fence: Option<BorrowedFd<'a>>,
-    /// Comes back with the flip's event.
+    /// Comes back with the flip's event. An event can still come for a screen that was dropped, so a number that never
+    /// comes twice tells events apart.
     pub user_data: u64,
 }
 
@@ -125,12 +126,9 @@ impl Screen {
             assignments: Assignments::for_frames(),
             saved,
         };
-        let committed = screen.modeset(flip);
-        if committed.is_err() {
-            // Nothing was changed, so there is nothing to put back.
-            screen.saved.forget();
-        }
-        committed.map(|()| screen)
+        screen.modeset(flip)?;
+        screen.saved.cover();
+        Ok(screen)
     }
 
     fn modeset(&mut self, flip: &Flip<'_>) -> Result<(), CommitError> {

@@ -113,7 +113,7 @@ pub struct CardInfo {
     pub path: PathBuf,
     /// The driver's name, as `vkms` or `i915`.
     pub driver: String,
-    /// True when another process is the DRM master, so that we could not show anything now.
+    /// True when another open file is the DRM master, so that this one could not show anything now.
     pub in_use: bool,
     /// Every connector, connected or not, writeback ones included.
     pub connectors: Vec<ConnectorInfo>,
@@ -219,7 +219,7 @@ impl Card {
         Ok(CardInfo {
             path: self.path().to_owned(),
             driver: self.driver().to_owned(),
-            in_use: self.become_master().is_err(),
+            in_use: !self.is_master(),
             connectors: self.connectors()?,
             planes: self.planes()?,
         })

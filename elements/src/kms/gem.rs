@@ -111,7 +111,9 @@ impl FrameBuffer {
     /// values fail. Nothing stays imported.
     pub fn import(card: &Card, spec: &FrameSpec<'_>) -> Result<FrameBuffer, ImportError> {
         if spec.planes.is_empty() || spec.planes.len() > 4 {
-            return Err(ImportError::PlaneCount { fourcc: spec.fourcc, given: spec.planes.len(), expected: 1..=4 });
+            let planes = shrbuf::Format::from_drm(spec.fourcc).map(|f| f.planes().len());
+            let expected = planes.map_or(1..=4, |n| n..=n);
+            return Err(ImportError::PlaneCount { fourcc: spec.fourcc, given: spec.planes.len(), expected });
         }
         let modifier = match spec.modifier {
             Some(0) if !card.has_modifiers() => None,

@@ -100,7 +100,7 @@ pub enum ImportError {
     },
     /// The planes are not as many as the format has.
     #[error(
-        "{} has {} planes, {given} given", fourcc_name(*.fourcc),
+        "{} has {} plane(s), {given} given", fourcc_name(*.fourcc),
         if .expected.start() == .expected.end() { .expected.start().to_string() } else { "1 to 4".to_owned() }
     )]
     PlaneCount {
@@ -351,7 +351,7 @@ mod tests {
             (big, "size 5000x50 is outside 10x10 to 4096x4096, which test takes"),
             (frame(u32::from_le_bytes(*b"YUYV"), &[good]), "test takes no YUYV; its planes take XR24, NV12"),
             (tiled, "test takes XR24 but not with modifier 0x0100000000000001; it takes LINEAR"),
-            (frame(NV12, &[good]), "NV12 has 2 planes, 1 given"),
+            (frame(NV12, &[good]), "NV12 has 2 plane(s), 1 given"),
             (frame(XR24, &[(0, 399, 20_000)]), "plane 0: stride 399 is less than the 400 bytes of a row"),
             (
                 frame(XR24, &[(4, 400, 20_000)]),

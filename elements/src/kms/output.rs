@@ -4,6 +4,8 @@
 //! screen, which may scale, which needs which other. So each way is tried with a real frame buffer by a TEST_ONLY
 //! commit, which changes nothing, and only what passes is offered.
 
+use std::os::fd::AsFd;
+
 use drm::control::{Device as _, Mode, ModeFlags, PlaneType, crtc, plane};
 use nix::errno::Errno;
 
@@ -22,6 +24,8 @@ pub struct Output {
     pub(super) card: Card,
     pub(super) pipe: Pipe,
     connector: ConnectorInfo,
+    /// Writeback connectors that the CRTC can drive.
+    pub(super) writebacks: Vec<ConnectorInfo>,
     planes: Vec<PlaneInfo>,
     current: Option<Mode>,
 }
@@ -106,7 +110,7 @@ impl Output {
             return Err(OutputError::NotConnected { name: connector.name.clone() });
         }
         let taken = |crtc: &crtc::Handle| {
-            connectors.iter().any(|c| c.handle != connector.handle && !c.writeback && c.crtc == Some(*crtc))
+            connectors.iter().any(|c| c.handle != connector.handle && c.connected && c.crtc == Some(*crtc))
         };
         let crtc = connector
             .crtc
@@ -125,7 +129,8 @@ impl Output {
             Some(crtc) => card.get_crtc(crtc).map_err(card.asked("CRTC"))?.mode(),
             None => None,
         };
-        Ok(Output { card: card.clone(), pipe, connector: connector.clone(), planes, current })
+        let writebacks = connectors.iter().filter(|c| c.writeback && c.crtcs.contains(&crtc)).cloned().collect();
+        Ok(Output { card: card.clone(), pipe, connector: connector.clone(), writebacks, planes, current })
     }
 
     /// The card it is on.
@@ -244,7 +249,6 @@ impl Output {
         };
         let mut state = self.assign(attached, placement, mode, frame, backdrop.as_ref(), None);
         let flags = sys::TEST_ONLY | sys::ALLOW_MODESET;
-        use std::os::fd::AsFd;
         let Err(error) = sys::atomic(self.card.as_fd(), flags, 0, &mut state, None) else { return Ok(None) };
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EACCES | Errno::EPERM) => Err(DeviceError::InUse {

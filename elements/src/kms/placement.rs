@@ -96,7 +96,12 @@ impl fmt::Display for Try {
         let p = &self.placement;
         let ((width, height), at) = (size(&p.mode), p.at);
         write!(f, "{} plane at {}x{}+{}+{}", kind(p.kind), at.width, at.height, at.x, at.y)?;
-        write!(f, " of {width}x{height}{}: {}", if p.backdrop { " over black" } else { "" }, self.errno)
+        let why = match self.errno {
+            // What drm_atomic_helper_check_plane_state says to a factor outside of the plane's.
+            Errno::ERANGE => "it does not scale that way",
+            errno => errno.desc(),
+        };
+        write!(f, " of {width}x{height}{}: {why}", if p.backdrop { " over black" } else { "" })
     }
 }
 

@@ -23,7 +23,8 @@ pub(super) struct Saved {
     active: bool,
     planes: Vec<SavedPlane>,
     connectors: Vec<ConnectorIds>,
-    pending: bool,
+    /// Something was shown over it.
+    covered: bool,
 }
 
 struct SavedPlane {
@@ -61,17 +62,17 @@ impl Saved {
             planes.push(SavedPlane { ids: (*ids).clone(), main, plain });
         }
         let connectors = attached.connectors.into_iter().copied().collect();
-        Ok(Saved { card: card.clone(), mode, active, planes, connectors, pipe: pipe.clone(), pending: true })
+        Ok(Saved { card: card.clone(), mode, active, planes, connectors, pipe: pipe.clone(), covered: false })
     }
 
-    /// There is nothing to bring back.
-    pub(super) fn forget(&mut self) {
-        self.pending = false;
+    /// Something is shown over it from now on, so that there is something to bring back.
+    pub(super) fn cover(&mut self) {
+        self.covered = true;
     }
 
-    /// Brings it back; the second time does nothing. **Blocks** for a change of mode.
+    /// Brings it back where it was covered. **Blocks** for a change of mode.
     pub(super) fn restore(&mut self) -> Result<(), RestoreError> {
-        if !std::mem::take(&mut self.pending) {
+        if !std::mem::take(&mut self.covered) {
             return Ok(());
         }
         match self.commit(self.mode.as_ref()) {

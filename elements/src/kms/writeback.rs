@@ -32,10 +32,7 @@ impl Writeback {
     /// [`DeviceError::Query`].
     pub fn find(output: &Output) -> Result<Option<Writeback>, DeviceError> {
         let card = output.card();
-        let connectors = card.connectors()?;
-        let Some(found) = connectors.iter().find(|c| c.writeback && c.crtcs.contains(&output.crtc())) else {
-            return Ok(None);
-        };
+        let Some(found) = output.writebacks.first() else { return Ok(None) };
         let asked = card.asked("writeback properties");
         let props = Props::query(card, found.handle).map_err(&asked)?;
         let fb_id = props.id(card, "WRITEBACK_FB_ID")?;
