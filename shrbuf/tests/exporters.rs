@@ -1,0 +1,494 @@
+//! One conformance suite over every exporter.
+//!
+//! memfd runs anywhere; the kernel's exporters need their device nodes: `guest/run -- target/debug/deps/exporters-…`.
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use common::with_descriptors_left;
+use common::{Descriptors, account, nv12, one_segment, opened_again, row, through_a_socket, two_segments};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use shrbuf::exporter::{DmaHeap, ExportError, Exporter, Memfd, Udmabuf};
+use shrbuf::{
+    AccessError, BufferId, Format, ImportCache, ImportError, Layout, LayoutError, MemoryKind, Modifier, Pool,
+    PoolError, Shrbuf, State,
+};
+
+mod open {
+    use super::*;
+
+    pub fn memfd() -> Result<Exporter, ExportError> {
+        Ok(Exporter::Memfd(Memfd::new("suite")))
+    }
+
+    pub fn udmabuf() -> Result<Exporter, ExportError> {
+        Udmabuf::open("suite").map(Exporter::Udmabuf)
+    }
+
+    pub fn dma_heap() -> Result<Exporter, ExportError> {
+        DmaHeap::open("system", "suite").map(Exporter::DmaHeap)
+    }
+}
+
+/// Runs one test of the suite, and looks afterwards whether a descriptor was left open.
+fn run(open: impl FnOnce() -> Result<Exporter, ExportError>, test: impl FnOnce(Exporter)) {
+    let descriptors = Descriptors::count();
+    match open() {
+        Ok(exporter) => test(exporter),
+        Err(e) => println!("{e}: run through guest/run"),
+    }
+    descriptors.assert_same();
+}
+
+macro_rules! suite {
+    ($exporter:ident: $($test:ident)+) => {
+        mod $exporter {
+            $(#[test]
+            fn $test() {
+                super::run(super::open::$exporter, super::$test);
+            })+
+        }
+    };
+    ($($exporter:ident)+) => {
+        $(suite! { $exporter:
+            duplicate_is_the_same_buffer
+            descriptor_through_a_socket_is_the_same_buffer
+            plane_by_plane_descriptors_of_one_memory_are_one_segment
+            exported_descriptor_closes_on_exec
+            references_are_counted
+            weak_handle_of_a_dropped_buffer_gives_none
+            buffer_outlives_its_exporter
+            memory_is_zeroed_and_whole_pages
+            kernel_shows_the_name
+            other_process_reads_and_writes
+            pool_reuses_and_runs_the_hook_once_a_release
+            hook_may_acquire_and_import
+            pool_of_a_buffer_in_use_returns_error
+            pool_dropped_first_frees_buffers_as_they_come_back
+            idle_buffer_is_not_imported
+            memory_of_a_dropped_buffer_is_imported_anew
+            import_racing_with_the_last_drop_never_fails
+            import_cache_dies_with_its_buffers
+            segments_follow_the_planes
+            other_layout_for_known_memory_returns_error
+            part_of_known_memory_returns_error
+            layout_larger_than_memory_returns_error
+            tiled_layout_refuses_both_guards
+            state_is_empty_after_every_release
+            descriptor_limit_returns_error
+        })+
+    };
+}
+suite! { memfd udmabuf dma_heap }
+
+fn duplicate_is_the_same_buffer(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let imports: Vec<_> =
+        (0..3).map(|_| Shrbuf::import(vec![buffer.export(0).unwrap()], one_segment()).unwrap()).collect();
+    assert_eq!(imports.iter().map(Shrbuf::id).collect::<Vec<_>>(), [buffer.id(); 3]);
+    assert_eq!(buffer.references(), 4);
+}
+
+fn descriptor_through_a_socket_is_the_same_buffer(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let fd = through_a_socket(buffer.export(0).unwrap());
+    let import = Shrbuf::import(vec![fd], one_segment()).unwrap();
+    assert_eq!(import.id(), buffer.id());
+}
+
+fn plane_by_plane_descriptors_of_one_memory_are_one_segment(exporter: Exporter) {
+    let layout = nv12([0, 0], [0, 64 * 48]);
+    let buffer = exporter.allocate(&layout).unwrap();
+    let fds = vec![buffer.export(0).unwrap(), buffer.export(0).unwrap()];
+    let import = Shrbuf::import(fds, nv12([0, 1], [0, 64 * 48])).unwrap();
+    assert_eq!(import.id(), buffer.id());
+    assert_eq!(*import.layout(), layout);
+}
+
+fn exported_descriptor_closes_on_exec(exporter: Exporter) {
+    let fd = exporter.allocate(&one_segment()).unwrap().export(0).unwrap();
+    assert_eq!(FdFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFD).unwrap()), FdFlag::FD_CLOEXEC);
+}
+
+fn references_are_counted(exporter: Exporter) {
+    let a = exporter.allocate(&one_segment()).unwrap();
+    let weak = a.downgrade();
+    let b = a.clone();
+    let c = weak.upgrade().unwrap();
+    assert_eq!(a.references(), 3);
+    drop(a);
+    drop(c);
+    assert_eq!(b.references(), 1);
+    drop(b);
+    assert!(weak.is_gone());
+}
+
+fn weak_handle_of_a_dropped_buffer_gives_none(exporter: Exporter) {
+    let pool = Pool::new(vec![exporter.allocate(&one_segment()).unwrap()], |_| {}).unwrap();
+    let weak = pool.acquire().unwrap().downgrade();
+    assert!(weak.upgrade().is_none());
+    // Asking has not taken it from the pool either.
+    let again = pool.acquire().unwrap();
+    assert_eq!(again.references(), 1);
+    assert_eq!(weak.upgrade().unwrap().id(), again.id());
+}
+
+fn buffer_outlives_its_exporter(exporter: Exporter) {
+    let mut buffer = exporter.allocate(&one_segment()).unwrap();
+    drop(exporter);
+    buffer.write().unwrap().plane(0).write(47, 0, &[7; 256], &account());
+    assert_eq!(row(&buffer, 0, 47), [7; 256]);
+}
+
+fn memory_is_zeroed_and_whole_pages(exporter: Exporter) {
+    let odd = Layout::linear(Format::Grey, 61, 67, 1).unwrap();
+    let buffer = exporter.allocate(&odd).unwrap();
+    assert_eq!(buffer.segments()[0].size(), 4096);
+    assert!((0..67).all(|y| row(&buffer, 0, y) == [0; 61]));
+}
+
+fn kernel_shows_the_name(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let (inode, fd) = (buffer.segments()[0].inode().to_string(), buffer.segments()[0].as_fd().as_raw_fd());
+    let shown = match buffer.kind() {
+        MemoryKind::Memfd => fs::read_link(format!("/proc/self/fd/{fd}")).unwrap().display().to_string(),
+        MemoryKind::DmaBuf => {
+            let list = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").unwrap();
+            list.lines().find(|l| l.split_whitespace().any(|word| word.ends_with(&inode))).unwrap().to_owned()
+        }
+    };
+    assert!(shown.contains("suite"), "{shown}");
+}
+
+fn other_process_reads_and_writes(exporter: Exporter) {
+    let mut buffer = exporter.allocate(&one_segment()).unwrap();
+    buffer.write().unwrap().plane(0).write(5, 0, &[0xa5; 256], &account());
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "in_the_other_process"])
+        .stdin(Stdio::from(buffer.export(0).unwrap()))
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    assert_eq!(row(&buffer, 0, 6), [0x5a; 256]);
+}
+
+#[test]
+#[ignore = "the other half of other_process_reads_and_writes: its standard input is the buffer"]
+fn in_the_other_process() {
+    let fd = io::stdin().as_fd().try_clone_to_owned().unwrap();
+    let mut buffer = Shrbuf::import(vec![fd], one_segment()).unwrap();
+    assert_eq!(row(&buffer, 0, 5), [0xa5; 256]);
+    buffer.write().unwrap().plane(0).write(6, 0, &[0x5a; 256], &account());
+}
+
+fn pool_reuses_and_runs_the_hook_once_a_release(exporter: Exporter) {
+    let buffers: Vec<_> = (0..2).map(|_| exporter.allocate(&one_segment()).unwrap()).collect();
+    let ids: Vec<BufferId> = buffers.iter().map(Shrbuf::id).collect();
+    let released = Arc::new(Mutex::new(Vec::new()));
+    let log = released.clone();
+    let pool = Pool::new(buffers, move |index| log.lock().unwrap().push(index)).unwrap();
+    assert_eq!(*released.lock().unwrap(), [], "the handover is no release");
+
+    let (a, b) = (pool.acquire().unwrap(), pool.take(1).unwrap());
+    assert_eq!([a.id(), b.id()], ids[..]);
+    assert!(pool.acquire().is_none());
+    assert!(pool.take(1).is_none());
+    assert!(pool.take(2).is_none());
+
+    let second = b.clone();
+    drop(b);
+    assert_eq!(*released.lock().unwrap(), []);
+    std::thread::spawn(move || drop(second)).join().unwrap();
+    drop(a);
+    assert_eq!(*released.lock().unwrap(), [1, 0]);
+    assert_eq!((pool.idle(), pool.draining()), (2, 0));
+}
+
+fn hook_may_acquire_and_import(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let fd = buffer.export(0).unwrap();
+    let (sender, outcome) = mpsc::channel();
+    let pool = Pool::new(vec![buffer], move |_| {
+        let import = Shrbuf::import(vec![fd.try_clone().unwrap()], one_segment());
+        sender.send(import.map(|b| b.id())).unwrap();
+    })
+    .unwrap();
+    drop(pool.acquire());
+    assert!(matches!(outcome.recv().unwrap(), Err(ImportError::WithProducer)));
+    assert_eq!(pool.idle(), 1);
+}
+
+fn pool_of_a_buffer_in_use_returns_error(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let id = buffer.id();
+    let error = Pool::new(vec![buffer.clone()], |_| {}).unwrap_err();
+    assert!(matches!(error, PoolError::InUse(i) if i == id), "{error}");
+    let pool = Pool::new(vec![buffer], |_| {}).unwrap();
+    let error = Pool::new(vec![pool.acquire().unwrap()], |_| {}).unwrap_err();
+    assert!(matches!(error, PoolError::InUse(i) if i == id), "{error}");
+    assert!(matches!(Pool::new(Vec::new(), |_| {}), Err(PoolError::Count(0))));
+}
+
+fn pool_dropped_first_frees_buffers_as_they_come_back(exporter: Exporter) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = runs.clone();
+    let buffers = (0..2).map(|_| exporter.allocate(&one_segment()).unwrap()).collect();
+    let pool = Pool::new(buffers, move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    let in_flight = pool.acquire().unwrap();
+    let weak = in_flight.downgrade();
+    drop(pool);
+    assert_eq!(row(&in_flight, 0, 0), [0; 256]);
+    drop(in_flight);
+    assert!(weak.is_gone());
+    assert_eq!(runs.load(Ordering::Relaxed), 0);
+}
+
+fn idle_buffer_is_not_imported(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let fds: Vec<OwnedFd> = (0..2).map(|_| buffer.export(0).unwrap()).collect();
+    let mut fds = fds.into_iter().map(|fd| vec![fd]);
+    let pool = Pool::new(vec![buffer], |_| {}).unwrap();
+    let error = Shrbuf::import(fds.next().unwrap(), one_segment()).unwrap_err();
+    assert!(matches!(error, ImportError::WithProducer), "{error}");
+    drop(pool);
+    assert!(Shrbuf::import(fds.next().unwrap(), one_segment()).is_ok());
+}
+
+fn memory_of_a_dropped_buffer_is_imported_anew(exporter: Exporter) {
+    let mut buffer = exporter.allocate(&one_segment()).unwrap();
+    buffer.write().unwrap().plane(0).write(0, 0, &[9; 256], &account());
+    let (id, fd) = (buffer.id(), buffer.export(0).unwrap());
+    drop(buffer);
+    let import = Shrbuf::import(vec![fd], one_segment()).unwrap();
+    assert_ne!(import.id(), id);
+    assert_eq!(row(&import, 0, 0), [9; 256]);
+}
+
+fn import_racing_with_the_last_drop_never_fails(exporter: Exporter) {
+    let mut buffer = exporter.allocate(&one_segment()).unwrap();
+    let fd = buffer.export(0).unwrap();
+    for _ in 0..500 {
+        let import = || Shrbuf::import(vec![fd.try_clone().unwrap()], one_segment()).unwrap();
+        buffer = std::thread::scope(|s| {
+            s.spawn(move || drop(buffer));
+            let (a, b) = (s.spawn(import), s.spawn(import));
+            let (a, b) = (a.join().unwrap(), b.join().unwrap());
+            assert_eq!(a.id(), b.id());
+            a
+        });
+    }
+    assert_eq!(buffer.references(), 1);
+}
+
+fn import_cache_dies_with_its_buffers(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let mut cache = ImportCache::new();
+    let import = cache.get(&buffer, |b| b.export(0)).unwrap();
+    let again = cache.get(&buffer, |b| b.export(0)).unwrap();
+    assert!(Arc::ptr_eq(&import, &again));
+    let weak = Arc::downgrade(&import);
+    drop((import, again));
+    drop(buffer);
+    assert!(weak.upgrade().is_none());
+
+    let next = exporter.allocate(&one_segment()).unwrap();
+    let weak = Arc::downgrade(&cache.get(&next, |b| b.export(0)).unwrap());
+    drop(cache);
+    assert!(weak.upgrade().is_none());
+}
+
+fn segments_follow_the_planes(exporter: Exporter) {
+    let mut buffer = exporter.allocate(&two_segments()).unwrap();
+    assert_eq!(buffer.segments().len(), 2);
+    let mut guard = buffer.write().unwrap();
+    guard.plane(0).write(0, 0, &[1; 64], &account());
+    guard.plane(1).write(0, 0, &[2; 64], &account());
+    drop(guard);
+    let chroma = Layout::linear(Format::Grey, 64, 24, 1).unwrap();
+    let fd = buffer.export(1).unwrap();
+    let luma = row(&buffer, 0, 0);
+    drop(buffer);
+    assert_eq!(luma, [1; 64]);
+    assert_eq!(row(&Shrbuf::import(vec![fd], chroma).unwrap(), 0, 0), [2; 64]);
+}
+
+fn other_layout_for_known_memory_returns_error(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let other = Layout::linear(Format::Ar24, 64, 48, 64).unwrap();
+    let error = Shrbuf::import(vec![buffer.export(0).unwrap()], other).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "this memory is already imported as XR24 64x48 LINEAR (segment 0 offset 0 stride 256); \
+         asked for AR24 64x48 LINEAR (segment 0 offset 0 stride 256)"
+    );
+    assert_eq!(buffer.references(), 1);
+}
+
+fn part_of_known_memory_returns_error(exporter: Exporter) {
+    let buffer = exporter.allocate(&two_segments()).unwrap();
+    let part = Layout::linear(Format::Grey, 64, 24, 1).unwrap();
+    for segment in 0..2 {
+        let error = Shrbuf::import(vec![buffer.export(segment).unwrap()], part).unwrap_err();
+        assert!(matches!(error, ImportError::OtherLayout { .. }), "{error}");
+    }
+    let swapped = vec![buffer.export(1).unwrap(), buffer.export(0).unwrap()];
+    let error = Shrbuf::import(swapped, nv12([1, 0], [0, 0])).unwrap_err();
+    assert!(matches!(error, ImportError::OtherLayout { .. }), "{error}");
+}
+
+fn layout_larger_than_memory_returns_error(exporter: Exporter) {
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    let fd = buffer.export(0).unwrap();
+    drop(buffer);
+    let large = Layout::linear(Format::Xr24, 64, 49, 64).unwrap();
+    let error = Shrbuf::import(vec![fd], large).unwrap_err();
+    let expected = LayoutError::OutOfSegment { plane: 0, segment: 0, end: 49 * 256, size: 48 * 256 };
+    assert!(matches!(error, ImportError::Layout(e) if e == expected));
+}
+
+fn tiled_layout_refuses_both_guards(exporter: Exporter) {
+    let tiled = Modifier(0x0100_0000_0000_0001);
+    let mut layout = one_segment();
+    layout.modifier = Some(tiled);
+    let mut buffer = exporter.allocate(&layout).unwrap();
+    assert!(matches!(buffer.read(), Err(AccessError::Tiled { modifier }) if modifier == tiled));
+    assert!(matches!(buffer.try_read(), Err(AccessError::Tiled { modifier }) if modifier == tiled));
+    assert!(matches!(buffer.write(), Err(AccessError::Tiled { modifier }) if modifier == tiled));
+}
+
+fn state_is_empty_after_every_release(exporter: Exporter) {
+    let pool = Pool::new(vec![exporter.allocate(&one_segment()).unwrap()], |_| {}).unwrap();
+    pool.acquire().unwrap().set_state(State::Filled);
+    assert_eq!(pool.acquire().unwrap().state(), State::Empty);
+}
+
+fn descriptor_limit_returns_error(exporter: Exporter) {
+    let emfile = Some(nix::libc::EMFILE);
+    let buffer = exporter.allocate(&one_segment()).unwrap();
+    for spare in 0..2 {
+        let error = with_descriptors_left(spare, || exporter.allocate(&two_segments())).unwrap_err();
+        assert!(matches!(&error, ExportError::Allocate { source, .. } if source.raw_os_error() == emfile), "{error}");
+    }
+    let (export, state_fd, pool) = with_descriptors_left(0, || {
+        let (export, state_fd) = (buffer.export(0).err(), buffer.state_fd().err());
+        (export, state_fd, Pool::new(vec![buffer], |_| {}).err())
+    });
+    assert_eq!(export.unwrap().raw_os_error(), emfile);
+    assert_eq!(state_fd.unwrap().raw_os_error(), emfile);
+    assert!(matches!(pool, Some(PoolError::Os(e)) if e.raw_os_error() == emfile));
+}
+
+#[test]
+fn memfd_opened_again_is_the_same_buffer() {
+    run(open::memfd, |exporter| {
+        let buffer = exporter.allocate(&one_segment()).unwrap();
+        let again = opened_again(buffer.export(0).unwrap(), OFlag::O_RDWR).unwrap();
+        assert_eq!(Shrbuf::import(vec![again], one_segment()).unwrap().id(), buffer.id());
+    });
+}
+
+#[test]
+fn memfd_opened_for_reading_refuses_writing_until_a_better_descriptor_comes() {
+    run(open::memfd, |exporter| {
+        let fd = exporter.allocate(&one_segment()).unwrap().export(0).unwrap();
+        let reading = opened_again(&fd, OFlag::O_RDONLY).unwrap();
+        let mut buffer = Shrbuf::import(vec![reading], one_segment()).unwrap();
+        assert!(matches!(buffer.write(), Err(AccessError::ReadOnly)));
+
+        let open_meanwhile = buffer.clone();
+        let guard = open_meanwhile.read().unwrap();
+        let same = Shrbuf::import(vec![fd], one_segment()).unwrap();
+        assert_eq!(same.id(), buffer.id());
+        assert_eq!(guard.plane(0).rows(), 48);
+        buffer.write().unwrap().plane(0).write(3, 0, &[3; 256], &account());
+        assert_eq!(row(&same, 0, 3), [3; 256]);
+    });
+}
+
+#[test]
+fn memfd_sealed_against_writing_refuses_writing() {
+    use nix::fcntl::SealFlag;
+    run(open::memfd, |_| {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        let fd = memfd_create("sealed", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        nix::unistd::ftruncate(&fd, 48 * 256).unwrap();
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_FUTURE_WRITE;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).unwrap();
+        let mut buffer = Shrbuf::import(vec![fd], one_segment()).unwrap();
+        assert!(matches!(buffer.write(), Err(AccessError::ReadOnly)));
+        assert_eq!(row(&buffer, 0, 0), [0; 256]);
+    });
+}
+
+#[test]
+fn dma_buf_cannot_be_opened_again() {
+    run(open::dma_heap, |exporter| {
+        let fd = exporter.allocate(&one_segment()).unwrap().export(0).unwrap();
+        assert_eq!(opened_again(fd, OFlag::O_RDWR).unwrap_err(), nix::Error::ENXIO);
+    });
+}
+
+#[test]
+fn dma_heap_descriptor_for_reading_refuses_writing() {
+    #[repr(C)]
+    struct Allocation {
+        len: u64,
+        fd: u32,
+        fd_flags: u32,
+        heap_flags: u64,
+    }
+    nix::ioctl_readwrite!(dma_heap_alloc, b'H', 0, Allocation);
+
+    run(open::dma_heap, |_| {
+        use std::os::fd::FromRawFd;
+        let heap = fs::File::open("/dev/dma_heap/system").unwrap();
+        let fd_flags = (OFlag::O_RDONLY | OFlag::O_CLOEXEC).bits() as u32;
+        let mut new = Allocation { len: 48 * 256, fd: 0, fd_flags, heap_flags: 0 };
+        // SAFETY: the pointer is to a live struct of the ioctl's type.
+        unsafe { dma_heap_alloc(heap.as_raw_fd(), &mut new) }.unwrap();
+        // SAFETY: the kernel has just installed it for us.
+        let fd = unsafe { OwnedFd::from_raw_fd(new.fd as i32) };
+        let mut buffer = Shrbuf::import(vec![fd], one_segment()).unwrap();
+        assert!(matches!(buffer.write(), Err(AccessError::ReadOnly)));
+        assert_eq!(row(&buffer, 0, 47), [0; 256]);
+    });
+}
+
+#[test]
+fn heap_of_no_such_name_returns_error() {
+    run(open::memfd, |_| {
+        let error = DmaHeap::open("../null", "x").unwrap_err();
+        assert!(matches!(&error, ExportError::NoHeap { name, .. } if name == "../null"), "{error}");
+    });
+}
+
+#[test]
+fn segment_without_planes_returns_error() {
+    run(open::memfd, |exporter| {
+        let error = exporter.allocate(&nv12([0, 2], [0, 0])).unwrap_err();
+        assert!(matches!(error, ExportError::Import(ImportError::Empty { kind: MemoryKind::Memfd })), "{error}");
+    });
+}
+
+#[test]
+fn wait_for_a_state_is_woken_by_another_thread() {
+    run(open::memfd, |exporter| {
+        let buffer = exporter.allocate(&one_segment()).unwrap();
+        let producer = buffer.clone();
+        let filled = std::thread::scope(|s| {
+            s.spawn(move || producer.set_state(State::Filled));
+            buffer.wait_state(|s| s == State::Filled, Duration::MAX)
+        });
+        assert_eq!(filled, Ok(State::Filled));
+    });
+}
