@@ -614,6 +614,20 @@ fn buffer_is_readable_after_the_queue_is_freed_and_the_device_closed() {
     drop(turn);
 }
 
+/// The kernel's own list of dma-bufs; needs debugfs.
+#[test]
+fn nothing_is_left_of_a_hundred_queues() {
+    let Some(vivid) = vivid() else { return };
+    let dma_bufs = || std::fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").unwrap();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = (dma_bufs(), open());
+    for _ in 0..100 {
+        let (queue, buffers) = streaming(&vivid.device, 4);
+        drop((buffers, queue));
+    }
+    assert_eq!((dma_bufs(), open()), before);
+}
+
 #[test]
 fn second_queue_of_a_device_is_refused() {
     let Some(vivid) = vivid() else { return };
