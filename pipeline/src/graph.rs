@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) span: Option<Span>,
     /// Kept over restarts.
     pub(crate) stats: Arc<NodeStats>,
+    /// Put in by negotiation, not by the user.
+    pub(crate) inserted: bool,
 }
 
 /// A port of an element.
@@ -201,13 +203,54 @@ impl Graph {
     }
 
     /// Adds an element whose name may hold what users' names may not.
-    pub(crate) fn push(&mut self, name: &str, mut element: Box<dyn Element>) -> Result<NodeId, GraphError> {
+    pub(crate) fn push(&mut self, name: &str, element: Box<dyn Element>) -> Result<NodeId, GraphError> {
+        // What negotiation put in lies behind the user's elements, so that their numbers stay.
+        self.remove_inserted();
+        self.append(name, element)
+    }
+
+    fn append(&mut self, name: &str, mut element: Box<dyn Element>) -> Result<NodeId, GraphError> {
         if self.nodes.iter().any(|n| n.name == name) {
             return Err(GraphError::DuplicateName { name: name.to_owned() });
         }
         element.join(&Environment { name: name.to_owned(), ledger: self.ledger.clone() });
-        self.nodes.push(Node { name: name.to_owned(), element, span: None, stats: Arc::default() });
+        self.nodes.push(Node { name: name.to_owned(), element, span: None, stats: Arc::default(), inserted: false });
         Ok(NodeId(self.nodes.len() - 1))
+    }
+
+    /// Puts a filter into the link that leads to `to`, until [`Graph::remove_inserted`].
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub(crate) fn insert_before(&mut self, to: Port, name: &str, element: Box<dyn Element>) -> Result<(), GraphError> {
+        let Some(at) = self.links.iter().position(|l| l.to == to) else {
+            return Ok(());
+        };
+        let node = self.append(name, element)?;
+        self.nodes[node.0].inserted = true;
+        let inserted = Port { node, port: 0 };
+        self.links[at].to = inserted;
+        let span = self.links[at].span.clone();
+        self.nodes[node.0].span.clone_from(&span);
+        self.links.insert(at + 1, Link { from: inserted, to, span });
+        Ok(())
+    }
+
+    /// Takes out the converters that negotiation put in: what is left is the user's graph.
+    pub fn remove_inserted(&mut self) {
+        self.remove_inserted_from(0);
+    }
+
+    /// As [`Graph::remove_inserted`], but leaves those among the first `keep` elements.
+    pub(crate) fn remove_inserted_from(&mut self, keep: usize) {
+        while self.nodes.len() > keep && self.nodes.last().is_some_and(|n| n.inserted) {
+            self.nodes.pop();
+            let gone = self.nodes.len();
+            if let Some(out) = self.links.iter().position(|l| l.from.node.0 == gone) {
+                let to = self.links.remove(out).to;
+                self.links.iter_mut().filter(|l| l.to.node.0 == gone).for_each(|l| l.to = to);
+            }
+        }
     }
 
     /// Notes where in a file an element is described.

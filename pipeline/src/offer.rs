@@ -101,7 +101,7 @@ impl Rates {
 }
 
 /// Sizes on offer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sizes {
     /// One.
     Exact(Size),
@@ -285,7 +285,7 @@ pub struct InputOffer {
 }
 
 /// What a stream was agreed to be: the same for every port it passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream {
     /// Format.
     pub format: Format,

@@ -1,0 +1,156 @@
+//! Where a copy cannot be avoided: which inputs get a converter, as few and as cheap as possible.
+
+use super::candidate::candidates;
+use super::cost::Cost;
+use super::error::{NegotiationError, sum};
+use super::route::Route;
+use super::search::{Cause, DeadEnd, Search, Stop};
+use crate::element::Element;
+use crate::graph::{PlacedGraphError, Port};
+use crate::offer::Stream;
+
+/// Makes a converter: one input, one output, [`Role::Transform`](crate::Role::Transform).
+pub type Converter = fn() -> Box<dyn Element>;
+
+/// Most choices of inputs looked at, for each number of converters.
+const MAX_CHOICES: usize = 256;
+
+/// Choices of inputs to put behind a converter each, fewest first.
+pub(super) struct Choices {
+    root: Port,
+    make: Converter,
+    /// Inputs that cannot do without, whatever the others do.
+    needed: Vec<Port>,
+    /// The other inputs.
+    others: Vec<Port>,
+    /// How many of the others the next choices have.
+    extra: usize,
+    /// Why the first choice that did not help does not.
+    pub(super) refusal: Option<String>,
+}
+
+impl Choices {
+    /// For the streams that follow from `root`, of which the search has found that they have no solution as they are.
+    pub(super) fn new(search: &mut Search<'_>, root: Port, make: Converter) -> Result<Choices, NegotiationError> {
+        search.enter(root);
+        let routes = search.routes().to_vec();
+        let mut needed = Vec::new();
+        let mut others = Vec::new();
+        for (i, route) in routes.iter().enumerate() {
+            for &port in &route.to {
+                // What a transform gives is not known before its input is; so only those at the root are told apart.
+                let alone = if i == 0 { obstacle(search, route, None, port)? } else { None };
+                if alone.is_some() { needed.push(port) } else { others.push(port) }
+            }
+        }
+        let extra = usize::from(needed.is_empty());
+        Ok(Choices { root, make, needed, others, extra, refusal: None })
+    }
+
+    /// The next larger choices that have a solution by the offers alone, cheapest first; `None` when there are no more.
+    pub(super) fn next(&mut self, search: &mut Search<'_>) -> Result<Option<Vec<Vec<Port>>>, NegotiationError> {
+        while self.extra <= self.others.len() {
+            let mut viable: Vec<(Cost, Vec<Port>)> = Vec::new();
+            let several: Vec<Vec<Port>> = combinations(&self.others, self.extra).take(MAX_CHOICES).collect();
+            for more in several {
+                let ports: Vec<Port> = self.needed.iter().copied().chain(more).collect();
+                let keep = self.insert(search, &ports)?;
+                match search.sketch() {
+                    Ok(cost) => viable.push((cost, ports)),
+                    Err(Stop::Dead(dead)) => self.note(search, &dead),
+                    Err(Stop::Failed(error)) => return Err(error),
+                }
+                search.leave(keep);
+            }
+            self.extra += 1;
+            if !viable.is_empty() {
+                viable.sort_by_key(|(cost, _)| *cost);
+                return Ok(Some(viable.into_iter().map(|(_, ports)| ports).collect()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts a converter before each of these inputs and turns the search to that. Gives what [`Search::leave`] wants.
+    pub(super) fn insert(&self, search: &mut Search<'_>, ports: &[Port]) -> Result<usize, NegotiationError> {
+        let keep = search.graph.nodes.len();
+        search.enter(self.root);
+        for (port, name) in ports.iter().map(|&port| (port, converter_name(search, port))).collect::<Vec<_>>() {
+            let inserted = search.graph.insert_before(port, &name, (self.make)());
+            inserted.map_err(|error| PlacedGraphError { error, span: None })?;
+        }
+        search.enter(self.root);
+        Ok(keep)
+    }
+
+    /// Remembers why a choice does not help, while its converters are still there to be named.
+    pub(super) fn note(&mut self, search: &Search<'_>, dead: &DeadEnd) {
+        let link = search.name_of(dead.route.from, &dead.route.to);
+        self.refusal.get_or_insert_with(|| format!("{link}: {}", short(&dead.cause)));
+    }
+}
+
+/// `camera→display convert`.
+fn converter_name(search: &Search<'_>, port: Port) -> String {
+    let from = search.routes().iter().find(|r| r.to.contains(&port)).map(|r| search.graph.port_name(r.from, false));
+    format!("{}→{} convert", from.unwrap_or_default(), search.graph.port_name(port, true))
+}
+
+/// Why a producer and this one consumer cannot do without a copy, if the offers say so.
+fn obstacle(
+    search: &mut Search<'_>,
+    route: &Route,
+    input: Option<Stream>,
+    port: Port,
+) -> Result<Option<String>, NegotiationError> {
+    let producer = search.output(route.from, input)?;
+    let consumer = search.input(port)?;
+    Ok(candidates(&producer, &[&consumer], input.as_ref(), 0).err().map(|o| o.to_string()))
+}
+
+/// Why this input gets a converter.
+pub(super) fn why(search: &mut Search<'_>, dead: &DeadEnd, port: Port) -> Result<String, NegotiationError> {
+    if dead.route.to.contains(&port) {
+        if let Some(obstacle) = obstacle(search, &dead.route, dead.input, port)? {
+            return Ok(obstacle);
+        }
+    }
+    if let Some(refusal) = search.refusal_by(port) {
+        return Ok(refusal.clone());
+    }
+    Ok(short(&dead.cause))
+}
+
+/// A cause in one line.
+pub(super) fn short(cause: &Cause) -> String {
+    match cause {
+        Cause::Paper(obstacle) => obstacle.to_string(),
+        Cause::Buffers { holders, most } => format!("{} buffers are needed, there are at most {most}", sum(holders)),
+        Cause::Trials { tried, .. } => tried.first().cloned().unwrap_or_default(),
+    }
+}
+
+/// All choices of `count` of `items`, in their order.
+pub(super) fn combinations<T: Copy>(items: &[T], count: usize) -> impl Iterator<Item = Vec<T>> {
+    let mut next: Option<Vec<usize>> = (count <= items.len()).then(|| (0..count).collect());
+    std::iter::from_fn(move || {
+        let now = next.clone()?;
+        // The last index that can still move on does, and those behind it follow directly.
+        let movable = (0..count).rev().find(|&i| now[i] + count < items.len() + i);
+        next = movable.map(|i| now[..i].iter().copied().chain(now[i] + 1..now[i] + 1 + count - i).collect());
+        Some(now.iter().map(|&i| items[i]).collect())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::combinations;
+
+    #[test]
+    fn combinations_come_once_each_and_in_order() {
+        let all: Vec<_> = combinations(&['a', 'b', 'c', 'd'], 2).map(|c| c.iter().collect::<String>()).collect();
+        assert_eq!(all, ["ab", "ac", "ad", "bc", "bd", "cd"]);
+        assert_eq!(combinations(&[1, 2], 0).collect::<Vec<_>>(), [vec![]]);
+        assert_eq!(combinations(&[1, 2], 3).count(), 0);
+    }
+}

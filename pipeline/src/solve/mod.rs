@@ -1,0 +1,111 @@
+//! Negotiation: one solver over the whole graph, before anything streams.
+//!
+//! It picks formats, modifiers, sizes, rates, who allocates and how many buffers, and proves the pick by importing for
+//! real. Where a link cannot do without a copy it refuses and says which link, why, and what would make it zero-copy; or
+//! puts in the cheapest converter, where the graph's [`Copies`] say so. `docs/negotiation.md` tells it as duties of
+//! producers and consumers.
+//!
+//! | file | story |
+//! | --- | --- |
+//! | `route` | where each stream goes: one output, through tees and queues, to its inputs |
+//! | `candidate`, `ranges` | what a producer and its consumers could agree on, best first |
+//! | `search` | depth first over all streams, on paper and then for real |
+//! | `trial` | allocate, look at the real layout, import |
+//! | `convert`, `cost` | which inputs get a converter, fewest and cheapest |
+//! | `obstacle`, `explain`, `error` | why not, in words that help |
+//! | `report` | the plan |
+
+use std::collections::HashMap;
+
+use crate::graph::{Copies, Graph, Port};
+use crate::plan::Plan;
+
+mod candidate;
+mod convert;
+mod cost;
+mod error;
+mod explain;
+mod obstacle;
+mod ranges;
+mod report;
+mod route;
+mod search;
+mod trial;
+
+pub use convert::Converter;
+use convert::{Choices, why};
+pub use error::{Advice, NegotiationError};
+use explain::explain;
+pub use obstacle::{Asked, Obstacle, Side};
+use search::{DeadEnd, Search, Stop};
+
+/// What negotiation may use beyond the graph itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NegotiateOptions {
+    /// Makes the converter for links that cannot do without one. The engine itself converts nothing.
+    pub converter: Option<Converter>,
+}
+
+/// Decides what every link of `graph` carries. The elements have allocated and imported when it returns.
+///
+/// May be repeated on one graph any number of times, while it does not run: converters put in before are taken out
+/// first. Blocks as long as the elements' `allocate` and `import` do.
+///
+/// # Errors
+/// [`NegotiationError`]; the graph is the user's again then, without converters.
+pub fn negotiate(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, NegotiationError> {
+    graph.remove_inserted();
+    graph.check()?;
+    let planned = whole(&mut Search::new(graph), options);
+    match &planned {
+        Ok(plan) if graph.copies == Copies::Warn => {
+            for link in plan.links.iter().filter(|l| !l.zero_copy) {
+                tracing::warn!(from = link.from, to = link.to, "{}", link.reason);
+            }
+        }
+        Ok(_) => {}
+        Err(_) => graph.remove_inserted(),
+    }
+    planned
+}
+
+fn whole(search: &mut Search<'_>, options: &NegotiateOptions) -> Result<Plan, NegotiationError> {
+    let mut converted = HashMap::new();
+    for root in route::roots(search.graph) {
+        search.enter(root);
+        match search.solve() {
+            Ok(()) => {}
+            Err(Stop::Dead(dead)) => converted.extend(with_converters(search, root, &dead, options)?),
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+    }
+    Ok(report::plan(search, &converted))
+}
+
+/// Solves a tree of streams with converters, where these are allowed. Gives the inputs that got one, and why.
+fn with_converters(
+    search: &mut Search<'_>,
+    root: Port,
+    dead: &DeadEnd,
+    options: &NegotiateOptions,
+) -> Result<Vec<(Port, String)>, NegotiationError> {
+    let mut refusal = None;
+    if let Some(make) = options.converter.filter(|_| search.graph.copies != Copies::Deny) {
+        let mut choices = Choices::new(search, root, make)?;
+        while let Some(several) = choices.next(search)? {
+            for ports in several {
+                let reasons: Vec<(Port, String)> =
+                    ports.iter().map(|&p| Ok((p, why(search, dead, p)?))).collect::<Result<_, NegotiationError>>()?;
+                let keep = choices.insert(search, &ports)?;
+                match search.solve() {
+                    Ok(()) => return Ok(reasons),
+                    Err(Stop::Dead(dead)) => choices.note(search, &dead),
+                    Err(Stop::Failed(error)) => return Err(error),
+                }
+                search.leave(keep);
+            }
+        }
+        refusal = choices.refusal;
+    }
+    Err(explain(search, root, dead, options.converter, refusal)?)
+}

@@ -1,0 +1,67 @@
+//! The plan: every link with its reason, and every producer's buffers.
+
+use std::collections::HashMap;
+
+use shrbuf::MemoryKind;
+
+use super::cost::describe;
+use super::route::{Route, reached, roots, tree};
+use super::search::{Search, Solved};
+use crate::graph::Port;
+use crate::plan::{Budget, LinkPlan, Plan};
+
+/// The plan of a graph all of whose streams are solved. `converted` says why an input got a converter.
+pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, String>) -> Plan {
+    let routes: Vec<Route> = roots(search.graph).into_iter().flat_map(|root| tree(search.graph, root)).collect();
+    let mut links = Vec::new();
+    for (i, link) in search.graph.links.iter().enumerate() {
+        let route = routes.iter().find(|r| r.links.contains(&i));
+        // Every link lies on a route, and every route is solved.
+        let Some(solved) = route.and_then(|r| search.solved.get(&r.from)) else { continue };
+        let from = route.map_or(link.from, |r| r.from);
+        let inserted = search.graph.nodes[link.from.node.0].inserted;
+        let copied = converted.get(&link.to).filter(|_| inserted);
+        let reason = match copied {
+            Some(why) => copy_reason(solved, why),
+            None => zero_copy_reason(search, from, i, solved),
+        };
+        links.push(LinkPlan {
+            from: search.graph.port_name(link.from, false),
+            to: search.graph.port_name(link.to, true),
+            stream: solved.stream,
+            stride: solved.granted.stride,
+            memory: solved.stream.origin.kind(),
+            zero_copy: copied.is_none(),
+            reason,
+        });
+    }
+    let budgets = routes.iter().filter_map(|r| search.solved.get(&r.from)).map(|solved| Budget {
+        producer: solved.holders.first().map(|(name, _)| name.clone()).unwrap_or_default(),
+        holders: solved.holders.clone(),
+        granted: solved.granted.buffers,
+    });
+    Plan { links, budgets: budgets.collect(), rejected: search.rejected.clone() }
+}
+
+/// `both do XR24; display imports camera's dma-bufs`.
+fn zero_copy_reason(search: &Search<'_>, from: Port, link: usize, solved: &Solved) -> String {
+    let consumers: Vec<String> =
+        reached(search.graph, link).into_iter().map(|port| search.graph.port_name(port, true)).collect();
+    let (both, takes) = if consumers.len() == 1 { ("both", "s") } else { ("all", "") };
+    let takes = match solved.stream.origin.kind() {
+        MemoryKind::DmaBuf => format!("import{takes}"),
+        MemoryKind::Memfd => format!("map{takes}"),
+    };
+    let names = match consumers.split_last() {
+        Some((last, first)) if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => consumers.join(""),
+    };
+    let producer = search.graph.port_name(from, false);
+    format!("{both} do {}; {names} {takes} {producer}'s {}s", solved.stream.format, solved.stream.origin.kind())
+}
+
+/// What is written and why.
+fn copy_reason(solved: &Solved, why: &str) -> String {
+    let what = solved.input.map(|input| describe(&input, &solved.stream)).unwrap_or_default();
+    format!("{what}; a copy is needed: {why}")
+}

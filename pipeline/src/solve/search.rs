@@ -1,0 +1,384 @@
+//! The search: a tree of routes, depth first, on paper before anything is allocated, then for real.
+//!
+//! A stream's candidates are tried in order. One that leaves a stream downstream without any candidate is passed over on
+//! paper; the others are allocated and imported. Where a stream downstream finds nothing that works for real, the next
+//! candidate upstream is tried. What has been found once is remembered: dead ends by the stream that leads there,
+//! refusals by all of the stream that matters to memory.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::candidate::{Input, Output, candidates};
+use super::cost::Cost;
+use super::error::NegotiationError;
+use super::obstacle::Obstacle;
+use super::route::{Route, tree};
+use super::trial::{Granted, trial};
+use crate::element::Failure;
+use crate::graph::{Graph, NodeId, Port};
+use crate::offer::Stream;
+
+/// Most candidates of one stream that are allocated and imported for real.
+const MAX_TRIALS: u32 = 64;
+
+/// Why there is no solution below some point.
+#[derive(Debug, Clone)]
+pub(super) struct DeadEnd {
+    pub(super) route: Route,
+    /// What the producer, a transform, gets.
+    pub(super) input: Option<Stream>,
+    pub(super) cause: Cause,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Cause {
+    /// The offers do not meet.
+    Paper(Obstacle),
+    /// More buffers are needed than the producer can have.
+    Buffers { holders: Vec<(String, u32)>, most: u32 },
+    /// Every candidate was refused when tried.
+    Trials { tried: Vec<String>, untried: usize },
+}
+
+/// What ends a search.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// An element failed: no other candidate would help.
+    Failed(NegotiationError),
+    /// There is no solution here; there may be one for another stream upstream.
+    Dead(Box<DeadEnd>),
+}
+
+impl From<NegotiationError> for Stop {
+    fn from(error: NegotiationError) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+/// A stream that works.
+#[derive(Debug, Clone)]
+pub(super) struct Solved {
+    pub(super) stream: Stream,
+    pub(super) input: Option<Stream>,
+    pub(super) granted: Granted,
+    pub(super) holders: Vec<(String, u32)>,
+}
+
+pub(super) struct Search<'g> {
+    pub(super) graph: &'g mut Graph,
+    /// What works, by the output it comes from.
+    pub(super) solved: HashMap<Port, Solved>,
+    /// What was tried and refused, in words, in order.
+    pub(super) rejected: Vec<String>,
+    tree: Vec<Route>,
+    inputs: HashMap<Port, Rc<Input>>,
+    outputs: HashMap<(Port, Option<Stream>), Rc<Output>>,
+    on_paper: HashMap<(usize, Option<Stream>), Result<Cost, Box<DeadEnd>>>,
+    refused: HashMap<(Port, Option<Port>, Stream), String>,
+    first_refusals: HashMap<Port, String>,
+    trials: HashMap<usize, u32>,
+}
+
+impl<'g> Search<'g> {
+    pub(super) fn new(graph: &'g mut Graph) -> Search<'g> {
+        Search {
+            graph,
+            solved: HashMap::new(),
+            rejected: Vec::new(),
+            tree: Vec::new(),
+            inputs: HashMap::new(),
+            outputs: HashMap::new(),
+            on_paper: HashMap::new(),
+            refused: HashMap::new(),
+            first_refusals: HashMap::new(),
+            trials: HashMap::new(),
+        }
+    }
+
+    /// Turns to the streams that follow from `root`, as the graph is now.
+    pub(super) fn enter(&mut self, root: Port) {
+        self.tree = tree(self.graph, root);
+        self.on_paper.clear();
+        self.trials.clear();
+    }
+
+    /// Takes converters behind the first `keep` elements out of the graph again, and forgets them.
+    pub(super) fn leave(&mut self, keep: usize) {
+        self.graph.remove_inserted_from(keep);
+        self.inputs.retain(|port, _| port.node.0 < keep);
+        self.outputs.retain(|(port, _), _| port.node.0 < keep);
+        self.solved.retain(|port, _| port.node.0 < keep);
+        self.refused.retain(|(from, by, _), _| from.node.0 < keep && by.is_none_or(|b| b.node.0 < keep));
+    }
+
+    /// The routes of the tree.
+    pub(super) fn routes(&self) -> &[Route] {
+        &self.tree
+    }
+
+    /// Whether there is a solution by the offers alone, and what its conversions cost.
+    pub(super) fn sketch(&mut self) -> Result<Cost, Stop> {
+        self.paper(0, None)
+    }
+
+    /// Finds a solution for real; it is in `solved` then.
+    pub(super) fn solve(&mut self) -> Result<(), Stop> {
+        self.solve_route(0, None)
+    }
+
+    fn solve_route(&mut self, route: usize, input: Option<Stream>) -> Result<(), Stop> {
+        let candidates = self.ranked(route, input)?;
+        let mut dead: Option<Box<DeadEnd>> = None;
+        let mut tried = Vec::new();
+        let mut untried = 0;
+        for (i, stream) in candidates.iter().enumerate() {
+            if let Err(stop) = self.downstream(route, stream) {
+                dead.get_or_insert(only_dead(stop)?);
+                continue;
+            }
+            if self.trials.get(&route).is_some_and(|&n| n >= MAX_TRIALS) {
+                untried = candidates.len() - i;
+                break;
+            }
+            match self.try_for_real(route, input, stream)? {
+                Some(refusal) => {
+                    tried.push(refusal);
+                    continue;
+                }
+                None => match self.children(route, *stream) {
+                    Ok(()) => return Ok(()),
+                    Err(stop) => dead = dead.or(Some(only_dead(stop)?)),
+                },
+            }
+        }
+        Err(Stop::Dead(dead.unwrap_or_else(|| {
+            Box::new(DeadEnd { route: self.tree[route].clone(), input, cause: Cause::Trials { tried, untried } })
+        })))
+    }
+
+    fn children(&mut self, route: usize, stream: Stream) -> Result<(), Stop> {
+        for child in self.tree[route].children.clone() {
+            self.solve_route(child, Some(stream))?;
+        }
+        Ok(())
+    }
+
+    /// A trial, unless its outcome is known. `None` where it works, else why not.
+    fn try_for_real(&mut self, route: usize, input: Option<Stream>, stream: &Stream) -> Result<Option<String>, Stop> {
+        let consumers = self.consumers(route)?;
+        let from = self.tree[route].from;
+        let whom = || std::iter::once(None).chain(consumers.iter().map(|c| Some(c.port)));
+        if let Some(known) = whom().find_map(|by| self.refused.get(&(from, by, matters_to(by, stream)))) {
+            return Ok(Some(known.clone()));
+        }
+        *self.trials.entry(route).or_default() += 1;
+        let holders = self.holders(route, input)?;
+        match trial(self.graph, &self.tree[route], &consumers, &holders, stream) {
+            Ok(granted) => {
+                self.solved.insert(from, Solved { stream: *stream, input, granted, holders });
+                Ok(None)
+            }
+            Err(refused) => {
+                let by = refused
+                    .by
+                    .map_or_else(|| self.graph.port_name(from, false), |port| self.graph.port_name(port, true));
+                let text = format!("{stream}: {by}: {}", refused.refusal);
+                self.rejected.push(format!("{} as {text}", self.link_name(route)));
+                self.refused.insert((from, refused.by, matters_to(refused.by, stream)), text.clone());
+                if let Some(by) = refused.by {
+                    self.first_refusals.entry(by).or_insert_with(|| text.clone());
+                }
+                Ok(Some(text))
+            }
+        }
+    }
+
+    /// Candidates in the order in which to try them: as the offers prefer, or where conversions follow, cheapest first.
+    fn ranked(&mut self, route: usize, input: Option<Stream>) -> Result<Vec<Stream>, Stop> {
+        let candidates = self.candidates(route, input)?;
+        if !self.converts(route) {
+            return Ok(candidates);
+        }
+        let mut dead = None;
+        let mut costed = Vec::new();
+        for stream in candidates {
+            match self.downstream(route, &stream) {
+                Ok(cost) => costed.push((cost.plus(self.own_cost(route, input, &stream)), stream)),
+                Err(stop) => dead = dead.or(Some(only_dead(stop)?)),
+            }
+        }
+        if let (true, Some(dead)) = (costed.is_empty(), dead) {
+            return Err(Stop::Dead(dead));
+        }
+        costed.sort_by_key(|(cost, _)| *cost);
+        Ok(costed.into_iter().map(|(_, stream)| stream).collect())
+    }
+
+    /// The least cost of a route and all below it, by the offers alone.
+    fn paper(&mut self, route: usize, input: Option<Stream>) -> Result<Cost, Stop> {
+        if let Some(known) = self.on_paper.get(&(route, input)) {
+            return known.clone().map_err(Stop::Dead);
+        }
+        let found = match self.cheapest(route, input) {
+            Ok(cost) => Ok(cost),
+            Err(stop) => Err(only_dead(stop)?),
+        };
+        self.on_paper.insert((route, input), found.clone());
+        found.map_err(Stop::Dead)
+    }
+
+    fn cheapest(&mut self, route: usize, input: Option<Stream>) -> Result<Cost, Stop> {
+        let mut best: Option<Cost> = None;
+        let mut dead = None;
+        for stream in self.candidates(route, input)? {
+            match self.downstream(route, &stream) {
+                Ok(below) => {
+                    let cost = below.plus(self.own_cost(route, input, &stream));
+                    best = Some(best.map_or(cost, |b| b.min(cost)));
+                    if cost == Cost::default() {
+                        break;
+                    }
+                }
+                Err(stop) => dead = dead.or(Some(only_dead(stop)?)),
+            }
+        }
+        match (best, dead) {
+            (Some(best), _) => Ok(best),
+            (None, Some(dead)) => Err(Stop::Dead(dead)),
+            // Not reached: a route has candidates, or the error that says why not.
+            (None, None) => Ok(Cost::default()),
+        }
+    }
+
+    fn downstream(&mut self, route: usize, stream: &Stream) -> Result<Cost, Stop> {
+        let mut cost = Cost::default();
+        for child in self.tree[route].children.clone() {
+            cost = cost.plus(self.paper(child, Some(*stream))?);
+        }
+        Ok(cost)
+    }
+
+    fn own_cost(&self, route: usize, input: Option<Stream>, stream: &Stream) -> Cost {
+        let inserted = self.graph.nodes[self.tree[route].from.node.0].inserted;
+        input.filter(|_| inserted).map_or_else(Cost::default, |input| Cost::of(&input, stream))
+    }
+
+    /// True where a converter that negotiation put in makes this stream or one below it.
+    fn converts(&self, route: usize) -> bool {
+        let r = &self.tree[route];
+        self.graph.nodes[r.from.node.0].inserted || r.children.iter().any(|&c| self.converts(c))
+    }
+
+    fn candidates(&mut self, route: usize, input: Option<Stream>) -> Result<Vec<Stream>, Stop> {
+        let producer = self.output(self.tree[route].from, input)?;
+        let consumers = self.consumers(route)?;
+        let holders = self.holders(route, input)?;
+        let dead = |cause| Stop::Dead(Box::new(DeadEnd { route: self.tree[route].clone(), input, cause }));
+        let needed = holders.iter().fold(0u32, |sum, (_, n)| sum.saturating_add(*n));
+        let most = producer.offer.memory.max_buffers;
+        let consumers: Vec<&Input> = consumers.iter().map(Rc::as_ref).collect();
+        let found = candidates(&producer, &consumers, input.as_ref(), needed);
+        let found = found.map_err(|obstacle| dead(Cause::Paper(obstacle)))?;
+        if needed > most {
+            return Err(dead(Cause::Buffers { holders, most }));
+        }
+        Ok(found)
+    }
+
+    /// Who holds how many of a route's buffers at once.
+    fn holders(&mut self, route: usize, input: Option<Stream>) -> Result<Vec<(String, u32)>, NegotiationError> {
+        let producer = self.output(self.tree[route].from, input)?;
+        let consumers = self.consumers(route)?;
+        let mut holders = vec![(producer.name.clone(), producer.offer.memory.keeps)];
+        holders.extend(consumers.iter().map(|c| (c.name.clone(), c.offer.memory.holds)));
+        holders.extend(self.tree[route].queues.iter().cloned());
+        Ok(holders)
+    }
+
+    pub(super) fn consumers(&mut self, route: usize) -> Result<Vec<Rc<Input>>, NegotiationError> {
+        self.tree[route].to.clone().into_iter().map(|port| self.input(port)).collect()
+    }
+
+    pub(super) fn input(&mut self, port: Port) -> Result<Rc<Input>, NegotiationError> {
+        if let Some(known) = self.inputs.get(&port) {
+            return Ok(Rc::clone(known));
+        }
+        let name = self.graph.port_name(port, true);
+        let offer = self.graph.nodes[port.node.0].element.input_offer(port.port);
+        let offer = offer.map_err(|failure| self.failed(port.node, failure))?;
+        let input = Rc::new(Input { port, name, offer });
+        self.inputs.insert(port, Rc::clone(&input));
+        Ok(input)
+    }
+
+    pub(super) fn output(&mut self, port: Port, input: Option<Stream>) -> Result<Rc<Output>, NegotiationError> {
+        if let Some(known) = self.outputs.get(&(port, input)) {
+            return Ok(Rc::clone(known));
+        }
+        let name = self.graph.port_name(port, false);
+        let offer = self.graph.nodes[port.node.0].element.output_offer(port.port, input.as_ref());
+        let offer = offer.map_err(|failure| self.failed(port.node, failure))?;
+        let output = Rc::new(Output { name, offer });
+        self.outputs.insert((port, input), Rc::clone(&output));
+        Ok(output)
+    }
+
+    fn failed(&self, node: NodeId, failure: Failure) -> NegotiationError {
+        let node = &self.graph.nodes[node.0];
+        NegotiationError::Element { failure: failure.at(&node.name), span: node.span.clone() }
+    }
+
+    fn link_name(&self, route: usize) -> String {
+        self.name_of(self.tree[route].from, &self.tree[route].to)
+    }
+
+    /// `camera → display, encoder`.
+    pub(super) fn name_of(&self, from: Port, to: &[Port]) -> String {
+        let to: Vec<String> = to.iter().map(|&port| self.graph.port_name(port, true)).collect();
+        format!("{} → {}", self.graph.port_name(from, false), to.join(", "))
+    }
+
+    /// What a consumer said when it was tried, first.
+    pub(super) fn refusal_by(&self, port: Port) -> Option<&String> {
+        self.first_refusals.get(&port)
+    }
+
+    /// Input and output of every converter that negotiation put in, as the offers have it.
+    pub(super) fn conversions(&mut self) -> Result<Vec<(Stream, Stream)>, Stop> {
+        let mut found = Vec::new();
+        self.collect_conversions(0, None, &mut found)?;
+        Ok(found)
+    }
+
+    fn collect_conversions(
+        &mut self,
+        route: usize,
+        input: Option<Stream>,
+        found: &mut Vec<(Stream, Stream)>,
+    ) -> Result<(), Stop> {
+        let Some(&stream) = self.ranked(route, input)?.first() else {
+            return Ok(());
+        };
+        if let (Some(input), true) = (input, self.graph.nodes[self.tree[route].from.node.0].inserted) {
+            found.push((input, stream));
+        }
+        for child in self.tree[route].children.clone() {
+            self.collect_conversions(child, Some(stream), found)?;
+        }
+        Ok(())
+    }
+}
+
+/// Passes failures on and keeps dead ends, from which the search goes on.
+fn only_dead(stop: Stop) -> Result<Box<DeadEnd>, Stop> {
+    match stop {
+        Stop::Dead(dead) => Ok(dead),
+        failed @ Stop::Failed(_) => Err(failed),
+    }
+}
+
+/// What of a stream a refusal depends on: memory does not know how many buffers there are, and to those who import it,
+/// nor how often it is filled.
+fn matters_to(importer: Option<Port>, stream: &Stream) -> Stream {
+    Stream { buffers: 0, rate: stream.rate.filter(|_| importer.is_none()), ..*stream }
+}
