@@ -151,6 +151,39 @@ mod tests {
         assert!(!o.claim(1) && !o.dequeued(1) && !o.give_back(1));
     }
 
+    /// A reader gives a buffer back in three steps while the owner starts the queue in two: in whatever order they fall,
+    /// exactly one of them queues it. (Each step is one atomic operation, so these orders are all there are.)
+    #[test]
+    fn reader_and_start_queue_a_buffer_once_in_every_order() {
+        for order in 0u32..1 << 5 {
+            if order.count_ones() != 3 {
+                continue;
+            }
+            let o = Ownership::new(1);
+            assert!(o.claim(0) && o.dequeued(0));
+            let mut inside = None;
+            let mut queued = 0;
+            let (mut reader, mut start) = (0, 0);
+            for step in 0..5 {
+                if order & 1 << step != 0 {
+                    match reader {
+                        0 => assert!(o.give_back(0)),
+                        1 => inside = o.enter(),
+                        _ => queued += u32::from(inside.is_some() && o.claim(0)),
+                    }
+                    reader += 1;
+                } else {
+                    match start {
+                        0 => o.open(),
+                        _ => queued += u32::from(o.claim(0)),
+                    }
+                    start += 1;
+                }
+            }
+            assert_eq!(queued, 1, "order {order:05b}");
+        }
+    }
+
     /// The driver of this test: QBUF into a set, which must not hold the buffer yet, and only while allowed.
     struct Driver {
         queued: [AtomicBool; 4],
