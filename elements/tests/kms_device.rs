@@ -274,9 +274,8 @@ fn three_hundred_flips_come_one_refresh_apart() {
     }
     assert_eq!(ALLOCATIONS.get(), allocated, "a frame allocates nothing");
     println!("300 flips in {:?}: {missed} refreshes missed, {worst} ns off the {period} ns grid", started.elapsed());
+    // Whether each refresh is met depends on the machine; that a flip says which one it met does not.
     assert!(worst < 50_000, "time stamps are {worst} ns off the refresh grid");
-    // The guest is emulated on a shared machine: it may miss a few, but not many.
-    assert!(missed < 60, "{missed} refreshes missed");
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
     let now = Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32).as_nanos() as u64;
     assert!(before.time_ns < now + period && now < before.time_ns + 1_000_000_000, "CLOCK_MONOTONIC");
@@ -348,6 +347,32 @@ fn writeback_gives_rg16_pixel_for_pixel() {
 }
 
 #[test]
+fn captures_may_follow_one_another_without_a_wait() {
+    let Some(vkms) = vkms() else { return };
+    let card = &vkms.card;
+    let output = Output::find(card, None).unwrap();
+    let all: Vec<_> = (0..3).map(|seed| frame(card, XR24, (640, 480), seed)).collect();
+    let writeback = Writeback::find(&output).unwrap().unwrap();
+    let mut screen = show(&output, &all[0].0, Some(writeback.clone()));
+    let target = || (writeback.target(&output, screen.placement(), XR24).unwrap(), None::<shrbuf::Fence>, 0);
+    let mut targets = [target(), target()];
+    let mut buffer = EventBuffer::new();
+    for i in 0..14 {
+        let (picture, pending, shown) = &mut targets[i % 2];
+        if let Some(fence) = pending.take() {
+            assert!(fence.wait(CAPTURE).unwrap(), "writeback fence before frame {i}");
+            assert!(rows(picture.buffer()) == rows(&all[*shown].1), "the capture before frame {i}");
+        }
+        *shown = i % 3;
+        *pending = Some(screen.flip_and_capture(&flip(&all[*shown].0, i as u64), picture.frame()).unwrap());
+        assert_eq!(next_event(card, &mut buffer).user_data, i as u64);
+    }
+    for (_, pending, _) in targets {
+        assert!(pending.unwrap().wait(CAPTURE).unwrap());
+    }
+}
+
+#[test]
 fn writeback_without_its_connector_is_refused() {
     let Some(vkms) = vkms() else { return };
     let output = Output::find(&vkms.card, None).unwrap();
@@ -416,7 +441,8 @@ fn refused_imports_say_which_value_is_wrong() {
     let fd: OwnedFd = buffer.export(0).unwrap();
     let good = FramePlane { fd: fd.as_fd(), offset: 0, stride: 2560 };
     let import = |fourcc, modifier, width, planes: &[FramePlane<'_>]| {
-        let refused = FrameBuffer::import(card, &FrameSpec { width, height: 480, fourcc, modifier, planes }).unwrap_err();
+        let refused =
+            FrameBuffer::import(card, &FrameSpec { width, height: 480, fourcc, modifier, planes }).unwrap_err();
         println!("{refused}");
         refused
     };
@@ -646,9 +672,14 @@ impl AsFd for Vgem<'_> {
 impl drm::Device for Vgem<'_> {}
 impl drm::control::Device for Vgem<'_> {}
 
-// struct drm_vgem_fence_attach { handle, flags, out_fence, pad }, struct drm_vgem_fence_signal { fence, flags }.
-nix::ioctl_readwrite!(vgem_fence_attach, b'd', 0x41, [u32; 4]);
-nix::ioctl_write_ptr!(vgem_fence_signal, b'd', 0x42, [u32; 2]);
+nix::ioctl_readwrite!(
+    /// struct drm_vgem_fence_attach { handle, flags, out_fence, pad }
+    vgem_fence_attach, b'd', 0x41, [u32; 4]
+);
+nix::ioctl_write_ptr!(
+    /// struct drm_vgem_fence_signal { fence, flags }
+    vgem_fence_signal, b'd', 0x42, [u32; 2]
+);
 
 impl Work {
     fn start() -> Work {

@@ -175,18 +175,15 @@ impl Card {
             Ok(file) => OwnedFd::from(file),
             Err(source) => return Err(DeviceError::Open { path, source }),
         };
-        let mut shared =
-            Shared { fd, path, driver: String::new(), modifiers: false, gem: Mutex::new(HashMap::new()) };
+        let mut shared = Shared { fd, path, driver: String::new(), modifiers: false, gem: Mutex::new(HashMap::new()) };
         let driver = Fd(&shared.fd).get_driver();
         shared.driver = match driver {
             Ok(driver) => driver.name().to_string_lossy().into_owned(),
             Err(source) => return Err(DeviceError::Open { path: shared.path, source }),
         };
         let mut card = Card(Arc::new(shared));
-        card.set_client_capability(ClientCapability::UniversalPlanes, true).map_err(|_| DeviceError::NoDisplay {
-            path: card.path().to_owned(),
-            driver: card.driver().to_owned(),
-        })?;
+        card.set_client_capability(ClientCapability::UniversalPlanes, true)
+            .map_err(|_| DeviceError::NoDisplay { path: card.path().to_owned(), driver: card.driver().to_owned() })?;
         card.set_client_capability(ClientCapability::Atomic, true).map_err(|source| DeviceError::NotAtomic {
             path: card.path().to_owned(),
             driver: card.driver().to_owned(),

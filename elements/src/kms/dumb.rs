@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn rows_hold_every_plane() {
-        let cases = [(Format::Xr24, 100), (Format::Yuyv, 100), (Format::Nv12, 150), (Format::Nv16, 200), (Format::Yu12, 150)];
+        let cases =
+            [(Format::Xr24, 100), (Format::Yuyv, 100), (Format::Nv12, 150), (Format::Nv16, 200), (Format::Yu12, 150)];
         for (format, expected) in cases {
             assert_eq!(rows(format, 100), Some(expected), "{format}");
         }

@@ -113,12 +113,7 @@ mod tests {
         bytes.extend(event(1, 0, [0; 4]));
         bytes.extend(event(2, u64::MAX, [0, 0, 10, 0]));
         let events: Vec<FlipEvent> = FlipEvents { bytes: &bytes }.collect();
-        let first = FlipEvent {
-            sequence: 9,
-            time_ns: 3_000_005_000,
-            crtc: drm::control::from_u32(40),
-            user_data: 7,
-        };
+        let first = FlipEvent { sequence: 9, time_ns: 3_000_005_000, crtc: drm::control::from_u32(40), user_data: 7 };
         assert_eq!(events, [first, FlipEvent { sequence: 10, time_ns: 0, crtc: None, user_data: u64::MAX }]);
     }
 

@@ -128,8 +128,8 @@ impl FrameBuffer {
         };
         let mut handles = Vec::with_capacity(spec.planes.len());
         for (plane, p) in spec.planes.iter().enumerate() {
-            let handle = GemHandle::import(card, p.fd)
-                .map_err(|source| ImportError::prime(card, plane, p.fd, source))?;
+            let handle =
+                GemHandle::import(card, p.fd).map_err(|source| ImportError::prime(card, plane, p.fd, source))?;
             handles.push(handle);
         }
         let mut fb = sys::AddFb2 {
@@ -172,14 +172,7 @@ impl FrameBuffer {
     pub(super) fn add(card: &Card, fb: &sys::AddFb2, handles: Vec<GemHandle>) -> io::Result<FrameBuffer> {
         let id = sys::add_fb2(card.as_fd(), fb)?;
         let id = drm::control::from_u32(id).ok_or(nix::errno::Errno::EPROTO)?;
-        Ok(FrameBuffer {
-            id,
-            width: fb.width,
-            height: fb.height,
-            fourcc: fb.fourcc,
-            modifier: fb.modifier,
-            handles,
-        })
+        Ok(FrameBuffer { id, width: fb.width, height: fb.height, fourcc: fb.fourcc, modifier: fb.modifier, handles })
     }
 
     /// The kernel's number, as in the property FB_ID.

@@ -202,9 +202,9 @@ struct Limits {
 impl Limits {
     fn of(card: &Card) -> Limits {
         let any = 0..=u32::MAX;
-        let (widths, heights) = card.resource_handles().map_or((any.clone(), any), |r| {
-            (inclusive(&r.supported_fb_width()), inclusive(&r.supported_fb_height()))
-        });
+        let (widths, heights) = card
+            .resource_handles()
+            .map_or((any.clone(), any), |r| (inclusive(&r.supported_fb_width()), inclusive(&r.supported_fb_height())));
         let planes = card.planes().unwrap_or_default().into_iter().map(|p| p.formats).collect();
         Limits { driver: card.driver().to_owned(), widths, heights, planes }
     }
@@ -243,9 +243,7 @@ impl ImportError {
         let dma_buf = nix::sys::statfs::fstatfs(fd).is_ok_and(|s| s.filesystem_type().0 == 0x444d_4142);
         match source.kind() {
             _ if !dma_buf => ImportError::NotDmaBuf { plane, source },
-            io::ErrorKind::PermissionDenied => {
-                ImportError::Permission { driver: card.driver().to_owned(), source }
-            }
+            io::ErrorKind::PermissionDenied => ImportError::Permission { driver: card.driver().to_owned(), source },
             _ => ImportError::Memory { plane, driver: card.driver().to_owned(), source },
         }
     }

@@ -45,7 +45,7 @@ pub mod placement;
 mod props;
 pub mod restore;
 mod sink;
-pub mod state;
+mod state;
 mod sys;
 pub mod writeback;
 
@@ -57,7 +57,7 @@ pub use formats::PlaneFormats;
 pub use gem::{FrameBuffer, FramePlane, FrameSpec};
 pub use import::ImportError;
 pub use output::{Output, OutputError, Placement, refresh_ns};
-pub use placement::{Fit, Offer, PlanError};
+pub use placement::{Fit, Offer, PlanError, Try};
 pub use restore::RestoreError;
 pub use sink::{KmsSink, OnCapture, Order};
 pub use state::Rect;

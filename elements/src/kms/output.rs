@@ -99,9 +99,11 @@ impl Output {
         let names = || shown().map(|c| c.name.clone()).collect::<Vec<_>>();
         let driver = card.driver().to_owned();
         let connector = match name {
-            Some(name) => shown()
-                .find(|c| c.name == name)
-                .ok_or_else(|| OutputError::NoSuchConnector { name: name.to_owned(), driver, connectors: names() })?,
+            Some(name) => shown().find(|c| c.name == name).ok_or_else(|| OutputError::NoSuchConnector {
+                name: name.to_owned(),
+                driver,
+                connectors: names(),
+            })?,
             None => shown()
                 .find(|c| c.connected && !c.modes.is_empty())
                 .ok_or_else(|| OutputError::NoneConnected { driver, connectors: names() })?,
@@ -117,8 +119,7 @@ impl Output {
             .or_else(|| connector.crtcs.iter().copied().find(|c| !taken(c)))
             .ok_or_else(|| OutputError::NoCrtc { name: connector.name.clone() })?;
 
-        let mut planes: Vec<PlaneInfo> =
-            card.planes()?.into_iter().filter(|p| p.crtcs.contains(&crtc)).collect();
+        let mut planes: Vec<PlaneInfo> = card.planes()?.into_iter().filter(|p| p.crtcs.contains(&crtc)).collect();
         planes.sort_by_key(|p| [PlaneType::Primary, PlaneType::Overlay].iter().position(|k| *k == p.kind).unwrap_or(2));
         let pipe = Pipe {
             crtc: CrtcIds::query(card, crtc)?,
@@ -175,7 +176,13 @@ impl Output {
     /// # Errors
     /// [`PlanError`]: no plane takes the format, every way was refused (both with what there is instead), or we are
     /// not the DRM master.
-    pub fn plan(&self, width: u32, height: u32, fourcc: u32, modifier: Option<u64>) -> Result<Vec<Placement>, PlanError> {
+    pub fn plan(
+        &self,
+        width: u32,
+        height: u32,
+        fourcc: u32,
+        modifier: Option<u64>,
+    ) -> Result<Vec<Placement>, PlanError> {
         self.require_plane(width, height, fourcc, modifier)?;
         if modifier.is_some_and(|m| m != shrbuf::Modifier::LINEAR.0) {
             return Err(PlanError::NeedsFrame { fourcc, modifier: modifier.unwrap_or_default() });

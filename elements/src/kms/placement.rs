@@ -50,13 +50,14 @@ pub(super) fn candidates(
         Candidate { mode, at, fit: Fit::Exact }
     });
     let larger = |i: usize| sizes[i].0 >= width && sizes[i].1 >= height && sizes[i] != (width, height);
-    let smallest = order.iter().copied().filter(|&i| larger(i)).min_by_key(|&i| u64::from(sizes[i].0) * u64::from(sizes[i].1));
-    let favourites: Vec<usize> = order.iter().copied().filter(|&i| Some(i) == current || Some(i) == preferred).collect();
+    let smallest =
+        order.iter().copied().filter(|&i| larger(i)).min_by_key(|&i| u64::from(sizes[i].0) * u64::from(sizes[i].1));
+    let favourites: Vec<usize> =
+        order.iter().copied().filter(|&i| Some(i) == current || Some(i) == preferred).collect();
     let mut windows: Vec<usize> = favourites.iter().copied().filter(|&i| larger(i)).collect();
     windows.extend(smallest.filter(|i| !windows.contains(i)));
-    let windows = windows.into_iter().map(|mode| {
-        Candidate { mode, at: centred(sizes[mode], (width, height)), fit: Fit::Window }
-    });
+    let windows =
+        windows.into_iter().map(|mode| Candidate { mode, at: centred(sizes[mode], (width, height)), fit: Fit::Window });
     let scaled = favourites.into_iter().filter(|&i| sizes[i] != (width, height)).filter_map(|mode| {
         let at = centred(sizes[mode], scale((width, height), sizes[mode])?);
         Some(Candidate { mode, at, fit: Fit::Scaled })
@@ -73,12 +74,10 @@ fn centred(screen: (u32, u32), (width, height): (u32, u32)) -> Rect {
 /// The largest even size of the frame's aspect that fits on the screen.
 fn scale((width, height): (u32, u32), screen: (u32, u32)) -> Option<(u32, u32)> {
     let by_width = u64::from(screen.0) * u64::from(height) <= u64::from(screen.1) * u64::from(width);
-    let fit = |side: u32, by: u32, of: u32| Some(((u64::from(side) * u64::from(by)).checked_div(u64::from(of))? & !1) as u32);
-    let size = if by_width {
-        (screen.0, fit(height, screen.0, width)?)
-    } else {
-        (fit(width, screen.1, height)?, screen.1)
-    };
+    let fit =
+        |side: u32, by: u32, of: u32| Some(((u64::from(side) * u64::from(by)).checked_div(u64::from(of))? & !1) as u32);
+    let size =
+        if by_width { (screen.0, fit(height, screen.0, width)?) } else { (fit(width, screen.1, height)?, screen.1) };
     (size.0 > 0 && size.1 > 0).then_some(size)
 }
 
@@ -230,8 +229,11 @@ mod tests {
 
     #[test]
     fn a_small_frame_goes_on_the_current_mode_then_the_preferred_then_the_smallest() {
-        let windows: Vec<usize> =
-            plan(Some(1), (320, 200)).into_iter().filter(|(_, fit, _)| *fit == Fit::Window).map(|(i, _, _)| i).collect();
+        let windows: Vec<usize> = plan(Some(1), (320, 200))
+            .into_iter()
+            .filter(|(_, fit, _)| *fit == Fit::Window)
+            .map(|(i, _, _)| i)
+            .collect();
         assert_eq!(windows, [1, 0, 3]);
     }
 

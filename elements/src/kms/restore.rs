@@ -1,7 +1,7 @@
 //! What was on an output before, brought back afterwards: the console, a boot splash, or nothing.
 //!
 //! Saved are the CRTC's mode, every plane that it showed and every connector that it drove. They come back in one
-//! commit, on [`Saved::restore`] or on drop, so also when a panic unwinds. What another process owns may be gone by
+//! commit, on [`Screen::stop`](super::Screen::stop) or on drop, so also when a panic unwinds. What another process owns may be gone by
 //! then; the CRTC is switched off in that case, so that at least none of our frames stays on screen and in memory.
 
 use std::os::fd::AsFd;

@@ -66,12 +66,7 @@ impl PlaneIds {
     }
 
     /// Assigns what [`PlaneIds::values`] gave.
-    pub(super) fn set(
-        &self,
-        to: &mut Assignments,
-        main: &[u64; PLANE_VALUES],
-        plain: &[Option<u64>; PLAIN.len()],
-    ) {
+    pub(super) fn set(&self, to: &mut Assignments, main: &[u64; PLANE_VALUES], plain: &[Option<u64>; PLAIN.len()]) {
         for (id, value) in self.main.iter().zip(main) {
             to.set(self.object(), *id, *value);
         }

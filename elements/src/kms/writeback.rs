@@ -55,7 +55,12 @@ impl Writeback {
     ///
     /// # Errors
     /// As [`DumbBuffer::new`].
-    pub fn target(&self, output: &Output, placement: &super::Placement, fourcc: u32) -> Result<DumbBuffer, ImportError> {
+    pub fn target(
+        &self,
+        output: &Output,
+        placement: &super::Placement,
+        fourcc: u32,
+    ) -> Result<DumbBuffer, ImportError> {
         let (width, height) = super::output::size(&placement.mode);
         DumbBuffer::new(output.card(), width, height, fourcc)
     }
