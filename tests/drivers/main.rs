@@ -1,1 +1,3 @@
 //! Pipelines on vivid and vkms, in the virtual machine.
+
+mod pixels;

@@ -1,1 +1,52 @@
 //! What the driver tests share: where they run, and what must be as before when they are done.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use shrbuf_elements::kms::Card;
+
+/// True in the virtual machine, where vivid and vkms are. Elsewhere a driver test has nothing to test and says so.
+pub fn on_test_drivers() -> bool {
+    let names = fs::read_dir("/sys/class/video4linux").into_iter().flatten().flatten();
+    let vivid = names.filter_map(|n| fs::read_to_string(n.path().join("name")).ok()).any(|n| n.starts_with("vivid"));
+    let vkms = Card::find().into_iter().flatten().any(|c| c.driver == "vkms");
+    if !(vivid && vkms) {
+        println!("needs vivid and vkms: scripts/test-guest runs this in the virtual machine");
+    }
+    vivid && vkms
+}
+
+/// What a run must leave as it found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footprint {
+    /// dma-bufs in the whole system, by exporter (`/sys/kernel/debug/dma_buf/bufinfo`).
+    pub dma_bufs: BTreeMap<String, usize>,
+    /// Descriptors of this process, by what they are of.
+    pub descriptors: BTreeMap<String, usize>,
+    /// Mappings of device memory in this process.
+    pub mappings: usize,
+}
+
+impl Footprint {
+    /// As things are now.
+    pub fn now() -> Footprint {
+        let info = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").unwrap_or_default();
+        let mut dma_bufs = BTreeMap::new();
+        // A line per dma-buf: size flags mode count exp_name ino name.
+        for line in info.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())) {
+            let exporter = line.split_whitespace().nth(4).unwrap_or("?");
+            *dma_bufs.entry(exporter.to_owned()).or_insert(0) += 1;
+        }
+        let mut descriptors = BTreeMap::new();
+        for fd in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
+            let target = fs::read_link(fd.path()).unwrap_or_default().display().to_string();
+            // The listing's own descriptor is not among what lasts.
+            if !target.starts_with("/proc/") {
+                *descriptors.entry(target).or_insert(0) += 1;
+            }
+        }
+        let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let mappings = maps.lines().filter(|l| l.contains("dmabuf") || l.contains("memfd") || l.contains("/dev/")).count();
+        Footprint { dma_bufs, descriptors, mappings }
+    }
+}
