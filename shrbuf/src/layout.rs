@@ -309,4 +309,80 @@ mod tests {
         assert_eq!(l.segment_bytes(0), 3 * 256 + 40);
         assert_eq!(l.segment_size(0), 4 * 256);
     }
+
+    /// Deterministic numbers in which the edges of ranges come often (SplitMix64).
+    fn values(seed: u64) -> impl FnMut() -> u32 {
+        let mut state = seed;
+        move || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^= z >> 31;
+            let edges = [0, 1, 2, 3, 64, 4095, 65534, 65535, 65536, 1 << 31, u32::MAX - 1, u32::MAX];
+            // Half of them edges, the rest of any magnitude.
+            if z & 1 == 0 { edges[(z >> 8) as usize % edges.len()] } else { (z >> 32) as u32 >> ((z >> 1) & 31) }
+        }
+    }
+
+    /// Miri takes its time.
+    const VALUES: usize = if cfg!(miri) { 1_000 } else { 50_000 };
+
+    fn formats(count: usize) -> impl Iterator<Item = Format> {
+        std::iter::repeat_with(Format::all).flatten().take(count)
+    }
+
+    #[test]
+    fn linear_of_any_values_is_an_error_or_whole() {
+        let mut value = values(1);
+        let mut whole = 0;
+        for format in formats(VALUES) {
+            let (width, height, align) = (value(), value(), value());
+            let Ok(l) = Layout::linear(format, width, height, align) else { continue };
+            whole += 1;
+            let mut end = 0;
+            for (i, p) in l.planes().iter().enumerate() {
+                assert!(p.stride >= l.row_bytes(i), "{l:?}");
+                assert_eq!(p.stride % align.max(1), 0, "{l:?} align {align}");
+                assert_eq!(u64::from(p.offset), end, "{l:?}: planes overlap or leave a gap");
+                end += u64::from(p.stride) * u64::from(l.rows(i));
+            }
+            assert_eq!(l.segment_size(0), end);
+            assert!(l.frame_bytes() <= l.segment_bytes(0) && l.segment_bytes(0) <= end);
+            assert_eq!(l.fits(&[l.segment_bytes(0)]), Ok(()));
+            assert!(l.fits(&[l.segment_bytes(0) - 1]).is_err());
+        }
+        assert!(whole > VALUES / 10, "only {whole} layouts were possible");
+    }
+
+    #[test]
+    fn planes_of_any_values_are_an_error_or_inside() {
+        let mut value = values(2);
+        let mut inside = 0;
+        for format in formats(VALUES) {
+            let planes: Vec<_> = (0..format.planes().len())
+                .map(|_| Plane { segment: value() as u8 % 3, offset: value(), stride: value() })
+                .collect();
+            let modifier = [None, Some(Modifier::LINEAR), Some(Modifier(u64::from(value())))][value() as usize % 3];
+            let Ok(mut l) = Layout::new(format, modifier, value(), value(), &planes) else { continue };
+            let sizes: Vec<u64> = (0..3).map(|_| u64::from(value()) << (value() % 20)).collect();
+            let fits = l.fits(&sizes).is_ok();
+            inside += usize::from(fits);
+            let needs = (0..3).map(|s| l.segment_bytes(s)).collect::<Vec<_>>();
+            assert_eq!(fits, needs.iter().zip(&sizes).all(|(need, size)| need <= size), "{l:?} in {sizes:?}");
+            // What the public fields allow to be said must not panic either.
+            (l.width, l.height) = (value(), value());
+            let _ = (l.fits(&sizes), l.segments(), l.segment_size(0), l.segment_bytes(2), l.frame_bytes());
+        }
+        assert!(inside > VALUES / 100, "only {inside} layouts were possible");
+    }
+
+    #[test]
+    fn linear_beyond_32_bits_is_refused() {
+        let refused = |format, align| LayoutError::TooLarge { format, width: 65535, height: 65535, align };
+        for (format, align) in [(Format::Nv12, 1 << 31), (Format::Yu12, 1 << 31), (Format::Nv16, u32::MAX)] {
+            assert_eq!(Layout::linear(format, 65535, 65535, align), Err(refused(format, align)));
+        }
+        // One plane may be larger than 4 GiB: only where it begins must be said in 32 bits.
+        assert!(Layout::linear(Format::Xr24, 65535, 65535, 1 << 31).is_ok());
+    }
 }

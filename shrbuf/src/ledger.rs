@@ -109,3 +109,26 @@ impl Ledger {
         self.entries().iter().filter(|e| e.reason.is_copy()).map(|e| e.bytes).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_place_and_reason_is_one_account() {
+        let ledger = Ledger::default();
+        ledger.account("sink", Reason::Convert).add(3);
+        ledger.clone().account("sink", Reason::Convert).add(4);
+        assert_eq!(ledger.entries(), [Entry { place: "sink".to_owned(), reason: Reason::Convert, bytes: 7 }]);
+    }
+
+    #[test]
+    fn only_conversions_and_transfers_are_copies() {
+        let ledger = Ledger::default();
+        let reasons = [Reason::Generate, Reason::File, Reason::Inspect, Reason::Convert, Reason::Transfer];
+        for (bytes, reason) in [1, 10, 100, 1000, 10_000].into_iter().zip(reasons) {
+            ledger.account("x", reason).add(bytes);
+        }
+        assert_eq!(ledger.copied(), 11_000);
+    }
+}

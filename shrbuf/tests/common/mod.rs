@@ -35,6 +35,12 @@ impl Descriptors {
     }
 }
 
+/// What a test does that finds no driver. Where `SHRBUF_REQUIRE_DRIVERS` is set, as in the guest, that is a failure.
+pub fn without_drivers(needs: &str) {
+    assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "{needs}");
+    println!("{needs}: run through guest/run");
+}
+
 /// Number and target of each open descriptor.
 fn open() -> Vec<String> {
     let mut all: Vec<_> = fs::read_dir("/proc/self/fd")
