@@ -18,19 +18,21 @@
 //! features.
 
 mod clock;
+pub mod convert;
 mod image;
 #[cfg(feature = "kms")]
 pub mod kms;
 mod memory;
 pub mod null_sink;
 pub mod queue;
+pub mod screen_sink;
 pub mod tee;
 pub mod test_src;
 #[cfg(feature = "v4l2")]
 pub mod v4l2;
 
 pub use memory::Memory;
-use shrbuf_pipeline::ElementType;
+use shrbuf_pipeline::{Element, ElementType};
 
 /// Every type of element in this build, sources first.
 pub fn types() -> Vec<ElementType> {
@@ -40,8 +42,15 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<test_src::TestSrc>(),
         #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsSink>(),
+        ElementType::of::<screen_sink::ScreenSink>(),
         ElementType::of::<null_sink::NullSink>(),
+        ElementType::of::<convert::Convert>(),
         ElementType::of::<tee::Tee>(),
         ElementType::of::<queue::Queue>(),
     ]
+}
+
+/// The converter that negotiation puts into a link which cannot do without a copy, where copies are allowed.
+pub fn converter() -> Box<dyn Element> {
+    convert::Convert::default().element()
 }

@@ -11,15 +11,14 @@
 //! | [`decode`] | rows of a buffer of any format into RGB |
 //! | [`bayer`] | mosaics |
 //! | [`font`] | digits |
+//! | [`png_file`] | PNG |
 
 pub(crate) mod bayer;
 pub(crate) mod color;
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod font;
-#[cfg(feature = "kms")]
 pub(crate) mod png_file;
 pub(crate) mod shape;
 
-#[cfg(feature = "kms")]
 pub(crate) use png_file::write_png;
