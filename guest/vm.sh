@@ -5,17 +5,19 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=$(realpath -m "${SHRBUF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/shrbuf}/guest")
 # Made from these files, so any change in them gives another image.
 image=$cache/image-$(cat "$here"/{build,init,tsc-khz.c,vkms-clones.patch} | sha256sum | cut -c1-12)
+# What is found out once per boot of the host, with this file as it is.
+script=$(sha256sum <"$here/vm.sh" | cut -c1-8)
 boot_id=$(cut -c1-8 /proc/sys/kernel/random/boot_id)
 # SIGTERM when the shell dies, so that not even kill -9 leaves a virtual machine behind; `timeout` passes it on.
 limit=(setpriv --pdeathsig TERM timeout -k 2)
 
-# machine ACCEL MEMORY KERNEL-PARAMETERS: sets the array `vm` to the command that starts it, save for serial ports,
+# machine MEMORY KERNEL-PARAMETERS: after host_facts, sets the array `vm` to the command that starts it, save for serial ports,
 # of which the first is the console, and folders. No device beyond what is used: each costs boot time.
 machine() {
-    vm=(qemu-system-x86_64 -accel "$1" -cpu max -smp 2 -m "$2"
+    vm=(qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -smp 2 -m "$1"
         -M "q35,sata=off,smbus=off,usb=off,i8042=off,vmport=off,graphics=off" -nodefaults -no-user-config -no-reboot
         -display none -device "vmgenid,guid=auto" -kernel "$image/vmlinux" -initrd "$image/initramfs"
-        -append "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nowatchdog rdinit=/init $3")
+        -append "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nowatchdog rdinit=/init $clock $2")
 }
 
 # share TAG FOLDER [readonly]: adds a folder to `vm`. Commas separate QEMU's options, so one in a path is doubled.
@@ -24,32 +26,35 @@ share() {
         -device "virtio-9p-pci,fsdev=$1,mount_tag=$1")
 }
 
-# Sets `accel` and `clock`, QEMU's accelerator and kernel parameters for the guest's clock; found out once per boot of
-# the host.
+# Sets `accel` and `cpu`, for QEMU, and `clock`, kernel parameters; found out once per boot of the host.
 host_facts() {
-    local facts=$cache/host-$boot_id vm said
+    local facts=$cache/host-$boot_id-$script khz said vm
     if [ ! -e "$facts" ]; then
-        # An emulated guest reads the host's counter, without leaving user space. The kernel would not trust it.
-        accel='tcg,thread=multi' clock="tsc=reliable tsc_early_khz=$("$image/tsc-khz")"
         # /dev/kvm can exist and not work: it opens, and then hangs in the guest's first instructions.
-        if [ -w /dev/kvm ]; then
-            machine kvm 512 probe=1
-            said=$("${limit[@]}" 5 "${vm[@]}" -serial null -serial stdio 2>/dev/null </dev/null || true)
-            [[ $said != *running* ]] || accel=kvm clock=
+        accel=kvm cpu=max clock=''
+        machine 512 probe=1
+        if [ ! -w /dev/kvm ] || ! said=$("${limit[@]}" 5 "${vm[@]}" -serial null -serial stdio 2>&1 </dev/null) ||
+            [[ $said != *running* ]]; then
+            # "Fast" string instructions are slow emulated, a byte at a time: without them a boot takes a tenth less.
+            accel='tcg,thread=multi' cpu=max,-mtrr,-erms,-fsrm
+            # The guest reads the host's time stamp counter, without leaving user space. Its kernel would not trust it,
+            # and would measure it wrongly when the host is busy. lpj is its steps in one tick of 1/250 s.
+            khz=$("$image/tsc-khz")
+            clock="tsc=reliable tsc_early_khz=$khz lpj=$((khz * 4))"
         fi
         rm -f "$cache"/host-*
-        printf 'accel="%s" clock="%s"\n' "$accel" "$clock" >"$facts.$$"
+        declare -p accel cpu clock | sed 's/^declare -- //' >"$facts.$$"
         mv "$facts.$$" "$facts"
     fi
     # shellcheck source=/dev/null
     . "$facts"
 }
 
-# snapshot_path WHAT SETUP: the snapshot of this image and machine with the drivers of the file SETUP. It also depends
-# on QEMU and, as the kernel has measured its clock against the host's, on the host's boot.
+# snapshot_path MEMORY SETUP: the snapshot of this image and machine with the drivers of the file SETUP. It also depends
+# on QEMU and, for the clock in it, on the host's boot.
 snapshot_path() {
     local key
-    key=$({ echo "$image $1"; stat -c %Y "$(command -v qemu-system-x86_64)"; cat "$here/vm.sh" "$2"; } | sha256sum | cut -c1-12)
+    key=$({ echo "$image $script $accel $cpu $clock $1"; stat -c %Y "$(command -v qemu-system-x86_64)"; cat "$2"; } | sha256sum | cut -c1-12)
     echo "$cache/state-$boot_id-$key"
 }
 
@@ -63,9 +68,9 @@ take_snapshot() {
     if [ ! -e "$1" ]; then
         save_state "$1.part" "$2" && mv "$1.part" "$1" || done=1
         rm -f "$cache"/state-*.part
-        # Those of an earlier boot are of no use; of those of this boot, the last eight used will do.
+        # Those of an earlier boot are of no use; of those of this boot, the last twelve used will do.
         find "$cache" -name 'state-*' ! -name "state-$boot_id-*" -delete
-        find "$cache" -name "state-$boot_id-*" -printf '%T@ %p\n' | sort -rn | tail -n +9 | cut -d' ' -f2- | xargs -r -d '\n' rm -f
+        find "$cache" -name "state-$boot_id-*" -printf '%T@ %p\n' | sort -rn | tail -n +13 | cut -d' ' -f2- | xargs -r -d '\n' rm -f
     fi
     exec 8>&-
     return $done
