@@ -1,11 +1,12 @@
 //! `[element.NAME]` tables, and what `--set` changes in them.
 
 use toml::Value;
+use toml::de::DeValue;
 
 use super::error::{Errors, FileError, Problem};
 use super::overrides::Override;
 use super::source::Spot;
-use super::table::{Entry, Item};
+use super::table::{Entry, Item, entries};
 use crate::element::Element;
 use crate::graph::GraphError;
 use crate::nearest::nearest;
@@ -47,14 +48,26 @@ pub(super) fn descriptions(entry: &Entry<'_>, errors: &mut Errors) -> Vec<Descri
     };
     let mut all = Vec::new();
     for table in tables {
-        let path = format!("element.{}", table.name);
-        let Some(entries) = errors.take(table.item.entries(&path, "a table: [element.NAME] with a `type`")) else {
-            continue;
+        let DeValue::Table(inner) = table.item.value else {
+            errors.push(nameless(&table));
+            // What is said of the first property right under [element] holds for all.
+            break;
         };
-        let settings = entries.iter().filter_map(|e| errors.take(Setting::read(e.name, &e.key, &e.item))).collect();
+        let inner = entries(&table.key.source, inner);
+        let settings = inner.iter().filter_map(|e| errors.take(Setting::read(e.name, &e.key, &e.item))).collect();
         all.push(Description { name: table.name.to_owned(), key: table.key, settings });
     }
     all
+}
+
+fn nameless(entry: &Entry<'_>) -> FileError {
+    let problem = Problem::Value {
+        key: format!("element.{}", entry.name),
+        expected: "a table".into(),
+        why: entry.item.found(),
+        about: Some("an element has a name of your own in its header, such as [element.camera]".into()),
+    };
+    FileError::at(&entry.item.spot, problem)
 }
 
 /// Puts `overrides` in the place of what the file says; of two for one property the later holds.
@@ -96,7 +109,8 @@ impl Description {
         }
         let built = config.build().map_err(|error| {
             let at = self.settings.iter().find(|s| Some(s.name.as_str()) == error.property);
-            let problem = Problem::Build { element: self.name.clone(), error };
+            let about = element_type.properties().iter().find(|p| Some(p.name.as_str()) == error.property).map(about);
+            let problem = Problem::Build { element: self.name.clone(), error, about };
             FileError::at(at.map_or(&self.key, |s| &s.value), problem)
         });
         errors.take(built)
@@ -151,7 +165,7 @@ impl Description {
 fn about(property: &PropertyInfo) -> String {
     let doc = property.doc.lines().next().unwrap_or_default();
     match property.default.as_str() {
-        "" => format!("`{}`: {doc}", property.name),
+        "" | "\"\"" => format!("`{}`: {doc}", property.name),
         default => format!("`{}`: {doc} Default: {default}", property.name),
     }
 }

@@ -63,10 +63,10 @@ pub enum Problem {
         /// What it found and expected.
         message: String,
         /// What to do about it, where the mistake is a common one.
-        help: Option<&'static str>,
+        help: Option<String>,
     },
     /// A key or table that is there twice.
-    #[error("`{name}` is there twice")]
+    #[error("`{name}` is defined twice")]
     Duplicate {
         /// The name.
         name: String,
@@ -152,6 +152,8 @@ pub enum Problem {
         element: String,
         /// What it says.
         error: BuildError,
+        /// What the property is for.
+        about: Option<String>,
     },
     /// Elements and links that make no graph.
     #[error("{0}")]
@@ -182,13 +184,13 @@ impl Problem {
             Problem::Denied { path } => format!("make it readable: chmod a+r '{path}'"),
             Problem::TooLarge { .. } => "is this a pipeline file, or a video?".into(),
             Problem::NotUtf8 { .. } => "save it as UTF-8; if this is no text file, the wrong file was named".into(),
-            Problem::Syntax { help, .. } => return help.map(str::to_owned),
-            Problem::Duplicate { .. } => "keep one of them, or give one another name".into(),
+            Problem::Syntax { help, .. } => return help.clone(),
+            Problem::Duplicate { .. } => "a name stands for one thing: remove one of the two, or rename it".into(),
             Problem::NoElements { .. } => EXAMPLE.into(),
             Problem::NoLinks => "add a link:\n[[link]]\npath = [\"from\", \"to\"]".into(),
             Problem::UnknownKey { table, known, .. } if known.is_empty() => format!("{table} has no keys"),
             Problem::UnknownKey { table, known, .. } => format!("keys of {table}: {}", known.join(", ")),
-            Problem::Value { about, .. } => return about.clone(),
+            Problem::Value { about, .. } | Problem::Build { about, .. } => return about.clone(),
             Problem::NoType { known, .. } => format!("add type = \"…\"; types: {}", known.join(", ")),
             Problem::UnknownType { known, .. } => {
                 format!("types: {}; `shrbuf inspect` describes them", known.join(", "))
@@ -209,7 +211,7 @@ impl Problem {
             }
             Problem::Graph(GraphError::Cycle { .. }) => "take one of these links out: frames cannot go round".into(),
             Problem::Override { .. } => "for example camera.device=/dev/video1".into(),
-            Problem::Build { .. } | Problem::Graph(_) | Problem::Unreadable { .. } => return None,
+            Problem::Graph(_) | Problem::Unreadable { .. } => return None,
         })
     }
 
@@ -217,7 +219,7 @@ impl Problem {
         Some(match self {
             Problem::NotUtf8 { .. } => "not text",
             Problem::Duplicate { .. } => "again",
-            Problem::NoLinks => "after this",
+            Problem::NoLinks => "joined to nothing",
             Problem::UnknownKey { .. } => "unknown key",
             Problem::Value { .. } => "this value",
             Problem::NoType { .. } => "no type",
@@ -282,7 +284,7 @@ impl FileError {
         self.0.spot.as_ref().map_or(1, |s| s.position().1)
     }
 
-    /// What else is wrong, in the order of the file.
+    /// What else is wrong, in the order of the file; the first 19 of it.
     pub fn others(&self) -> &[FileError] {
         &self.0.others
     }
@@ -327,6 +329,9 @@ impl Diagnostic for FileError {
     }
 }
 
+/// As many errors as are told at once; whoever has more mends these first.
+const MOST: usize = 20;
+
 /// Errors found so far. Independent ones are told all at once, so that a file is mended in one go.
 #[derive(Default)]
 pub(super) struct Errors(Vec<FileError>);
@@ -343,7 +348,7 @@ impl Errors {
 
     pub(super) fn finish(mut self) -> Result<(), FileError> {
         self.0.sort_by_key(|e| (e.name() == Some(super::OVERRIDE), e.span().map_or(0, |s| s.start)));
-        let mut all = self.0.into_iter();
+        let mut all = self.0.into_iter().take(MOST);
         let Some(first) = all.next() else { return Ok(()) };
         let Inner { problem, spot, .. } = &*first.0;
         Err(FileError(Arc::new(Inner { problem: problem.clone(), spot: spot.clone(), others: all.collect() })))

@@ -117,8 +117,12 @@ pub fn load(name: &str, text: &str, types: &[ElementType], overrides: &[Override
     }
     // An element that was not made would be missed by every link to it.
     errors.finish()?;
-    if elements.is_empty() {
-        return Err(FileError::at(&source.end(), Problem::NoElements { blank: text.trim().is_empty() }));
+    let Some(last) = elements.last() else {
+        let blank = text.trim().is_empty();
+        return Err(FileError::at(&source.spot(0..0), Problem::NoElements { blank }));
+    };
+    if paths.is_empty() {
+        return Err(FileError::at(&last.key, Problem::NoLinks));
     }
     link(&paths, &mut graph, &source)?;
     Ok(graph)
@@ -163,9 +167,6 @@ impl Settings {
 }
 
 fn link(paths: &[link::Path<'_>], graph: &mut Graph, source: &Arc<Source>) -> Result<(), FileError> {
-    if paths.is_empty() {
-        return Err(FileError::at(&source.end(), Problem::NoLinks));
-    }
     let mut errors = Errors::default();
     for path in paths {
         errors.take(path.link(graph));

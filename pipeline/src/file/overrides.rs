@@ -2,12 +2,13 @@
 
 use std::str::FromStr;
 
-use toml::Value;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Value};
 
 use super::error::{FileError, Problem};
 use super::source::{Source, Spot};
-use super::table::Item;
+use super::syntax;
+use super::table::{Item, clip};
 
 /// A property set from the command line, over what the file says. The value is TOML; what is none is a string, so that
 /// a shell's user needs no second pair of quotes. Errors about it point into it, not into the file.
@@ -63,17 +64,15 @@ impl FromStr for Override {
             return Err(malformed());
         }
         let value = source.spot(path.len() + 1..text.len());
-        // Blanks in the place of the path keep the parser's spans true.
-        let padded = format!("{:1$}{word}", "", path.len() + 1);
-        let (plain, found) = match DeValue::parse(&padded) {
-            Ok(parsed) => {
-                let item = Item { value: parsed.get_ref(), spot: value.clone() };
+        // As it stands an override is a line of TOML, if its value is.
+        let tables = syntax::tables(text);
+        let parsed = tables.as_ref().and_then(|t| only(t, element)).and_then(|e| only(e.get_ref().as_table()?, key));
+        let (plain, found) = match parsed {
+            Some(value) => {
+                let item = Item::new(&source, value);
                 (item.plain(key)?, item.found())
             }
-            Err(_) => {
-                let item = DeValue::String(word.into());
-                (Value::String(word.to_owned()), Item { value: &item, spot: value.clone() }.found())
-            }
+            None => (Value::String(word.to_owned()), format!("found the string `{}`", clip(word))),
         };
         Ok(Override {
             element: source.spot(0..element.len()),
@@ -83,4 +82,9 @@ impl FromStr for Override {
             plain,
         })
     }
+}
+
+/// The entry `key` of a table that has no other.
+fn only<'a>(table: &'a DeTable<'a>, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    table.get(key).filter(|_| table.len() == 1)
 }

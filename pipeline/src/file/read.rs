@@ -50,3 +50,17 @@ fn neighbour(path: &Path) -> Option<String> {
     let name = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
     Some(path.with_file_name(name).display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_errors_have_their_problems() {
+        // Whoever runs tests as root may read everything, so a real file would not do.
+        let denied = unreadable(Path::new("a.toml"), &io::Error::from(ErrorKind::PermissionDenied));
+        assert_eq!(denied, Problem::Denied { path: "a.toml".into() });
+        let other = unreadable(Path::new("a.toml"), &io::Error::from_raw_os_error(5));
+        assert_eq!(other.to_string(), "cannot read `a.toml`: Input/output error (os error 5)");
+    }
+}

@@ -120,7 +120,8 @@ pub(super) fn entries<'a>(source: &Arc<Source>, table: &'a DeTable<'a>) -> Vec<E
     entries
 }
 
-fn clip(text: &str) -> String {
+/// Enough of `text` to know it by.
+pub(super) fn clip(text: &str) -> String {
     let mut clipped: String = text.chars().take(40).collect();
     if clipped.len() < text.len() {
         clipped.push('…');
