@@ -83,7 +83,7 @@ pub enum GraphError {
         known: Vec<String>,
     },
     /// A link names a port that is not there.
-    #[error("`{element}` has no {direction} `{port}`{}; it has {}", hint(.nearest), if .known.is_empty() { "none".to_owned() } else { .known.join(", ") })]
+    #[error("`{element}` has no {direction}{}", which(.port, .nearest, .known))]
     UnknownPort {
         /// The element.
         element: String,
@@ -125,6 +125,13 @@ pub enum GraphError {
     /// No element at all.
     #[error("the graph has no elements")]
     Empty,
+}
+
+fn which(port: &str, nearest: &Option<String>, known: &[String]) -> String {
+    if known.is_empty() {
+        return "s".into();
+    }
+    format!(" `{port}`{}; it has {}", hint(nearest), known.join(", "))
 }
 
 fn hint(nearest: &Option<String>) -> String {
