@@ -410,7 +410,7 @@ impl Element for Source {
                 ioctl::QbufError::Failure(f) => failed(f),
                 other => Failure::new(FailureKind::Device, other),
             }),
-            _ => streaming.watch(),
+            _ => streaming.watch(context),
         }
     }
 
@@ -490,11 +490,16 @@ impl Streaming {
         Ok(())
     }
 
-    fn watch(&mut self) -> Result<(), Failure> {
+    fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         // Non-blocking: another reader of the same expiry cannot be.
         let _ = self.watchdog.wait();
         let silent = Duration::from_nanos(Timestamp::now().since(self.last_frame));
         if silent < self.stall {
+            return Ok(());
+        }
+        // It may be us who were away, and the driver who waits.
+        self.frame(Events::default(), context)?;
+        if Timestamp::now().since(self.last_frame) < self.stall.as_nanos() as u64 {
             return Ok(());
         }
         let (held, all) = (self.queue.held(), self.queue.count());
