@@ -1,3 +1,7 @@
 //! Pipelines on vivid and vkms, in the virtual machine.
 
+mod endurance;
+mod faults;
+mod limits;
+mod negotiation;
 mod pixels;

@@ -3,7 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use shrbuf_elements::kms::Card;
+use shrbuf_elements::kms::{Card, KmsSink};
+use shrbuf_elements::v4l2::{Device, V4l2Src};
+use shrbuf_pipeline::stats::NodeCounts;
+use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
+use shrbuf_pipeline::{Build, Frame, Graph, Rate, Size};
+
+mod watch;
+
+pub use watch::Watch;
 
 /// True in the virtual machine, where vivid and vkms are. Elsewhere a driver test has nothing to test and says so.
 pub fn on_test_drivers() -> bool {
@@ -49,4 +57,43 @@ impl Footprint {
         let mappings = maps.lines().filter(|l| l.contains("dmabuf") || l.contains("memfd") || l.contains("/dev/")).count();
         Footprint { dma_bufs, descriptors, mappings }
     }
+}
+
+/// A small, quick camera.
+pub fn small_camera() -> V4l2Src {
+    V4l2Src { size: Some(Size::new(640, 360)), rate: Some(Rate::new(60, 1)), ..V4l2Src::default() }
+}
+
+/// `camera → watch → display`, with copies denied.
+pub fn camera_to_display(camera: V4l2Src, display: KmsSink, on_frame: impl FnMut(&Frame) + Send + 'static) -> Graph {
+    let mut graph = Graph::new("test");
+    let camera = graph.add("camera", camera.build().expect("the camera's properties")).expect("a name");
+    let watch = graph.add("watch", Watch::new(on_frame)).expect("a name");
+    let display = graph.add("display", display.build().expect("the display's properties")).expect("a name");
+    graph.link(camera, watch).expect("free ports");
+    graph.link(watch, display).expect("free ports");
+    graph
+}
+
+/// Runs for so many frames from each source.
+pub fn run_frames(graph: Graph, frames: u64) -> Report {
+    run(graph, &RunOptions { frames: Some(frames), ..RunOptions::default() }, |_| Verdict::Continue)
+}
+
+/// What an element has counted.
+pub fn counts(graph: &Graph, name: &str) -> NodeCounts {
+    graph.counts().into_iter().find(|c| c.name == name).map(|c| c.counts).unwrap_or_default()
+}
+
+/// Sets a control of the first camera through a descriptor of its own, as another program would.
+pub fn set_control(name: &str, value: &str) {
+    let device = Device::first().expect("a camera");
+    let control = device.control(name).expect("the control");
+    let value = control.parse(value).expect("a value of the control");
+    device.set_control(&control, &value).expect("the control takes the value");
+}
+
+/// Presses a button of the first camera: vivid's way to inject a fault.
+pub fn press(name: &str) {
+    set_control(name, "1");
 }

@@ -1,0 +1,66 @@
+//! Ten thousand frames, every one accounted for, and nothing left behind.
+
+use std::sync::{Arc, Mutex};
+
+use shrbuf_elements::kms::KmsSink;
+use shrbuf_tests::{Footprint, camera_to_display, counts, on_test_drivers, run_frames, small_camera};
+
+/// Resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    frames: u64,
+    first: Option<u64>,
+    last: u64,
+    out_of_order: u64,
+    resident_early: u64,
+    resident_late: u64,
+}
+
+#[test]
+fn ten_thousand_frames_are_accounted_for_and_leave_nothing() {
+    if !on_test_drivers() {
+        return;
+    }
+    const FRAMES: u64 = 10_000;
+    let before = Footprint::now();
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let noted = Arc::clone(&seen);
+    let graph = camera_to_display(small_camera(), KmsSink::default(), move |frame| {
+        let mut seen = noted.lock().unwrap();
+        seen.frames += 1;
+        seen.out_of_order += u64::from(seen.first.is_some() && frame.sequence <= seen.last);
+        seen.first.get_or_insert(frame.sequence);
+        seen.last = frame.sequence;
+        match seen.frames {
+            1000 => seen.resident_early = resident(),
+            FRAMES => seen.resident_late = resident(),
+            _ => {}
+        }
+    });
+
+    let report = run_frames(graph, FRAMES);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let seen = seen.lock().unwrap();
+    let (camera, display) = (counts(&report.graph, "camera"), counts(&report.graph, "display"));
+    assert_eq!((camera.frames, display.frames, seen.frames), (FRAMES, FRAMES, FRAMES));
+    assert_eq!(seen.out_of_order, 0);
+    // What the driver dropped shows as gaps in its sequence, and nowhere else is anything dropped.
+    assert_eq!(seen.last - seen.first.unwrap() + 1, FRAMES + camera.dropped);
+    assert_eq!(display.dropped, 0);
+    let own = report.graph.counts().into_iter().find(|c| c.name == "display").unwrap().own;
+    let of = |name| own.iter().find(|(n, _)| *n == name).unwrap().1;
+    assert_eq!(of("flips"), FRAMES);
+    // Each buffer was imported once, before the first frame.
+    assert_eq!(of("imports"), u64::from(report.plan.budgets[0].granted));
+    assert_eq!(report.graph.ledger().copied(), 0);
+    assert!(seen.resident_late <= seen.resident_early + 64, "{} KiB, then {}", seen.resident_early, seen.resident_late);
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}

@@ -1,0 +1,166 @@
+//! Negotiation on real ports: what vivid offers and vkms takes.
+
+use shrbuf::Format;
+use shrbuf_elements::kms::KmsSink;
+use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::{Memory, V4l2Src};
+use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
+use shrbuf_pipeline::{Build, Copies, Element, Graph, Origin, Rate, Size};
+use shrbuf_tests::{Footprint, on_test_drivers};
+
+const OPTIONS: NegotiateOptions = NegotiateOptions { converter: Some(shrbuf_elements::converter) };
+
+fn link(source: Box<dyn Element>, sink: Box<dyn Element>, copies: Copies) -> Graph {
+    let mut graph = Graph::new("test");
+    graph.set_copies(copies);
+    let a = graph.add("camera", source).unwrap();
+    let b = graph.add("display", sink).unwrap();
+    graph.link(a, b).unwrap();
+    graph
+}
+
+fn refusal(camera: V4l2Src) -> String {
+    let mut graph = link(camera.build().unwrap(), KmsSink::default().build().unwrap(), Copies::Deny);
+    negotiate(&mut graph, &OPTIONS).unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_asked_for_finds_what_both_can() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let mut graph = link(V4l2Src::default().build().unwrap(), KmsSink::default().build().unwrap(), Copies::Deny);
+
+    let plan = negotiate(&mut graph, &OPTIONS).unwrap();
+
+    let stream = plan.links[0].stream;
+    assert!(plan.is_zero_copy());
+    assert_eq!(stream.origin, Origin::V4l2);
+    assert!(stream.format.family() == shrbuf::Family::Rgb, "{stream}");
+    drop(graph);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_frame_smaller_than_every_mode_is_shown_inside_one() {
+    if !on_test_drivers() {
+        return;
+    }
+    let camera = V4l2Src { size: Some(Size::new(320, 180)), ..V4l2Src::default() };
+    let mut graph = link(camera.build().unwrap(), KmsSink::default().build().unwrap(), Copies::Deny);
+
+    let plan = negotiate(&mut graph, &OPTIONS).unwrap();
+
+    assert_eq!(plan.links[0].stream.size, Size::new(320, 180));
+}
+
+#[test]
+fn a_size_that_the_camera_has_not_names_those_it_has() {
+    if !on_test_drivers() {
+        return;
+    }
+    let text = refusal(V4l2Src { size: Some(Size::new(1000, 700)), ..V4l2Src::default() });
+    assert!(text.contains("1000x700") && text.contains("1280x720"), "{text}");
+}
+
+#[test]
+fn a_rate_that_the_camera_has_not_names_those_it_has() {
+    if !on_test_drivers() {
+        return;
+    }
+    let camera = V4l2Src {
+        size: Some(Size::new(1280, 720)),
+        format: Some(Format::Xr24),
+        rate: Some(Rate::new(7, 3)),
+        ..V4l2Src::default()
+    };
+    let text = refusal(camera);
+    assert!(text.contains("7/3") && text.contains("30"), "{text}");
+}
+
+#[test]
+fn yuyv_on_an_rgb_display_is_refused_with_what_would_do() {
+    if !on_test_drivers() {
+        return;
+    }
+    let text = refusal(V4l2Src { format: Some(Format::Yuyv), ..V4l2Src::default() });
+    assert!(text.contains("YUYV") && text.contains("XR24") && text.contains("copies"), "{text}");
+}
+
+#[test]
+fn yuyv_on_an_rgb_display_is_converted_where_copies_are_allowed() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(640, 480)), ..V4l2Src::default() };
+    let graph = link(camera.build().unwrap(), KmsSink::default().build().unwrap(), Copies::Allow);
+    let options = shrbuf_pipeline::supervise::RunOptions {
+        frames: Some(30),
+        negotiate: OPTIONS,
+        ..shrbuf_pipeline::supervise::RunOptions::default()
+    };
+
+    let report = shrbuf_pipeline::supervise::run(graph, &options, |_| shrbuf_pipeline::supervise::Verdict::Continue);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert!(!report.plan.is_zero_copy());
+    assert!(report.graph.ledger().copied() > 0);
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn memory_that_a_heap_lends_the_camera_is_shown_too() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    for memory in [Memory::DmaHeap, Memory::Udmabuf] {
+        let camera = V4l2Src { memory, size: Some(Size::new(640, 480)), ..V4l2Src::default() };
+        let graph = link(camera.build().unwrap(), KmsSink::default().build().unwrap(), Copies::Deny);
+        let report = shrbuf_tests::run_frames(graph, 30);
+        assert!(report.error.is_none(), "{memory:?}: {}", report.error.unwrap());
+        assert!(report.plan.is_zero_copy());
+        drop(report);
+    }
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_test_picture_is_made_in_memory_that_the_display_takes() {
+    if !on_test_drivers() {
+        return;
+    }
+    let mut graph = link(TestSrc::default().build().unwrap(), KmsSink::default().build().unwrap(), Copies::Deny);
+
+    let plan = negotiate(&mut graph, &OPTIONS).unwrap();
+
+    assert!(plan.is_zero_copy());
+    assert_ne!(plan.links[0].stream.origin, Origin::Memfd);
+}
+
+#[test]
+fn every_format_that_a_camera_and_we_know_can_be_captured() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let mut camera = V4l2Src { size: Some(Size::new(640, 360)), ..V4l2Src::default() };
+    let offered = {
+        let mut element = camera.clone().build().unwrap();
+        element.output_offer(0, None).unwrap().video
+    };
+    assert!(offered.len() >= 15, "{}", offered.len());
+    for video in offered {
+        camera.format = Some(video.format);
+        let graph = link(camera.clone().build().unwrap(), NullSink {}.build().unwrap(), Copies::Deny);
+        let report = shrbuf_tests::run_frames(graph, 3);
+        assert!(report.error.is_none(), "{}: {}", video.format, report.error.unwrap());
+        let counts = shrbuf_tests::counts(&report.graph, "camera");
+        assert_eq!((counts.frames, counts.corrupt), (3, 0), "{}", video.format);
+    }
+    assert_eq!(Footprint::now(), before);
+}
