@@ -4,7 +4,7 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=$(realpath -m "${SHRBUF_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/shrbuf}/guest")
 # Made from these files, so any change in them gives another image.
-image=$cache/image-$(cat "$here"/{build,init,tsc-khz.c,vkms-clones.patch,vkms-writeback.patch} | sha256sum | cut -c1-12)
+image=$cache/image-$(cat "$here"/{build,init,tsc-khz.c} "$here"/vkms-*.patch | sha256sum | cut -c1-12)
 # What is found out once per boot of the host, with this file as it is.
 script=$(sha256sum <"$here/vm.sh" | cut -c1-8)
 boot_id=$(cut -c1-8 /proc/sys/kernel/random/boot_id)
