@@ -13,7 +13,7 @@ use crate::offer::Stream;
 pub type Converter = fn() -> Box<dyn Element>;
 
 /// Most choices of inputs looked at, for each number of converters.
-const MAX_CHOICES: usize = 256;
+const MAX_CHOICES: usize = 64;
 
 /// Choices of inputs to put behind a converter each, fewest first.
 pub(super) struct Choices {

@@ -1,7 +1,5 @@
 //! What a user is told when there is no solution: which link, why, and what would make it work.
 
-use std::fmt;
-
 use super::obstacle::Obstacle;
 use crate::element::Failure;
 use crate::graph::{PlacedGraphError, Span};
@@ -27,7 +25,7 @@ pub enum NegotiationError {
         span: Option<Span>,
     },
     /// The offers of a producer and its consumers have nothing in common.
-    #[error("{}{obstacle}{}{}", heading(.link, .obstacle), origin_of(.made_of), .advice)]
+    #[error("{}{obstacle}{}{}", heading(.link, .obstacle), origin_of(.made_of), .advice.lines(goal(.obstacle)))]
     Link {
         /// `camera → display`; several consumers where each alone would do.
         link: String,
@@ -41,7 +39,7 @@ pub enum NegotiationError {
         span: Option<Span>,
     },
     /// The graph holds more buffers at once than the producer can have.
-    #[error("{link}: not enough buffers: {}; {producer} gives at most {most}{advice}", sum(.holders))]
+    #[error("{link}: not enough buffers: {}; {producer} gives at most {most}{}", sum(.holders), .advice.lines("zero-copy"))]
     Buffers {
         /// `camera → display, encoder`.
         link: String,
@@ -57,7 +55,7 @@ pub enum NegotiationError {
         span: Option<Span>,
     },
     /// On paper they agree, but every candidate was refused when tried with real buffers.
-    #[error("{link}: every candidate was refused when tried{}{advice}", trials(.tried, *.untried))]
+    #[error("{link}: every candidate was refused when tried{}{}", trials(.tried, *.untried), .advice.lines("zero-copy"))]
     Refused {
         /// `camera → display`.
         link: String,
@@ -94,15 +92,17 @@ pub struct Advice {
     pub conversion: Option<String>,
 }
 
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Advice {
+    /// A line for what would make it `zero-copy` (or `work` at all), and one for the conversion.
+    fn lines(&self, goal: &str) -> String {
+        let mut lines = String::new();
         if !self.zero_copy.is_empty() {
-            write!(f, "\nTo make it zero-copy: {}.", self.zero_copy.join("; or "))?;
+            lines.push_str(&format!("\nTo make it {goal}: {}.", self.zero_copy.join("; or ")));
         }
         if let Some(conversion) = &self.conversion {
-            write!(f, "\n{conversion}.")?;
+            lines.push_str(&format!("\n{conversion}."));
         }
-        Ok(())
+        lines
     }
 }
 
@@ -119,6 +119,14 @@ fn heading(link: &str, obstacle: &Obstacle) -> String {
     match obstacle {
         Obstacle::NotOffered { .. } => String::new(),
         _ => format!("{link}: "),
+    }
+}
+
+/// Without what was asked for there is no link yet that could be zero-copy.
+fn goal(obstacle: &Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::NotOffered { .. } => "work",
+        _ => "zero-copy",
     }
 }
 

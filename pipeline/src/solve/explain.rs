@@ -54,8 +54,11 @@ fn at_fault(
     let few = (1..=2).flat_map(|n| combinations(&all, n)).find_map(|few| Some((try_with(&few)?, few)));
     let (obstacle, few) = few.unwrap_or((obstacle, all));
     let ports: Vec<Port> = few.iter().map(|c| c.port).collect();
-    let mut zero_copy: Vec<String> = obstacle.remedy().into_iter().collect();
-    zero_copy.extend(without_wishes(&producer, &few, dead.input.as_ref()));
+    let mut zero_copy = without_wishes(&producer, &few, dead.input.as_ref());
+    // Where a wish is all that is in the way there is no need to tell what else would do, but for the nearest size.
+    if zero_copy.is_empty() || matches!(obstacle, Obstacle::Size { .. }) {
+        zero_copy.splice(..0, obstacle.remedy());
+    }
     let span = match &obstacle {
         Obstacle::NotOffered { element, .. } if *element == producer.name => {
             search.graph.nodes[dead.route.from.node.0].span.clone()

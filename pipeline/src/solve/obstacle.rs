@@ -181,13 +181,19 @@ impl Obstacle {
         });
         let nearest = match asked.and_then(|size| nearest_size(common, size)) {
             Some(size) => Some((size, size)),
-            None => nearest_pair(&gives.all, takes.first().map_or(&[], |t| &t.all)),
+            None => match takes.as_slice() {
+                [take] => nearest_pair(&gives.all, &take.all),
+                _ => None,
+            },
         };
         Obstacle::Size { format, gives, takes, nearest }
     }
 
     /// Checks that an element has what it is asked for itself.
     pub(super) fn not_offered(name: &str, wanted: &Wanted, video: &[Video]) -> Result<(), Obstacle> {
+        if *wanted == Wanted::default() {
+            return Ok(());
+        }
         let fail = |asked, has| Err(Obstacle::NotOffered { element: name.to_owned(), asked, has });
         let as_asked: Vec<&Video> = video.iter().filter(|v| wanted.format.is_none_or(|f| f == v.format)).collect();
         if let (Some(format), true) = (wanted.format, as_asked.is_empty()) {
@@ -241,26 +247,36 @@ impl Obstacle {
             Obstacle::Disagree { first, second } => {
                 Some(format!("ask both for the same, or leave the choice to {} or {}", first.0, second.0))
             }
-            Obstacle::Format { gives, takes } => {
-                let wanted: Vec<String> =
-                    takes.iter().map(|t| format!("{} take {}", t.name, any_of(&gives.all))).collect();
-                let takes = takes.first().map(|t| any_of(&t.all)).unwrap_or_default();
-                Some(format!("have {} give {takes}, or {}", gives.name, wanted.join(", ")))
-            }
+            Obstacle::Format { gives, takes } => Some(match takes.as_slice() {
+                [take] if gives.all.is_empty() => format!("have {} give {}", gives.name, any_of(&take.all)),
+                [take] => format!(
+                    "have {} give {}, or {} take {}",
+                    gives.name,
+                    any_of(&take.all),
+                    take.name,
+                    any_of(&gives.all)
+                ),
+                _ => format!("have {} take the same of {}", names(takes), list(&gives.all)),
+            }),
             Obstacle::Segments { producer, format, .. } => {
                 Some(format!("have {producer} give {format} in one buffer, or a format of one plane"))
             }
-            Obstacle::Modifier { format, gives, takes } => {
-                let takes = takes.first().map(|t| any_of(&t.all)).unwrap_or_default();
-                Some(format!("have {} arrange {format} as {takes}", gives.name))
-            }
+            Obstacle::Modifier { format, gives, takes } => Some(match takes.as_slice() {
+                [take] => format!("have {} arrange {format} as {}", gives.name, any_of(&take.all)),
+                _ => format!("have {} take the same of {}", names(takes), list(&gives.all)),
+            }),
             Obstacle::Memory { gives, takes } => {
-                let kinds = takes.first().map(|t| any_of(&t.all)).unwrap_or_default();
-                let advice = match takes.iter().all(|t| t.all.contains(&MemoryKind::DmaBuf)) {
-                    true => "; /dev/udmabuf and /dev/dma_heap make dma-bufs where this user may open them",
-                    false => "",
+                let all = |kind| takes.iter().all(|t| t.all.contains(&kind));
+                let kinds: Vec<MemoryKind> =
+                    [MemoryKind::DmaBuf, MemoryKind::Memfd].into_iter().filter(|&k| all(k)).collect();
+                let advice = match kinds.first() {
+                    None => return None,
+                    Some(MemoryKind::DmaBuf) => {
+                        "; /dev/udmabuf and /dev/dma_heap make dma-bufs where this user may open them"
+                    }
+                    Some(MemoryKind::Memfd) => "",
                 };
-                Some(format!("have {} allocate {kinds} memory{advice}", gives.name))
+                Some(format!("have {} allocate {} memory{advice}", gives.name, any_of(&kinds)))
             }
             Obstacle::Size { nearest, .. } => nearest.map(|(a, b)| match a == b {
                 true => format!("the nearest size that all have is {a}"),
@@ -315,6 +331,10 @@ impl fmt::Display for Obstacle {
             ),
         }
     }
+}
+
+fn names<T>(takes: &[Side<T>]) -> String {
+    takes.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(" and ")
 }
 
 fn say_all<T: PartialEq + Shown>(takes: &[Side<T>]) -> String {

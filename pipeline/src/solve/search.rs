@@ -24,7 +24,7 @@ const MAX_TRIALS: u32 = 64;
 /// Why there is no solution below some point.
 #[derive(Debug, Clone)]
 pub(super) struct DeadEnd {
-    pub(super) route: Route,
+    pub(super) route: Rc<Route>,
     /// What the producer, a transform, gets.
     pub(super) input: Option<Stream>,
     pub(super) cause: Cause,
@@ -46,7 +46,7 @@ pub(super) enum Stop {
     /// An element failed: no other candidate would help.
     Failed(NegotiationError),
     /// There is no solution here; there may be one for another stream upstream.
-    Dead(Box<DeadEnd>),
+    Dead(Rc<DeadEnd>),
 }
 
 impl From<NegotiationError> for Stop {
@@ -70,10 +70,10 @@ pub(super) struct Search<'g> {
     pub(super) solved: HashMap<Port, Solved>,
     /// What was tried and refused, in words, in order.
     pub(super) rejected: Vec<String>,
-    tree: Vec<Route>,
+    tree: Vec<Rc<Route>>,
     inputs: HashMap<Port, Rc<Input>>,
-    outputs: HashMap<(Port, Option<Stream>), Rc<Output>>,
-    on_paper: HashMap<(usize, Option<Stream>), Result<Cost, Box<DeadEnd>>>,
+    outputs: HashMap<Port, Rc<Output>>,
+    on_paper: HashMap<(usize, Option<Stream>), Result<Cost, Rc<DeadEnd>>>,
     refused: HashMap<(Port, Option<Port>, Stream), String>,
     first_refusals: HashMap<Port, String>,
     trials: HashMap<usize, u32>,
@@ -97,7 +97,7 @@ impl<'g> Search<'g> {
 
     /// Turns to the streams that follow from `root`, as the graph is now.
     pub(super) fn enter(&mut self, root: Port) {
-        self.tree = tree(self.graph, root);
+        self.tree = tree(self.graph, root).into_iter().map(Rc::new).collect();
         self.on_paper.clear();
         self.trials.clear();
     }
@@ -106,13 +106,13 @@ impl<'g> Search<'g> {
     pub(super) fn leave(&mut self, keep: usize) {
         self.graph.remove_inserted_from(keep);
         self.inputs.retain(|port, _| port.node.0 < keep);
-        self.outputs.retain(|(port, _), _| port.node.0 < keep);
+        self.outputs.retain(|port, _| port.node.0 < keep);
         self.solved.retain(|port, _| port.node.0 < keep);
         self.refused.retain(|(from, by, _), _| from.node.0 < keep && by.is_none_or(|b| b.node.0 < keep));
     }
 
     /// The routes of the tree.
-    pub(super) fn routes(&self) -> &[Route] {
+    pub(super) fn routes(&self) -> &[Rc<Route>] {
         &self.tree
     }
 
@@ -128,7 +128,7 @@ impl<'g> Search<'g> {
 
     fn solve_route(&mut self, route: usize, input: Option<Stream>) -> Result<(), Stop> {
         let candidates = self.ranked(route, input)?;
-        let mut dead: Option<Box<DeadEnd>> = None;
+        let mut dead: Option<Rc<DeadEnd>> = None;
         let mut tried = Vec::new();
         let mut untried = 0;
         for (i, stream) in candidates.iter().enumerate() {
@@ -141,10 +141,9 @@ impl<'g> Search<'g> {
                 break;
             }
             match self.try_for_real(route, input, stream)? {
-                Some(refusal) => {
-                    tried.push(refusal);
-                    continue;
-                }
+                // One refusal may stand for several candidates.
+                Some(refusal) if tried.contains(&refusal) => {}
+                Some(refusal) => tried.push(refusal),
                 None => match self.children(route, *stream) {
                     Ok(()) => return Ok(()),
                     Err(stop) => dead = dead.or(Some(only_dead(stop)?)),
@@ -152,7 +151,7 @@ impl<'g> Search<'g> {
             }
         }
         Err(Stop::Dead(dead.unwrap_or_else(|| {
-            Box::new(DeadEnd { route: self.tree[route].clone(), input, cause: Cause::Trials { tried, untried } })
+            Rc::new(DeadEnd { route: Rc::clone(&self.tree[route]), input, cause: Cause::Trials { tried, untried } })
         })))
     }
 
@@ -172,7 +171,8 @@ impl<'g> Search<'g> {
             return Ok(Some(known.clone()));
         }
         *self.trials.entry(route).or_default() += 1;
-        let holders = self.holders(route, input)?;
+        let producer = self.output(from, input)?;
+        let holders = self.holders(route, &producer, &consumers);
         match trial(self.graph, &self.tree[route], &consumers, &holders, stream) {
             Ok(granted) => {
                 self.solved.insert(from, Solved { stream: *stream, input, granted, holders });
@@ -272,27 +272,25 @@ impl<'g> Search<'g> {
     fn candidates(&mut self, route: usize, input: Option<Stream>) -> Result<Vec<Stream>, Stop> {
         let producer = self.output(self.tree[route].from, input)?;
         let consumers = self.consumers(route)?;
-        let holders = self.holders(route, input)?;
-        let dead = |cause| Stop::Dead(Box::new(DeadEnd { route: self.tree[route].clone(), input, cause }));
-        let needed = holders.iter().fold(0u32, |sum, (_, n)| sum.saturating_add(*n));
+        let dead = |cause| Stop::Dead(Rc::new(DeadEnd { route: Rc::clone(&self.tree[route]), input, cause }));
+        let held = consumers.iter().map(|c| c.offer.memory.holds).chain(self.tree[route].queues.iter().map(|q| q.1));
+        let needed = held.fold(producer.offer.memory.keeps, u32::saturating_add);
         let most = producer.offer.memory.max_buffers;
-        let consumers: Vec<&Input> = consumers.iter().map(Rc::as_ref).collect();
-        let found = candidates(&producer, &consumers, input.as_ref(), needed);
+        let all: Vec<&Input> = consumers.iter().map(Rc::as_ref).collect();
+        let found = candidates(&producer, &all, input.as_ref(), needed);
         let found = found.map_err(|obstacle| dead(Cause::Paper(obstacle)))?;
         if needed > most {
-            return Err(dead(Cause::Buffers { holders, most }));
+            return Err(dead(Cause::Buffers { holders: self.holders(route, &producer, &consumers), most }));
         }
         Ok(found)
     }
 
     /// Who holds how many of a route's buffers at once.
-    fn holders(&mut self, route: usize, input: Option<Stream>) -> Result<Vec<(String, u32)>, NegotiationError> {
-        let producer = self.output(self.tree[route].from, input)?;
-        let consumers = self.consumers(route)?;
+    fn holders(&self, route: usize, producer: &Output, consumers: &[Rc<Input>]) -> Vec<(String, u32)> {
         let mut holders = vec![(producer.name.clone(), producer.offer.memory.keeps)];
         holders.extend(consumers.iter().map(|c| (c.name.clone(), c.offer.memory.holds)));
         holders.extend(self.tree[route].queues.iter().cloned());
-        Ok(holders)
+        holders
     }
 
     pub(super) fn consumers(&mut self, route: usize) -> Result<Vec<Rc<Input>>, NegotiationError> {
@@ -311,15 +309,19 @@ impl<'g> Search<'g> {
         Ok(input)
     }
 
+    /// What an output offers; of a transform, for what comes in. Sources, which may have to open a device to say, are
+    /// asked once.
     pub(super) fn output(&mut self, port: Port, input: Option<Stream>) -> Result<Rc<Output>, NegotiationError> {
-        if let Some(known) = self.outputs.get(&(port, input)) {
+        if let (None, Some(known)) = (input, self.outputs.get(&port)) {
             return Ok(Rc::clone(known));
         }
         let name = self.graph.port_name(port, false);
         let offer = self.graph.nodes[port.node.0].element.output_offer(port.port, input.as_ref());
         let offer = offer.map_err(|failure| self.failed(port.node, failure))?;
         let output = Rc::new(Output { name, offer });
-        self.outputs.insert((port, input), Rc::clone(&output));
+        if input.is_none() {
+            self.outputs.insert(port, Rc::clone(&output));
+        }
         Ok(output)
     }
 
@@ -370,7 +372,7 @@ impl<'g> Search<'g> {
 }
 
 /// Passes failures on and keeps dead ends, from which the search goes on.
-fn only_dead(stop: Stop) -> Result<Box<DeadEnd>, Stop> {
+fn only_dead(stop: Stop) -> Result<Rc<DeadEnd>, Stop> {
     match stop {
         Stop::Dead(dead) => Ok(dead),
         failed @ Stop::Failed(_) => Err(failed),

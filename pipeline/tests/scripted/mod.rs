@@ -2,7 +2,9 @@
 //! negotiation goes by [`Origin::kind`].
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use nix::time::ClockId;
 use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, MemoryKind, Modifier, Plane, Shrbuf};
 use shrbuf_pipeline::plan::Plan;
@@ -11,6 +13,9 @@ use shrbuf_pipeline::{
     Consumes, Context, Copies, Element, Failure, Frame, Graph, InputOffer, Modifiers, Origin, OutputOffer, Ports,
     Produces, QueueSpec, Rate, Rates, Refusal, Role, Size, SizeOffer, Sizes, Stream, Video, Wanted,
 };
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 /// Sizes with rates, as a driver lists them: no modifiers.
 pub fn video(format: Format, sizes: &[(u32, u32)], fps: &[u32]) -> Video {
@@ -77,6 +82,8 @@ pub struct Scripted {
     missing: bool,
     grants: u32,
     pad: u32,
+    deaf: bool,
+    width_step: u32,
     segments: bool,
     allocating: AllocateScript,
     importing: ImportScript,
@@ -94,6 +101,8 @@ impl Scripted {
             missing: false,
             grants: u32::MAX,
             pad: 1,
+            deaf: false,
+            width_step: 1,
             segments: false,
             allocating: Box::new(|_| Ok(())),
             importing: Box::new(|_, _| Ok(())),
@@ -173,6 +182,18 @@ impl Scripted {
         self
     }
 
+    /// Makes pictures of a multiple of this width, whatever was agreed.
+    pub fn driver_rounds_up_to(mut self, pixels: u32) -> Scripted {
+        self.width_step = pixels;
+        self
+    }
+
+    /// Does not make the strides that were agreed.
+    pub fn driver_strides_alone(mut self) -> Scripted {
+        self.deaf = true;
+        self
+    }
+
     /// Gives a buffer for each plane, whatever was agreed.
     pub fn driver_splits(mut self) -> Scripted {
         self.segments = true;
@@ -209,15 +230,16 @@ impl Scripted {
     }
 
     fn layout(&self, stream: &Stream) -> Result<Layout, Refusal> {
-        let align = stream.stride_align.max(self.pad);
+        let align = if self.deaf { self.pad } else { stream.stride_align.max(self.pad) };
         let refuse = |e: shrbuf::LayoutError| Refusal::new(e.to_string());
-        let one = Layout::linear(stream.format, stream.size.width, stream.size.height, align).map_err(refuse)?;
+        let width = stream.size.width.next_multiple_of(self.width_step);
+        let one = Layout::linear(stream.format, width, stream.size.height, align).map_err(refuse)?;
         let mut planes = one.planes().to_vec();
         if stream.plane_segments || self.segments {
             let apart = |(i, p): (usize, &Plane)| Plane { segment: i as u8, offset: 0, stride: p.stride };
             planes = one.planes().iter().enumerate().map(apart).collect();
         }
-        Layout::new(stream.format, stream.modifier, stream.size.width, stream.size.height, &planes).map_err(refuse)
+        Layout::new(stream.format, stream.modifier, width, stream.size.height, &planes).map_err(refuse)
     }
 }
 
@@ -375,4 +397,55 @@ pub fn links(plan: &Plan) -> Vec<String> {
 /// The reasons, link by link.
 pub fn reasons(plan: &Plan) -> Vec<&str> {
     plan.links.iter().map(|l| l.reason.as_str()).collect()
+}
+
+/// Processor time of this thread, which other tests and programs do not lengthen.
+pub fn cpu_time() -> Duration {
+    nix::time::clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
+/// A refusal by script.
+pub fn refuse_if(condition: bool, why: &str) -> Result<(), Refusal> {
+    if condition { Err(Refusal::new(why)) } else { Ok(()) }
+}
+
+/// Hears the warnings of one thread.
+struct Listener(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Listener {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+
+    fn new_span(&self, _span: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        struct Message<'a>(&'a mut Vec<String>);
+        impl Visit for Message<'_> {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0.push(format!("{value:?}"));
+                }
+            }
+        }
+        event.record(&mut Message(&mut self.0.lock().unwrap()));
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
+/// What `work` gives, and the warnings that it logged.
+pub fn warnings_of<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let result = tracing::subscriber::with_default(Listener(Arc::clone(&heard)), work);
+    let heard = heard.lock().unwrap().clone();
+    (result, heard)
 }
