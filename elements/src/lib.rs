@@ -18,7 +18,10 @@
 //! features.
 
 mod clock;
+mod container;
 pub mod convert;
+pub mod file_sink;
+pub mod file_src;
 mod image;
 #[cfg(feature = "kms")]
 pub mod kms;
@@ -40,9 +43,11 @@ pub fn types() -> Vec<ElementType> {
         #[cfg(feature = "v4l2")]
         ElementType::of::<v4l2::V4l2Src>(),
         ElementType::of::<test_src::TestSrc>(),
+        ElementType::of::<file_src::FileSrc>(),
         #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsSink>(),
         ElementType::of::<screen_sink::ScreenSink>(),
+        ElementType::of::<file_sink::FileSink>(),
         ElementType::of::<null_sink::NullSink>(),
         ElementType::of::<convert::Convert>(),
         ElementType::of::<tee::Tee>(),

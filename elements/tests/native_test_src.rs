@@ -98,16 +98,25 @@ fn paced_frames_come_at_equal_times() {
 fn frames_without_a_buffer_are_counted_and_leave_a_gap() {
     let held = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&held);
+    let mut sequences = Vec::new();
     let probe = Probe(move |f: Frame| {
-        let mut held = keep.lock().unwrap();
-        // Four frames are all there are; then they come back at once.
-        if f.sequence < 4 { held.push(f) } else { assert!(f.sequence > 6, "{f:?}") }
+        sequences.push(f.sequence);
+        match sequences[..] {
+            // Four frames are all there are.
+            [.., _] if sequences.len() <= 4 => keep.lock().unwrap().push(f),
+            // Then they come back at once, at least three ticks later.
+            [_, _, _, last, first] => assert!(first > last + 3, "{sequences:?}"),
+            _ => {}
+        }
     });
     let config = TestSrc { rate: Rate::new(100, 1), ..source(Pattern::Bars, false) };
     let stream = shrbuf_pipeline::Stream { rate: Some(Rate::new(100, 1)), ..stream(Format::Xr24, SIZES[0]) };
     let graph = line(vec![config.build().unwrap(), Box::new(probe)], &[stream]);
     let mut running = shrbuf_pipeline::run::start(graph, Some(6)).unwrap_or_else(|_| panic!("start"));
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    while held.lock().unwrap().len() < 4 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(60));
     held.lock().unwrap().clear();
     assert!(running.wait(std::time::Duration::from_secs(5)));
     let counts = running.join().graph.counts();

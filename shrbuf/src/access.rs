@@ -99,6 +99,11 @@ impl Geometry<'_> {
         assert!(inside, "bytes {x}..{x}+{len} of row {y} of a plane of {}x{}", self.row, self.rows);
         self.offset + y * self.stride + x
     }
+
+    /// All rows as one run of bytes, where there is no padding between them.
+    fn whole(&self) -> Option<(usize, usize)> {
+        (self.stride == self.row).then_some((self.offset, self.row * self.rows))
+    }
 }
 
 fn geometry(buffer: &Shrbuf, plane: usize) -> Geometry<'_> {
@@ -123,6 +128,29 @@ pub struct Plane<'a>(Geometry<'a>);
 /// A plane open for writing and reading.
 #[derive(Debug)]
 pub struct PlaneMut<'a>(Geometry<'a>, PhantomData<&'a mut ()>);
+
+/// Does `step` for `len` bytes from `at` on, in as many pieces as it takes; one of no bytes is the error `end`.
+fn each(
+    at: usize,
+    len: usize,
+    mut step: impl FnMut(usize, usize) -> io::Result<usize>,
+    end: io::ErrorKind,
+    account: &Account,
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < len {
+        match step(at + done, len - done) {
+            Ok(0) => return Err(end.into()),
+            Ok(n) => {
+                done += n;
+                account.add(n as u64);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
 
 macro_rules! reading {
     ($type:ident) => {
@@ -154,30 +182,20 @@ macro_rules! reading {
             /// # Panics
             /// Where there is no such row.
             pub fn write_row_to(&self, y: usize, fd: BorrowedFd<'_>, account: &Account) -> io::Result<()> {
-                self.each(y, |at, len| self.0.map.write_to_fd(at, len, fd), io::ErrorKind::WriteZero, account)
+                let step = |at, len| self.0.map.write_to_fd(at, len, fd);
+                each(self.0.at(y, 0, self.0.row), self.0.row, step, io::ErrorKind::WriteZero, account)
             }
 
-            fn each(
-                &self,
-                y: usize,
-                mut step: impl FnMut(usize, usize) -> io::Result<usize>,
-                end: io::ErrorKind,
-                account: &Account,
-            ) -> io::Result<()> {
-                let mut done = 0;
-                while done < self.0.row {
-                    let left = self.0.row - done;
-                    match step(self.0.at(y, done, left), left) {
-                        Ok(0) => return Err(end.into()),
-                        Ok(n) => {
-                            done += n;
-                            account.add(n as u64);
-                        }
-                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                        Err(e) => return Err(e),
-                    }
+            /// Writes all rows to `fd`, without padding: by one system call where they follow one another directly.
+            ///
+            /// # Errors
+            /// As [`Self::write_row_to`].
+            pub fn write_to(&self, fd: BorrowedFd<'_>, account: &Account) -> io::Result<()> {
+                if let Some((at, len)) = self.0.whole() {
+                    let step = |at, len| self.0.map.write_to_fd(at, len, fd);
+                    return each(at, len, step, io::ErrorKind::WriteZero, account);
                 }
-                Ok(())
+                (0..self.0.rows).try_for_each(|y| self.write_row_to(y, fd, account))
             }
         }
     };
@@ -213,7 +231,20 @@ impl PlaneMut<'_> {
     /// # Panics
     /// Where there is no such row.
     pub fn read_row_from(&mut self, y: usize, fd: BorrowedFd<'_>, account: &Account) -> io::Result<()> {
-        self.each(y, |at, len| self.0.map.read_from_fd(at, len, fd), io::ErrorKind::UnexpectedEof, account)
+        let step = |at, len| self.0.map.read_from_fd(at, len, fd);
+        each(self.0.at(y, 0, self.0.row), self.0.row, step, io::ErrorKind::UnexpectedEof, account)
+    }
+
+    /// Fills all rows from `fd`: by one system call where they follow one another directly.
+    ///
+    /// # Errors
+    /// As [`PlaneMut::read_row_from`].
+    pub fn read_from(&mut self, fd: BorrowedFd<'_>, account: &Account) -> io::Result<()> {
+        if let Some((at, len)) = self.0.whole() {
+            let step = |at, len| self.0.map.read_from_fd(at, len, fd);
+            return each(at, len, step, io::ErrorKind::UnexpectedEof, account);
+        }
+        (0..self.0.rows).try_for_each(|y| self.read_row_from(y, fd, account))
     }
 }
 

@@ -55,6 +55,11 @@ struct Band {
 }
 
 impl Band {
+    /// What `rows` rows of the picture are of it.
+    fn used(&self, rows: usize) -> &[u8] {
+        &self.bytes[..self.row * rows.div_ceil(self.vsub.max(1))]
+    }
+
     fn rows_of(&mut self, rows: usize) -> impl Iterator<Item = &mut [u8]> {
         self.bytes.chunks_exact_mut(self.row.max(1)).take(rows)
     }
@@ -215,7 +220,7 @@ impl Kernel {
         let bgr = self.channels == 3;
         match self.shape {
             Shape::Packed422 { y, u, .. } => {
-                let image = YuvPackedImage { yuy: &a.bytes, yuy_stride: a.row as u32, width, height };
+                let image = YuvPackedImage { yuy: a.used(rows), yuy_stride: a.row as u32, width, height };
                 let convert = match (y, u, bgr) {
                     (0, 1, false) => yuv::yuyv422_to_bgra,
                     (0, 1, true) => yuv::yuyv422_to_bgr,
@@ -230,9 +235,9 @@ impl Kernel {
             }
             Shape::SemiPlanar { vsub, u, .. } => {
                 let image = YuvBiPlanarImage {
-                    y_plane: &a.bytes,
+                    y_plane: a.used(rows),
                     y_stride: a.row as u32,
-                    uv_plane: &b.bytes,
+                    uv_plane: b.used(rows),
                     uv_stride: b.row as u32,
                     width,
                     height,
@@ -250,11 +255,11 @@ impl Kernel {
             Shape::Planar { hsub, vsub, u, .. } => {
                 let (u, v) = if u == 1 { (b, c) } else { (c, b) };
                 let image = YuvPlanarImage {
-                    y_plane: &a.bytes,
+                    y_plane: a.used(rows),
                     y_stride: a.row as u32,
-                    u_plane: &u.bytes,
+                    u_plane: u.used(rows),
                     u_stride: u.row as u32,
-                    v_plane: &v.bytes,
+                    v_plane: v.used(rows),
                     v_stride: v.row as u32,
                     width,
                     height,
@@ -270,7 +275,7 @@ impl Kernel {
                 convert(&image, out, stride, range, matrix)
             }
             Shape::Gray => {
-                let image = YuvGrayImage { y_plane: &a.bytes, y_stride: a.row as u32, width, height };
+                let image = YuvGrayImage { y_plane: a.used(rows), y_stride: a.row as u32, width, height };
                 let convert = if bgr { yuv::yuv400_to_bgr } else { yuv::yuv400_to_bgra };
                 convert(&image, out, stride, range, matrix)
             }
@@ -305,12 +310,13 @@ impl Kernel {
     }
 
     fn to_nv12(&mut self, rows: usize, color: Colorimetry) -> Result<(), YuvError> {
+        let row = self.width.next_multiple_of(2);
         let [luma, pairs] = &mut self.output;
         let mut image = YuvBiPlanarImageMut {
-            y_plane: BufferStoreMut::Borrowed(luma),
+            y_plane: BufferStoreMut::Borrowed(&mut luma[..self.width * rows]),
             y_stride: self.width as u32,
-            uv_plane: BufferStoreMut::Borrowed(pairs),
-            uv_stride: self.width.next_multiple_of(2) as u32,
+            uv_plane: BufferStoreMut::Borrowed(&mut pairs[..row * rows.div_ceil(2)]),
+            uv_stride: row as u32,
             width: self.width as u32,
             height: rows as u32,
         };

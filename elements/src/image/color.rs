@@ -2,7 +2,7 @@
 //!
 //! Source: ITU-R BT.601-7, BT.709-6, BT.2020-2 (Kr, Kb); limited range is 16..235 for luma, 16..240 for chroma.
 
-use shrbuf_pipeline::{Colorimetry, Matrix, Range};
+use shrbuf_pipeline::{Colorimetry, Matrix, Range, Size};
 
 const ONE: f64 = 65536.0;
 const HALF: i32 = 1 << 15;
@@ -17,8 +17,14 @@ pub(crate) struct Coefficients {
     inverse: [i32; 5],
 }
 
+/// What pictures of this size are where nobody says: BT.709 for high definition, else BT.601, of limited range.
+pub(crate) fn usual(size: Size) -> Colorimetry {
+    let matrix = if size.height >= 720 { Matrix::Bt709 } else { Matrix::Bt601 };
+    Colorimetry { matrix, range: Range::Limited }
+}
+
 /// Luma weights of red and blue.
-pub(crate) fn weights(matrix: Matrix) -> (f64, f64) {
+fn weights(matrix: Matrix) -> (f64, f64) {
     match matrix {
         Matrix::Bt601 => (0.299, 0.114),
         Matrix::Bt709 => (0.2126, 0.0722),

@@ -1,5 +1,7 @@
 //! Rows of RGB into a buffer of any format, two at a time because chroma and mosaics span two.
 
+use std::ops::Range;
+
 use shrbuf::access::WriteGuard;
 use shrbuf::{Account, Format};
 
@@ -75,13 +77,18 @@ impl Encoder {
     /// Writes what was encoded to rows `y` and `y + 1`, from pixel `x` on. Both are even; what lies below the
     /// picture's last row is left out.
     pub(crate) fn put(&self, guard: &mut WriteGuard<'_>, x: u32, y: u32, account: &Account) {
+        self.put_part(guard, 0..self.width as u32, (x, y), account);
+    }
+
+    /// As [`Encoder::put`], of the pixels `part` of the stripe alone, which begin at an even one.
+    pub(crate) fn put_part(&self, guard: &mut WriteGuard<'_>, part: Range<u32>, (x, y): (u32, u32), account: &Account) {
         for (p, s) in self.format.planes().iter().enumerate() {
             let mut plane = guard.plane(p);
-            let at = (x / s.hsub * s.bytes) as usize;
+            let byte = |x: u32| (x.div_ceil(s.hsub) * s.bytes) as usize;
             for r in 0..(2 / s.vsub) as usize {
                 let row = (y / s.vsub) as usize + r;
                 if row < plane.rows() {
-                    plane.write(row, at, self.row(p, r), account);
+                    plane.write(row, byte(x), &self.row(p, r)[byte(part.start)..byte(part.end)], account);
                 }
             }
         }

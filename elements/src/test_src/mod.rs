@@ -14,14 +14,14 @@ pub use pattern::Pattern;
 use shrbuf::{AccessError, Account, Format, Ledger, Pool, Reason, Shrbuf};
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
-    Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, Matrix, OutputOffer, Ports, Range,
-    Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Waker, Wanted,
+    Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, OutputOffer, Ports, Rate, Rates,
+    Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Waker, Wanted,
 };
 
 use self::overlay::Overlay;
 use self::pattern::Painter;
 use crate::clock::{Grid, Timer};
-use crate::image::color::Coefficients;
+use crate::image::color::{self, Coefficients};
 use crate::image::shape;
 use crate::memory::{self, Memory};
 
@@ -96,12 +96,6 @@ enum Pace {
     Free { waker: Waker },
 }
 
-/// As broadcasting has it: BT.709 for high definition.
-fn colorimetry(size: Size) -> Colorimetry {
-    let matrix = if size.height >= 720 { Matrix::Bt709 } else { Matrix::Bt601 };
-    Colorimetry { matrix, range: Range::Limited }
-}
-
 fn access(e: AccessError) -> Failure {
     Failure::new(FailureKind::Device, e)
 }
@@ -140,7 +134,7 @@ impl Element for TestSource {
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
         let config = |what: String| Failure::new(FailureKind::Config, what);
         let stream = self.stream.ok_or_else(|| config("started before it was negotiated".into()))?;
-        let color = colorimetry(stream.size);
+        let color = color::usual(stream.size);
         let coefficients = Coefficients::of(color);
         let account = self.environment.ledger.account(&self.environment.name, Reason::Generate);
         let mut painter = Painter::new(self.config.pattern, stream.format, coefficients, stream.size)

@@ -78,12 +78,13 @@ struct Place {
     y: u32,
 }
 
-/// A box that goes to and fro: two stripes, encoded once.
+/// A box that goes to and fro: stripes that were encoded once.
 #[derive(Debug)]
 struct Moving {
     side: u32,
     box_stripe: Encoder,
-    ground: Encoder,
+    /// The background's rows on a line of the grid and between two, as wide as the picture.
+    ground: [Encoder; 2],
 }
 
 /// Random bytes from which rows are cut.
@@ -124,8 +125,11 @@ impl Painter {
                     0 => Change::Nothing,
                     _ => Change::Box(Box::new(Moving {
                         side,
-                        box_stripe: stripe(format, color, side, BOX)?,
-                        ground: stripe(format, color, side, GROUND)?,
+                        box_stripe: stripe(format, color, side, |_| BOX)?,
+                        ground: [
+                            stripe(format, color, size.width, |x| pixel(pattern, x, 0, size))?,
+                            stripe(format, color, size.width, |x| pixel(pattern, x, GRID_STEP / 2, size))?,
+                        ],
                     })),
                 }
             }
@@ -181,26 +185,33 @@ impl Painter {
                 let new = moving.place(frame, self.size);
                 let old = std::mem::replace(shown, Some(new));
                 if let Some(old) = old.filter(|old| *old != new) {
-                    moving.fill(&moving.ground, old, guard, self.size, account);
+                    moving.erase(old, guard, account);
                 }
-                moving.fill(&moving.box_stripe, new, guard, self.size, account);
+                moving.draw(new, guard, account);
             }
             Change::Noise(noise) => noise.draw(guard, frame, self.size, self.format, account),
         }
     }
 }
 
-fn stripe(format: Format, color: Coefficients, width: u32, rgb: [u8; 3]) -> Option<Encoder> {
+fn stripe(format: Format, color: Coefficients, width: u32, rgb: impl Fn(u32) -> [u8; 3]) -> Option<Encoder> {
     let mut encoder = Encoder::new(format, color, width)?;
-    let row = rgb.repeat(width as usize);
+    let row: Vec<u8> = (0..width).flat_map(rgb).collect();
     encoder.encode(&row, &row);
     Some(encoder)
 }
 
 impl Moving {
-    fn fill(&self, with: &Encoder, at: Place, guard: &mut WriteGuard<'_>, size: Size, account: &Account) {
-        for y in (at.y..(at.y + self.side).min(size.height)).step_by(2) {
-            with.put(guard, at.x, y, account);
+    fn draw(&self, at: Place, guard: &mut WriteGuard<'_>, account: &Account) {
+        for y in (at.y..at.y + self.side).step_by(2) {
+            self.box_stripe.put(guard, at.x, y, account);
+        }
+    }
+
+    fn erase(&self, at: Place, guard: &mut WriteGuard<'_>, account: &Account) {
+        for y in (at.y..at.y + self.side).step_by(2) {
+            let ground = &self.ground[usize::from(y % GRID_STEP >= 2)];
+            ground.put_part(guard, at.x..at.x + self.side, (at.x, y), account);
         }
     }
 

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use shrbuf::{Format, Modifier, Shrbuf};
+use shrbuf::exporter::Memfd;
+use shrbuf::{Format, Layout, Ledger, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::run::{self, Ended, Running};
-use shrbuf_pipeline::{Context, Element, Environment, Failure, Frame, Graph, Origin, Ports, Rate, Size, Stream};
+use shrbuf_pipeline::{
+    Context, Element, Environment, Events, Failure, Frame, Graph, Origin, Ports, Rate, Refusal, Size, Start, Stream,
+};
 
 pub const SIZES: [Size; 3] = [Size::new(640, 360), Size::new(322, 242), Size::new(128, 96)];
 
@@ -69,5 +72,72 @@ impl<F: FnMut(Frame) + Send> Element for Probe<F> {
     fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
         (self.0)(frame);
         Ok(())
+    }
+}
+
+/// A source that sends these frames.
+pub struct Feed(pub Vec<Frame>);
+
+impl Element for Feed {
+    fn ports(&self) -> Ports {
+        Ports::source()
+    }
+
+    fn allocate(&mut self, _output: usize, _stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        Ok(self.0.iter().map(|f| f.buffer.clone()).collect())
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        start.waker(0).wake();
+        Ok(())
+    }
+
+    fn ready(&mut self, _token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.0.drain(..).try_for_each(|f| context.push(0, f))?;
+        context.end_all()
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// A picture of bytes that `byte(plane, y, x)` gives.
+pub fn picture(format: Format, size: Size, byte: impl Fn(usize, usize, usize) -> u8) -> Shrbuf {
+    let account = Ledger::default().account("test", Reason::Generate);
+    let layout = Layout::linear(format, size.width, size.height, 16).unwrap();
+    let mut buffer = Memfd::new("picture").allocate(&layout).unwrap();
+    {
+        let mut guard = buffer.write().unwrap();
+        for p in 0..layout.planes().len() {
+            let mut plane = guard.plane(p);
+            for y in 0..plane.rows() {
+                let row: Vec<u8> = (0..plane.row_bytes()).map(|x| byte(p, y, x)).collect();
+                plane.write(y, 0, &row, &account);
+            }
+        }
+    }
+    buffer
+}
+
+/// All bytes of a plane, without padding, and the bytes of a row.
+pub fn plane(buffer: &Shrbuf, plane: usize) -> (Vec<u8>, usize) {
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let guard = buffer.read().unwrap();
+    let plane = guard.plane(plane);
+    let mut bytes = vec![0; plane.row_bytes() * plane.rows()];
+    for (y, row) in bytes.chunks_exact_mut(plane.row_bytes()).enumerate() {
+        plane.read(y, 0, row, &account);
+    }
+    (bytes, plane.row_bytes())
+}
+
+/// Bytes that look random and are the same in every run.
+pub fn noise(seed: u64) -> impl Fn(usize, usize, usize) -> u8 {
+    move |p, y, x| {
+        let mut n = seed ^ (p as u64) << 40 ^ (y as u64) << 20 ^ x as u64;
+        n = (n ^ n >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        n = (n ^ n >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (n ^ n >> 31) as u8
     }
 }

@@ -1,0 +1,238 @@
+//! `file-sink`.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use shrbuf::{Account, Format, Ledger, Reason, Shrbuf};
+use shrbuf_pipeline::property::{Build, BuildError};
+use shrbuf_pipeline::{
+    Consumes, Context, Element, Environment, Failure, FailureKind, Frame, InputOffer, Ports, Refusal, Size, Start,
+    Stream, Timestamp, Video, Wanted,
+};
+
+pub use crate::container::{Container, FileError};
+use crate::container::{Numbered, y4m};
+use crate::image;
+
+shrbuf_pipeline::properties! {
+    /// Writes frames to a file: raw, Y4M or PNG.
+    ///
+    /// Raw and Y4M go from the frame's memory to the file without a stop in between. Y4M takes YU12, YU16, YU24 and
+    /// GREY; the others take every format. A PNG whose name has a number in it (`%d`, `%04d`) becomes many, numbered
+    /// from 0; one without keeps the last frame. Writing may take longer than a frame; put a `queue` before it.
+    ///
+    /// ```toml
+    /// [element.file]
+    /// type = "file-sink"
+    /// path = "frame-%04d.png"
+    /// every = 10
+    /// ```
+    pub struct FileSink = "file-sink" {
+        /// Where to write; what is there is overwritten.
+        path: PathBuf = PathBuf::new(),
+        /// What to write: "auto" goes by the name.
+        container: Container = Container::Auto,
+        /// Pixel format; not set, what the producer likes best.
+        format: Option<Format> = None,
+        /// Writes one of so many frames, beginning with the first.
+        every: u32 = 1,
+    }
+}
+
+impl Build for FileSink {
+    fn build(self) -> Result<Box<dyn Element>, BuildError> {
+        if self.path.as_os_str().is_empty() {
+            return Err(BuildError::of("path", "is not set; it says where to write, such as \"out.y4m\""));
+        }
+        if self.every == 0 {
+            return Err(BuildError::of("every", "must be 1 or more"));
+        }
+        let Some(container) = self.container.resolve(&self.path) else {
+            let what = format!("cannot be told from `{}`; set it to \"raw\", \"y4m\" or \"png\"", self.path.display());
+            return Err(BuildError::of("container", what));
+        };
+        let environment = Environment { name: "file-sink".into(), ledger: Ledger::default() };
+        let account = environment.ledger.account(&environment.name, Reason::File);
+        let sink = Sink { config: self, container, environment, account, stream: None, run: None, written: 0 };
+        Ok(Box::new(sink))
+    }
+}
+
+struct Sink {
+    config: FileSink,
+    container: Container,
+    environment: Environment,
+    account: Account,
+    stream: Option<Stream>,
+    run: Option<Run>,
+    written: u64,
+}
+
+struct Run {
+    writer: Writer,
+    /// Frames that came.
+    came: u64,
+}
+
+enum Writer {
+    Raw(File),
+    /// Without its header before the first frame, which says how code values are to be understood.
+    Y4m {
+        file: File,
+        header: bool,
+    },
+    Numbered(Numbered),
+    /// The last frame, which waits for the end.
+    Last(Option<Frame>),
+}
+
+impl Element for Sink {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.environment = environment.clone();
+        self.account = environment.ledger.account(&environment.name, Reason::File);
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        let formats: Vec<Format> = match self.container {
+            Container::Y4m => y4m::formats().collect(),
+            Container::Png => image::shape::formats().collect(),
+            _ => Format::all().collect(),
+        };
+        let last = self.container == Container::Png && Numbered::parse(&self.config.path).is_none();
+        Ok(InputOffer {
+            video: formats.into_iter().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
+            memory: Consumes { holds: if last { 2 } else { 1 }, ..Consumes::cpu() },
+            wanted: Wanted { format: self.config.format, ..Wanted::default() },
+            natural: None,
+        })
+    }
+
+    fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        self.stream = Some(*stream);
+        // Maps them, so that a buffer which a CPU cannot read shows now.
+        buffers.iter().try_for_each(|b| b.read().map(drop)).map_err(|e| Refusal::new(e.to_string()))
+    }
+
+    fn start(&mut self, _start: &mut Start<'_>) -> Result<(), Failure> {
+        let path = &self.config.path;
+        let create = |path: &Path| File::create(path).map_err(|e| FileError::open(path, e));
+        let writer = match self.container {
+            Container::Y4m => Writer::Y4m { file: create(path)?, header: false },
+            Container::Png => match Numbered::parse(path) {
+                Some(numbered) => {
+                    // A folder that is not there is better known now than with the first frame.
+                    create(&numbered.path(0))?;
+                    Writer::Numbered(numbered)
+                }
+                None => {
+                    create(path)?;
+                    Writer::Last(None)
+                }
+            },
+            _ => Writer::Raw(create(path)?),
+        };
+        self.run = Some(Run { writer, came: 0 });
+        Ok(())
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let number = run.came;
+        run.came += 1;
+        if !number.is_multiple_of(u64::from(self.config.every)) {
+            return Ok(());
+        }
+        let captured = frame.timestamp;
+        run.writer.write(frame, self.written, self.stream, &self.config.path, &self.account)?;
+        self.written += 1;
+        context.shown(captured, Timestamp::now());
+        Ok(())
+    }
+
+    fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.last()?;
+        context.finish();
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Err(e) = self.last() {
+            tracing::error!("{}: {e}", self.environment.name);
+        }
+        self.run = None;
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        report("written", self.written);
+    }
+}
+
+impl Sink {
+    /// Writes the frame that waited for the end, if one did.
+    fn last(&mut self) -> Result<(), FileError> {
+        let Some(Run { writer: Writer::Last(last), .. }) = &mut self.run else { return Ok(()) };
+        let Some(frame) = last.take() else { return Ok(()) };
+        let path = &self.config.path;
+        image::write_png(path, &frame.buffer, frame.color, &self.account).map_err(|e| FileError::write(path, 0, e))
+    }
+}
+
+impl Writer {
+    fn write(
+        &mut self,
+        frame: Frame,
+        number: u64,
+        stream: Option<Stream>,
+        path: &Path,
+        account: &Account,
+    ) -> Result<(), Failure> {
+        let failed = |e| FileError::write(path, number, e);
+        match self {
+            Writer::Raw(file) => planes(file, &frame, path, number, account),
+            Writer::Y4m { file, header } => {
+                let mut text = Vec::new();
+                if !*header {
+                    text.extend_from_slice(first_line(&frame, stream)?.as_bytes());
+                    *header = true;
+                }
+                text.extend_from_slice(y4m::FRAME);
+                text.push(b'\n');
+                file.write_all(&text).map_err(failed)?;
+                planes(file, &frame, path, number, account)
+            }
+            Writer::Numbered(numbered) => {
+                let path = numbered.path(number);
+                let written = image::write_png(&path, &frame.buffer, frame.color, account);
+                Ok(written.map_err(|e| FileError::write(&path, number, e))?)
+            }
+            Writer::Last(last) => {
+                *last = Some(frame);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn first_line(frame: &Frame, stream: Option<Stream>) -> Result<String, Failure> {
+    let layout = frame.buffer.layout();
+    let size = Size::new(layout.width, layout.height);
+    let rate = stream.and_then(|s| s.rate);
+    let header = y4m::Header { format: layout.format, size, rate, range: frame.color.range };
+    let none = || Failure::new(FailureKind::Changed, format!("a frame of {} came, which Y4M has not", layout.format));
+    header.line().ok_or_else(none)
+}
+
+/// All planes, straight from the frame's memory.
+fn planes(file: &File, frame: &Frame, path: &Path, number: u64, account: &Account) -> Result<(), Failure> {
+    let guard = frame.buffer.read().map_err(|e| Failure::new(FailureKind::Device, e))?;
+    for p in 0..frame.buffer.layout().planes().len() {
+        guard.plane(p).write_to(file.as_fd(), account).map_err(|e| FileError::write(path, number, e))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! `file-src`.
+
+mod reader;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use shrbuf::{Account, Format, Ledger, Pool, Reason, Shrbuf, State};
+use shrbuf_pipeline::property::{Build, BuildError};
+use shrbuf_pipeline::{
+    Context, Element, Environment, Events, Failure, FailureKind, Frame, OutputOffer, Ports, Rate, Rates, Refusal, Size,
+    SizeOffer, Sizes, Start, Stream, Timestamp, Video, Waker, Wanted,
+};
+
+use self::reader::Reader;
+use crate::clock::{Grid, Timer};
+pub use crate::container::{Container, FileError};
+use crate::memory::{self, Memory};
+
+shrbuf_pipeline::properties! {
+    /// Frames from a file: raw, Y4M or PNG.
+    ///
+    /// Raw and Y4M are read straight into the frames' memory; a raw file needs `format` and `size`. A PNG is one
+    /// picture, or with a number in its name (`%d`, `%04d`) all from 0 or 1 on; its alpha is left out. A frame that
+    /// finds no free buffer waits for one: nothing is dropped. A file that ends in the middle of a frame is an error,
+    /// after the frames before.
+    ///
+    /// ```toml
+    /// [element.film]
+    /// type = "file-src"
+    /// path = "film.y4m"
+    /// repeat = true
+    /// ```
+    pub struct FileSrc = "file-src" {
+        /// What to read; may be a pipe, but then not with `repeat`.
+        path: PathBuf = PathBuf::new(),
+        /// What it holds: "auto" goes by the name.
+        container: Container = Container::Auto,
+        /// Pixel format; of a raw file, the one it has.
+        format: Option<Format> = None,
+        /// Width and height of a raw file.
+        size: Option<Size> = None,
+        /// Frames a second; not set, those that the file says, or 30.
+        rate: Option<Rate> = None,
+        /// As fast as buffers come back, whatever the rate.
+        free_run: bool = false,
+        /// Begins again at its end.
+        repeat: bool = false,
+        /// Memory: "auto" takes the first that all consumers can import.
+        memory: Memory = Memory::Auto,
+    }
+}
+
+const RATE: Rate = Rate::new(30, 1);
+const TICK: u32 = 0;
+const BUFFER_BACK: u32 = 1;
+const FENCES: u32 = 2;
+
+impl Build for FileSrc {
+    fn build(self) -> Result<Box<dyn Element>, BuildError> {
+        if self.path.as_os_str().is_empty() {
+            return Err(BuildError::of("path", "is not set; it says what to read, such as \"film.y4m\""));
+        }
+        let Some(container) = self.container.resolve(&self.path) else {
+            let what = format!("cannot be told from `{}`; set it to \"raw\", \"y4m\" or \"png\"", self.path.display());
+            return Err(BuildError::of("container", what));
+        };
+        if container == Container::Raw {
+            let missing = [("format", self.format.is_none()), ("size", self.size.is_none())];
+            if let Some((property, _)) = missing.into_iter().find(|(_, missing)| *missing) {
+                return Err(BuildError::of(property, "is not set; a raw file does not say it itself"));
+            }
+        }
+        let environment = Environment { name: "file-src".into(), ledger: Ledger::default() };
+        let source =
+            Source { config: self, container, environment, buffers: Vec::new(), stream: None, reader: None, run: None };
+        Ok(Box::new(source))
+    }
+}
+
+struct Source {
+    config: FileSrc,
+    container: Container,
+    environment: Environment,
+    /// Between negotiation and start.
+    buffers: Vec<Shrbuf>,
+    stream: Option<Stream>,
+    reader: Option<Reader>,
+    run: Option<Run>,
+}
+
+/// What exists between start and stop.
+struct Run {
+    pool: Pool,
+    starving: Arc<AtomicBool>,
+    pace: Pace,
+    reader: Reader,
+    repeat: bool,
+    sequence: u64,
+    account: Account,
+}
+
+enum Pace {
+    /// `due` is the tick that the next frame belongs to.
+    Clock {
+        timer: Timer,
+        grid: Grid,
+        due: u64,
+    },
+    Free {
+        waker: Waker,
+    },
+}
+
+impl Source {
+    fn reader(&mut self) -> Result<&mut Reader, FileError> {
+        let opened = match self.reader.take() {
+            Some(reader) => reader,
+            None => Reader::open(&self.config, self.container)?,
+        };
+        Ok(self.reader.insert(opened))
+    }
+}
+
+impl Element for Source {
+    fn ports(&self) -> Ports {
+        Ports::source()
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.environment = environment.clone();
+    }
+
+    fn output_offer(&mut self, _output: usize, _input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        let (format, rate, free_run) = (self.config.format, self.config.rate, self.config.free_run);
+        let memory = self.config.memory.offer();
+        let reader = self.reader()?;
+        let rate = rate.or(reader.rate()).unwrap_or(RATE);
+        let sizes = vec![SizeOffer { sizes: Sizes::Exact(reader.size()), rates: Rates::Any }];
+        let video = reader.formats().into_iter().map(|f| Video { sizes: sizes.clone(), ..Video::linear(f) });
+        Ok(OutputOffer {
+            video: video.collect(),
+            memory,
+            wanted: Wanted { format, size: None, rate: (!free_run).then_some(rate) },
+        })
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        self.buffers.clear();
+        self.buffers = memory::allocate(stream, &self.environment.name)?;
+        self.stream = Some(*stream);
+        Ok(self.buffers.clone())
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        let stream =
+            self.stream.ok_or_else(|| Failure::new(FailureKind::Config, "started before it was negotiated"))?;
+        self.reader()?;
+        let Some(mut reader) = self.reader.take() else { return Ok(()) };
+        reader.prepare(stream.format)?;
+        let waker = start.waker(BUFFER_BACK);
+        let starving = Arc::new(AtomicBool::new(false));
+        let hook = {
+            let (starving, waker) = (Arc::clone(&starving), waker.clone());
+            move |_index| {
+                // Pairs with the fence in `acquire`: either we see it starving, or it sees the buffer.
+                fence(Ordering::SeqCst);
+                if starving.load(Ordering::Relaxed) && starving.swap(false, Ordering::Relaxed) {
+                    waker.wake();
+                }
+            }
+        };
+        let limit = |e: Box<dyn std::error::Error + Send + Sync>| Failure::new(FailureKind::Limit, e);
+        let pool = Pool::new(std::mem::take(&mut self.buffers), hook).map_err(|e| limit(e.into()))?;
+        start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(e.into()))?, FENCES)?;
+        let pace = if self.config.free_run {
+            waker.wake();
+            Pace::Free { waker }
+        } else {
+            let timer = Timer::new()?;
+            start.watch(timer.watched()?, TICK)?;
+            let grid = Grid::new(Timestamp::now(), stream.rate.unwrap_or(RATE));
+            timer.arm(grid.time(0))?;
+            Pace::Clock { timer, grid, due: 0 }
+        };
+        let account = self.environment.ledger.account(&self.environment.name, Reason::File);
+        self.run = Some(Run { pool, starving, pace, reader, repeat: self.config.repeat, sequence: 0, account });
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        match token {
+            FENCES => run.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            _ if context.ended() => Ok(()),
+            _ => run.next(context),
+        }
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.run = None;
+        self.reader = None;
+    }
+}
+
+impl Run {
+    /// A tick has struck, or a buffer has come back: sends the next frame if it is due and there is a buffer.
+    fn next(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let mut timestamp = Timestamp::now();
+        if let Pace::Clock { timer, grid, due } = &self.pace {
+            let tick = grid.last_due(timestamp);
+            if tick < *due {
+                return timer.arm(grid.time(*due));
+            }
+            timestamp = grid.time(tick);
+        }
+        let Some(buffer) = self.acquire() else {
+            return match &self.pace {
+                Pace::Clock { timer, .. } => timer.disarm(),
+                Pace::Free { .. } => Ok(()),
+            };
+        };
+        match &mut self.pace {
+            Pace::Clock { timer, grid, due } => {
+                // Late frames come at the next ticks, not all at once.
+                *due = grid.last_due(Timestamp::now()) + 1;
+                timer.arm(grid.time(*due))?;
+            }
+            Pace::Free { waker } => waker.wake(),
+        }
+        self.send(buffer, timestamp, context)
+    }
+
+    fn acquire(&self) -> Option<Shrbuf> {
+        self.pool.acquire().or_else(|| {
+            // A buffer that comes back from here on wakes us; one that did just before is found by looking again.
+            self.starving.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            let found = self.pool.acquire();
+            if found.is_some() {
+                self.starving.store(false, Ordering::Relaxed);
+            }
+            found
+        })
+    }
+
+    fn send(&mut self, mut buffer: Shrbuf, timestamp: Timestamp, context: &mut Context<'_>) -> Result<(), Failure> {
+        buffer.set_state(State::Filling);
+        let mut there = self.reader.read(&mut buffer, &self.account)?;
+        if !there && self.repeat {
+            self.reader.rewind()?;
+            there = self.reader.read(&mut buffer, &self.account)?;
+        }
+        if !there {
+            return context.end_all();
+        }
+        buffer.set_state(State::Filled);
+        let frame = Frame { color: self.reader.color(), ..Frame::new(buffer, timestamp, self.sequence) };
+        self.sequence += 1;
+        context.push(0, frame)
+    }
+}
