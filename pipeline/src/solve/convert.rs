@@ -58,7 +58,7 @@ impl Choices {
                 match search.sketch() {
                     Ok(cost) => viable.push((cost, ports)),
                     Err(Stop::Dead(dead)) => self.note(search, &dead),
-                    Err(Stop::Failed(error)) => return Err(error),
+                    Err(Stop::Failed(error)) => return Err(*error),
                 }
                 search.leave(keep);
             }
@@ -110,10 +110,10 @@ fn obstacle(
 
 /// Why this input gets a converter.
 pub(super) fn why(search: &mut Search<'_>, dead: &DeadEnd, port: Port) -> Result<String, NegotiationError> {
-    if dead.route.to.contains(&port) {
-        if let Some(obstacle) = obstacle(search, &dead.route, dead.input, port)? {
-            return Ok(obstacle);
-        }
+    if dead.route.to.contains(&port)
+        && let Some(obstacle) = obstacle(search, &dead.route, dead.input, port)?
+    {
+        return Ok(obstacle);
     }
     if let Some(refusal) = search.refusal_by(port) {
         return Ok(refusal.clone());

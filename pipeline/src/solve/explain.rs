@@ -138,7 +138,7 @@ fn conversion(
     let conversions = match conversions {
         Ok(conversions) => conversions,
         Err(Stop::Dead(_)) => return Ok(None),
-        Err(Stop::Failed(error)) => return Err(error),
+        Err(Stop::Failed(error)) => return Err(*error),
     };
     let costs: Vec<String> = conversions.iter().map(|(from, to)| describe(from, to)).collect();
     Ok(Some(format!("Or allow a conversion (copies = \"allow\"): {}", costs.join("; "))))

@@ -76,7 +76,7 @@ fn whole(search: &mut Search<'_>, options: &NegotiateOptions) -> Result<Plan, Ne
         match search.solve() {
             Ok(()) => {}
             Err(Stop::Dead(dead)) => converted.extend(with_converters(search, root, &dead, options)?),
-            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Failed(error)) => return Err(*error),
         }
     }
     Ok(report::plan(search, &converted))
@@ -100,7 +100,7 @@ fn with_converters(
                 match search.solve() {
                     Ok(()) => return Ok(reasons),
                     Err(Stop::Dead(dead)) => choices.note(search, &dead),
-                    Err(Stop::Failed(error)) => return Err(error),
+                    Err(Stop::Failed(error)) => return Err(*error),
                 }
                 search.leave(keep);
             }

@@ -211,7 +211,7 @@ impl Obstacle {
         if !entries().any(|s| s.sizes.contains(size)) {
             let sizes = Side::new(name, entries().map(|s| s.sizes), None).all;
             let mut has = list(&sizes);
-            if let (Some(format), true) = (wanted.format, sizes.len() > 0) {
+            if let (Some(format), true) = (wanted.format, !sizes.is_empty()) {
                 has.push_str(&format!(" as {format}"));
             }
             if let Some(nearest) = nearest_size(&sizes, size).filter(|_| sizes.len() > 1) {

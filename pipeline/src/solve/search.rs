@@ -44,14 +44,14 @@ pub(super) enum Cause {
 #[derive(Debug)]
 pub(super) enum Stop {
     /// An element failed: no other candidate would help.
-    Failed(NegotiationError),
+    Failed(Box<NegotiationError>),
     /// There is no solution here; there may be one for another stream upstream.
     Dead(Rc<DeadEnd>),
 }
 
 impl From<NegotiationError> for Stop {
     fn from(error: NegotiationError) -> Stop {
-        Stop::Failed(error)
+        Stop::Failed(Box::new(error))
     }
 }
 
@@ -73,7 +73,9 @@ pub(super) struct Search<'g> {
     tree: Vec<Rc<Route>>,
     inputs: HashMap<Port, Rc<Input>>,
     outputs: HashMap<Port, Rc<Output>>,
-    on_paper: HashMap<(usize, Option<Stream>), Result<Cost, Rc<DeadEnd>>>,
+    /// Least costs by route and what comes in; `None` for dead ends, of which only the first of a route is kept.
+    on_paper: HashMap<(usize, Option<Stream>), Option<Cost>>,
+    first_dead: HashMap<usize, Rc<DeadEnd>>,
     refused: HashMap<(Port, Option<Port>, Stream), String>,
     first_refusals: HashMap<Port, String>,
     trials: HashMap<usize, u32>,
@@ -89,6 +91,7 @@ impl<'g> Search<'g> {
             inputs: HashMap::new(),
             outputs: HashMap::new(),
             on_paper: HashMap::new(),
+            first_dead: HashMap::new(),
             refused: HashMap::new(),
             first_refusals: HashMap::new(),
             trials: HashMap::new(),
@@ -99,6 +102,7 @@ impl<'g> Search<'g> {
     pub(super) fn enter(&mut self, root: Port) {
         self.tree = tree(self.graph, root).into_iter().map(Rc::new).collect();
         self.on_paper.clear();
+        self.first_dead.clear();
         self.trials.clear();
     }
 
@@ -217,14 +221,22 @@ impl<'g> Search<'g> {
     /// The least cost of a route and all below it, by the offers alone.
     fn paper(&mut self, route: usize, input: Option<Stream>) -> Result<Cost, Stop> {
         if let Some(known) = self.on_paper.get(&(route, input)) {
-            return known.clone().map_err(Stop::Dead);
+            return match (known, self.first_dead.get(&route)) {
+                (None, Some(dead)) => Err(Stop::Dead(Rc::clone(dead))),
+                (cost, _) => Ok(cost.unwrap_or_default()),
+            };
         }
-        let found = match self.cheapest(route, input) {
-            Ok(cost) => Ok(cost),
-            Err(stop) => Err(only_dead(stop)?),
-        };
-        self.on_paper.insert((route, input), found.clone());
-        found.map_err(Stop::Dead)
+        match self.cheapest(route, input) {
+            Ok(cost) => {
+                self.on_paper.insert((route, input), Some(cost));
+                Ok(cost)
+            }
+            Err(stop) => {
+                let dead = only_dead(stop)?;
+                self.on_paper.insert((route, input), None);
+                Err(Stop::Dead(Rc::clone(self.first_dead.entry(route).or_insert(dead))))
+            }
+        }
     }
 
     fn cheapest(&mut self, route: usize, input: Option<Stream>) -> Result<Cost, Stop> {
@@ -379,8 +391,8 @@ fn only_dead(stop: Stop) -> Result<Rc<DeadEnd>, Stop> {
     }
 }
 
-/// What of a stream a refusal depends on: memory does not know how many buffers there are, and to those who import it,
-/// nor how often it is filled.
+/// What of a stream a refusal depends on: those who import memory do not care how many buffers there are, nor how often
+/// they are filled.
 fn matters_to(importer: Option<Port>, stream: &Stream) -> Stream {
-    Stream { buffers: 0, rate: stream.rate.filter(|_| importer.is_none()), ..*stream }
+    if importer.is_some() { Stream { buffers: 0, rate: None, ..*stream } } else { *stream }
 }
