@@ -716,8 +716,12 @@ fn buffers_that_a_driver_does_not_give_are_freed_by_a_copy_where_allowed() {
     let plan = plan_with(&mut camera_display_encoder(32, 6, None), Copies::Allow);
     assert_eq!(
         plan.rejected,
-        ["camera → display, encoder as XR24 1280x720 at 60 fps from v4l2: camera: gave 6 buffers, needed are \
-          camera keeps 2, display holds 2, encoder holds 4 = 8"]
+        [
+            "camera → display, encoder as XR24 1280x720 at 60 fps from v4l2: camera: gave 6 buffers, needed are \
+             camera keeps 2, display holds 2, encoder holds 4 = 8",
+            "camera → camera→display convert, encoder as XR24 1280x720 at 60 fps from v4l2: camera: gave 6 buffers, \
+             needed are camera keeps 2, camera→display convert holds 1, encoder holds 4 = 7"
+        ]
     );
     assert_eq!(plan.budgets[0].granted, 5);
 }
