@@ -1,0 +1,99 @@
+//! `shrbuf explain`: what each link carries, and why.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use shrbuf_pipeline::plan::{Budget, LinkPlan, Plan};
+use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
+
+use crate::args::ExplainArgs;
+use crate::outcome::{FAILED, Outcome};
+use crate::table::Paint;
+use crate::{error, json};
+
+#[derive(Serialize)]
+struct Explained {
+    links: Vec<json::Link>,
+    /// Who holds how many of each stream's buffers.
+    budgets: Vec<json::Buffers>,
+    /// What was tried before and refused, in order.
+    rejected: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<json::Error>,
+}
+
+/// How this command negotiates.
+pub fn options() -> NegotiateOptions {
+    NegotiateOptions { converter: Some(shrbuf_elements::converter) }
+}
+
+/// Negotiates a file's pipeline and says how it would run.
+pub fn explain(args: &ExplainArgs) -> Outcome {
+    let mut graph = match args.source.load() {
+        Ok(graph) => graph,
+        Err(wrong) => return error::wrong_file(wrong, args.json),
+    };
+    let (plan, failed) = match negotiate(&mut graph, &options()) {
+        Ok(plan) => (plan, None),
+        Err(failed) => (Plan::default(), Some(failed)),
+    };
+    let mut outcome = Outcome::default();
+    if let Some(failed) = &failed {
+        outcome = Outcome::failed(FAILED, error::show_negotiation(failed, &args.source.file));
+    }
+    if args.json {
+        let error = failed.as_ref().map(error::negotiation);
+        let (links, budgets) = (json::Link::all(&plan), json::Buffers::all(&plan));
+        outcome.out = json::line(&Explained { links, budgets, rejected: plan.rejected, error });
+    } else if failed.is_none() {
+        outcome.out = text(&plan, Paint::stdout());
+    }
+    outcome
+}
+
+fn text(plan: &Plan, paint: Paint) -> String {
+    let mut out = String::new();
+    for link in &plan.links {
+        describe(&mut out, link, paint);
+    }
+    let _ = writeln!(out, "{}", paint.bold("buffers"));
+    for budget in &plan.budgets {
+        let _ = writeln!(out, "  {}", holders(budget));
+    }
+    if !plan.rejected.is_empty() {
+        let _ = writeln!(out, "\n{}", paint.bold("refused before"));
+        for refused in &plan.rejected {
+            let _ = writeln!(out, "  {refused}");
+        }
+    }
+    out
+}
+
+fn describe(out: &mut String, link: &LinkPlan, paint: Paint) {
+    let stream = &link.stream;
+    let verdict = if link.zero_copy { paint.good("zero-copy") } else { paint.bad("copies") };
+    let rate = stream.rate.map(|r| format!(" at {r} fps")).unwrap_or_default();
+    let modifier = stream.modifier.map_or("no modifier".to_owned(), |m| m.to_string());
+    let planes = if stream.plane_segments { ", each plane in a buffer of its own" } else { "" };
+    let _ = write!(
+        out,
+        "{}  {verdict}\n  picture  {} {}{rate}, {modifier}\n  memory   {}, allocated by {}, stride {}{planes}\n  \
+         why      {}\n\n",
+        paint.bold(&format!("{} → {}", link.from, link.to)),
+        stream.format,
+        stream.size,
+        link.memory,
+        stream.origin,
+        link.stride,
+        link.reason,
+    );
+}
+
+/// `camera made 5: camera keeps 2, display holds 2`.
+fn holders(budget: &Budget) -> String {
+    let each = budget.holders.iter().enumerate().map(|(i, (name, n))| {
+        let does = if i == 0 { "keeps" } else { "holds" };
+        format!("{name} {does} {n}")
+    });
+    format!("{} made {}: {}", budget.producer, budget.granted, each.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,89 @@
+//! The line on standard error while a pipeline runs, where that is a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use shrbuf_pipeline::Graph;
+use shrbuf_pipeline::outline::Outline;
+use shrbuf_pipeline::supervise::Error;
+
+use crate::args::RunArgs;
+use crate::summary::Totals;
+use crate::table::{bytes, time};
+
+/// Updates a second, at most.
+const HZ: u8 = 10;
+/// The rate shown is that of about the last so long.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// The line.
+pub struct Line<'a> {
+    bar: &'a ProgressBar,
+    limit: Option<u64>,
+    /// Where the window began.
+    mark: (Duration, u64),
+    rate: Option<f64>,
+    running: bool,
+}
+
+impl<'a> Line<'a> {
+    /// Nothing is drawn yet.
+    pub fn new(bar: &'a ProgressBar, args: &RunArgs) -> Line<'a> {
+        let meter = match (args.frames, args.duration) {
+            (None, None) => "{spinner} {elapsed}",
+            _ => "{spinner} {bar:20.cyan/dim} {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(&format!("{meter}  {{wide_msg}}")) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.set_length(args.frames.or(args.duration.map(millis)).unwrap_or(1));
+        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HZ));
+        Line { bar, limit: args.frames, mark: (Duration::ZERO, 0), rate: None, running: false }
+    }
+
+    /// It runs.
+    pub fn running(&mut self, graph: &Graph, elapsed: Duration, outline: &Outline) {
+        if !self.running {
+            self.running = true;
+            tracing::info!("running");
+        }
+        let totals = Totals::of(&graph.counts(), outline);
+        self.bar.set_position(self.limit.map_or(millis(elapsed), |_| totals.frames));
+        let window = elapsed.saturating_sub(self.mark.0);
+        if window >= WINDOW || self.rate.is_none() {
+            let frames = totals.frames.saturating_sub(self.mark.1);
+            self.rate = (!window.is_zero()).then(|| frames as f64 / window.as_secs_f64());
+        }
+        if window >= WINDOW {
+            self.mark = (elapsed, totals.frames);
+        }
+        let mut text = format!("{} frames", totals.frames);
+        if let Some(rate) = self.rate {
+            text.push_str(&format!(", {rate:.1} fps"));
+        }
+        text.push_str(&format!(", {} dropped", totals.dropped));
+        if let Some(latency) = totals.latency {
+            text.push_str(&format!(", latency {} (p99 {})", time(latency.p50), time(latency.p99)));
+        }
+        text.push_str(&format!(", {} copied", bytes(graph.ledger().copied())));
+        self.bar.set_message(text);
+    }
+
+    /// It failed and is tried again.
+    pub fn retrying(&mut self, why: &Error) {
+        if self.running {
+            self.running = false;
+            tracing::warn!("{why}; trying again");
+        }
+        self.bar.set_message(format!("waiting: {why}"));
+    }
+
+    /// Nothing of it is left on the screen.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,157 @@
+//! How a run went, for people and for programs.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use shrbuf_pipeline::outline::Outline;
+use shrbuf_pipeline::plan::Plan;
+use shrbuf_pipeline::run::ElementCounts;
+use shrbuf_pipeline::stats::Latency;
+use shrbuf_pipeline::supervise::Report;
+
+use crate::table::{Align, Paint, Table, bytes, count, time};
+use crate::{error, json};
+
+/// Figures of the whole pipeline.
+pub struct Totals {
+    /// Frames that reached every sink: the least of the sinks' counts, without what they dropped.
+    pub frames: u64,
+    /// Frames dropped by all elements together.
+    pub dropped: u64,
+    /// Of the sink with the worst p99.
+    pub latency: Option<Latency>,
+}
+
+impl Totals {
+    /// Adds up.
+    pub fn of(counts: &[ElementCounts], outline: &Outline) -> Totals {
+        let sinks = || counts.iter().filter(|c| outline.elements.iter().any(|e| e.name == c.name && !e.has_outputs));
+        Totals {
+            frames: sinks().map(|c| c.counts.frames.saturating_sub(c.counts.dropped)).min().unwrap_or(0),
+            dropped: counts.iter().map(|c| c.counts.dropped).sum(),
+            latency: sinks().filter_map(|c| c.counts.latency).max_by_key(|l| l.p99),
+        }
+    }
+}
+
+/// A run's end.
+pub struct Summary<'a> {
+    report: &'a Report,
+    counts: Vec<ElementCounts>,
+    totals: Totals,
+    cpu: Duration,
+    interrupted: bool,
+}
+
+impl<'a> Summary<'a> {
+    /// Of a run that used so much CPU time.
+    pub fn new(report: &'a Report, outline: &Outline, cpu: Duration, interrupted: bool) -> Summary<'a> {
+        let counts = report.graph.counts();
+        let totals = Totals::of(&counts, outline);
+        Summary { report, counts, totals, cpu, interrupted }
+    }
+
+    fn cpu_us_per_frame(&self) -> Option<f64> {
+        (self.totals.frames > 0).then(|| self.cpu.as_micros() as f64 / self.totals.frames as f64)
+    }
+
+    /// One line.
+    pub fn json(&self) -> String {
+        json::line(&json::Run {
+            frames: self.totals.frames,
+            dropped: self.totals.dropped,
+            duration_s: self.report.duration.as_secs_f64(),
+            bytes_copied: self.report.graph.ledger().copied(),
+            cpu_us_per_frame: self.cpu_us_per_frame(),
+            interrupted: self.interrupted,
+            restarts: self.report.restarts,
+            links: json::Link::all(&self.report.plan),
+            elements: json::Element::all(&self.counts),
+            error: self.report.error.as_ref().map(error::run),
+        })
+    }
+
+    /// For people; empty where it never came so far as to have a plan.
+    pub fn text(&self, paint: Paint) -> String {
+        if self.report.plan.links.is_empty() {
+            return if self.interrupted { "interrupted before it started\n".into() } else { String::new() };
+        }
+        let mut out = paint.bold(&self.headline());
+        let _ = write!(out, "\n\n{}\n{}", links(&self.report.plan, paint), elements(&self.counts, paint));
+        out
+    }
+
+    fn headline(&self) -> String {
+        let report = self.report;
+        let seconds = report.duration.as_secs_f64();
+        let interrupted = if self.interrupted { "interrupted, " } else { "" };
+        let mut line = format!(
+            "{}: {interrupted}{} in {seconds:.2} s",
+            report.graph.name().escape_debug(),
+            count(usize::try_from(self.totals.frames).unwrap_or(usize::MAX), "frame")
+        );
+        if seconds > 0.0 {
+            let _ = write!(line, " ({:.1} fps)", self.totals.frames as f64 / seconds);
+        }
+        let _ = write!(line, ", {} dropped, {} copied", self.totals.dropped, bytes(report.graph.ledger().copied()));
+        if let Some(us) = self.cpu_us_per_frame() {
+            let _ = write!(line, ", {us:.0} µs CPU a frame");
+        }
+        if report.restarts > 0 {
+            let _ = write!(line, ", started again {}", count(report.restarts as usize, "time"));
+        }
+        line
+    }
+}
+
+fn links(plan: &Plan, paint: Paint) -> String {
+    let left = ["link", "format", "size", "rate", "memory", "", "why"].map(|head| (head, Align::Left));
+    let mut table = Table::new(&left);
+    for link in &plan.links {
+        let stream = &link.stream;
+        let memory = match link.memory.to_string() == stream.origin.name() {
+            true => link.memory.to_string(),
+            false => format!("{} ({})", link.memory, stream.origin),
+        };
+        table.row([
+            format!("{} → {}", link.from, link.to),
+            stream.format.to_string(),
+            stream.size.to_string(),
+            stream.rate.map(|r| r.to_string()).unwrap_or_default(),
+            memory,
+            if link.zero_copy { "zero-copy" } else { "COPIES" }.to_owned(),
+            link.reason.clone(),
+        ]);
+    }
+    let table = table.show(paint);
+    table.replace("zero-copy", &paint.good("zero-copy")).replace("COPIES", &paint.bad("COPIES"))
+}
+
+fn elements(counts: &[ElementCounts], paint: Paint) -> String {
+    let mut table = Table::new(&[
+        ("element", Align::Left),
+        ("frames", Align::Right),
+        ("dropped", Align::Right),
+        ("corrupt", Align::Right),
+        ("latency p50", Align::Right),
+        ("p99", Align::Right),
+        ("max", Align::Right),
+        ("", Align::Left),
+    ]);
+    for element in counts {
+        let c = &element.counts;
+        let latency = |of: fn(&Latency) -> u64| c.latency.as_ref().map(|l| time(of(l))).unwrap_or_default();
+        let own: Vec<String> = element.own.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        table.row([
+            element.name.clone(),
+            c.frames.to_string(),
+            c.dropped.to_string(),
+            if c.corrupt > 0 { c.corrupt.to_string() } else { String::new() },
+            latency(|l| l.p50),
+            latency(|l| l.p99),
+            latency(|l| l.max),
+            own.join(", "),
+        ]);
+    }
+    table.show(paint)
+}
