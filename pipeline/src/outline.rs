@@ -1,7 +1,7 @@
 //! A graph's shape, for those who draw or describe it.
 
 use crate::element::Role;
-use crate::graph::Graph;
+use crate::graph::{Graph, Span};
 
 /// Elements, links and threads of a graph.
 ///
@@ -32,6 +32,8 @@ pub struct OutlineElement {
     pub has_outputs: bool,
     /// Which thread runs it, from 0.
     pub domain: usize,
+    /// Where a file describes it.
+    pub span: Option<Span>,
 }
 
 /// A link of an [`Outline`].
@@ -60,6 +62,7 @@ impl Graph {
                 has_inputs: !ports.inputs.is_empty(),
                 has_outputs: !ports.outputs.is_empty(),
                 domain: domains[i],
+                span: node.span.clone(),
             }
         };
         let link = |l: &crate::graph::Link| OutlineLink {
