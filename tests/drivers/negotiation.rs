@@ -77,7 +77,7 @@ fn a_rate_that_the_camera_has_not_names_those_it_has() {
         ..V4l2Src::default()
     };
     let text = refusal(camera);
-    assert!(text.contains("7/3") && text.contains("30"), "{text}");
+    assert!(text.contains("7/3") && text.contains("15, 25"), "{text}");
 }
 
 #[test]

@@ -9,7 +9,10 @@ use shrbuf_pipeline::supervise::{RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Frame, Graph, Rate, Size};
 use shrbuf_tests::{Footprint, on_test_drivers};
 
-const FRAMES: u64 = 300;
+/// Frames of each size and format: vkms composes every one in software, which takes long where it is emulated.
+fn frames() -> u64 {
+    std::env::var("SHRBUF_FRAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
 
 #[derive(Debug, Default)]
 struct Compared {
@@ -78,14 +81,14 @@ fn every_pixel(format: Format, width: u32, height: u32) {
     let display = graph.add("display", display).unwrap();
     graph.link(camera, display).unwrap();
 
-    let options = RunOptions { frames: Some(FRAMES), ..RunOptions::default() };
+    let options = RunOptions { frames: Some(frames()), ..RunOptions::default() };
     let report = run(graph, &options, |_| Verdict::Continue);
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     let result = result.lock().unwrap();
     assert_eq!(result.first_wrong, None);
     // The flip that sets the mode cannot be captured.
-    assert_eq!(result.frames, FRAMES - 1);
+    assert_eq!(result.frames, frames() - 1);
     assert!(report.plan.is_zero_copy());
     assert_eq!(report.graph.ledger().copied(), 0);
     drop(report);
@@ -93,13 +96,13 @@ fn every_pixel(format: Format, width: u32, height: u32) {
 }
 
 #[test]
-fn xr24_of_a_mode_with_few_pixels() {
-    every_pixel(Format::Xr24, 640, 480);
+fn xr24_smaller_than_any_mode() {
+    every_pixel(Format::Xr24, 320, 180);
 }
 
 #[test]
-fn xr24_smaller_than_any_mode() {
-    every_pixel(Format::Xr24, 640, 360);
+fn xr24_of_the_smallest_mode() {
+    every_pixel(Format::Xr24, 640, 480);
 }
 
 #[test]
@@ -108,13 +111,13 @@ fn xr24_720p() {
 }
 
 #[test]
-fn rg16_of_a_mode_with_few_pixels() {
-    every_pixel(Format::Rg16, 640, 480);
+fn rg16_smaller_than_any_mode() {
+    every_pixel(Format::Rg16, 320, 180);
 }
 
 #[test]
-fn rg16_smaller_than_any_mode() {
-    every_pixel(Format::Rg16, 640, 360);
+fn rg16_of_the_smallest_mode() {
+    every_pixel(Format::Rg16, 640, 480);
 }
 
 #[test]

@@ -79,6 +79,9 @@ const WATCHDOG: u32 = 1;
 /// been switched off or has lost its cable or clock, and KMS itself gives up on a flip after 10 s.
 const FLIP_LIMIT: Duration = Duration::from_millis(1500);
 
+/// Longest time for a capture: vkms composes in software, and takes a second where it is emulated and busy.
+const CAPTURE_LIMIT: Duration = Duration::from_secs(20);
+
 /// Frames held on the steady path: on screen, on its way there, and one that came early.
 const HOLDS: u32 = 3;
 
@@ -146,6 +149,11 @@ fn find_any(name: Option<&str>) -> Result<Output, Failure> {
     }
     let none = || Failure::new(FailureKind::Config, "there is no display (no /dev/dri/card* with connectors)");
     Err(refused.unwrap_or_else(none))
+}
+
+fn wait_for(capture: &Fence) -> std::io::Result<()> {
+    let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no capture in {CAPTURE_LIMIT:?}"));
+    if capture.wait(CAPTURE_LIMIT)? { Ok(()) } else { Err(late()) }
 }
 
 impl Display {
@@ -241,7 +249,7 @@ impl Display {
             let Some((frame, _)) = in_flight.take() else { continue };
             context.shown(frame.timestamp, Timestamp(event.time_ns));
             if let (Some(fence), Some(target), Some(captured)) = (capture.take(), &self.target, &mut self.on_capture) {
-                fence.wait(FLIP_LIMIT).map_err(|e| Failure::new(FailureKind::Device, e))?;
+                wait_for(&fence).map_err(|e| Failure::new(FailureKind::Device, e))?;
                 captured(&frame, target.buffer());
             }
             // The one before has left the screen: this drop is what queues it at the camera again.
@@ -281,9 +289,7 @@ impl Display {
             let fb = self.imports.get(&frame.buffer, |b| FrameBuffer::of_shrbuf(&card, b))?;
             let flip = Flip { frame: &fb, in_fence: None, user_data: 0 };
             let fence = screen.flip_and_capture(&flip, target.frame())?;
-            if !fence.wait(FLIP_LIMIT)? {
-                return Err("the writeback did not finish".into());
-            }
+            wait_for(&fence)?;
             return Ok(crate::image::write_png(path, target.buffer(), frame.color, account)?);
         }
         Ok(crate::image::write_png(path, &frame.buffer, frame.color, account)?)
@@ -413,6 +419,10 @@ impl Element for Display {
             tracing::warn!(element = self.name, path = %path.display(), error, "no screenshot");
         }
         if let Some(mut running) = self.running.take() {
+            // vkms goes on writing a capture after its mode has changed, past the end of it.
+            if let Some(Err(error)) = running.capture.take().map(|fence| wait_for(&fence)) {
+                tracing::warn!(element = self.name, %error, "a capture is given up");
+            }
             if let Some(screen) = running.screen.take()
                 && let Err(error) = screen.stop()
             {
