@@ -15,8 +15,8 @@ use shrbuf_pipeline::{
 };
 
 use super::{
-    Card, CommitError, DeviceError, DumbBuffer, EventBuffer, Flip, FrameBuffer, Output, OutputError, PlanError, Placement,
-    Screen, Writeback,
+    Card, CommitError, DeviceError, DumbBuffer, EventBuffer, Flip, FrameBuffer, Output, OutputError, Placement,
+    PlanError, Screen, Writeback,
 };
 
 choices! {
@@ -351,7 +351,8 @@ impl Element for Display {
         let card = output.card();
         let mut first = None;
         for b in buffers {
-            let fb = self.imports.get(b, |b| FrameBuffer::of_shrbuf(card, b)).map_err(|e| Refusal::new(e.to_string()))?;
+            let fb =
+                self.imports.get(b, |b| FrameBuffer::of_shrbuf(card, b)).map_err(|e| Refusal::new(e.to_string()))?;
             first.get_or_insert(fb);
         }
         let Some(first) = first else { return Err(Refusal::new("there are no buffers")) };

@@ -12,11 +12,13 @@ use shrbuf::{Format, Layout, Plane, Pool, Segment, Shrbuf, State};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
     Build, BuildError, Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, Matrix,
-    Modifiers, Origin, OutputOffer, Ports, Produces, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream,
-    Timestamp, Video, Wanted, choices, properties,
+    Modifiers, Origin, OutputOffer, Ports, Produces, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start,
+    Stream, Timestamp, Video, Wanted, choices, properties,
 };
 
-use super::ioctl::{self, Buffer, Clock, Dequeued, DqbufError, Event, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat};
+use super::ioctl::{
+    self, Buffer, Clock, Dequeued, DqbufError, Event, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat,
+};
 use super::{AllocateError, CaptureQueue, Device, FormatInfo, OpenError};
 
 choices! {
@@ -89,6 +91,8 @@ const FENCES: u32 = 1;
 const RETRY: u32 = 2;
 const WATCHDOG: u32 = 3;
 
+/// Ticks of the watchdog in the time that counts as stalled.
+const TICKS: u32 = 4;
 /// Buffers that videobuf2 needs queued so that none is waited for: the one being filled and the next.
 const KEEPS: u32 = 2;
 /// `VIDEO_MAX_FRAME`.
@@ -107,9 +111,20 @@ struct Streaming {
     color: Colorimetry,
     watchdog: Arc<TimerFd>,
     stall: Duration,
-    last_frame: Timestamp,
+    /// As the watchdog last saw things, and how often it has seen them so.
+    quiet: Quiet,
+    quiet_ticks: u32,
+    /// Frames dequeued.
+    frames: u64,
     /// Of the last frame, without the driver's wrap at 2^32.
     sequence: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Quiet {
+    frames: u64,
+    /// Every buffer is held downstream.
+    starved: bool,
 }
 
 struct Source {
@@ -232,7 +247,12 @@ impl Source {
             let fds = fds.collect::<Result<Vec<Vec<_>>, _>>().map_err(|e| refuse(&e))?;
             (CaptureQueue::dmabuf(device, fds).map_err(refuse_alloc)?, buffers)
         };
-        Ok(Allocated { queue, buffers, color: colorimetry(stream.format, format.colorimetry, width), rate: stream.rate })
+        Ok(Allocated {
+            queue,
+            buffers,
+            color: colorimetry(stream.format, format.colorimetry, width),
+            rate: stream.rate,
+        })
     }
 }
 
@@ -246,18 +266,24 @@ fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32]) -> Resul
     let mut end = offset_of(0);
     for (i, s) in samplings.iter().enumerate() {
         let Some(memory) = driver.planes.get(if several { i } else { 0 }) else {
-            return Err(Refusal::new(format!("{format} has {} planes, the driver {}", samplings.len(), driver.planes.len())));
+            return Err(Refusal::new(format!(
+                "{format} has {} planes, the driver {}",
+                samplings.len(),
+                driver.planes.len()
+            )));
         };
         planes[i] = if several {
             Plane { segment: i as u8, offset: offset_of(i), stride: memory.bytesperline }
         } else {
             // In one buffer chroma follows luma, its stride in proportion (V4L2, "YUV planar formats").
-            let stride = u64::from(memory.bytesperline) * u64::from(s.bytes * luma.hsub) / u64::from(luma.bytes * s.hsub);
+            let stride =
+                u64::from(memory.bytesperline) * u64::from(s.bytes * luma.hsub) / u64::from(luma.bytes * s.hsub);
             Plane { segment: 0, offset: end, stride: stride as u32 }
         };
         end = end.saturating_add(planes[i].stride.saturating_mul(driver.height.div_ceil(s.vsub)));
     }
-    Layout::new(format, None, driver.width, driver.height, &planes[..samplings.len()]).map_err(|e| Refusal::new(e.to_string()))
+    Layout::new(format, None, driver.width, driver.height, &planes[..samplings.len()])
+        .map_err(|e| Refusal::new(e.to_string()))
 }
 
 /// The kernel's four numbers as matrix and range, with its own defaults ("Colorspaces", V4L2 documentation).
@@ -299,10 +325,10 @@ fn video(info: &FormatInfo, current: Size) -> Option<Video> {
     let of = |s: Size| info.intervals.iter().find(|(size, _)| (size.width, size.height) == (s.width, s.height));
     let sizes = match &info.sizes {
         FrameSizes::Discrete(list) => {
-            let offers = list.iter().map(size).map(|s| SizeOffer {
-                sizes: Sizes::Exact(s),
-                rates: of(s).map_or(Rates::Any, |(_, i)| rates(i)),
-            });
+            let offers = list
+                .iter()
+                .map(size)
+                .map(|s| SizeOffer { sizes: Sizes::Exact(s), rates: of(s).map_or(Rates::Any, |(_, i)| rates(i)) });
             offers.collect()
         }
         FrameSizes::Stepwise { min, max, step } => vec![SizeOffer {
@@ -371,9 +397,8 @@ impl Element for Source {
         let pool = Arc::new(pool.map_err(|e| Failure::new(FailureKind::Limit, e))?);
         queue.device().subscribe_source_change().map_err(failed)?;
         queue.start().map_err(|e| match e {
-            super::StartError::Qbuf(ioctl::QbufError::Failure(f)) | super::StartError::Streamon(ioctl::StreamonError::Failure(f)) => {
-                failed(f)
-            }
+            super::StartError::Qbuf(ioctl::QbufError::Failure(f))
+            | super::StartError::Streamon(ioctl::StreamonError::Failure(f)) => failed(f),
             other => Failure::new(FailureKind::Device, other),
         })?;
         let stall = self.config.stall.unwrap_or_else(|| {
@@ -381,15 +406,16 @@ impl Element for Source {
             frames.max(Duration::from_millis(1500))
         });
         let limit = |e: nix::Error| Failure::new(FailureKind::Limit, format!("timerfd: {e}"));
-        let watchdog = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).map_err(limit)?;
-        // Checked four times in the limit, not armed for each frame: that would be a system call a frame.
-        watchdog.set(Expiration::Interval((stall / 4).into()), TimerSetTimeFlags::empty()).map_err(limit)?;
+        let watchdog = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
+            .map_err(limit)?;
+        // Some ticks in the limit, not armed for each frame: that would be a system call a frame.
+        watchdog.set(Expiration::Interval((stall / TICKS).into()), TimerSetTimeFlags::empty()).map_err(limit)?;
         let watchdog = Arc::new(watchdog);
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
         start.watch(Arc::clone(&watchdog), WATCHDOG)?;
-        self.streaming =
-            Some(Streaming { queue, pool, color, watchdog, stall, last_frame: Timestamp::now(), sequence: None });
+        let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, None);
+        self.streaming = Some(Streaming { queue, pool, color, watchdog, stall, quiet, quiet_ticks, frames, sequence });
         Ok(())
     }
 
@@ -410,7 +436,7 @@ impl Element for Source {
                 ioctl::QbufError::Failure(f) => failed(f),
                 other => Failure::new(FailureKind::Device, other),
             }),
-            _ => streaming.watch(context),
+            _ => streaming.watch(),
         }
     }
 
@@ -439,7 +465,10 @@ impl Streaming {
         let buffer = match self.queue.dequeue() {
             Ok(Dequeued::Buffer(buffer)) => buffer,
             Ok(Dequeued::NotReady) if events.error => {
-                return Err(Failure::new(FailureKind::Device, "the driver reports an error (POLLERR) and has no frame"));
+                return Err(Failure::new(
+                    FailureKind::Device,
+                    "the driver reports an error (POLLERR) and has no frame",
+                ));
             }
             Ok(Dequeued::NotReady) => return Ok(true),
             Ok(Dequeued::EndOfStream) => return context.end_all().map(|()| true),
@@ -456,7 +485,7 @@ impl Streaming {
             Clock::Monotonic => Timestamp(buffer.timestamp.ns),
             Clock::Copy | Clock::Unknown => Timestamp::now(),
         };
-        self.last_frame = Timestamp::now();
+        self.frames += 1;
         let sequence = self.count(buffer.sequence, context);
         let corrupt = buffer.is_corrupt() || !is_whole(&buffer, memory.layout());
         memory.set_state(if corrupt { State::Corrupt } else { State::Filled });
@@ -490,23 +519,26 @@ impl Streaming {
         Ok(())
     }
 
-    fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+    /// Counts quiet ticks, not time: where this thread itself was kept away, the timer has ticked once, and where every
+    /// buffer was held until just now, the driver has had no chance yet.
+    fn watch(&mut self) -> Result<(), Failure> {
         // Non-blocking: another reader of the same expiry cannot be.
         let _ = self.watchdog.wait();
-        let silent = Duration::from_nanos(Timestamp::now().since(self.last_frame));
-        if silent < self.stall {
+        let (held, all) = (self.queue.held() as u32, self.queue.count());
+        let now = Quiet { frames: self.frames, starved: held == all };
+        self.quiet_ticks = if now == self.quiet { self.quiet_ticks + 1 } else { 0 };
+        self.quiet = now;
+        if self.quiet_ticks < TICKS {
             return Ok(());
         }
-        // It may be us who were away, and the driver who waits.
-        self.frame(Events::default(), context)?;
-        if Timestamp::now().since(self.last_frame) < self.stall.as_nanos() as u64 {
-            return Ok(());
-        }
-        let (held, all) = (self.queue.held(), self.queue.count());
-        let why = if held as u32 == all {
-            format!("no frame for {silent:.1?}: all {all} buffers are held downstream; something there lets go of none")
+        let limit = self.stall;
+        let why = if now.starved {
+            format!("no frame for {limit:.1?}: all {all} buffers are held downstream; something there lets go of none")
         } else {
-            format!("no frame for {silent:.1?}, with {} of {all} buffers queued; check the signal and the cable", all - held as u32)
+            format!(
+                "no frame for {limit:.1?}, with {} of {all} buffers queued; check the signal and the cable",
+                all - held
+            )
         };
         Err(Failure::new(FailureKind::Stalled, why))
     }
