@@ -69,6 +69,7 @@ Examples:
   shrbuf run camera.toml --frames 600 --set camera.device=/dev/video2 --set camera.size=1920x1080
   shrbuf run camera.toml --frames 600 --json | tail -n 1 | jq .elements.display.latency_us
 
+On a terminal, a line on standard error shows progress; its latency is that of the slowest sink, p50/p99.
 Ctrl-C ends the sources, lets frames on their way arrive, and prints the summary; a second one stops at once.
 
 The JSON object, in this order:
@@ -91,7 +92,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub frames: Option<u64>,
     /// End after this time: seconds, or with a unit (500ms, 2min)
-    #[arg(long, value_name = "S", value_parser = duration)]
+    #[arg(long, value_name = "S", value_parser = duration, allow_negative_numbers = true)]
     pub duration: Option<Duration>,
     /// Print the summary as one JSON object, on the last line
     #[arg(long)]

@@ -3,13 +3,14 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use shrbuf_pipeline::outline::Outline;
 use shrbuf_pipeline::plan::{Budget, LinkPlan, Plan};
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 
 use crate::args::ExplainArgs;
 use crate::outcome::{FAILED, Outcome};
 use crate::table::Paint;
-use crate::{error, json};
+use crate::{error, json, table};
 
 #[derive(Serialize)]
 struct Explained {
@@ -46,15 +47,15 @@ pub fn explain(args: &ExplainArgs) -> Outcome {
         let (links, budgets) = (json::Link::all(&plan), json::Buffers::all(&plan));
         outcome.out = json::line(&Explained { links, budgets, rejected: plan.rejected, error });
     } else if failed.is_none() {
-        outcome.out = text(&plan, Paint::stdout());
+        outcome.out = text(&plan, &graph.outline(), Paint::stdout());
     }
     outcome
 }
 
-fn text(plan: &Plan, paint: Paint) -> String {
+fn text(plan: &Plan, outline: &Outline, paint: Paint) -> String {
     let mut out = String::new();
     for link in &plan.links {
-        describe(&mut out, link, paint);
+        describe(&mut out, link, outline, paint);
     }
     let _ = writeln!(out, "{}", paint.bold("buffers"));
     for budget in &plan.budgets {
@@ -69,7 +70,8 @@ fn text(plan: &Plan, paint: Paint) -> String {
     out
 }
 
-fn describe(out: &mut String, link: &LinkPlan, paint: Paint) {
+fn describe(out: &mut String, link: &LinkPlan, outline: &Outline, paint: Paint) {
+    let Some(name) = table::link(link, outline) else { return };
     let stream = &link.stream;
     let verdict = if link.zero_copy { paint.good("zero-copy") } else { paint.bad("copies") };
     let rate = stream.rate.map(|r| format!(" at {r} fps")).unwrap_or_default();
@@ -77,13 +79,12 @@ fn describe(out: &mut String, link: &LinkPlan, paint: Paint) {
     let planes = if stream.plane_segments { ", each plane in a buffer of its own" } else { "" };
     let _ = write!(
         out,
-        "{}  {verdict}\n  picture  {} {}{rate}, {modifier}\n  memory   {}, allocated by {}, stride {}{planes}\n  \
+        "{}  {verdict}\n  picture  {} {}{rate}, {modifier}\n  memory   {}, stride {}{planes}\n  \
          why      {}\n\n",
-        paint.bold(&format!("{} → {}", link.from, link.to)),
+        paint.bold(&name),
         stream.format,
         stream.size,
-        link.memory,
-        stream.origin,
+        table::memory(link),
         link.stride,
         link.reason,
     );

@@ -9,7 +9,7 @@ use shrbuf_pipeline::supervise::Error;
 
 use crate::args::RunArgs;
 use crate::summary::Totals;
-use crate::table::{bytes, time};
+use crate::table::bytes;
 
 /// Updates a second, at most.
 const HZ: u8 = 10;
@@ -24,6 +24,8 @@ pub struct Line<'a> {
     mark: (Duration, u64),
     rate: Option<f64>,
     running: bool,
+    /// What it waits for, told once.
+    trouble: Option<String>,
 }
 
 impl<'a> Line<'a> {
@@ -31,20 +33,21 @@ impl<'a> Line<'a> {
     pub fn new(bar: &'a ProgressBar, args: &RunArgs) -> Line<'a> {
         let meter = match (args.frames, args.duration) {
             (None, None) => "{spinner} {elapsed}",
-            _ => "{spinner} {bar:20.cyan/dim} {elapsed}",
+            _ => "{bar:8.cyan/dim} {elapsed}",
         };
         if let Ok(style) = ProgressStyle::with_template(&format!("{meter}  {{wide_msg}}")) {
             bar.set_style(style.progress_chars("━╸─"));
         }
         bar.set_length(args.frames.or(args.duration.map(millis)).unwrap_or(1));
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HZ));
-        Line { bar, limit: args.frames, mark: (Duration::ZERO, 0), rate: None, running: false }
+        Line { bar, limit: args.frames, mark: (Duration::ZERO, 0), rate: None, running: false, trouble: None }
     }
 
     /// It runs.
     pub fn running(&mut self, graph: &Graph, elapsed: Duration, outline: &Outline) {
         if !self.running {
             self.running = true;
+            self.trouble = None;
             tracing::info!("running");
         }
         let totals = Totals::of(&graph.counts(), outline);
@@ -61,21 +64,23 @@ impl<'a> Line<'a> {
         if let Some(rate) = self.rate {
             text.push_str(&format!(", {rate:.1} fps"));
         }
-        text.push_str(&format!(", {} dropped", totals.dropped));
+        text.push_str(&format!(", {} dropped, {} copied", totals.dropped, bytes(graph.ledger().copied())));
         if let Some(latency) = totals.latency {
-            text.push_str(&format!(", latency {} (p99 {})", time(latency.p50), time(latency.p99)));
+            let ms = |ns: u64| ns as f64 / 1e6;
+            text.push_str(&format!(", latency {:.1}/{:.1} ms", ms(latency.p50), ms(latency.p99)));
         }
-        text.push_str(&format!(", {} copied", bytes(graph.ledger().copied())));
         self.bar.set_message(text);
     }
 
     /// It failed and is tried again.
     pub fn retrying(&mut self, why: &Error) {
-        if self.running {
-            self.running = false;
+        self.running = false;
+        let why = why.to_string();
+        if self.trouble.as_ref() != Some(&why) {
             tracing::warn!("{why}; trying again");
+            self.bar.set_message(format!("waiting: {}", why.lines().next().unwrap_or_default()));
+            self.trouble = Some(why);
         }
-        self.bar.set_message(format!("waiting: {why}"));
     }
 
     /// Nothing of it is left on the screen.

@@ -9,7 +9,7 @@ use shrbuf_pipeline::run::ElementCounts;
 use shrbuf_pipeline::stats::Latency;
 use shrbuf_pipeline::supervise::Report;
 
-use crate::table::{Align, Paint, Table, bytes, count, time};
+use crate::table::{Align, Paint, Table, bytes, count, is_own_queue, link, memory, time};
 use crate::{error, json};
 
 /// Figures of the whole pipeline.
@@ -37,6 +37,7 @@ impl Totals {
 /// A run's end.
 pub struct Summary<'a> {
     report: &'a Report,
+    outline: &'a Outline,
     counts: Vec<ElementCounts>,
     totals: Totals,
     cpu: Duration,
@@ -45,10 +46,10 @@ pub struct Summary<'a> {
 
 impl<'a> Summary<'a> {
     /// Of a run that used so much CPU time.
-    pub fn new(report: &'a Report, outline: &Outline, cpu: Duration, interrupted: bool) -> Summary<'a> {
+    pub fn new(report: &'a Report, outline: &'a Outline, cpu: Duration, interrupted: bool) -> Summary<'a> {
         let counts = report.graph.counts();
         let totals = Totals::of(&counts, outline);
-        Summary { report, counts, totals, cpu, interrupted }
+        Summary { report, outline, counts, totals, cpu, interrupted }
     }
 
     fn cpu_us_per_frame(&self) -> Option<f64> {
@@ -77,7 +78,12 @@ impl<'a> Summary<'a> {
             return if self.interrupted { "interrupted before it started\n".into() } else { String::new() };
         }
         let mut out = paint.bold(&self.headline());
-        let _ = write!(out, "\n\n{}\n{}", links(&self.report.plan, paint), elements(&self.counts, paint));
+        let _ = write!(
+            out,
+            "\n\n{}\n{}",
+            links(&self.report.plan, self.outline, paint),
+            elements(&self.counts, self.outline, paint)
+        );
         out
     }
 
@@ -104,30 +110,27 @@ impl<'a> Summary<'a> {
     }
 }
 
-fn links(plan: &Plan, paint: Paint) -> String {
+fn links(plan: &Plan, outline: &Outline, paint: Paint) -> String {
     let left = ["link", "format", "size", "rate", "memory", "", "why"].map(|head| (head, Align::Left));
     let mut table = Table::new(&left);
-    for link in &plan.links {
-        let stream = &link.stream;
-        let memory = match link.memory.to_string() == stream.origin.name() {
-            true => link.memory.to_string(),
-            false => format!("{} ({})", link.memory, stream.origin),
-        };
+    for planned in &plan.links {
+        let stream = &planned.stream;
+        let Some(name) = link(planned, outline) else { continue };
         table.row([
-            format!("{} → {}", link.from, link.to),
+            name,
             stream.format.to_string(),
             stream.size.to_string(),
             stream.rate.map(|r| r.to_string()).unwrap_or_default(),
-            memory,
-            if link.zero_copy { "zero-copy" } else { "COPIES" }.to_owned(),
-            link.reason.clone(),
+            memory(planned),
+            if planned.zero_copy { "zero-copy" } else { "COPIES" }.to_owned(),
+            planned.reason.clone(),
         ]);
     }
     let table = table.show(paint);
     table.replace("zero-copy", &paint.good("zero-copy")).replace("COPIES", &paint.bad("COPIES"))
 }
 
-fn elements(counts: &[ElementCounts], paint: Paint) -> String {
+fn elements(counts: &[ElementCounts], outline: &Outline, paint: Paint) -> String {
     let mut table = Table::new(&[
         ("element", Align::Left),
         ("frames", Align::Right),
@@ -138,12 +141,13 @@ fn elements(counts: &[ElementCounts], paint: Paint) -> String {
         ("max", Align::Right),
         ("", Align::Left),
     ]);
+    let own_queue = |name: &str| outline.elements.iter().any(|e| e.name == name && is_own_queue(e));
     for element in counts {
         let c = &element.counts;
         let latency = |of: fn(&Latency) -> u64| c.latency.as_ref().map(|l| time(of(l))).unwrap_or_default();
         let own: Vec<String> = element.own.iter().map(|(name, n)| format!("{name} {n}")).collect();
         table.row([
-            element.name.clone(),
+            format!("{}{}", if own_queue(&element.name) { "queue " } else { "" }, element.name),
             c.frames.to_string(),
             c.dropped.to_string(),
             if c.corrupt > 0 { c.corrupt.to_string() } else { String::new() },

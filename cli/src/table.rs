@@ -1,4 +1,8 @@
-//! Tables and a little colour for people.
+//! Tables, words and a little colour for people.
+
+use shrbuf_pipeline::Role;
+use shrbuf_pipeline::outline::{Outline, OutlineElement};
+use shrbuf_pipeline::plan::LinkPlan;
 
 use crate::log::colours;
 
@@ -89,6 +93,30 @@ impl Table {
         }
         out
     }
+}
+
+/// `camera → display`, and with a queue of the link's own `camera → queue → display`: of such a link's two halves only
+/// the first has a name.
+pub fn link(link: &LinkPlan, outline: &Outline) -> Option<String> {
+    let own = |name: &str| outline.elements.iter().any(|e| e.name == name && is_own_queue(e));
+    if own(&link.from) {
+        return None;
+    }
+    Some(match link.to.split_once('→').filter(|_| own(&link.to)) {
+        Some((_, to)) => format!("{} → queue → {to}", link.from),
+        None => format!("{} → {}", link.from, link.to),
+    })
+}
+
+/// True for the queue that a link's `queue = { … }` stands for.
+pub fn is_own_queue(element: &OutlineElement) -> bool {
+    matches!(element.role, Role::Queue(_)) && element.name.contains('→')
+}
+
+/// `dma-buf (v4l2)`: the kind of memory, and who allocates it where that is not the same.
+pub fn memory(link: &LinkPlan) -> String {
+    let (kind, origin) = (link.memory.to_string(), link.stream.origin.name());
+    if kind == origin { kind } else { format!("{kind} ({origin})") }
 }
 
 /// `1 element`, `2 elements`.

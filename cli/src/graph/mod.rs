@@ -90,7 +90,7 @@ fn role(element: &OutlineElement) -> &'static str {
         Role::Endpoint => "sink",
         Role::Passthrough => "tee",
         Role::Queue(_) => "queue",
-        Role::Transform if element.inserted => "put in",
+        Role::Transform if element.inserted => "put in: copies",
         Role::Transform => "transform",
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use shrbuf_pipeline::QueueSpec;
 
 use super::{Label, Picture, full, queue, role};
+use crate::table::is_own_queue;
 
 /// All in pixels.
 const MARGIN: f64 = 24.0;
@@ -204,19 +205,19 @@ impl Drawing<'_> {
         let width = box_width(self.picture, index);
         let (_, ink) = self.colours(element.domain);
         let (ink, dash) = if element.inserted { (BAD, " stroke-dasharray=\"5 3\"") } else { (ink, "") };
-        let what = if element.inserted { "put in: copies" } else { role(element) };
         let _ = write!(
             self.out,
             "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{BOX}\" rx=\"8\" fill=\"#ffffff\" \
              stroke=\"{ink}\" stroke-width=\"1.6\"{dash}/>\n\
              <text x=\"{:.1}\" y=\"{:.1}\" font-size=\"14\" font-weight=\"600\" fill=\"{INK}\" text-anchor=\"middle\">{}</text>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" font-size=\"11\" fill=\"{FAINT}\" text-anchor=\"middle\">{what}</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\" font-size=\"11\" fill=\"{FAINT}\" text-anchor=\"middle\">{}</text>\n",
             y - BOX / 2.0,
             x + width / 2.0,
             y - 2.0,
             escape(&element.name),
             x + width / 2.0,
             y + 14.0,
+            role(element),
         );
     }
 
@@ -243,11 +244,11 @@ impl Drawing<'_> {
                 height - 10.0,
             );
         }
-        let name = if element.name.contains('→') { String::new() } else { format!("{}: ", element.name) };
+        let name = if is_own_queue(element) { String::new() } else { format!("{}: ", element.name) };
         let _ = writeln!(
             self.out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\" fill=\"{ink}\" text-anchor=\"middle\">{}{} {}</text>",
-            x + width / 2.0,
+            "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"10\" fill=\"{ink}\">{}{} {}</text>",
+            x + width / 2.0 + 6.0,
             y + height / 2.0 + 13.0,
             escape(&name),
             spec.capacity(),

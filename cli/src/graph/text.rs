@@ -1,6 +1,7 @@
 //! The picture as text: boxes and arrows.
 
 use super::{Picture, full, queue, role};
+use crate::table::is_own_queue;
 
 /// Lines of a box, and from row to row.
 const BOX: usize = 4;
@@ -61,7 +62,7 @@ fn lines(picture: &Picture, i: usize) -> Vec<String> {
         _ => format!(", thread {}", element.domain + 1),
     };
     match queue(element) {
-        Some(spec) if element.name.contains('→') => {
+        Some(spec) if is_own_queue(element) => {
             vec![format!("queue {}", spec.capacity()), full(spec)]
         }
         Some(spec) => vec![element.name.clone(), format!("queue {}, {}", spec.capacity(), full(spec))],

@@ -1,0 +1,106 @@
+//! Subcommands that stream nothing.
+
+use crate::{CAMERA, Place};
+
+#[test]
+fn check_counts() {
+    let place = Place::with("check", CAMERA);
+    assert_eq!(place.run(&["check", "pipeline.toml"]).with_code(0).out, "ok: 2 elements, 1 link\n");
+    assert_eq!(place.run(&["check", "pipeline.toml", "--json"]).with_code(0).out, "{\"elements\":2,\"links\":1}\n");
+}
+
+#[test]
+fn check_opens_no_device() {
+    let camera = "element.camera = { type = \"v4l2-src\", device = \"/dev/video-none\" }\n\
+        element.display = { type = \"kms-sink\" }\n\
+        link = [{ path = [\"camera\", \"display\"] }]";
+    let place = Place::with("check-device", camera);
+    place.run(&["check", "pipeline.toml"]).with_code(0);
+    let refused = place.run(&["explain", "pipeline.toml"]).with_code(1);
+    assert!(refused.err.contains("/dev/video-none"), "{}", refused.err);
+}
+
+#[test]
+fn explain_says_what_each_link_carries_and_who_holds_what() {
+    let place = Place::with("explain", &CAMERA.replace("\"display\"]", "\"display\"]\nqueue = { depth = 3 }"));
+    let text = place.run(&["explain", "pipeline.toml"]).with_code(0).out;
+    assert!(text.starts_with("camera → queue → display  zero-copy\n  picture  XR24 64x48"), "{text}");
+    assert!(text.contains("display holds 1") && text.contains("holds 3"), "{text}");
+    let json = place.run(&["explain", "pipeline.toml", "--json"]).with_code(0).json();
+    assert_eq!(json["links"][0]["stride"], 256);
+    assert_eq!(json["budgets"][0]["producer"], "camera");
+    assert!(json["budgets"][0]["granted"].as_u64().unwrap() >= 5, "{json}");
+    assert_eq!(json["rejected"], serde_json::json!([]));
+}
+
+#[test]
+fn explain_says_what_would_help() {
+    let place = Place::with("explain-refused", &CAMERA.replace("null-sink\"", "file-sink\"\npath = \"out.y4m\""));
+    let done = place.run(&["explain", "pipeline.toml", "--json"]).with_code(1);
+    assert_eq!(done.json()["error"]["kind"], "negotiation");
+    assert!(done.err.contains("leave out `format` of camera"), "{}", done.err);
+}
+
+#[test]
+fn inspect_knows_every_type_it_lists() {
+    let place = Place::new("inspect");
+    let list = place.run(&["inspect"]).with_code(0).out;
+    let names: Vec<&str> = list.lines().skip(1).map_while(|l| l.split_whitespace().next()).collect();
+    assert!(names.contains(&"v4l2-src") && names.contains(&"kms-sink") && names.len() > 5, "{list}");
+    let markdown = place.run(&["inspect", "--markdown"]).with_code(0).out;
+    for name in names {
+        assert!(place.run(&["inspect", name]).with_code(0).out.starts_with(&format!("{name}: ")));
+        assert!(markdown.contains(&format!("## `{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn devices_has_its_four_lists() {
+    let place = Place::new("devices");
+    let json = place.run(&["devices", "--json"]).with_code(0).json();
+    assert!(json["cameras"].is_array() && json["displays"].is_array() && json["dma_heaps"].is_array(), "{json}");
+    assert!(json["udmabuf"]["usable"].is_boolean(), "{json}");
+    let text = place.run(&["devices"]).with_code(0).out;
+    assert!(["cameras\n", "displays\n", "memory\n"].iter().all(|heading| text.contains(heading)), "{text}");
+}
+
+#[test]
+fn graph_draws_boxes_and_labels() {
+    let text = Place::with("graph", CAMERA).run(&["graph", "pipeline.toml"]).with_code(0).out;
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("┌───") && lines[0].contains("XR24 64x48"), "{text}");
+    assert!(lines[1].starts_with("│ camera ") && lines[1].contains("─▶│ display │"), "{text}");
+    assert!(lines[2].contains("memfd, zero-copy") || lines[2].contains("dma-buf, zero-copy"), "{text}");
+}
+
+#[test]
+fn graph_writes_svg_with_a_group_for_each_thread() {
+    let hostile =
+        CAMERA.replace("\"test\"", "\"<b>&\\u0007\"").replace("\"display\"]", "\"display\"]\nqueue = { depth = 2 }");
+    let place = Place::with("svg", &hostile);
+    assert_eq!(place.run(&["graph", "pipeline.toml", "--svg", "g.svg"]).with_code(0).out, "");
+    let svg = std::fs::read_to_string(place.0.join("g.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+    assert!(svg.contains("&lt;b&gt;&amp;\u{fffd}"), "{svg}");
+    assert!(svg.contains(">thread 1<") && svg.contains(">thread 2<") && svg.contains(">2 block<"), "{svg}");
+}
+
+#[test]
+fn graph_without_its_devices_has_only_names() {
+    let camera = "element.camera = { type = \"v4l2-src\", device = \"/dev/video-none\" }\n\
+        element.display = { type = \"null-sink\" }\n\
+        link = [{ path = [\"camera\", \"display\"] }]";
+    let done = Place::with("graph-names", camera).run(&["graph", "pipeline.toml"]).with_code(0);
+    assert!(done.out.contains("│ camera │") && !done.out.contains("zero-copy"), "{}", done.out);
+    assert!(done.err.starts_with("not negotiated"), "{}", done.err);
+}
+
+#[test]
+fn help_has_examples_and_version_a_number() {
+    let place = Place::new("help");
+    for command in ["run", "check", "explain", "inspect", "devices", "graph"] {
+        let help = place.run(&[command, "--help"]).with_code(0).out;
+        assert!(help.contains("Examples:") && help.contains(&format!("shrbuf {command}")), "{help}");
+    }
+    assert!(place.run(&["--version"]).with_code(0).out.starts_with("shrbuf 0."));
+}

@@ -1,0 +1,60 @@
+//! Ctrl-C, SIGTERM, SIGKILL.
+
+use nix::sys::signal::Signal;
+
+use crate::{CAMERA, Going, Place};
+
+fn running(place: &Place, args: &[&str]) -> Going {
+    let mut going = Going::start(place.command(&[&["-v", "run", "pipeline.toml"], args].concat()));
+    going.says("running");
+    going
+}
+
+#[test]
+fn ctrl_c_ends_it_with_a_summary() {
+    let going = running(&Place::with("ctrl-c", CAMERA), &[]);
+    going.signal(Signal::SIGINT);
+    let done = going.ends().with_code(0);
+    assert!(done.out.starts_with("test: interrupted, "), "{}", done.out);
+    assert!(done.out.contains("camera → display"), "{}", done.out);
+}
+
+#[test]
+fn sigterm_ends_it_with_the_json() {
+    let queued = CAMERA.replace("\"display\"]", "\"display\"]\nqueue = { depth = 2 }");
+    let going = running(&Place::with("sigterm", &queued), &["--json"]);
+    going.signal(Signal::SIGTERM);
+    let json = going.ends().with_code(0).json();
+    assert_eq!(json["interrupted"], true);
+    assert_eq!(json["elements"]["camera"]["frames"], json["elements"]["display"]["frames"], "{json}");
+}
+
+#[test]
+fn a_second_ctrl_c_stops_it() {
+    let going = running(&Place::with("twice", CAMERA), &[]);
+    going.signal(Signal::SIGINT);
+    going.signal(Signal::SIGTERM);
+    assert!(going.ends().with_code(0).out.contains("interrupted"));
+}
+
+#[test]
+fn waiting_for_a_device_can_be_interrupted() {
+    let missing = "pipeline.retry = \"1min\"\n\
+        element.camera = { type = \"file-src\", path = \"none.y4m\" }\n\
+        element.display = { type = \"null-sink\" }\n\
+        link = [{ path = [\"camera\", \"display\"] }]";
+    let place = Place::with("waiting", missing);
+    let mut going = Going::start(place.command(&["run", "pipeline.toml"]));
+    going.says("trying again");
+    going.signal(Signal::SIGINT);
+    assert_eq!(going.ends().with_code(0).out, "interrupted before it started\n");
+}
+
+#[test]
+fn kill_leaves_no_files_behind() {
+    let place = Place::with("kill", CAMERA);
+    let mut going = running(&place, &[]);
+    going.signal(Signal::SIGKILL);
+    assert!(!going.child.wait().unwrap().success());
+    assert_eq!(place.names(), ["pipeline.toml"]);
+}

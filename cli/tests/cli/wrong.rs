@@ -1,0 +1,85 @@
+//! Wrong files and wrong arguments: exit code 2, and words that help.
+
+use crate::{CAMERA, Place};
+
+#[track_caller]
+fn refused(place: &Place, args: &[&str], says: &str) {
+    let done = place.run(args).with_code(2);
+    assert!(done.err.contains(says), "no `{says}` in:\n{}", done.err);
+    assert_eq!(done.out, "");
+}
+
+#[test]
+fn every_subcommand_refuses_a_missing_file() {
+    let place = Place::with("no-file", CAMERA);
+    for command in ["run", "check", "explain", "graph"] {
+        refused(&place, &[command, "pipelin.toml"], "did you mean `pipeline.toml`?");
+    }
+}
+
+#[test]
+fn a_directory_is_no_pipeline() {
+    refused(&Place::new("directory"), &["run", "."], "is a directory");
+}
+
+#[test]
+fn garbage_is_no_pipeline() {
+    let place = Place::new("garbage");
+    place.write("pipeline.toml", b"\x7fELF\x02\x01\xff\xfe\x00\x1b[2J");
+    refused(&place, &["run", "pipeline.toml"], "not UTF-8");
+    place.write("pipeline.toml", b"\x00\x1b[2J\x07");
+    let done = place.run(&["check", "pipeline.toml"]).with_code(2);
+    assert!(!done.err.contains('\x1b'), "an escape sequence came through: {:?}", done.err);
+}
+
+#[test]
+fn an_empty_file_is_told_what_a_pipeline_is() {
+    refused(&Place::with("empty", ""), &["check", "pipeline.toml"], "[element.camera]");
+}
+
+#[test]
+fn an_unknown_property_is_shown_where_it_stands() {
+    let place = Place::with("property", &CAMERA.replace("size =", "sise ="));
+    refused(&place, &["run", "pipeline.toml"], "pipeline.toml:7:1");
+    refused(&place, &["run", "pipeline.toml"], "did you mean `size`?");
+}
+
+#[test]
+fn errors_as_json_have_their_places() {
+    let place = Place::with("json-errors", &CAMERA.replace("size =", "sise =").replace("null-sink", "nul-sink"));
+    for command in ["run", "check", "explain"] {
+        let json = place.run(&[command, "pipeline.toml", "--json"]).with_code(2).json();
+        assert_eq!(json["error"]["kind"], "file");
+        assert_eq!(json["errors"].as_array().unwrap().len(), 2);
+        let first = &json["errors"][0];
+        assert_eq!((&first["line"], &first["column"], &first["file"]), (&7.into(), &1.into(), &"pipeline.toml".into()));
+        assert!(json["errors"][1]["help"].as_str().unwrap().contains("null-sink"), "{json}");
+    }
+}
+
+#[test]
+fn a_wrong_override_is_shown() {
+    let place = Place::with("override", CAMERA);
+    refused(&place, &["check", "pipeline.toml", "--set", "camera.size=big"], "--set");
+    refused(&place, &["check", "pipeline.toml", "--set", "camra.size=64x48"], "did you mean `camera`?");
+    refused(&place, &["check", "pipeline.toml", "--set", "camera"], "element.property=value");
+}
+
+#[test]
+fn usage_errors_are_exit_code_2() {
+    let place = Place::with("usage", CAMERA);
+    refused(&place, &[], "Usage");
+    refused(&place, &["rum"], "run");
+    refused(&place, &["run"], "FILE");
+    refused(&place, &["run", "pipeline.toml", "--frames", "0"], "--frames");
+    refused(&place, &["run", "pipeline.toml", "--frames", "many"], "--frames");
+    refused(&place, &["run", "pipeline.toml", "--duration", "0"], "no time");
+    refused(&place, &["run", "pipeline.toml", "--duration", "-1"], "--duration");
+    refused(&place, &["run", "pipeline.toml", "--duration", "1y"], "units are");
+    refused(&place, &["run", "pipeline.toml", "--duration", "1e99"], "--duration");
+}
+
+#[test]
+fn an_unknown_type_has_its_nearest() {
+    refused(&Place::new("inspect-unknown"), &["inspect", "kms-snik"], "did you mean `kms-sink`?");
+}
