@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use native::{Probe, SIZES, line, run_well, stream};
 use shrbuf::{Format, Ledger, Reason};
 use shrbuf_elements::Memory;
+use shrbuf_elements::convert::Convert;
 use shrbuf_elements::test_src::{Pattern, TestSrc, read_marker};
 use shrbuf_pipeline::{Build, Frame, Rate, Size};
 
@@ -144,7 +145,7 @@ fn free_running_goes_on_when_a_buffer_comes_back_from_another_thread() {
 }
 
 #[test]
-fn the_steady_path_allocates_nothing() {
+fn the_steady_path_allocates_nothing_with_or_without_a_conversion() {
     for pattern in [Pattern::Bars, Pattern::Box, Pattern::Noise] {
         let mut seen = 0;
         let probe = Probe(move |_| {
@@ -153,6 +154,16 @@ fn the_steady_path_allocates_nothing() {
         });
         let elements = vec![source(pattern, true).build().unwrap(), Box::new(probe)];
         run_well(line(elements, &[stream(Format::Yuyv, SIZES[0])]), Some(120));
+    }
+    for (from, to) in [(Format::Yuyv, Format::Xr24), (Format::Xr24, Format::Nv12), (Format::Srggb10, Format::Rg16)] {
+        let mut seen = 0;
+        let probe = Probe(move |_| {
+            seen += 1;
+            WATCHED.set((10..=30).contains(&seen));
+        });
+        let convert = Convert { memory: Memory::Memfd, ..Convert::default() };
+        let elements = vec![source(Pattern::Bars, true).build().unwrap(), convert.build().unwrap(), Box::new(probe)];
+        run_well(line(elements, &[stream(from, SIZES[0]), stream(to, SIZES[0])]), Some(40));
     }
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
 }

@@ -10,8 +10,8 @@ use shrbuf::Format;
 use shrbuf_pipeline::{Range, Rate, Size};
 
 const MAGIC: &str = "YUV4MPEG2";
-/// What stands before each frame, but for its parameters.
-pub(crate) const FRAME: &[u8] = b"FRAME";
+/// What stands before each frame; there may be parameters before the end of the line.
+pub(crate) const FRAME: &[u8] = b"FRAME\n";
 /// A longer line is no header.
 const MAX_LINE: usize = 1024;
 
@@ -114,13 +114,13 @@ fn parse_chroma(word: &str) -> Result<Format, HeaderError> {
 }
 
 /// Reads up to the end of a line, and not a byte more, so that pixels can be read straight into frames after it.
-/// `None` at the end of the file; what was read so far where the file ends, or the line gets too long.
-pub(crate) fn read_line(fd: impl AsFd) -> io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
+/// False at the end of the file; `line` is what was read so far where the file ends, or the line gets too long.
+pub(crate) fn read_line(fd: impl AsFd, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
     let mut byte = [0];
     while line.len() < MAX_LINE {
         match nix::unistd::read(&fd, &mut byte) {
-            Ok(0) if line.is_empty() => return Ok(None),
+            Ok(0) if line.is_empty() => return Ok(false),
             Ok(0) => break,
             Ok(_) if byte[0] == b'\n' => break,
             Ok(_) => line.push(byte[0]),
@@ -128,7 +128,7 @@ pub(crate) fn read_line(fd: impl AsFd) -> io::Result<Option<Vec<u8>>> {
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(Some(line))
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! YUV of any packing to NV12 without a detour through RGB, which would lose what RGB cannot express.
+//! YUV of any packing to 4:2:0 without a detour through RGB, which would lose what RGB cannot express.
 
 use crate::image::shape::Shape;
 
@@ -29,7 +29,7 @@ pub(super) fn luma(shape: Shape, rows: Rows<'_>, y: usize, out: &mut [u8]) {
 /// there, rounded to the nearest.
 pub(super) fn chroma(shape: Shape, rows: Rows<'_>, (top, bottom): (usize, usize), out: &mut [u8]) {
     let pairs = out.as_chunks_mut::<2>().0;
-    let mean2 = |a: u8, b: u8| ((u16::from(a) + u16::from(b) + 1) / 2) as u8;
+    let mean2 = |a: u8, b: u8| (u16::from(a) + u16::from(b)).div_ceil(2) as u8;
     match shape {
         Shape::Packed422 { u, v, .. } => {
             let above = rows.row(0, top).as_chunks::<4>().0;

@@ -24,12 +24,18 @@ pub(super) enum Target {
     Bgr,
     Rgb565,
     Nv12,
+    Yu12,
 }
 
 impl Target {
     /// Formats that can be made, best first.
     pub(super) fn formats() -> impl Iterator<Item = Format> {
-        [Format::Xr24, Format::Ar24, Format::Rg24, Format::Nv12, Format::Rg16].into_iter()
+        [Format::Xr24, Format::Ar24, Format::Rg24, Format::Nv12, Format::Yu12, Format::Rg16].into_iter()
+    }
+
+    /// One that is YUV: luma and chroma, which are made as NV12.
+    fn is_yuv(self) -> bool {
+        matches!(self, Target::Nv12 | Target::Yu12)
     }
 
     fn of(format: Format) -> Option<Target> {
@@ -38,6 +44,7 @@ impl Target {
             Format::Rg24 => Some(Target::Bgr),
             Format::Rg16 => Some(Target::Rgb565),
             Format::Nv12 => Some(Target::Nv12),
+            Format::Yu12 => Some(Target::Yu12),
             _ => None,
         }
     }
@@ -80,8 +87,8 @@ pub(super) struct Kernel {
     /// Three or four bytes a pixel.
     pixels: Vec<u8>,
     channels: usize,
-    /// Rows of RG16, or of NV12's luma and chroma.
-    output: [Vec<u8>; 2],
+    /// Rows of RG16; or of luma, and of chroma as in NV12, and of its two halves as in YU12.
+    output: [Vec<u8>; 4],
 }
 
 impl Kernel {
@@ -90,17 +97,19 @@ impl Kernel {
         let (shape, target) = (Shape::of(from)?, Target::of(to)?);
         let (width, height) = (size.width as usize, size.height as usize);
         let channels = if target == Target::Bgr { 3 } else { 4 };
-        let stripe = (STRIPE / (width * channels) & !1).clamp(2, 32);
+        let stripe = ((STRIPE / (width * channels)) & !1).clamp(2, 32);
         let mut input: [Band; 3] = Default::default();
         for (band, s) in input.iter_mut().zip(from.planes()) {
             let row = width.div_ceil(s.hsub as usize) * s.bytes as usize;
             *band = Band { bytes: vec![0; row * stripe.div_ceil(s.vsub as usize)], row, vsub: s.vsub as usize };
         }
         let mosaic = if matches!(shape, Shape::Bayer { .. }) { width * (stripe + 2) } else { 0 };
+        let chroma = width.div_ceil(2) * stripe / 2;
         let output = match target {
-            Target::Rgb565 => [width * 2 * stripe, 0],
-            Target::Nv12 => [width * stripe, width.next_multiple_of(2) * stripe / 2],
-            _ => [0, 0],
+            Target::Rgb565 => [width * 2 * stripe, 0, 0, 0],
+            Target::Nv12 => [width * stripe, 2 * chroma, 0, 0],
+            Target::Yu12 => [width * stripe, 2 * chroma, chroma, chroma],
+            Target::Bgra | Target::Bgr => [0; 4],
         };
         Some(Kernel {
             shape,
@@ -119,10 +128,10 @@ impl Kernel {
 
     /// How code values of the output are to be understood.
     pub(super) fn output_color(&self, input: Colorimetry) -> Colorimetry {
-        match (self.target, self.is_yuv()) {
-            (Target::Nv12, true) => input,
-            (Target::Nv12, false) => Colorimetry { range: Range::Limited, ..input },
-            _ => Colorimetry { range: Range::Full, ..input },
+        match (self.target.is_yuv(), self.is_yuv()) {
+            (true, true) => input,
+            (true, false) => Colorimetry { range: Range::Limited, ..input },
+            (false, _) => Colorimetry { range: Range::Full, ..input },
         }
     }
 
@@ -145,15 +154,18 @@ impl Kernel {
         for y in (0..self.height).step_by(self.stripe) {
             let rows = self.stripe.min(self.height - y);
             self.load(from, y, rows, read);
-            if self.target == Target::Nv12 && self.is_yuv() {
+            if self.target.is_yuv() && self.is_yuv() {
                 self.resample(rows);
             } else {
-                self.to_rgb(rows, y, color)?;
+                self.make_rgb(rows, y, color)?;
                 match self.target {
-                    Target::Nv12 => self.to_nv12(rows, color)?,
-                    Target::Rgb565 => self.to_rgb565(rows),
+                    Target::Nv12 | Target::Yu12 => self.make_nv12(rows, color)?,
+                    Target::Rgb565 => self.pack_rgb565(rows),
                     Target::Bgra | Target::Bgr => {}
                 }
+            }
+            if self.target == Target::Yu12 {
+                self.split(rows);
             }
             self.store(into, y, rows, written);
         }
@@ -195,13 +207,18 @@ impl Kernel {
                 put(0, y, rows, &self.output[0]);
                 put(1, y / 2, rows.div_ceil(2), &self.output[1]);
             }
+            Target::Yu12 => {
+                put(0, y, rows, &self.output[0]);
+                put(1, y / 2, rows.div_ceil(2), &self.output[2]);
+                put(2, y / 2, rows.div_ceil(2), &self.output[3]);
+            }
         }
     }
 
     fn resample(&mut self, rows: usize) {
         let [y, u, v] = &self.input;
         let planes = Rows { planes: [&y.bytes, &u.bytes, &v.bytes], strides: [y.row, u.row, v.row] };
-        let [luma, pairs] = &mut self.output;
+        let [luma, pairs, ..] = &mut self.output;
         for (y, out) in luma.chunks_exact_mut(self.width).take(rows).enumerate() {
             chroma::luma(self.shape, planes, y, out);
         }
@@ -211,7 +228,7 @@ impl Kernel {
         }
     }
 
-    fn to_rgb(&mut self, rows: usize, y: usize, color: Colorimetry) -> Result<(), YuvError> {
+    fn make_rgb(&mut self, rows: usize, y: usize, color: Colorimetry) -> Result<(), YuvError> {
         let (matrix, range) = (matrix(color.matrix), range(color.range));
         let (width, height) = (self.width as u32, rows as u32);
         let stride = (self.width * self.channels) as u32;
@@ -302,16 +319,25 @@ impl Kernel {
         }
     }
 
-    fn to_rgb565(&mut self, rows: usize) {
+    /// Chroma as YU12 has it, of chroma as NV12 has it.
+    fn split(&mut self, rows: usize) {
+        let [_, pairs, u, v] = &mut self.output;
+        let used = self.width.div_ceil(2) * rows.div_ceil(2);
+        for (([from_u, from_v], u), v) in pairs.as_chunks::<2>().0[..used].iter().zip(u).zip(v) {
+            (*u, *v) = (*from_u, *from_v);
+        }
+    }
+
+    fn pack_rgb565(&mut self, rows: usize) {
         let pixels = self.pixels.as_chunks::<4>().0[..self.width * rows].iter();
         for (o, [b, g, r, _]) in self.output[0].as_chunks_mut::<2>().0.iter_mut().zip(pixels) {
             *o = rgb565([*r, *g, *b]).to_le_bytes();
         }
     }
 
-    fn to_nv12(&mut self, rows: usize, color: Colorimetry) -> Result<(), YuvError> {
+    fn make_nv12(&mut self, rows: usize, color: Colorimetry) -> Result<(), YuvError> {
         let row = self.width.next_multiple_of(2);
-        let [luma, pairs] = &mut self.output;
+        let [luma, pairs, ..] = &mut self.output;
         let mut image = YuvBiPlanarImageMut {
             y_plane: BufferStoreMut::Borrowed(&mut luma[..self.width * rows]),
             y_stride: self.width as u32,

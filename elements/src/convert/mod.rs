@@ -18,8 +18,8 @@ shrbuf_pipeline::properties! {
     /// The same picture in another format or in other memory, made by the CPU.
     ///
     /// The one element that copies, so the engine puts it in only where `copies` allow that. From every format to
-    /// XR24, AR24, RG24, RG16 and NV12; and from every format to itself in memory that the consumer can reach. YUV
-    /// is understood by the colorimetry that comes with each frame; NV12 made of RGB is of limited range. Mosaics are
+    /// XR24, AR24, RG24, RG16, NV12 and YU12; and from every format to itself in memory that the consumer can reach. YUV
+    /// is understood by the colorimetry that comes with each frame; YUV made of RGB is of limited range. Mosaics are
     /// interpolated bilinearly. Where every output buffer is in use, the frame is dropped and counted.
     ///
     /// ```toml

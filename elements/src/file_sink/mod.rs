@@ -196,14 +196,11 @@ impl Writer {
         match self {
             Writer::Raw(file) => planes(file, &frame, path, number, account),
             Writer::Y4m { file, header } => {
-                let mut text = Vec::new();
                 if !*header {
-                    text.extend_from_slice(first_line(&frame, stream)?.as_bytes());
+                    file.write_all(first_line(&frame, stream)?.as_bytes()).map_err(failed)?;
                     *header = true;
                 }
-                text.extend_from_slice(y4m::FRAME);
-                text.push(b'\n');
-                file.write_all(&text).map_err(failed)?;
+                file.write_all(y4m::FRAME).map_err(failed)?;
                 planes(file, &frame, path, number, account)
             }
             Writer::Numbered(numbered) => {

@@ -18,7 +18,7 @@ use crate::image::shape;
 pub(super) enum Reader {
     /// Raw and Y4M.
     Stream(Stream),
-    Png(Pictures),
+    Png(Box<Pictures>),
 }
 
 /// Frames one after the other in one file.
@@ -31,6 +31,7 @@ pub(super) struct Stream {
     header: Option<(y4m::Header, u64)>,
     /// Frames read since the beginning.
     frames: u64,
+    line: Vec<u8>,
 }
 
 /// PNG files.
@@ -60,10 +61,11 @@ fn open(path: &Path) -> Result<File, FileError> {
 impl Reader {
     pub(super) fn open(config: &FileSrc, container: Container) -> Result<Reader, FileError> {
         match (container, config.format, config.size) {
-            (Container::Png, ..) => Pictures::open(&config.path).map(Reader::Png),
+            (Container::Png, ..) => Pictures::open(&config.path).map(|p| Reader::Png(Box::new(p))),
             (Container::Raw, Some(format), Some(size)) => {
                 let file = open(&config.path)?;
-                let stream = Stream { path: config.path.clone(), file, format, size, header: None, frames: 0 };
+                let stream =
+                    Stream { path: config.path.clone(), file, format, size, header: None, frames: 0, line: Vec::new() };
                 Ok(Reader::Stream(stream))
             }
             _ => Stream::y4m(&config.path).map(Reader::Stream),
@@ -139,27 +141,23 @@ impl Reader {
 impl Stream {
     fn y4m(path: &Path) -> Result<Stream, FileError> {
         let file = open(path)?;
-        let line = y4m::read_line(&file).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-        let line = line.ok_or_else(|| FileError::Empty { path: path.to_owned() })?;
+        let mut line = Vec::new();
+        let there = y4m::read_line(&file, &mut line);
+        if !there.map_err(|source| FileError::Read { path: path.to_owned(), source })? {
+            return Err(FileError::Empty { path: path.to_owned() });
+        }
         let header = y4m::Header::parse(&line).map_err(|what| FileError::Y4m { path: path.to_owned(), what })?;
-        let (format, size) = (header.format, header.size);
-        Ok(Stream {
-            path: path.to_owned(),
-            file,
-            format,
-            size,
-            header: Some((header, line.len() as u64 + 1)),
-            frames: 0,
-        })
+        let (format, size, start) = (header.format, header.size, line.len() as u64 + 1);
+        Ok(Stream { path: path.to_owned(), file, format, size, header: Some((header, start)), frames: 0, line })
     }
 
     fn read(&mut self, buffer: &mut Shrbuf, account: &Account) -> Result<bool, Failure> {
         if self.header.is_some() {
-            let line = y4m::read_line(&self.file).map_err(|e| self.failed(e))?;
-            match line {
-                None => return self.end(),
-                Some(line) if line.starts_with(y4m::FRAME) => {}
-                Some(_) => return Err(FileError::NoFrame { path: self.path.clone(), frame: self.frames }.into()),
+            if !y4m::read_line(&self.file, &mut self.line).map_err(|e| self.failed(e))? {
+                return self.end();
+            }
+            if !self.line.starts_with(y4m::FRAME.trim_ascii_end()) {
+                return Err(FileError::NoFrame { path: self.path.clone(), frame: self.frames }.into());
             }
         }
         let before = account.bytes();

@@ -42,8 +42,8 @@ pub(crate) fn bilinear(mosaic: Mosaic, y: usize, rows: Rows<'_>, mut put: impl F
         let own = mosaic[(y & 1) * 2 + (x & 1)];
         let beside = mosaic[(y & 1) * 2 + ((x + 1) & 1)];
         let here = row[x];
-        let horizontal = ((at(row, left) + at(row, right) + 1) / 2) as u8;
-        let vertical = ((at(above, x) + at(below, x) + 1) / 2) as u8;
+        let horizontal = (at(row, left) + at(row, right)).div_ceil(2) as u8;
+        let vertical = (at(above, x) + at(below, x)).div_ceil(2) as u8;
         let mut rgb = [0; 3];
         if own == 1 {
             rgb[1] = here;

@@ -188,7 +188,7 @@ fn claim(text: &mut String, Extent { lines, .. }: Extent) {
 /// Gives all lines back and puts the cursor below the picture.
 fn release(text: &mut String, Extent { lines, .. }: Extent) {
     let _ = write!(text, "\x1b7\x1b[r\x1b8\x1b[0m\x1b[?25h");
-    let _ = write!(text, "\x1b[{lines};1H\n");
+    let _ = writeln!(text, "\x1b[{lines};1H");
 }
 
 /// The lines that differ from the picture before, between saving and restoring the cursor.

@@ -14,8 +14,8 @@ pub use pattern::Pattern;
 use shrbuf::{AccessError, Account, Format, Ledger, Pool, Reason, Shrbuf};
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
-    Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, OutputOffer, Ports, Rate, Rates,
-    Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Waker, Wanted,
+    Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, OutputOffer, Ports, Rate, Refusal,
+    Size, Start, Stream, Timestamp, Video, Waker, Wanted,
 };
 
 use self::overlay::Overlay;
@@ -30,8 +30,7 @@ shrbuf_pipeline::properties! {
     ///
     /// Every frame shows its number and time stamp, in digits and as a strip of black and white cells that programs
     /// read back. Frames come at equal times; one that finds no free buffer is counted as dropped and leaves a gap in
-    /// the sequence, as with a camera. Where neither `size` nor the display says otherwise, pictures are 640x360.
-    /// YUV is BT.601, or BT.709 from 720 rows on, of limited range.
+    /// the sequence, as with a camera. YUV is BT.601, or BT.709 from 720 rows on, of limited range.
     ///
     /// ```toml
     /// [element.camera]
@@ -45,8 +44,8 @@ shrbuf_pipeline::properties! {
         pattern: Pattern = Pattern::Bars,
         /// Pixel format; not set, what the consumers like best.
         format: Option<Format> = None,
-        /// Width and height; not set, what the consumer would choose, or [640, 360].
-        size: Option<Size> = None,
+        /// Width and height.
+        size: Size = Size::new(640, 360),
         /// Frames a second.
         rate: Rate = Rate::new(30, 1),
         /// As fast as buffers come back, whatever `rate` says.
@@ -56,8 +55,6 @@ shrbuf_pipeline::properties! {
     }
 }
 
-/// Where nobody says otherwise.
-const SIZE: Size = Size::new(640, 360);
 const TICK: u32 = 0;
 const BUFFER_BACK: u32 = 1;
 const FENCES: u32 = 2;
@@ -110,15 +107,12 @@ impl Element for TestSource {
     }
 
     fn output_offer(&mut self, _output: usize, _input: Option<&Stream>) -> Result<OutputOffer, Failure> {
-        let at_any_rate = |sizes| SizeOffer { sizes, rates: Rates::Any };
-        let sizes = vec![at_any_rate(Sizes::Exact(SIZE)), at_any_rate(Sizes::ANY)];
-        let video = shape::formats().map(|f| Video { sizes: sizes.clone(), ..Video::linear(f) });
         Ok(OutputOffer {
-            video: video.collect(),
+            video: shape::formats().map(Video::linear).collect(),
             memory: self.config.memory.offer(),
             wanted: Wanted {
                 format: self.config.format,
-                size: self.config.size,
+                size: Some(self.config.size),
                 rate: (!self.config.free_run).then_some(self.config.rate),
             },
         })

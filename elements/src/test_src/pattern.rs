@@ -120,7 +120,7 @@ impl Painter {
         let shape = Shape::of(format)?;
         let change = match pattern {
             Pattern::Box => {
-                let side = (size.width.min(size.height) / 4 & !1).max(2).min(size.width & !1);
+                let side = ((size.width.min(size.height) / 4) & !1).max(2).min(size.width & !1);
                 match side {
                     0 => Change::Nothing,
                     _ => Change::Box(Box::new(Moving {
@@ -183,7 +183,7 @@ impl Painter {
             Change::Box(moving) => {
                 let Some((_, shown)) = self.boxes.iter_mut().find(|(id, _)| *id == buffer) else { return };
                 let new = moving.place(frame, self.size);
-                let old = std::mem::replace(shown, Some(new));
+                let old = shown.replace(new);
                 if let Some(old) = old.filter(|old| *old != new) {
                     moving.erase(old, guard, account);
                 }
