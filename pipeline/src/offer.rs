@@ -160,7 +160,7 @@ pub struct Video {
     pub format: Format,
     /// Arrangement in memory.
     pub modifiers: Modifiers,
-    /// Sizes and rates, in order of preference.
+    /// Sizes and rates. Without a wish the solver takes the consumer's natural size, else the largest.
     pub sizes: Vec<SizeOffer>,
     /// True where each plane is (output) or may be (input) a segment of its own. An output that can do both offers
     /// the format twice.
