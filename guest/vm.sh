@@ -40,9 +40,9 @@ host_facts() {
             # The guest reads the host's time stamp counter, without leaving user space. Its kernel would not trust it,
             # and would measure it wrongly when the host is busy. lpj is its steps in one tick of 1/250 s.
             khz=$("$image/tsc-khz")
-            clock="tsc=reliable tsc_early_khz=$khz lpj=$((khz * 4))"
+            clock="tsc=reliable tsc_early_khz=$khz lpj=$((khz * 4)) no_timer_check"
         fi
-        rm -f "$cache"/host-*
+        find "$cache" -name 'host-*' ! -name "host-$boot_id-*" -delete
         declare -p accel cpu clock | sed 's/^declare -- //' >"$facts.$$"
         mv "$facts.$$" "$facts"
     fi
