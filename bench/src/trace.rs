@@ -29,17 +29,17 @@ const IOCTL: i64 = 16;
 /// Type and number of `DRM_IOCTL_MODE_PAGE_FLIP` and `_ATOMIC`; each ends in an event at a vertical blank.
 const SHOWS: [u64; 2] = [0x64b0, 0x64bc];
 
-/// Between two frames from the camera, everything a program did, by frame.
+/// What a program did between two frames from the camera that lie far apart.
 #[derive(Debug, Clone, Default)]
 pub struct Steady {
     /// Frames between the two.
     pub frames: u64,
     /// Time between the two, in seconds.
     pub seconds: f64,
-    /// CPU time in user mode, in µs a frame.
-    pub user_us: f64,
-    /// CPU time in all, in µs a frame.
-    pub cpu_us: f64,
+    /// CPU time of each frame in user mode, in µs, in ascending order.
+    pub user_us: Vec<f64>,
+    /// As `user_us`, in user mode and in the kernel.
+    pub cpu_us: Vec<f64>,
     /// System calls a frame.
     pub calls: f64,
     /// System calls a frame, by number.
@@ -48,20 +48,26 @@ pub struct Steady {
     pub latencies_us: Vec<f64>,
 }
 
-impl Steady {
-    /// The latency below which `per_cent` of 100 frames were.
-    pub fn latency_us(&self, per_cent: usize) -> Option<f64> {
-        let rank = (self.latencies_us.len() * per_cent).div_ceil(100).max(1);
-        self.latencies_us.get(rank - 1).copied()
-    }
+/// The value that `per_cent` of 100 do not exceed, of values in ascending order.
+fn quantile(sorted: &[f64], per_cent: usize) -> Option<f64> {
+    sorted.get((sorted.len() * per_cent).div_ceil(100).max(1) - 1).copied()
+}
 
-    /// For the JSON files.
+impl Steady {
+    /// For the JSON files. The median frame's CPU time is what counts: the virtual machine's processors lose theirs to
+    /// others of the host, in the midst of some frames, and the guest cannot tell.
     pub fn to_json(&self) -> Value {
         let by_number: serde_json::Map<_, _> = self.by_number.iter().map(|(n, c)| (n.to_string(), json!(c))).collect();
+        let spread = |sorted: &[f64]| {
+            json!({
+                "p50": quantile(sorted, 50), "p99": quantile(sorted, 99), "max": sorted.last(),
+                "mean": sorted.iter().sum::<f64>() / sorted.len() as f64,
+            })
+        };
         json!({
-            "frames": self.frames, "seconds": self.seconds, "user_us_per_frame": self.user_us,
-            "cpu_us_per_frame": self.cpu_us, "calls_per_frame": self.calls, "calls_per_frame_by_number": by_number,
-            "latency_us": { "p50": self.latency_us(50), "p99": self.latency_us(99), "max": self.latency_us(100) },
+            "frames": self.frames, "seconds": self.seconds, "user_us": spread(&self.user_us),
+            "cpu_us": spread(&self.cpu_us), "calls_per_frame": self.calls, "calls_per_frame_by_number": by_number,
+            "latency_us": spread(&self.latencies_us),
         })
     }
 }
@@ -200,18 +206,23 @@ fn steady(trace: &str, pid: u32, skip: u64) -> Option<Steady> {
     let mut threads: HashMap<u32, Thread> = HashMap::new();
     let mut begun = false;
     let mut screen = Screen::default();
-    for line in &lines {
+    let mut steady = Steady { frames, seconds: (end - begin) / 1e6, ..Steady::default() };
+    for line in lines.iter().take_while(|l| l.time <= end) {
         let now = line.time;
-        if !begun && now >= begin {
-            begun = true;
-            for t in threads.values_mut() {
+        if line.event == "v4l2_dqbuf" && line.process == Some(pid) {
+            let (mut user, mut cpu) = (0.0, 0.0);
+            for t in threads.values_mut().filter(|t| t.process == Some(pid)) {
                 t.settle(now);
-                (t.user, t.cpu) = (0.0, 0.0);
-                t.calls.clear();
+                user += std::mem::take(&mut t.user);
+                cpu += std::mem::take(&mut t.cpu);
             }
-        }
-        if now > end {
-            break;
+            if begun {
+                steady.user_us.push(user);
+                steady.cpu_us.push(cpu);
+            } else if now >= begin {
+                begun = true;
+                threads.values_mut().for_each(|t| t.calls.clear());
+            }
         }
         let thread = threads.entry(line.thread).or_default();
         thread.process = line.process.or(thread.process);
@@ -249,17 +260,15 @@ fn steady(trace: &str, pid: u32, skip: u64) -> Option<Steady> {
             _ => {}
         }
     }
-    let mut steady = Steady { frames, seconds: (end - begin) / 1e6, ..Steady::default() };
-    let each = |value: f64| value / frames as f64;
-    for t in threads.values_mut().filter(|t| t.process == Some(pid)) {
-        t.settle(end);
-        steady.user_us += each(t.user);
-        steady.cpu_us += each(t.cpu);
+    for t in threads.values().filter(|t| t.process == Some(pid)) {
         for (number, calls) in &t.calls {
-            steady.calls += each(*calls as f64);
-            *steady.by_number.entry(*number).or_default() += each(*calls as f64);
+            let each = *calls as f64 / frames as f64;
+            steady.calls += each;
+            *steady.by_number.entry(*number).or_default() += each;
         }
     }
+    steady.user_us.sort_by(f64::total_cmp);
+    steady.cpu_us.sort_by(f64::total_cmp);
     screen.latencies_us.sort_by(f64::total_cmp);
     steady.latencies_us = screen.latencies_us;
     Some(steady)

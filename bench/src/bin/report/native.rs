@@ -10,7 +10,7 @@ use shrbuf_bench::{Result, least, process};
 use crate::peer;
 
 /// Times everything is run, ours and theirs by turns; the best of each counts.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 const CHAINS: [u64; 4] = [1, 10, 100, 1000];
 /// A pool holds 64 buffers at most, of which source and sink have some in hand.
 const DEPTHS: [u64; 2] = [2, 60];
