@@ -9,6 +9,8 @@ use crate::table::{Align, Paint, Table};
 
 /// Modes and sizes that are shown of a long list.
 const SHOWN: usize = 6;
+/// Most characters of what a control takes.
+const WIDEST: usize = 90;
 
 const NO_CAMERA: &str = "  none: plug a camera in, or load a driver: `modprobe vivid` makes one up, `modprobe uvcvideo` is for \
     USB ones.\n  Without one, `test-src` makes pictures.\n";
@@ -60,16 +62,26 @@ fn camera(out: &mut String, camera: &Camera, paint: Paint) {
         let inputs = camera.inputs.iter().map(|i| format!("{} ({})", i.name, i.status));
         let _ = writeln!(out, "    inputs: {}", inputs.collect::<Vec<_>>().join(", "));
     }
-    let mut formats = Table::new(&[("  format", Align::Left), ("sizes and frames a second", Align::Left)]);
-    for f in &camera.formats {
-        let name = f.format.map_or_else(|| format!("{} (not known to shrbuf)", f.fourcc), str::to_owned);
-        formats.row([format!("  {name}"), sizes(&f.sizes)]);
+    // Most cameras have the same sizes in every format, and drivers for tests have dozens of formats.
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for (name, sizes) in camera.formats.iter().filter_map(|f| Some((f.format?, sizes(&f.sizes)))) {
+        match groups.iter_mut().find(|(known, _)| *known == sizes) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((sizes, vec![name])),
+        }
     }
-    out.push_str(&formats.show(paint));
+    for (sizes, names) in groups {
+        let _ = writeln!(out, "    {}\n      {sizes}", names.join(", "));
+    }
+    let unknown = camera.formats.iter().filter(|f| f.format.is_none()).map(|f| f.fourcc.clone());
+    let unknown: Vec<String> = unknown.collect();
+    if !unknown.is_empty() {
+        let _ = writeln!(out, "    not known to shrbuf: {}", shortened(unknown));
+    }
     if !camera.controls.is_empty() {
         let mut controls = Table::new(&[("  control", Align::Left), ("takes", Align::Left)]);
         for c in &camera.controls {
-            controls.row([format!("  {}", c.name), c.takes.clone()]);
+            controls.row([format!("  {}", c.name), cut(&c.takes)]);
         }
         out.push_str(&controls.show(paint));
     }
@@ -135,6 +147,14 @@ fn plane_format(f: &PlaneFormat) -> String {
     match f.modifiers.as_slice() {
         [only] if only == "LINEAR" => f.format.clone(),
         all => format!("{} ({})", f.format, shortened(all.to_vec())),
+    }
+}
+
+/// Menus may have a hundred entries; `--json` has them all.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(WIDEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

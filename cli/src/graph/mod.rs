@@ -11,7 +11,7 @@ use shrbuf_pipeline::solve::negotiate;
 use shrbuf_pipeline::{QueueSpec, Role};
 
 use crate::args::GraphArgs;
-use crate::outcome::{FAILED, Outcome};
+use crate::outcome::{Outcome, WRONG};
 use crate::{error, explain};
 use layout::Layout;
 
@@ -62,7 +62,7 @@ pub fn graph(args: &GraphArgs) -> Outcome {
     };
     match std::fs::write(path, svg::draw(&picture)) {
         Ok(()) => outcome,
-        Err(e) => Outcome::failed(FAILED, format!("error: cannot write `{}`: {e}\n", path.display())),
+        Err(e) => Outcome::failed(WRONG, format!("error: cannot write `{}`: {e}\n", path.display())),
     }
 }
 

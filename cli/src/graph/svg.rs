@@ -174,10 +174,10 @@ impl Drawing<'_> {
                 turn + r,
             )
         };
-        let _ = write!(
+        let _ = writeln!(
             self.out,
             "<g><title>{} → {}: {}</title><path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\
-             <path d=\"M{:.1} {to:.1}l-10 -5v10z\" fill=\"{colour}\"/></g>\n",
+             <path d=\"M{:.1} {to:.1}l-10 -5v10z\" fill=\"{colour}\"/></g>",
             escape(&link.from_port),
             escape(&link.to_port),
             if label.reason.is_empty() { "not negotiated".to_owned() } else { escape(&label.reason) },

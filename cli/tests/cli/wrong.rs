@@ -83,3 +83,9 @@ fn usage_errors_are_exit_code_2() {
 fn an_unknown_type_has_its_nearest() {
     refused(&Place::new("inspect-unknown"), &["inspect", "kms-snik"], "did you mean `kms-sink`?");
 }
+
+#[test]
+fn a_picture_that_cannot_be_written_is_refused() {
+    let place = Place::with("no-svg", CAMERA);
+    refused(&place, &["graph", "pipeline.toml", "--svg", "nowhere/g.svg"], "cannot write `nowhere/g.svg`");
+}
