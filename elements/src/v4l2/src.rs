@@ -359,8 +359,10 @@ impl Element for Source {
         let device = self.device()?;
         let current = device.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
         let current = Size::new(current.width, current.height);
-        let video: Vec<Video> =
+        let mut video: Vec<Video> =
             device.formats().map_err(failed)?.iter().filter_map(|info| video(info, current)).collect();
+        // A driver's order is by no rule; 5 bits a colour are for those who ask for them.
+        video.sort_by_key(|v| v.format.bits() < 8);
         let origins = match self.config.memory {
             Memory::Auto => vec![Origin::V4l2, Origin::DmaHeap, Origin::Udmabuf],
             Memory::V4l2 => vec![Origin::V4l2],

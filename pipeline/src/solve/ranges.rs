@@ -77,8 +77,11 @@ pub(super) fn common_rates(a: &Rates, b: &Rates) -> Option<Rates> {
     }
 }
 
+/// Frames a second from which movement looks smooth.
+const SMOOTH: Rate = Rate::new(24, 1);
+
 /// Sizes and rates to try, best first: each size at its best rate and then its others, sizes as
-/// `natural` has them, then the stream's that comes in, then the largest.
+/// `natural` has them, then the stream's that comes in, then the largest that moves smoothly, then the largest.
 pub(super) fn points(offers: &[SizeOffer], natural: &[Size], input: Option<&Stream>) -> Vec<(Size, Option<Rate>)> {
     let liked: Vec<Size> = natural.iter().copied().chain(input.map(|s| s.size)).collect();
     let mut sizes: Vec<(Size, Vec<Option<Rate>>)> = Vec::new();
@@ -90,7 +93,9 @@ pub(super) fn points(offers: &[SizeOffer], natural: &[Size], input: Option<&Stre
     }
     let place = |size: &Size| liked.iter().position(|l| l == size).unwrap_or(usize::MAX);
     let area = |size: &Size| u64::from(size.width) * u64::from(size.height);
-    sizes.sort_by_key(|(size, _)| (place(size), Reverse(area(size)), Reverse(size.width)));
+    // Many a camera has its largest sizes at a few frames a second, for stills.
+    let smooth = |rates: &[Option<Rate>]| rates.iter().any(|rate| rate.is_none_or(|r| r >= SMOOTH));
+    sizes.sort_by_key(|(size, rates)| (place(size), !smooth(rates), Reverse(area(size)), Reverse(size.width)));
     // A size may come from several entries with rates each.
     sizes.dedup_by(|later, first| {
         let same = later.0 == first.0;
