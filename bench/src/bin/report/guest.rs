@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use shrbuf_bench::process::{self, Used};
 use shrbuf_bench::table::{Goal, Row};
-use shrbuf_bench::{Result, trace};
+use shrbuf_bench::{Result, least, trace};
 
 use crate::peer;
 
@@ -32,21 +32,17 @@ fn theirs(frames: u64) -> Result<Command> {
     Ok(command)
 }
 
-/// CPU time of a frame over both lengths of run, and the long run.
-fn without_start_up(program: fn(u64) -> Result<Command>) -> Result<(f64, Used)> {
-    let (few, all) = (process::run(&mut program(FEW)?)?, process::run(&mut program(FRAMES)?)?);
-    Ok(((all.cpu_us() - few.cpu_us()) / (FRAMES - FEW) as f64, all))
-}
-
 fn of(program: fn(u64) -> Result<Command>) -> Result<Value> {
-    let mut best: Option<(f64, Used)> = None;
+    let (mut few, mut all): (Vec<Used>, Vec<Used>) = Default::default();
     for _ in 0..ROUNDS {
-        let (cpu, used) = without_start_up(program)?;
-        if best.as_ref().is_none_or(|(least, _)| cpu < *least) {
-            best = Some((cpu, used));
-        }
+        few.push(process::run(&mut program(FEW)?)?);
+        all.push(process::run(&mut program(FRAMES)?)?);
     }
-    let (cpu, used) = best.ok_or("nothing was run")?;
+    // The least of each length first: the least difference would be that of the most disturbed short run.
+    let of_few = least(few.iter().map(Used::cpu_us)).ok_or("nothing was run")?;
+    all.sort_by(|a, b| a.cpu_us().total_cmp(&b.cpu_us()));
+    let used = all.first().ok_or("nothing was run")?;
+    let cpu = (used.cpu_us() - of_few) / (FRAMES - FEW) as f64;
     let (_, steady) = trace::run(&mut program(FRAMES)?, FEW)?;
     let said = used.output.lines().last().and_then(|l| serde_json::from_str::<Value>(l).ok());
     Ok(json!({ "cpu_us_per_frame": cpu, "used": used.to_json(), "traced": steady.to_json(), "said": said }))
