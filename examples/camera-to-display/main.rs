@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shrbuf_elements::kms::{Card, KmsSink};
+use shrbuf_elements::kms::{Card, KmsSink, Order};
 use shrbuf_elements::screen_sink::ScreenSink;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Device, V4l2Src};
@@ -33,7 +33,9 @@ fn display(picture: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Error>>
         match card.connectors.iter().find(shows) {
             Some(c) if !card.in_use => {
                 println!("display: {} of {} ({})", c.name, card.path.display(), card.driver);
-                let sink = KmsSink { card: Some(card.path), screenshot: picture, ..KmsSink::default() };
+                // Live: a frame that came too late for its refresh is not waited for.
+                let order = Order::Latest;
+                let sink = KmsSink { card: Some(card.path), screenshot: picture, order, ..KmsSink::default() };
                 return Ok(sink.build()?);
             }
             Some(c) => println!("display: {} of {} is in use by another program", c.name, card.path.display()),

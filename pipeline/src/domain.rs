@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -123,7 +124,17 @@ pub struct Start<'a> {
     watched: &'a mut Vec<Watched>,
     epoll: &'a Epoll,
     wakers: &'a mut Vec<(Arc<AtomicBool>, usize, u32)>,
+    timers: &'a mut Vec<Timer>,
     bell: &'a Arc<Bell>,
+}
+
+/// Calls `ready` now and then.
+#[derive(Clone, Copy)]
+struct Timer {
+    interval: u64,
+    due: Timestamp,
+    slot: usize,
+    token: u32,
 }
 
 impl Start<'_> {
@@ -149,6 +160,15 @@ impl Start<'_> {
         self.epoll.add(&fd, EpollEvent::new(flags, data)).map_err(|e| limit("epoll_ctl", e))?;
         self.watched.push(Box::new(fd));
         Ok(())
+    }
+
+    /// Has `ready(token)` called each `interval`, or later where the domain is busy: for watchdogs. Ticks that were
+    /// missed are not made up for. No descriptor and no system call: it is the time-out of the loop's own wait, to
+    /// the millisecond. What needs a clock watches a timerfd.
+    pub fn every(&mut self, interval: Duration, token: u32) {
+        let interval = interval.as_nanos().min(u128::from(u64::MAX / 2)) as u64;
+        let due = Timestamp(Timestamp::now().0.saturating_add(interval));
+        self.timers.push(Timer { interval, due, slot: self.slot, token });
     }
 
     /// Something that has `ready(token)` called from other threads, or from a buffer's release.
@@ -182,22 +202,27 @@ impl Context<'_> {
     /// # Panics
     /// Where the element has no such output.
     pub fn push(&mut self, output: usize, frame: Frame) -> Result<(), Failure> {
-        if self.flags.source {
-            let left = self.flags.left.get();
-            if left == 0 || self.flags.ended.get() {
-                return Ok(());
-            }
-            self.flags.left.set(left - 1);
-            self.stats.frame();
-            if frame.corrupt {
-                self.stats.corrupt();
-            }
-            self.send(output, frame)?;
-            return if left == 1 { self.end_all() } else { Ok(()) };
-        }
-        self.send(output, frame)
+        if self.flags.source { self.push_first(output, frame) } else { self.send(output, frame) }
     }
 
+    /// A source's push: counted, and limited.
+    #[inline(never)]
+    fn push_first(&mut self, output: usize, frame: Frame) -> Result<(), Failure> {
+        let left = self.flags.left.get();
+        if left == 0 || self.flags.ended.get() {
+            return Ok(());
+        }
+        self.flags.left.set(left - 1);
+        self.stats.frame();
+        if frame.corrupt {
+            self.stats.corrupt();
+        }
+        self.send(output, frame)?;
+        if left == 1 { self.end_all() } else { Ok(()) }
+    }
+
+    // Part of `push`, or each hop would move the frame once more.
+    #[inline(always)]
     fn send(&mut self, output: usize, frame: Frame) -> Result<(), Failure> {
         match &self.outputs[output] {
             Target::Local { slot, input } => {
@@ -275,6 +300,7 @@ pub(crate) struct Domain {
     epoll: Epoll,
     bell: Arc<Bell>,
     wakers: Vec<(Arc<AtomicBool>, usize, u32)>,
+    timers: Vec<Timer>,
     control: Arc<Control>,
 }
 
@@ -289,7 +315,15 @@ impl Domain {
     pub(crate) fn new(bell: Arc<Bell>, control: Arc<Control>) -> io::Result<Domain> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(bell.fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
-        Ok(Domain { slots: Vec::new(), rings: Vec::new(), epoll, bell, wakers: Vec::new(), control })
+        Ok(Domain {
+            slots: Vec::new(),
+            rings: Vec::new(),
+            epoll,
+            bell,
+            wakers: Vec::new(),
+            timers: Vec::new(),
+            control,
+        })
     }
 
     /// Starts the elements, sinks first; those started are stopped again where one fails.
@@ -301,6 +335,7 @@ impl Domain {
                 watched: &mut slot.watched,
                 epoll: &self.epoll,
                 wakers: &mut self.wakers,
+                timers: &mut self.timers,
                 bell: &self.bell,
             };
             if let Err(failure) = slot.element.start(&mut start) {
@@ -351,7 +386,7 @@ impl Domain {
             if worked && rounds % ROUNDS != 0 {
                 continue;
             }
-            let timeout = if worked || !self.may_sleep() { EpollTimeout::ZERO } else { EpollTimeout::NONE };
+            let timeout = if worked || !self.may_sleep() { EpollTimeout::ZERO } else { self.until_due() };
             let result = self.epoll.wait(&mut events, timeout);
             self.bell.awake();
             let n = match result {
@@ -362,6 +397,7 @@ impl Domain {
             for event in &events[..n] {
                 self.dispatch(event)?;
             }
+            self.timers_round()?;
         }
     }
 
@@ -412,6 +448,29 @@ impl Domain {
         Ok(worked)
     }
 
+    fn until_due(&self) -> EpollTimeout {
+        let Some(due) = self.timers.iter().map(|t| t.due).min() else { return EpollTimeout::NONE };
+        // Rounded up, so that the last millisecond does not become a busy loop.
+        let left = due.since(Timestamp::now()).div_ceil(1_000_000);
+        EpollTimeout::try_from(left.min(i32::MAX as u64) as i32).unwrap_or(EpollTimeout::MAX)
+    }
+
+    fn timers_round(&mut self) -> Result<(), Failure> {
+        if self.timers.is_empty() {
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        for i in 0..self.timers.len() {
+            // A source that ends takes its timers with it.
+            let Some(&Timer { interval, due, slot, token }) = self.timers.get(i) else { break };
+            if due <= now {
+                self.timers[i].due = Timestamp(now.0.saturating_add(interval));
+                self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
+            }
+        }
+        Ok(())
+    }
+
     fn dispatch(&mut self, event: &EpollEvent) -> Result<(), Failure> {
         let data = event.data();
         if data == BELL {
@@ -446,6 +505,7 @@ impl Domain {
     }
 
     fn unwatch(&mut self, slot: usize) {
+        self.timers.retain(|t| t.slot != slot);
         for fd in self.slots[slot].watched.drain(..) {
             // A descriptor that is already gone from the set needs no removing.
             let _ = self.epoll.delete(fd.as_fd());

@@ -260,7 +260,9 @@ impl Running {
                 Err(panic) => {
                     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
                     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                    first.get_or_insert_with(|| Failure::new(FailureKind::Device, format!("an element panicked: {text}")));
+                    first.get_or_insert_with(|| {
+                        Failure::new(FailureKind::Device, format!("an element panicked: {text}"))
+                    });
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::run::{Ended, start};
 use crate::solve::{NegotiateOptions, NegotiationError, negotiate};
 
 /// How often the observer is asked, and so how soon its word is obeyed.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(250);
 /// How long frames on their way may take to arrive once the sources have ended.
 const GRACE: Duration = Duration::from_secs(2);
 /// Pauses between attempts grow from the first to the second.
@@ -30,7 +30,7 @@ pub struct RunOptions {
     pub negotiate: NegotiateOptions,
 }
 
-/// What the observer is told, about ten times a second.
+/// What the observer is told, about four times a second.
 #[derive(Debug)]
 pub enum Progress<'a> {
     /// The graph has been negotiated and is about to start.

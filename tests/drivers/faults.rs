@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use shrbuf_elements::kms::KmsSink;
 use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Failure, FailureKind, Graph};
-use shrbuf_tests::{Footprint, camera_to_display, counts, on_test_drivers, press, run_frames, set_control, small_camera};
+use shrbuf_tests::{
+    Footprint, camera_to_display, counts, on_test_drivers, press, run_frames, set_control, small_camera,
+};
 
 /// From the fault to the error. The issue with emulation is the emulation: what is measured is wall time.
 const SOON: Duration = Duration::from_secs(2);

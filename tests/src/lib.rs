@@ -54,7 +54,8 @@ impl Footprint {
             }
         }
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        let mappings = maps.lines().filter(|l| l.contains("dmabuf") || l.contains("memfd") || l.contains("/dev/")).count();
+        let mappings =
+            maps.lines().filter(|l| l.contains("dmabuf") || l.contains("memfd") || l.contains("/dev/")).count();
         Footprint { dma_bufs, descriptors, mappings }
     }
 }

@@ -7,7 +7,7 @@ use nix::sys::time::TimeValLike;
 use serde_json::json;
 use shrbuf::Format;
 use shrbuf_bench::Result;
-use shrbuf_elements::kms::KmsSink;
+use shrbuf_elements::kms::{KmsSink, Order};
 use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::supervise::{Progress, RunOptions, Verdict, run};
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     };
     let mut graph = Graph::new("camera");
     let camera = graph.add("camera", camera.build()?)?;
-    let display = graph.add("display", KmsSink::default().build()?)?;
+    let display = graph.add("display", KmsSink { order: Order::Latest, ..KmsSink::default() }.build()?)?;
     graph.link(camera, display)?;
 
     // From warm to half a second before the end; looked at twice only, as looking costs too.

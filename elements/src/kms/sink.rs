@@ -2,11 +2,8 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::timer::TimerSetTimeFlags;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use shrbuf::{Access, Account, Fence, Format, ImportCache, Ledger, MemoryKind, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
@@ -86,7 +83,6 @@ const CAPTURE_LIMIT: Duration = Duration::from_secs(20);
 const HOLDS: u32 = 3;
 
 struct Running {
-    timer: Arc<TimerFd>,
     screen: Option<Screen>,
     events: EventBuffer,
     on_screen: Option<Frame>,
@@ -241,6 +237,7 @@ impl Display {
     fn flipped(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let (Some(running), Some(output)) = (&mut self.running, &self.output) else { return Ok(()) };
         let Running { events, screen, in_flight, on_screen, capture, .. } = running;
+        let mut left = None;
         let mine = |crtc: Option<_>| screen.as_ref().is_some_and(|s| crtc.is_none_or(|c| c == s.crtc()));
         for event in output.card().read_events(events).map_err(|e| Failure::new(FailureKind::Device, e))? {
             if !mine(event.crtc) {
@@ -252,16 +249,16 @@ impl Display {
                 wait_for(&fence).map_err(|e| Failure::new(FailureKind::Device, e))?;
                 captured(&frame, target.buffer());
             }
-            // The one before has left the screen: this drop is what queues it at the camera again.
-            *on_screen = Some(frame);
+            left = on_screen.replace(frame).or(left);
         }
-        self.next()
+        let committed = self.next();
+        // It has left the screen: this drop is what queues it at the camera again, after what is urgent.
+        drop(left);
+        committed
     }
 
     fn watch(&mut self) -> Result<(), Failure> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        // Non-blocking: another reader of the same expiry cannot be.
-        let _ = running.timer.wait();
         if let Some((frame, since)) = &running.in_flight {
             let took = Duration::from_nanos(Timestamp::now().since(*since));
             if took > FLIP_LIMIT {
@@ -365,15 +362,9 @@ impl Element for Display {
         let Some(output) = &self.output else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
-        let limit = |e: nix::Error| Failure::new(FailureKind::Limit, format!("timerfd: {e}"));
-        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(limit)?;
-        timer.set(Expiration::Interval((FLIP_LIMIT / 3).into()), TimerSetTimeFlags::empty()).map_err(limit)?;
-        let timer = Arc::new(timer);
         start.watch(output.card().clone(), EVENT)?;
-        start.watch(Arc::clone(&timer), WATCHDOG)?;
+        start.every(FLIP_LIMIT / 3, WATCHDOG);
         self.running = Some(Running {
-            timer,
             screen: None,
             events: EventBuffer::new(),
             on_screen: None,

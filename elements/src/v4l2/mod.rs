@@ -43,6 +43,6 @@ mod src;
 pub use control::ControlError;
 pub use device::{Device, InputError, OpenError};
 pub use find::{DeviceInfo, FormatInfo};
-pub use src::{Memory, V4l2Src};
 pub use queue::{AllocateError, CaptureQueue, ExportedBuffer, ExportedPlane, Requeue, RequeueError, StartError};
 pub use readiness::Readiness;
+pub use src::{Memory, V4l2Src};

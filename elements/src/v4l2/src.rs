@@ -5,8 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::timer::TimerSetTimeFlags;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
 use shrbuf::{Format, Layout, Plane, Pool, Segment, Shrbuf, State};
 use shrbuf_pipeline::property::Value;
@@ -109,7 +107,6 @@ struct Streaming {
     queue: CaptureQueue,
     pool: Arc<Pool>,
     color: Colorimetry,
-    watchdog: Arc<TimerFd>,
     stall: Duration,
     /// As the watchdog last saw things, and how often it has seen them so.
     quiet: Quiet,
@@ -407,17 +404,12 @@ impl Element for Source {
             let frames = rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
             frames.max(Duration::from_millis(1500))
         });
-        let limit = |e: nix::Error| Failure::new(FailureKind::Limit, format!("timerfd: {e}"));
-        let watchdog = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
-            .map_err(limit)?;
-        // Some ticks in the limit, not armed for each frame: that would be a system call a frame.
-        watchdog.set(Expiration::Interval((stall / TICKS).into()), TimerSetTimeFlags::empty()).map_err(limit)?;
-        let watchdog = Arc::new(watchdog);
+        // Some ticks in the limit, not a timer armed for each frame: that would be a system call a frame.
+        start.every(stall / TICKS, WATCHDOG);
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
-        start.watch(Arc::clone(&watchdog), WATCHDOG)?;
         let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, None);
-        self.streaming = Some(Streaming { queue, pool, color, watchdog, stall, quiet, quiet_ticks, frames, sequence });
+        self.streaming = Some(Streaming { queue, pool, color, stall, quiet, quiet_ticks, frames, sequence });
         Ok(())
     }
 
@@ -524,8 +516,6 @@ impl Streaming {
     /// Counts quiet ticks, not time: where this thread itself was kept away, the timer has ticked once, and where every
     /// buffer was held until just now, the driver has had no chance yet.
     fn watch(&mut self) -> Result<(), Failure> {
-        // Non-blocking: another reader of the same expiry cannot be.
-        let _ = self.watchdog.wait();
         let (held, all) = (self.queue.held() as u32, self.queue.count());
         let now = Quiet { frames: self.frames, starved: held == all };
         self.quiet_ticks = if now == self.quiet { self.quiet_ticks + 1 } else { 0 };

@@ -198,3 +198,50 @@ fn sinks_report_latency() {
     let latency = counts.iter().find(|c| c.name == "sink").unwrap().counts.latency.unwrap();
     assert!(latency.p50 <= latency.p99 && latency.p99 <= latency.max && latency.max > 0);
 }
+
+#[test]
+fn a_timer_ticks_without_a_descriptor_until_the_run_ends() {
+    struct Ticks(u32);
+    impl shrbuf_pipeline::Element for Ticks {
+        fn ports(&self) -> shrbuf_pipeline::Ports {
+            shrbuf_pipeline::Ports::source()
+        }
+        fn start(&mut self, start: &mut shrbuf_pipeline::Start<'_>) -> Result<(), shrbuf_pipeline::Failure> {
+            start.every(Duration::from_millis(2), 7);
+            Ok(())
+        }
+        fn ready(
+            &mut self,
+            token: u32,
+            _events: shrbuf_pipeline::Events,
+            context: &mut shrbuf_pipeline::Context<'_>,
+        ) -> Result<(), shrbuf_pipeline::Failure> {
+            assert_eq!(token, 7);
+            self.0 += 1;
+            if self.0 == 5 { context.end_all() } else { Ok(()) }
+        }
+        fn process(
+            &mut self,
+            _input: usize,
+            _frame: shrbuf_pipeline::Frame,
+            _context: &mut shrbuf_pipeline::Context<'_>,
+        ) -> Result<(), shrbuf_pipeline::Failure> {
+            unreachable!("a source has no input")
+        }
+        fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+            report("ticks", u64::from(self.0));
+        }
+    }
+    let mut graph = shrbuf_pipeline::Graph::new("test");
+    let source = graph.add("source", Box::new(Ticks(0))).unwrap();
+    let sink = graph.add("sink", Box::new(Sink::new())).unwrap();
+    graph.link(source, sink).unwrap();
+    let begin = std::time::Instant::now();
+
+    let ended = start(graph, None).ok().unwrap().join();
+
+    assert!(ended.failure.is_none(), "{:?}", ended.failure);
+    assert!(begin.elapsed() >= Duration::from_millis(10));
+    let counts = ended.graph.counts();
+    assert_eq!(counts.iter().find(|c| c.name == "source").unwrap().own, [("ticks", 5)]);
+}
