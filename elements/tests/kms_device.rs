@@ -55,6 +55,7 @@ fn vkms() -> Option<Vkms> {
     let alone = DISPLAY.lock().unwrap_or_else(PoisonError::into_inner);
     let found = Card::find().into_iter().flatten().find(|card| card.driver == "vkms");
     let Some(found) = found else {
+        assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "vkms is required and missing");
         println!("needs vkms: run through guest/run");
         return None;
     };

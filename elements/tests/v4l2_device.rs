@@ -40,6 +40,7 @@ fn vivid() -> Option<Turn> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let found = Device::find().into_iter().flatten().find(|info| info.capability.driver == "vivid");
     let Some(info) = found else {
+        assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "vivid is required and missing");
         eprintln!("needs vivid: run through guest/run");
         return None;
     };
