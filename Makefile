@@ -35,7 +35,8 @@ bench: setup
 	bench/run
 
 docs: setup
-	cargo run -q -p shrbuf-cli -- inspect --markdown > docs/elements.md
+	@printf '# Elements\n\n`make docs` writes this page from the elements themselves.\n\n' > docs/elements.md
+	cargo run -q -p shrbuf-cli -- inspect --markdown >> docs/elements.md
 
 lint: setup
 	cargo fmt --all --check
