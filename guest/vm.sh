@@ -81,7 +81,7 @@ save_state() {
     : >"$folder/ready"
     # QEMU saves through a command. It runs in the cache folder, so that the command needs no path, nor quoting.
     coproc MONITOR {
-        cd "$cache" && exec "${limit[@]}" 120 "${vm[@]}" -serial "file:$folder/serial" -serial "file:$folder/ready" \
+        cd "$cache" && exec "${limit[@]}" 300 "${vm[@]}" -serial "file:$folder/serial" -serial "file:$folder/ready" \
             -monitor stdio 2>&1 8>&-
     }
     qemu=$MONITOR_PID
