@@ -1,6 +1,6 @@
 //! The KMS device layer on a real kernel driver: vkms, with its writeback connector.
 //!
-//! `guest/run --timeout 120 -- /tmp/target/debug/deps/kms_device-… --nocapture`. Elsewhere the tests say so and pass.
+//! `scripts/test-guest kms`. Elsewhere the tests say so and pass.
 #![cfg(feature = "kms")]
 
 use std::alloc::{GlobalAlloc, Layout as Memory, System};
