@@ -46,7 +46,8 @@ impl Rate {
         while b != 0 {
             (a, b) = (b, a % b);
         }
-        if a == 0 { Rate { num, den } } else { Rate { num: num / a, den: den / a } }
+        // A denominator of 1 or more keeps the divisor from being 0.
+        Rate { num: num / a, den: den / a }
     }
 
     /// Frames a second.
@@ -56,7 +57,7 @@ impl Rate {
 
     /// Nanoseconds of one frame; 0 for a rate of 0.
     pub fn period_ns(self) -> u64 {
-        if self.num == 0 { 0 } else { 1_000_000_000 * u64::from(self.den) / u64::from(self.num) }
+        (1_000_000_000 * u64::from(self.den)).checked_div(u64::from(self.num)).unwrap_or(0)
     }
 }
 

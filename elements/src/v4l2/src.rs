@@ -439,10 +439,10 @@ impl Element for Source {
     }
 
     fn stop(&mut self) {
-        if let Some(mut streaming) = self.streaming.take() {
-            if let Err(failure) = streaming.queue.stop() {
-                tracing::debug!(element = self.name, %failure, "stopping");
-            }
+        if let Some(mut streaming) = self.streaming.take()
+            && let Err(failure) = streaming.queue.stop()
+        {
+            tracing::debug!(element = self.name, %failure, "stopping");
         }
         self.device = None;
     }
