@@ -4,7 +4,7 @@
 //! The kernel's accounting of user against system time is no use for programs that a timer wakes: it looks at the
 //! running task once in a tick, and these run between ticks. Here both are added up from the switches themselves.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,6 +46,9 @@ pub struct Steady {
     pub by_number: BTreeMap<i64, f64>,
     /// From each frame's time stamp to the vertical blank that put it on the screen, in µs, in ascending order.
     pub latencies_us: Vec<f64>,
+    /// Where that time went: from the stamp until the camera's driver gave the frame, until it was committed, until it
+    /// was on the screen. Each in ascending order.
+    pub parts_us: [Vec<f64>; 3],
 }
 
 /// The value that `per_cent` of 100 do not exceed, of values in ascending order.
@@ -68,11 +71,15 @@ impl Steady {
             "frames": self.frames, "seconds": self.seconds, "user_us": spread(&self.user_us),
             "cpu_us": spread(&self.cpu_us), "calls_per_frame": self.calls, "calls_per_frame_by_number": by_number,
             "latency_us": spread(&self.latencies_us),
+            "stamp_to_dequeue_us": spread(&self.parts_us[0]),
+            "dequeue_to_commit_us": spread(&self.parts_us[1]),
+            "commit_to_screen_us": spread(&self.parts_us[2]),
         })
     }
 }
 
 /// Runs a program that takes frames from a camera, traced; leaves out the first `skip` frames.
+/// What runs after it is slower, as the kernel goes on looking whether to trace.
 ///
 /// # Errors
 /// No tracing here, or the program fails.
@@ -109,11 +116,11 @@ impl Tracing {
         fs::write(self.0.join(file), value).map_err(|e| format!("{file} of tracefs: {e}").into())
     }
 
+    /// Leaves the events enabled, and so whatever is run later a little slower. The kernel enables and disables them by
+    /// patching its code, and an emulated processor was seen to fall over that (QEMU 7.2, an int3 after its handler had
+    /// gone): so it is done once, before anything runs.
     fn stop(self) -> Result<String> {
         self.set("tracing_on", "0")?;
-        for event in EVENTS {
-            self.set(&format!("events/{event}/enable"), "0")?;
-        }
         Ok(fs::read_to_string(self.0.join("trace"))?)
     }
 }
@@ -161,15 +168,22 @@ struct Thread {
     calls: BTreeMap<i64, u64>,
 }
 
-/// Frames from the camera to the screen, which both programs show in order. One flip at a time is under way.
+/// A frame's times, in µs.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    stamp: f64,
+    dequeued: f64,
+    committed: f64,
+}
+
+/// Frames from the camera to the screen. What is committed is the newest that was dequeued: so it is for a program that
+/// shows each frame before it takes the next, and for one that shows the latest. One flip at a time is under way.
 #[derive(Default)]
 struct Screen {
-    /// Time stamps of frames that have not been committed.
-    waiting: VecDeque<f64>,
-    committed: Option<f64>,
+    newest: Option<Way>,
+    committed: Option<Way>,
     /// Its event has been sent, within the vertical blank whose time the trace tells next.
-    delivered: Option<f64>,
-    latencies_us: Vec<f64>,
+    delivered: Option<Way>,
 }
 
 impl Thread {
@@ -235,7 +249,7 @@ fn steady(trace: &str, pid: u32, skip: u64) -> Option<Steady> {
                 let request = line.text.split([',', '(']).nth(2).and_then(|r| u64::from_str_radix(r.trim(), 16).ok());
                 let shows = number == IOCTL && request.is_some_and(|r| SHOWS.contains(&(r & 0xffff)));
                 if shows && line.process == Some(pid) {
-                    screen.committed = screen.waiting.pop_front();
+                    screen.committed = screen.newest.take().map(|way| Way { committed: now, ..way });
                 }
             }
             "sys_exit" => {
@@ -248,13 +262,19 @@ fn steady(trace: &str, pid: u32, skip: u64) -> Option<Steady> {
                     threads.entry(next).or_default().switch_in(now);
                 }
             }
-            "v4l2_dqbuf" => screen.waiting.extend(field::<f64>(line.text, "timestamp = ").map(|ns| ns / 1e3)),
+            "v4l2_dqbuf" => {
+                let stamp = field::<f64>(line.text, "timestamp = ").map(|ns| ns / 1e3);
+                screen.newest = stamp.map(|stamp| Way { stamp, dequeued: now, committed: now });
+            }
             "drm_vblank_event_delivered" => screen.delivered = screen.committed.take(),
             "drm_vblank_event" => {
-                if let (Some(stamp), Some(ns)) = (screen.delivered.take(), field::<f64>(line.text, "time="))
+                if let (Some(way), Some(ns)) = (screen.delivered.take(), field::<f64>(line.text, "time="))
                     && begun
                 {
-                    screen.latencies_us.push(ns / 1e3 - stamp);
+                    let shown = ns / 1e3;
+                    steady.latencies_us.push(shown - way.stamp);
+                    let parts = [way.dequeued - way.stamp, way.committed - way.dequeued, shown - way.committed];
+                    steady.parts_us.iter_mut().zip(parts).for_each(|(all, part)| all.push(part));
                 }
             }
             _ => {}
@@ -269,7 +289,7 @@ fn steady(trace: &str, pid: u32, skip: u64) -> Option<Steady> {
     }
     steady.user_us.sort_by(f64::total_cmp);
     steady.cpu_us.sort_by(f64::total_cmp);
-    screen.latencies_us.sort_by(f64::total_cmp);
-    steady.latencies_us = screen.latencies_us;
+    steady.latencies_us.sort_by(f64::total_cmp);
+    steady.parts_us.iter_mut().for_each(|part| part.sort_by(f64::total_cmp));
     Some(steady)
 }

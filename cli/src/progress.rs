@@ -83,6 +83,12 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// A device failed, and its placeholder goes on.
+    pub fn standing_in(&mut self, why: &Error) {
+        self.running = false;
+        tracing::warn!("{why}; its placeholder stands in until it is back");
+    }
+
     /// Nothing of it is left on the screen.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

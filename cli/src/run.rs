@@ -26,7 +26,12 @@ pub fn run(args: &RunArgs, bar: &ProgressBar) -> Outcome {
         Ok(interrupts) => interrupts,
         Err(e) => return Outcome::failed(FAILED, format!("error: signals cannot be watched: {e}\n")),
     };
-    let options = RunOptions { frames: args.frames, duration: args.duration, negotiate: explain::options() };
+    let options = RunOptions {
+        frames: args.frames,
+        duration: args.duration,
+        negotiate: explain::options(),
+        ..RunOptions::default()
+    };
     let mut outline = graph.outline();
     let mut line = Line::new(bar, args);
     let mut started: Option<Duration> = None;
@@ -42,6 +47,7 @@ pub fn run(args: &RunArgs, bar: &ProgressBar) -> Outcome {
             }
             Progress::Running(graph, elapsed) => line.running(graph, elapsed, &outline),
             Progress::Retrying(why) => line.retrying(why),
+            Progress::StandingIn(why) => line.standing_in(why),
         }
         interrupts.verdict()
     });

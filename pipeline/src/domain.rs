@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -128,14 +128,34 @@ pub struct Start<'a> {
     bell: &'a Arc<Bell>,
 }
 
-/// Calls `ready` now and then.
-#[derive(Clone, Copy)]
+/// Has an element's `ready` called once, at a time it sets as it runs. For the element's own thread.
+#[derive(Debug)]
+pub struct Alarm(Arc<AtomicU64>);
+
+impl Alarm {
+    /// Sets it, in place of a time set before. It goes off then, or later where the domain is busy; to the
+    /// millisecond, and never early.
+    pub fn set(&self, due: Timestamp) {
+        self.0.store(due.0, Ordering::Relaxed);
+    }
+
+    /// It does not go off any more.
+    pub fn clear(&self) {
+        self.0.store(NEVER, Ordering::Relaxed);
+    }
+}
+
+/// Calls `ready` when due.
+#[derive(Clone)]
 struct Timer {
+    due: Arc<AtomicU64>,
+    /// From one time to the next; [`NEVER`] for an alarm.
     interval: u64,
-    due: Timestamp,
     slot: usize,
     token: u32,
 }
+
+const NEVER: u64 = u64::MAX;
 
 impl Start<'_> {
     /// Has `ready(token)` called while `fd` is readable (level-triggered), or in error. The descriptor is kept until
@@ -167,8 +187,15 @@ impl Start<'_> {
     /// the millisecond. What needs a clock watches a timerfd.
     pub fn every(&mut self, interval: Duration, token: u32) {
         let interval = interval.as_nanos().min(u128::from(u64::MAX / 2)) as u64;
-        let due = Timestamp(Timestamp::now().0.saturating_add(interval));
-        self.timers.push(Timer { interval, due, slot: self.slot, token });
+        let due = Arc::new(AtomicU64::new(Timestamp::now().0.saturating_add(interval)));
+        self.timers.push(Timer { due, interval, slot: self.slot, token });
+    }
+
+    /// As [`Start::every`], once, when the element says.
+    pub fn alarm(&mut self, token: u32) -> Alarm {
+        let due = Arc::new(AtomicU64::new(NEVER));
+        self.timers.push(Timer { due: Arc::clone(&due), interval: NEVER, slot: self.slot, token });
+        Alarm(due)
     }
 
     /// Something that has `ready(token)` called from other threads, or from a buffer's release.
@@ -449,9 +476,12 @@ impl Domain {
     }
 
     fn until_due(&self) -> EpollTimeout {
-        let Some(due) = self.timers.iter().map(|t| t.due).min() else { return EpollTimeout::NONE };
+        let due = self.timers.iter().map(|t| t.due.load(Ordering::Relaxed)).min().unwrap_or(NEVER);
+        if due == NEVER {
+            return EpollTimeout::NONE;
+        }
         // Rounded up, so that the last millisecond does not become a busy loop.
-        let left = due.since(Timestamp::now()).div_ceil(1_000_000);
+        let left = Timestamp(due).since(Timestamp::now()).div_ceil(1_000_000);
         EpollTimeout::try_from(left.min(i32::MAX as u64) as i32).unwrap_or(EpollTimeout::MAX)
     }
 
@@ -459,12 +489,13 @@ impl Domain {
         if self.timers.is_empty() {
             return Ok(());
         }
-        let now = Timestamp::now();
+        let now = Timestamp::now().0;
         for i in 0..self.timers.len() {
             // A source that ends takes its timers with it.
-            let Some(&Timer { interval, due, slot, token }) = self.timers.get(i) else { break };
-            if due <= now {
-                self.timers[i].due = Timestamp(now.0.saturating_add(interval));
+            let Some(timer) = self.timers.get(i) else { break };
+            if timer.due.load(Ordering::Relaxed) <= now {
+                timer.due.store(now.saturating_add(timer.interval), Ordering::Relaxed);
+                let (slot, token) = (timer.slot, timer.token);
                 self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
             }
         }

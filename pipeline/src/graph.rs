@@ -7,6 +7,7 @@ use shrbuf::Ledger;
 
 use crate::element::{Element, Environment, Ports, Role};
 use crate::nearest::nearest;
+use crate::placeholder::Standby;
 use crate::queue::{Queue, QueueSpec};
 use crate::stats::NodeStats;
 
@@ -39,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) stats: Arc<NodeStats>,
     /// Put in by negotiation, not by the user.
     pub(crate) inserted: bool,
+    pub(crate) standby: Option<Standby>,
 }
 
 /// A port of an element.
@@ -122,6 +124,14 @@ pub enum GraphError {
         /// `input` or `output`.
         direction: &'static str,
     },
+    /// A placeholder that cannot take the element's place.
+    #[error("the placeholder of `{element}` cannot take its place: {}", unlike(*.end))]
+    Placeholder {
+        /// The element.
+        element: String,
+        /// It is a source or a sink.
+        end: bool,
+    },
     /// No element at all.
     #[error("the graph has no elements")]
     Empty,
@@ -132,6 +142,14 @@ fn which(port: &str, nearest: &Option<String>, known: &[String]) -> String {
         return "s".into();
     }
     format!(" `{port}`{}; it has {}", hint(nearest), known.join(", "))
+}
+
+fn unlike(end: bool) -> &'static str {
+    if end {
+        "a source's is a source, a sink's is a sink"
+    } else {
+        "only sources and sinks have one, as their devices may be away"
+    }
 }
 
 fn hint(nearest: &Option<String>) -> String {
@@ -221,7 +239,14 @@ impl Graph {
             return Err(GraphError::DuplicateName { name: name.to_owned() });
         }
         element.join(&Environment { name: name.to_owned(), ledger: self.ledger.clone() });
-        self.nodes.push(Node { name: name.to_owned(), element, span: None, stats: Arc::default(), inserted: false });
+        self.nodes.push(Node {
+            name: name.to_owned(),
+            element,
+            span: None,
+            stats: Arc::default(),
+            inserted: false,
+            standby: None,
+        });
         Ok(NodeId(self.nodes.len() - 1))
     }
 
@@ -258,6 +283,11 @@ impl Graph {
                 self.links.iter_mut().filter(|l| l.to.node.0 == gone).for_each(|l| l.to = to);
             }
         }
+    }
+
+    /// The element called `name`.
+    pub fn node(&self, name: &str) -> Option<NodeId> {
+        self.nodes.iter().position(|n| n.name == name).map(NodeId)
     }
 
     /// Notes where in a file an element is described.
@@ -360,8 +390,8 @@ impl Graph {
             Some((name, port)) => (name, Some(port)),
             None => (path, None),
         };
-        match self.nodes.iter().position(|n| n.name == name) {
-            Some(i) => Ok((NodeId(i), port)),
+        match self.node(name) {
+            Some(node) => Ok((node, port)),
             None => {
                 let known: Vec<_> = self.nodes.iter().map(|n| n.name.clone()).filter(|n| !n.contains('→')).collect();
                 Err(GraphError::UnknownElement {

@@ -9,6 +9,7 @@ pub mod graph;
 pub mod nearest;
 pub mod offer;
 pub mod outline;
+pub mod placeholder;
 pub mod plan;
 pub mod property;
 pub mod queue;
@@ -19,7 +20,7 @@ pub mod solve;
 pub mod stats;
 pub mod supervise;
 
-pub use domain::{Context, Events, Start, Waker};
+pub use domain::{Alarm, Context, Events, Start, Waker};
 pub use element::{Element, Environment, Failure, FailureKind, Ports, Refusal, Role};
 pub use file::FileError;
 pub use frame::{Colorimetry, Frame, Matrix, Range, Rect, Timestamp};

@@ -79,7 +79,7 @@ impl Graph {
 
     /// Each element's domain: links join elements into one, but for links into a queue. Numbered in the order of the
     /// elements.
-    fn domains(&self) -> Vec<usize> {
+    pub(crate) fn domains(&self) -> Vec<usize> {
         let mut domain: Vec<usize> = (0..self.nodes.len()).collect();
         for link in &self.links {
             let (a, b) = (domain[link.from.node.0], domain[link.to.node.0]);

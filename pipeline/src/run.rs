@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::domain::{Context, Control, Domain, Slot, Target};
 use crate::element::{Element, Failure, FailureKind, Ports, Role};
 use crate::frame::Frame;
-use crate::graph::{Graph, NodeId};
+use crate::graph::Graph;
 use crate::ring::{Bell, Ring};
 use crate::stats::NodeCounts;
 
@@ -106,28 +106,13 @@ fn cut(
     control: &Arc<Control>,
 ) -> Result<(Vec<Domain>, Vec<Arc<Bell>>), Failure> {
     let order = graph.check().map_err(|e| Failure::new(FailureKind::Config, e))?;
-    let cut_before = |node: NodeId| matches!(graph.role(node), Role::Queue(_));
-
-    // Which domain each node is in: links join, but for those into a queue.
-    let mut domain_of: Vec<usize> = (0..graph.nodes.len()).collect();
-    fn root(of: &mut [usize], mut n: usize) -> usize {
-        while of[n] != n {
-            of[n] = of[of[n]];
-            n = of[n];
-        }
-        n
-    }
-    for l in graph.links.iter().filter(|l| !cut_before(l.to.node)) {
-        let (a, b) = (root(&mut domain_of, l.from.node.0), root(&mut domain_of, l.to.node.0));
-        domain_of[a] = b;
-    }
-
     // Numbers of domains and of slots in them, in topological order.
+    let domain_of = graph.domains();
     let mut roots: Vec<usize> = Vec::new();
     let mut place = vec![(0, 0); graph.nodes.len()];
     let mut sizes: Vec<usize> = Vec::new();
     for node in &order {
-        let r = root(&mut domain_of, node.0);
+        let r = domain_of[node.0];
         let d = roots.iter().position(|&known| known == r).unwrap_or_else(|| {
             roots.push(r);
             sizes.push(0);
@@ -240,6 +225,11 @@ impl Running {
     /// The graph, for its counters.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// Whether a device that a placeholder stands in for has answered.
+    pub(crate) fn device_is_back(&mut self) -> bool {
+        self.graph.device_is_back()
     }
 
     /// **Blocks** until the run is over, and gives the graph back.

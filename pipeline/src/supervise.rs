@@ -2,35 +2,44 @@
 //!
 //! Without a declaration the first failure ends the run. With `retry` (see [`Graph::set_retry`]) a device that is
 //! unplugged, stalls or fails is waited for: the graph is negotiated again with growing pauses, until it runs or the
-//! time is over. A source whose format has changed is negotiated again at once, always.
+//! time is over. With a placeholder (see [`Graph::set_placeholder`]) the graph goes on with that in the device's place
+//! until the device is back, however long that takes. A source whose format has changed is negotiated again at once,
+//! always.
 
 use std::time::{Duration, Instant};
 
 use crate::element::{Failure, FailureKind};
 use crate::graph::Graph;
+use crate::placeholder::pause;
 use crate::plan::Plan;
 use crate::run::{Ended, start};
 use crate::solve::{NegotiateOptions, NegotiationError, negotiate};
 
-/// How often the observer is asked, and so how soon its word is obeyed.
-const TICK: Duration = Duration::from_millis(250);
 /// How long frames on their way may take to arrive once the sources have ended.
 const GRACE: Duration = Duration::from_secs(2);
-/// Pauses between attempts grow from the first to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// How long to run, and with what.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Frames that each source sends before it ends.
     pub frames: Option<u64>,
     /// Time after which the sources end.
     pub duration: Option<Duration>,
+    /// How often the observer is asked, and so how soon its word is obeyed: each time is a system call. 250 ms, which
+    /// suits a progress line and a person's Ctrl-C.
+    pub tick: Duration,
     /// For negotiation.
     pub negotiate: NegotiateOptions,
 }
 
-/// What the observer is told, about four times a second.
+impl Default for RunOptions {
+    fn default() -> RunOptions {
+        let tick = Duration::from_millis(250);
+        RunOptions { frames: None, duration: None, tick, negotiate: NegotiateOptions::default() }
+    }
+}
+
+/// What the observer is told, once a [tick](RunOptions::tick).
 #[derive(Debug)]
 pub enum Progress<'a> {
     /// The graph has been negotiated and is about to start.
@@ -39,6 +48,8 @@ pub enum Progress<'a> {
     Running(&'a Graph, Duration),
     /// A device failed, and the graph is tried again.
     Retrying(&'a Error),
+    /// A device failed, and its placeholder takes its place until it is back.
+    StandingIn(&'a Error),
 }
 
 /// What the observer says.
@@ -69,6 +80,14 @@ impl Error {
     pub fn kind(&self) -> Option<FailureKind> {
         match self {
             Error::Element(f) | Error::Negotiation(NegotiationError::Element { failure: f, .. }) => Some(f.kind()),
+            Error::Negotiation(_) => None,
+        }
+    }
+
+    /// The element that failed, where one did.
+    pub fn element(&self) -> Option<&str> {
+        match self {
+            Error::Element(f) | Error::Negotiation(NegotiationError::Element { failure: f, .. }) => f.element(),
             Error::Negotiation(_) => None,
         }
     }
@@ -113,7 +132,23 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
             // It ran: whatever comes now is a new trouble.
             retry = Retry::default();
         }
-        let Err(error) = ended else { return report };
+        let error = match ended {
+            Ok(Step::Over) => return report,
+            Ok(Step::DeviceIsBack) => {
+                report.graph.take_back();
+                report.restarts += 1;
+                continue;
+            }
+            Err(error) => error,
+        };
+        let replaceable = !matches!(error.kind(), None | Some(FailureKind::Changed | FailureKind::Data));
+        if replaceable && error.element().is_some_and(|name| report.graph.stand_in(name)) {
+            report.restarts += 1;
+            if observer(Progress::StandingIn(&error)) != Verdict::Continue {
+                return report;
+            }
+            continue;
+        }
         let Some(pause) = retry.pause(&error, report.graph.retry()) else {
             report.error = Some(error);
             return report;
@@ -128,29 +163,46 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
             if left.is_zero() {
                 break;
             }
-            std::thread::sleep(left.min(TICK));
+            std::thread::sleep(left.min(options.tick));
         }
     }
+}
+
+/// How a start of the graph ended, where nothing failed.
+enum Step {
+    /// There is nothing more to do.
+    Over,
+    /// A device is to have its place back.
+    DeviceIsBack,
 }
 
 fn once(
     report: &mut Report,
     options: &RunOptions,
     observer: &mut impl FnMut(Progress<'_>) -> Verdict,
-) -> Result<(), Error> {
+) -> Result<Step, Error> {
     report.plan = negotiate(&mut report.graph, &options.negotiate)?;
     if observer(Progress::Negotiated(&report.graph, &report.plan)) != Verdict::Continue {
-        return Ok(());
+        return Ok(Step::Over);
     }
     let graph = std::mem::replace(&mut report.graph, Graph::new(""));
     let mut running = match start(graph, options.frames) {
         Ok(running) => running,
-        Err(ended) => return give_back(report, *ended),
+        Err(ended) => return give_back(report, *ended, Step::Over),
     };
+    let mut step = Step::Over;
     let begin = Instant::now();
     let earlier = report.duration;
     let mut ending: Option<Instant> = None;
-    while !running.wait(TICK) {
+    loop {
+        let due = match (ending, options.duration) {
+            (Some(_), _) => GRACE,
+            (None, Some(d)) => d.saturating_sub(earlier + begin.elapsed()),
+            (None, None) => Duration::MAX,
+        };
+        if running.wait(due.min(options.tick)) {
+            break;
+        }
         report.duration = earlier + begin.elapsed();
         let verdict = observer(Progress::Running(running.graph(), report.duration));
         let over = options.duration.is_some_and(|d| report.duration >= d);
@@ -159,15 +211,18 @@ fn once(
         } else if (verdict == Verdict::End || over) && ending.is_none() {
             ending = Some(Instant::now());
             running.end();
+        } else if ending.is_none() && running.device_is_back() {
+            step = Step::DeviceIsBack;
+            running.stop();
         }
     }
     report.duration = earlier + begin.elapsed();
-    give_back(report, running.join())
+    give_back(report, running.join(), step)
 }
 
-fn give_back(report: &mut Report, ended: Ended) -> Result<(), Error> {
+fn give_back(report: &mut Report, ended: Ended, step: Step) -> Result<Step, Error> {
     report.graph = ended.graph;
-    ended.failure.map_or(Ok(()), |f| Err(f.into()))
+    ended.failure.map_or(Ok(step), |f| Err(f.into()))
 }
 
 #[derive(Default)]
@@ -180,7 +235,7 @@ impl Retry {
     /// How long to wait before the next attempt; `None` where there is none to be.
     fn pause(&mut self, error: &Error, limit: Option<Duration>) -> Option<Duration> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let pause = (PAUSES.0 * 2_u32.saturating_pow(self.attempts)).min(PAUSES.1);
+        let pause = pause(self.attempts);
         self.attempts += 1;
         match error.kind()? {
             FailureKind::Changed if self.attempts == 1 => Some(Duration::ZERO),

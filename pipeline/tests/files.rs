@@ -100,6 +100,23 @@ fn toml_and_rust_make_the_same_graph() {
 }
 
 #[test]
+fn a_placeholder_takes_no_place_of_its_own() {
+    let text = r#"
+        [element.camera]
+        type = "v4l2-src"
+        placeholder = { type = "test-src", pattern = "ramp" }
+        [element.display]
+        type = "kms-sink"
+        [[link]]
+        path = ["camera", "display"]
+    "#;
+    let graph = load(text).unwrap();
+    let names: Vec<_> = graph.outline().elements.into_iter().map(|e| e.name).collect();
+    assert_eq!(names, ["camera", "display"]);
+    assert!(!graph.is_placeholder("camera"));
+}
+
+#[test]
 fn elements_and_links_keep_the_order_of_the_file() {
     let text = r#"
         link = [

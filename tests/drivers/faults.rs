@@ -1,10 +1,12 @@
 //! Every fault that vivid can inject ends in the declared recovery, or in a typed error within two seconds.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shrbuf_elements::kms::KmsSink;
+use shrbuf_elements::test_src::TestSrc;
 use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Failure, FailureKind, Graph};
+use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Size};
 use shrbuf_tests::{
     Footprint, camera_to_display, counts, on_test_drivers, press, run_frames, set_control, small_camera,
 };
@@ -202,6 +204,38 @@ fn an_unplugged_camera_that_comes_back_streams_on() {
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     assert!(report.restarts >= 1);
     assert_eq!(counts(&report.graph, "camera").frames, 90);
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_placeholder_is_on_the_display_while_the_camera_is_unplugged() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let card = Size::new(320, 180);
+    let shown: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let widths = Arc::clone(&shown);
+    let mut graph = camera_to_display(small_camera(), KmsSink::default(), move |frame| {
+        let mut widths = widths.lock().unwrap();
+        widths.push(frame.buffer.layout().width);
+        if widths.len() == 30 {
+            press("disconnect");
+        }
+    });
+    let placeholder = TestSrc { size: card, ..TestSrc::default() };
+    let camera = graph.node("camera").unwrap();
+    graph.set_placeholder(camera, placeholder.build().unwrap()).unwrap();
+
+    let report = run_frames(graph, 90);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let mut widths = std::mem::take(&mut *shown.lock().unwrap());
+    assert_eq!(widths.len(), 90);
+    widths.dedup();
+    assert_eq!(widths, [640, card.width, 640]);
+    assert_eq!(report.restarts, 2);
     drop(report);
     assert_eq!(Footprint::now(), before);
 }

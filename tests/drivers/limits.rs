@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use shrbuf::Shrbuf;
-use shrbuf_elements::kms::{Card, KmsSink};
+use shrbuf_elements::kms::{Card, KmsSink, Order};
 use shrbuf_pipeline::supervise::Error;
 use shrbuf_pipeline::{Failure, FailureKind};
 use shrbuf_tests::{Footprint, camera_to_display, counts, on_test_drivers, run_frames, small_camera};
@@ -61,6 +61,29 @@ fn a_consumer_that_never_releases_stalls_the_camera_and_is_blamed() {
     assert!(held.iter().all(|b| b.read().is_ok()));
     drop((report, held));
     assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn one_late_frame_does_not_make_all_that_follow_wait_for_a_flip() {
+    if !on_test_drivers() {
+        return;
+    }
+    let display = KmsSink { order: Order::Latest, ..KmsSink::default() };
+    let mut frames = 0;
+    let graph = camera_to_display(small_camera(), display, move |_| {
+        frames += 1;
+        // The frame after this one comes at once, within the same refresh.
+        if frames == 30 {
+            std::thread::sleep(Duration::from_millis(25));
+        }
+    });
+
+    let report = run_frames(graph, 240);
+
+    assert!(report.error.is_none(), "{:?}", report.error);
+    let own = report.graph.counts().into_iter().find(|c| c.name == "display").unwrap().own;
+    let waited = own.iter().find(|(name, _)| *name == "waited").unwrap().1;
+    assert!((1..80).contains(&waited), "{waited} of 240 frames waited for the flip before");
 }
 
 extern "C" fn ignore(_signal: std::ffi::c_int) {}

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use shrbuf::{Access, Account, Fence, Format, ImportCache, Ledger, MemoryKind, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::{
-    Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
+    Alarm, Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
     Modifiers, Ports, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted, choices,
     properties,
 };
 
 use super::{
     Card, CommitError, DeviceError, DumbBuffer, EventBuffer, Flip, FrameBuffer, Output, OutputError, Placement,
-    PlanError, Screen, Writeback,
+    PlanError, Screen, Writeback, refresh_ns,
 };
 
 choices! {
@@ -21,7 +21,9 @@ choices! {
     pub enum Order {
         /// Every one, in order.
         Fifo = "fifo",
-        /// The newest; the others are dropped and counted.
+        /// The newest; the others are dropped and counted. One that came while a flip was under way is held back in
+        /// favour of a newer one for up to a refresh: or one frame that is early once would make every frame after it
+        /// wait for the one before.
         Latest = "latest",
     }
 }
@@ -71,6 +73,7 @@ impl KmsSink {
 
 const EVENT: u32 = 0;
 const WATCHDOG: u32 = 1;
+const HELD: u32 = 2;
 
 /// Longest time for a flip: far above any refresh, far below a person's patience. A display that takes longer has
 /// been switched off or has lost its cable or clock, and KMS itself gives up on a flip after 10 s.
@@ -89,6 +92,8 @@ struct Running {
     /// Committed, with when.
     in_flight: Option<(Frame, Timestamp)>,
     waiting: VecDeque<Frame>,
+    /// Set while a frame waits for a newer one.
+    held: Alarm,
     /// No more will come.
     ending: bool,
     /// Says when the capture of the flip in flight is written.
@@ -106,6 +111,8 @@ struct Display {
     running: Option<Running>,
     on_capture: Option<OnCapture>,
     flips: u64,
+    /// Frames that were not committed as they came, since the flip before was still under way.
+    waited: u64,
 }
 
 fn device_failed(error: DeviceError) -> Failure {
@@ -165,6 +172,7 @@ impl Display {
             running: None,
             on_capture: None,
             flips: 0,
+            waited: 0,
         }
     }
 
@@ -228,6 +236,7 @@ impl Display {
             return Ok(());
         }
         let Some(frame) = running.waiting.pop_front() else { return Ok(()) };
+        running.held.clear();
         if let (Some(back), Some(running)) = (self.commit(frame)?, &mut self.running) {
             running.waiting.push_front(back);
         }
@@ -237,7 +246,7 @@ impl Display {
     fn flipped(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let (Some(running), Some(output)) = (&mut self.running, &self.output) else { return Ok(()) };
         let Running { events, screen, in_flight, on_screen, capture, .. } = running;
-        let mut left = None;
+        let (mut left, mut flipped_at) = (None, None);
         let mine = |crtc: Option<_>| screen.as_ref().is_some_and(|s| crtc.is_none_or(|c| c == s.crtc()));
         for event in output.card().read_events(events).map_err(|e| Failure::new(FailureKind::Device, e))? {
             if !mine(event.crtc) {
@@ -250,11 +259,26 @@ impl Display {
                 captured(&frame, target.buffer());
             }
             left = on_screen.replace(frame).or(left);
+            flipped_at = Some(event.time_ns);
         }
-        let committed = self.next();
+        let committed = match flipped_at {
+            Some(at) if self.holds_back(at) => Ok(()),
+            _ => self.next(),
+        };
         // It has left the screen: this drop is what queues it at the camera again, after what is urgent.
         drop(left);
         committed
+    }
+
+    /// Whether the frame that waits is to wait on for a newer one, after a flip at `flipped`.
+    fn holds_back(&self, flipped: u64) -> bool {
+        let (Some(running), Some(placement)) = (&self.running, &self.placement) else { return false };
+        if self.config.order != Order::Latest || running.waiting.is_empty() || running.ending {
+            return false;
+        }
+        let Some(refresh) = refresh_ns(&placement.mode) else { return false };
+        running.held.set(Timestamp(flipped + refresh));
+        true
     }
 
     fn watch(&mut self) -> Result<(), Failure> {
@@ -364,6 +388,7 @@ impl Element for Display {
         };
         start.watch(output.card().clone(), EVENT)?;
         start.every(FLIP_LIMIT / 3, WATCHDOG);
+        let held = start.alarm(HELD);
         self.running = Some(Running {
             screen: None,
             events: EventBuffer::new(),
@@ -371,6 +396,7 @@ impl Element for Display {
             in_flight: None,
             // A pool's worth, so that the steady path never grows it.
             waiting: VecDeque::with_capacity(shrbuf::pool::MAX_BUFFERS),
+            held,
             ending: false,
             capture: None,
         });
@@ -380,6 +406,7 @@ impl Element for Display {
     fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         match token {
             EVENT => self.flipped(context)?,
+            HELD => self.next()?,
             _ => self.watch()?,
         }
         self.finish_if_done(context);
@@ -393,6 +420,7 @@ impl Element for Display {
             running.waiting.clear();
         }
         running.waiting.push_back(frame);
+        self.waited += u64::from(running.in_flight.is_some());
         self.next()
     }
 
@@ -400,6 +428,7 @@ impl Element for Display {
         if let Some(running) = &mut self.running {
             running.ending = true;
         }
+        self.next()?;
         self.finish_if_done(context);
         Ok(())
     }
@@ -428,6 +457,7 @@ impl Element for Display {
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("flips", self.flips);
+        report("waited", self.waited);
         report("imports", self.imports.misses());
     }
 }

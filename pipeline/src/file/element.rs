@@ -1,22 +1,25 @@
 //! `[element.NAME]` tables, and what `--set` changes in them.
 
 use toml::Value;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::error::{Errors, FileError, Problem};
 use super::overrides::Override;
 use super::source::Spot;
 use super::table::{Entry, Item, entries};
 use crate::element::Element;
-use crate::graph::GraphError;
+use crate::graph::{Graph, GraphError, NodeId};
 use crate::nearest::nearest;
 use crate::property::{ElementType, PropertyInfo, SetError};
+
+const PLACEHOLDER: &str = "placeholder";
 
 /// An element as the file describes it.
 pub(super) struct Description {
     pub(super) name: String,
     pub(super) key: Spot,
     settings: Vec<Setting>,
+    placeholder: Option<Box<Description>>,
 }
 
 #[derive(Clone)]
@@ -53,9 +56,7 @@ pub(super) fn descriptions(entry: &Entry<'_>, errors: &mut Errors) -> Vec<Descri
             // What is said of the first property right under [element] holds for all.
             break;
         };
-        let inner = entries(&table.key.source, inner);
-        let settings = inner.iter().filter_map(|e| errors.take(Setting::read(e.name, &e.key, &e.item))).collect();
-        all.push(Description { name: table.name.to_owned(), key: table.key, settings });
+        all.push(Description::read(table.name, table.key, inner, errors));
     }
     all
 }
@@ -93,6 +94,31 @@ pub(super) fn apply(overrides: &[Override], elements: &mut [Description], errors
 }
 
 impl Description {
+    fn read(name: &str, key: Spot, table: &DeTable<'_>, errors: &mut Errors) -> Description {
+        let (mut settings, mut placeholder) = (Vec::new(), None);
+        for entry in entries(&key.source, table) {
+            match (entry.name, entry.item.value) {
+                (PLACEHOLDER, DeValue::Table(inner)) => {
+                    placeholder = Some(Box::new(Description::read(name, entry.key, inner, errors)));
+                }
+                (PLACEHOLDER, _) => {
+                    let form = "an element in braces, such as { type = \"test-src\" }";
+                    errors.push(entry.item.unexpected(PLACEHOLDER, form));
+                }
+                _ => settings.extend(errors.take(Setting::read(entry.name, &entry.key, &entry.item))),
+            }
+        }
+        Description { name: name.to_owned(), key, settings, placeholder }
+    }
+
+    /// Makes the placeholder, where the file has one for this element.
+    pub(super) fn add_placeholder(&self, node: NodeId, graph: &mut Graph, types: &[ElementType], errors: &mut Errors) {
+        let Some(placeholder) = &self.placeholder else { return };
+        let Some(element) = placeholder.build(types, errors) else { return };
+        let set = graph.set_placeholder(node, element);
+        errors.take(set.map_err(|error| FileError::at(&placeholder.key, Problem::Graph(error))));
+    }
+
     /// Makes the element.
     pub(super) fn build(&self, types: &[ElementType], errors: &mut Errors) -> Option<Box<dyn Element>> {
         let element_type = errors.take(self.element_type(types))?;

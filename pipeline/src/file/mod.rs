@@ -11,6 +11,7 @@
 //! [element.camera]                # a name of your own
 //! type = "v4l2-src"               # `shrbuf inspect` lists types and their properties
 //! device = "/dev/video0"
+//! placeholder = { type = "test-src" }     # of a source or sink: in its place while its device is away; default: none
 //!
 //! [element.display]
 //! type = "kms-sink"
@@ -113,6 +114,7 @@ pub fn load(name: &str, text: &str, types: &[ElementType], overrides: &[Override
         let place = |error| FileError::at(&description.key, Problem::Graph(error));
         if let Some(node) = errors.take(graph.add(&description.name, element).map_err(place)) {
             graph.set_span(node, description.key.span.clone());
+            description.add_placeholder(node, &mut graph, types, &mut errors);
         }
     }
     // An element that was not made would be missed by every link to it.

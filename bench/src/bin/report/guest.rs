@@ -16,6 +16,8 @@ const ROUNDS: usize = 2;
 /// A refresh of the display, in µs.
 const REFRESH: f64 = 1e6 / 60.0;
 
+type Program = fn(u64) -> Result<Command>;
+
 fn ours(frames: u64) -> Result<Command> {
     let mut command = Command::new(crate::ours("camera")?);
     command.arg(frames.to_string());
@@ -32,7 +34,8 @@ fn theirs(frames: u64) -> Result<Command> {
     Ok(command)
 }
 
-fn of(program: fn(u64) -> Result<Command>) -> Result<Value> {
+/// CPU time of a frame, untraced, and what the program used and said.
+fn untraced(program: Program) -> Result<Value> {
     let (mut few, mut all): (Vec<Used>, Vec<Used>) = Default::default();
     for _ in 0..ROUNDS {
         few.push(process::run(&mut program(FEW)?)?);
@@ -43,23 +46,23 @@ fn of(program: fn(u64) -> Result<Command>) -> Result<Value> {
     all.sort_by(|a, b| a.cpu_us().total_cmp(&b.cpu_us()));
     let used = all.first().ok_or("nothing was run")?;
     let cpu = (used.cpu_us() - of_few) / (FRAMES - FEW) as f64;
-    let (_, steady) = trace::run(&mut program(FRAMES)?, FEW)?;
     let said = used.output.lines().last().and_then(|l| serde_json::from_str::<Value>(l).ok());
-    Ok(json!({ "cpu_us_per_frame": cpu, "used": used.to_json(), "traced": steady.to_json(), "said": said }))
+    Ok(json!({ "cpu_us_per_frame": cpu, "used": used.to_json(), "said": said }))
 }
 
-/// Both, one after the other.
+/// Both, one after the other. The traced runs come last, see [`trace::run`].
 pub fn measure() -> Result<Value> {
-    let ours = of(ours)?;
-    let theirs = if peer::installed() {
-        of(theirs).unwrap_or_else(|why| {
-            eprintln!("bench: the peer: {why}");
-            Value::Null
-        })
-    } else {
-        Value::Null
-    };
-    Ok(json!({ "ours": ours, "theirs": theirs }))
+    let programs: &[(&str, Program)] =
+        if peer::installed() { &[("ours", ours), ("theirs", theirs)] } else { &[("ours", ours)] };
+    let mut measured = json!({});
+    for (whose, program) in programs {
+        measured[whose] = untraced(*program)?;
+    }
+    for (whose, program) in programs {
+        let (_, steady) = trace::run(&mut program(FRAMES)?, FEW)?;
+        measured[whose]["traced"] = steady.to_json();
+    }
+    Ok(measured)
 }
 
 /// Lines of the table.

@@ -39,7 +39,7 @@ fn frames((elements, depth, streams): Shape, of_one_hop: u64) -> u64 {
 fn ours(shape: Shape) -> Result<(f64, f64)> {
     let (elements, depth, streams) = shape;
     let mut command = Command::new(crate::ours("hop")?);
-    command.args([elements, depth, streams, frames(shape, 100_000_000)].map(|n| n.to_string()));
+    command.args([elements, depth, streams, frames(shape, 30_000_000)].map(|n| n.to_string()));
     let line: Value = serde_json::from_str(&process::run(&mut command)?.output)?;
     let get = |key: &str| crate::figure(&line, key).ok_or(format!("hop printed no {key}"));
     Ok((get("/cpu_ns_per_frame")?, get("/wall_ns_per_frame")?))
@@ -56,7 +56,7 @@ fn theirs(shape: Shape) -> Result<(f64, f64)> {
         stream += "fakesink ";
         process::run(&mut peer::gst(&stream.repeat(streams as usize)))
     };
-    let frames = frames(shape, 6_000_000);
+    let frames = frames(shape, 3_000_000);
     let (short, long) = (run(frames / 10)?, run(frames)?);
     let all = ((frames - frames / 10) * streams) as f64;
     Ok(((long.cpu_us() - short.cpu_us()) * 1e3 / all, (long.wall_us - short.wall_us) * 1e3 / all))

@@ -1,0 +1,181 @@
+//! A device that goes away, its placeholder, and the device back again.
+
+mod native;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+
+use native::Probe;
+use shrbuf::{MemoryKind, Shrbuf};
+use shrbuf_elements::Memory;
+use shrbuf_elements::test_src::TestSrc;
+use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
+use shrbuf_pipeline::{
+    Build, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, InputOffer, Modifiers,
+    OutputOffer, Ports, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Video, Wanted,
+};
+
+const CAMERA: Size = Size::new(128, 96);
+const CARD: Size = Size::new(64, 48);
+
+fn source(size: Size) -> Box<dyn Element> {
+    TestSrc { size, free_run: true, memory: Memory::Memfd, ..TestSrc::default() }.build().unwrap()
+}
+
+/// A source whose plug somebody pulls.
+struct Pluggable {
+    inner: Box<dyn Element>,
+    plugged: Arc<AtomicBool>,
+}
+
+impl Pluggable {
+    fn there(&self) -> Result<(), Failure> {
+        let there = self.plugged.load(Ordering::Relaxed);
+        if there { Ok(()) } else { Err(Failure::new(FailureKind::Unplugged, "the plug is out")) }
+    }
+}
+
+impl Element for Pluggable {
+    fn ports(&self) -> Ports {
+        Ports::source()
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.inner.join(environment);
+    }
+
+    fn output_offer(&mut self, output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        self.there()?;
+        self.inner.output_offer(output, input)
+    }
+
+    fn allocate(&mut self, output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        self.inner.allocate(output, stream)
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        self.inner.start(start)
+    }
+
+    fn ready(&mut self, token: u32, events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.there()?;
+        self.inner.ready(token, events, context)
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        unreachable!("a source has no input")
+    }
+
+    fn stop(&mut self) {
+        self.inner.stop();
+    }
+}
+
+/// Takes any picture, and tells its width.
+struct Widths(Probe<Box<dyn FnMut(Frame) + Send>>);
+
+impl Widths {
+    fn new(widths: Sender<u32>) -> Widths {
+        let tell = move |frame: Frame| widths.send(frame.buffer.layout().width).unwrap();
+        Widths(Probe(Box::new(tell)))
+    }
+}
+
+impl Element for Widths {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        let sizes = vec![SizeOffer { sizes: Sizes::ANY, rates: Rates::Any }];
+        let video = Video {
+            format: shrbuf::Format::Xr24,
+            modifiers: Modifiers::List(vec![shrbuf::Modifier::LINEAR]),
+            sizes,
+            plane_segments: true,
+        };
+        Ok(InputOffer {
+            video: vec![video],
+            memory: Consumes { kinds: vec![MemoryKind::Memfd], stride_align: 1, holds: 1 },
+            wanted: Wanted::default(),
+            natural: None,
+        })
+    }
+
+    fn process(&mut self, input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.0.process(input, frame, context)
+    }
+}
+
+/// Runs a camera with a placeholder. The plug is pulled at the third frame of the camera, and put in again at the third of
+/// the placeholder; the run ends after three more of the camera.
+fn unplugged(plugged_at_first: bool) -> (Report, Vec<u32>, Vec<String>) {
+    let plugged = Arc::new(AtomicBool::new(plugged_at_first));
+    let (sender, widths) = channel();
+    let mut graph = Graph::new("test");
+    let camera = Pluggable { inner: source(CAMERA), plugged: Arc::clone(&plugged) };
+    let camera = graph.add("camera", Box::new(camera)).unwrap();
+    graph.set_placeholder(camera, source(CARD)).unwrap();
+    let sink = graph.add("display", Box::new(Widths::new(sender))).unwrap();
+    graph.link(camera, sink).unwrap();
+
+    let (mut seen, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::<(u32, u32)>::new());
+    let options = RunOptions { tick: std::time::Duration::from_millis(5), ..RunOptions::default() };
+    let report = run(graph, &options, |progress| {
+        if let Progress::StandingIn(why) = progress {
+            told.push(why.to_string());
+        }
+        for width in widths.try_iter() {
+            match parts.last_mut() {
+                Some((last, frames)) if *last == width => *frames += 1,
+                _ => parts.push((width, 1)),
+            }
+        }
+        match parts.last() {
+            Some(&(width, 3..)) if width == CARD.width => plugged.store(true, Ordering::Relaxed),
+            Some(&(_, 3..)) if parts.len() >= 2 => return Verdict::Stop,
+            Some(&(_, 3..)) => plugged.store(false, Ordering::Relaxed),
+            _ => {}
+        }
+        Verdict::Continue
+    });
+    seen.extend(parts.iter().map(|(width, _)| *width));
+    (report, seen, told)
+}
+
+#[test]
+fn a_placeholder_stands_in_until_the_device_is_back() {
+    let (report, seen, told) = unplugged(true);
+
+    assert!(report.error.is_none(), "{:?}", report.error);
+    assert_eq!(seen, [CAMERA.width, CARD.width, CAMERA.width]);
+    assert_eq!(told, ["`camera`: device unplugged: the plug is out"]);
+    assert_eq!(report.restarts, 2);
+    assert!(!report.graph.is_placeholder("camera"));
+}
+
+#[test]
+fn a_placeholder_stands_in_for_a_device_that_is_missing_from_the_start() {
+    let (report, seen, told) = unplugged(false);
+
+    assert!(report.error.is_none(), "{:?}", report.error);
+    assert_eq!(seen, [CARD.width, CAMERA.width]);
+    assert_eq!((told.len(), report.restarts), (1, 2));
+}
+
+#[test]
+fn a_placeholder_that_fails_too_ends_the_run() {
+    let never = Arc::new(AtomicBool::new(false));
+    let mut graph = Graph::new("test");
+    let camera = Pluggable { inner: source(CAMERA), plugged: Arc::clone(&never) };
+    let camera = graph.add("camera", Box::new(camera)).unwrap();
+    let broken = Pluggable { inner: source(CARD), plugged: never };
+    graph.set_placeholder(camera, Box::new(broken)).unwrap();
+    let sink = graph.add("display", Box::new(Widths::new(channel().0))).unwrap();
+    graph.link(camera, sink).unwrap();
+
+    let report = run(graph, &RunOptions::default(), |_| Verdict::Continue);
+
+    assert_eq!(report.error.unwrap().kind(), Some(FailureKind::Unplugged));
+}
