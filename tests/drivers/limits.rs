@@ -7,9 +7,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use shrbuf::Shrbuf;
 use shrbuf_elements::kms::{Card, KmsSink, Order};
+use shrbuf_elements::test_src::TestSrc;
 use shrbuf_pipeline::supervise::Error;
-use shrbuf_pipeline::{Failure, FailureKind};
-use shrbuf_tests::{Footprint, camera_to_display, counts, on_test_drivers, run_frames, small_camera};
+use shrbuf_pipeline::{Build, Failure, FailureKind, Full, Graph, QueueSpec};
+use shrbuf_tests::{Footprint, Watch, camera_to_display, counts, on_test_drivers, run_frames, small_camera};
 
 fn failure(error: &Option<Error>) -> &Failure {
     match error {
@@ -64,26 +65,35 @@ fn a_consumer_that_never_releases_stalls_the_camera_and_is_blamed() {
 }
 
 #[test]
-fn one_late_frame_does_not_make_all_that_follow_wait_for_a_flip() {
+fn a_frame_that_comes_too_early_gives_way_to_the_next() {
     if !on_test_drivers() {
         return;
     }
-    let display = KmsSink { order: Order::Latest, ..KmsSink::default() };
+    const BURSTS: u64 = 40;
+    let mut graph = Graph::new("test");
+    let source = TestSrc { free_run: true, ..TestSrc::default() };
+    let source = graph.add("source", source.build().unwrap()).unwrap();
+    // Of three frames the second comes right behind the first, and the third a refresh after it: shown in order, it would
+    // wait for the second's flip, and so would all that came after it at that rate. Bursts begin anywhere in a refresh.
     let mut frames = 0;
-    let graph = camera_to_display(small_camera(), display, move |_| {
+    let pace = Watch::new(move |_| {
+        let before = [70_000, 1_000, 15_667][frames % 3];
         frames += 1;
-        // The frame after this one comes at once, within the same refresh.
-        if frames == 30 {
-            std::thread::sleep(Duration::from_millis(25));
-        }
+        std::thread::sleep(Duration::from_micros(before));
     });
+    let pace = graph.add("pace", pace).unwrap();
+    let display = KmsSink { order: Order::Latest, ..KmsSink::default() };
+    let display = graph.add("display", display.build().unwrap()).unwrap();
+    graph.link(source, pace).unwrap();
+    graph.link_queued(pace, display, QueueSpec { depth: 1, full: Full::Block }).unwrap();
 
-    let report = run_frames(graph, 240);
+    let report = run_frames(graph, 3 * BURSTS);
 
     assert!(report.error.is_none(), "{:?}", report.error);
-    let own = report.graph.counts().into_iter().find(|c| c.name == "display").unwrap().own;
-    let waited = own.iter().find(|(name, _)| *name == "waited").unwrap().1;
-    assert!((1..80).contains(&waited), "{waited} of 240 frames waited for the flip before");
+    let counts = counts(&report.graph, "display");
+    assert_eq!(counts.frames, 3 * BURSTS);
+    // But where the first two came so late in a refresh that the third would also be too late for the next.
+    assert!((BURSTS / 4..=BURSTS).contains(&counts.dropped), "{} of {BURSTS} gave way", counts.dropped);
 }
 
 extern "C" fn ignore(_signal: std::ffi::c_int) {}

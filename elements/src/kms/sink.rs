@@ -21,9 +21,9 @@ choices! {
     pub enum Order {
         /// Every one, in order.
         Fifo = "fifo",
-        /// The newest; the others are dropped and counted. One that came while a flip was under way is held back in
-        /// favour of a newer one for up to a refresh: or one frame that is early once would make every frame after it
-        /// wait for the one before.
+        /// The newest; the others are dropped and counted. One that came while a flip was under way is held back for up
+        /// to a refresh, in favour of the next if that is in time for the same refresh: or one frame that is early once
+        /// would make every frame after it wait for the one before.
         Latest = "latest",
     }
 }
@@ -79,6 +79,9 @@ const HELD: u32 = 2;
 /// been switched off or has lost its cable or clock, and KMS itself gives up on a flip after 10 s.
 const FLIP_LIMIT: Duration = Duration::from_millis(1500);
 
+/// How long before a refresh a frame must come to be in time for it, as a part of the refresh.
+const IN_TIME: u64 = 4;
+
 /// Longest time for a capture: vkms composes in software, and takes a second where it is emulated and busy.
 const CAPTURE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -92,6 +95,8 @@ struct Running {
     /// Committed, with when.
     in_flight: Option<(Frame, Timestamp)>,
     waiting: VecDeque<Frame>,
+    /// When the last of those came.
+    came: Timestamp,
     /// Set while a frame waits for a newer one.
     held: Alarm,
     /// No more will come.
@@ -270,13 +275,15 @@ impl Display {
         committed
     }
 
-    /// Whether the frame that waits is to wait on for a newer one, after a flip at `flipped`.
+    /// Whether the frame that waits is to wait on for a newer one, after a flip at `flipped`. At the display's rate that
+    /// comes a refresh after this one, and so as long before the next flip.
     fn holds_back(&self, flipped: u64) -> bool {
         let (Some(running), Some(placement)) = (&self.running, &self.placement) else { return false };
-        if self.config.order != Order::Latest || running.waiting.is_empty() || running.ending {
+        let Some(refresh) = refresh_ns(&placement.mode) else { return false };
+        let in_time = Timestamp(flipped).since(running.came) >= refresh / IN_TIME;
+        if self.config.order != Order::Latest || running.waiting.is_empty() || running.ending || !in_time {
             return false;
         }
-        let Some(refresh) = refresh_ns(&placement.mode) else { return false };
         running.held.set(Timestamp(flipped + refresh));
         true
     }
@@ -396,6 +403,7 @@ impl Element for Display {
             in_flight: None,
             // A pool's worth, so that the steady path never grows it.
             waiting: VecDeque::with_capacity(shrbuf::pool::MAX_BUFFERS),
+            came: Timestamp(0),
             held,
             ending: false,
             capture: None,
@@ -420,7 +428,10 @@ impl Element for Display {
             running.waiting.clear();
         }
         running.waiting.push_back(frame);
-        self.waited += u64::from(running.in_flight.is_some());
+        if running.in_flight.is_some() {
+            running.came = Timestamp::now();
+            self.waited += 1;
+        }
         self.next()
     }
 
