@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use shrbuf_elements::kms::KmsSink;
 use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::{Device, V4l2Src};
 use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Size};
 use shrbuf_tests::{
@@ -238,6 +239,79 @@ fn a_placeholder_is_on_the_display_while_the_camera_is_unplugged() {
     assert_eq!(report.restarts, 2);
     drop(report);
     assert_eq!(Footprint::now(), before);
+}
+
+/// The HDMI input of the first camera, without the scaler that would make one size of every signal; and what was
+/// selected before.
+struct Hdmi(u32);
+
+impl Hdmi {
+    const SCALING: [&str; 3] = ["enable_capture_cropping", "enable_capture_composing", "enable_capture_scaler"];
+
+    fn select() -> Hdmi {
+        let device = Device::first().unwrap();
+        let before = device.input().unwrap().unwrap();
+        device.select_input("HDMI 000-0").unwrap();
+        Hdmi::SCALING.iter().for_each(|name| set_control(name, "false"));
+        Hdmi(before)
+    }
+
+    fn camera() -> V4l2Src {
+        V4l2Src { input: Some("HDMI 000-0".into()), ..V4l2Src::default() }
+    }
+}
+
+impl Drop for Hdmi {
+    fn drop(&mut self) {
+        set_control("dv_timings_signal_mode", "Current DV Timings");
+        Hdmi::SCALING.iter().for_each(|name| set_control(name, "true"));
+        Device::first().unwrap().select_input(&self.0.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn another_signal_on_the_input_is_followed() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let _hdmi = Hdmi::select();
+    set_control("dv_timings_signal_mode", "Selected DV Timings");
+    set_control("dv_timings", "640x480p59");
+    let shown: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let widths = Arc::clone(&shown);
+    let graph = camera_to_display(Hdmi::camera(), KmsSink::default(), move |frame| {
+        let mut widths = widths.lock().unwrap();
+        widths.push(frame.buffer.layout().width);
+        if widths.len() == 20 {
+            set_control("dv_timings", "720x480p59");
+        }
+    });
+
+    let report = run_frames(graph, 60);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let mut widths = std::mem::take(&mut *shown.lock().unwrap());
+    widths.dedup();
+    assert_eq!(widths, [640, 720]);
+    assert_eq!((report.restarts, counts(&report.graph, "display").frames), (1, 60));
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn an_input_without_a_signal_says_so_before_anything_starts() {
+    if !on_test_drivers() {
+        return;
+    }
+    let _hdmi = Hdmi::select();
+    set_control("dv_timings_signal_mode", "No Signal");
+
+    let report = run_frames(camera_to_display(Hdmi::camera(), KmsSink::default(), |_| {}), 30);
+
+    let error = report.error.unwrap();
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("camera")));
+    assert!(error.to_string().contains("no signal"), "{error}");
 }
 
 #[test]

@@ -12,8 +12,8 @@ use v4l::capability::Flags;
 
 use super::control::{self, ControlError};
 use super::ioctl::{
-    self, BufType, BufferCapabilities, Capability, Control, ControlValue, Event, Failure, FmtError, Format,
-    FormatRequest, Fraction, Input, Memory, QuerycapError, ReqbufsError, SInputError,
+    self, BufType, BufferCapabilities, Capability, Control, ControlValue, DvTimingsError, Event, Failure, FmtError,
+    Format, FormatRequest, Fraction, Input, Memory, QuerycapError, ReqbufsError, SInputError,
 };
 
 /// A capture device, open. Cheap to clone: all clones are one file descriptor, which closes with the last of them and
@@ -298,6 +298,26 @@ impl Device {
     /// See [`ControlError`].
     pub fn set_control(&self, control: &Control, value: &ControlValue) -> Result<(), ControlError> {
         Ok(ioctl::s_ext_ctrl(self, control, value)?)
+    }
+
+    /// Has the device capture the signal that there is on the input in use, which changes its format; nothing where the
+    /// input has none to detect, as cameras.
+    ///
+    /// # Errors
+    /// No signal that can be captured, or a failure: [`DvTimingsError`].
+    pub fn follow_signal(&self) -> Result<(), DvTimingsError> {
+        match ioctl::query_dv_timings(self)? {
+            Some(timings) => Ok(ioctl::s_dv_timings(self, &timings)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The input in use; `None` where there is nothing to choose from.
+    ///
+    /// # Errors
+    /// Only [`Failure`].
+    pub fn input(&self) -> Result<Option<u32>, Failure> {
+        ioctl::g_input(self)
     }
 
     /// Subscribes to changes of the signal on the input in use; polling for `POLLPRI` then waits for them. False where

@@ -15,7 +15,8 @@ use shrbuf_pipeline::{
 };
 
 use super::ioctl::{
-    self, Buffer, Clock, Dequeued, DqbufError, Event, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat,
+    self, Buffer, Clock, Dequeued, DqbufError, DvTimingsError, Event, FormatRequest, Fraction, FrameIntervals,
+    FrameSizes, PixelFormat,
 };
 use super::{AllocateError, CaptureQueue, Device, FormatInfo, OpenError};
 
@@ -181,6 +182,10 @@ impl Source {
         if let Some(input) = &self.config.input {
             device.select_input(input).map_err(|e| Failure::new(FailureKind::Config, e))?;
         }
+        device.follow_signal().map_err(|error| match error {
+            DvTimingsError::Failure(failure) => failed(failure),
+            error => Failure::new(FailureKind::Stalled, error),
+        })?;
         for (name, value) in &self.config.controls {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let set = device.control(name).and_then(|c| device.set_control(&c, &c.parse(&text)?));
