@@ -55,6 +55,13 @@ fn inspect_knows_every_type_it_lists() {
 }
 
 #[test]
+fn the_page_of_elements_is_what_the_elements_say() {
+    let page = include_str!("../../../docs/elements.md");
+    let said = Place::new("elements-page").run(&["inspect", "--markdown"]).with_code(0).out;
+    assert!(page.ends_with(&said), "docs/elements.md is not up to date: run `make docs`");
+}
+
+#[test]
 fn devices_has_its_four_lists() {
     let place = Place::new("devices");
     let json = place.run(&["devices", "--json"]).with_code(0).json();

@@ -153,3 +153,13 @@ fn an_element_that_fails_is_named() {
     assert_eq!(done.json()["error"]["element"], "camera", "{done:#?}");
     assert!(done.err.contains("none.y4m"), "{}", done.err);
 }
+
+#[test]
+fn a_placeholder_runs_where_the_camera_is_missing() {
+    let camera = CAMERA.replace("type = \"test-src\"", "type = \"v4l2-src\"\ndevice = \"/dev/video-none\"");
+    let with = camera.replace("format = \"XR24\"", "placeholder = { type = \"test-src\", size = [64, 48] }");
+    let place = Place::with("placeholder", &with);
+    let done = place.run(&["run", "pipeline.toml", "--frames", "5", "--json"]).with_code(0);
+    assert_eq!(done.json()["frames"], 5);
+    assert!(done.err.contains("its placeholder stands in until it is back"), "{}", done.err);
+}
