@@ -122,7 +122,7 @@ pub(crate) fn encode<K: Kernel, S: Sample>(
     let mut filled = 0;
     for (y, bytes) in samples.chunks_exact(task.plane.row_bytes).enumerate() {
         let (now, above, row, spare, residuals, trial) = scratch.turn(y, task.plane.up);
-        S::load(bytes, row, |row| lanes.split(row, now, spare));
+        lanes.split(S::load(bytes, row), now, spare);
         let reference = task.reference(y);
         let group = task.group(y);
         if group == parts.modes.len() {
@@ -356,7 +356,8 @@ pub(crate) fn decode<K: Kernel, S: Sample>(
         predict::row::<Back, S>(lanes, mode, now, above, reference, residuals);
         residuals.copy_within(n..filled, 0);
         filled -= n;
-        S::store(bytes, row, |row| lanes.join(now, row, spare));
+        lanes.join(now, S::place(bytes, row), spare);
+        S::store(bytes, row);
     }
     if bad {
         return Err("it has a mask of too many ones");

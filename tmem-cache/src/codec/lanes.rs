@@ -205,22 +205,21 @@ impl Lanes {
 
     #[inline(always)]
     fn component<'a, S>(&self, component: usize, row: &'a [S]) -> [&'a [S]; 4] {
-        self.lanes[component].map(|lane| &row[lane.start..lane.start + lane.len])
+        let [l0, l1, l2, l3] = self.lanes[component];
+        let of = |lane: Lane| &row[lane.start..lane.start + lane.len];
+        [of(l0), of(l1), of(l2), of(l3)]
     }
 
     #[inline(always)]
     fn component_mut<'a, S>(&self, component: usize, row: &'a mut [S]) -> [&'a mut [S]; 4] {
-        let mut rest = row;
-        let mut at = 0;
-        let mut found = [const { None }; 4];
-        for phase in ORDER {
-            let lane = self.lanes[component][phase];
-            let (lane_samples, after) = std::mem::take(&mut rest)[lane.start - at..].split_at_mut(lane.len);
-            found[phase] = Some(lane_samples);
-            rest = after;
-            at = lane.start + lane.len;
-        }
-        found.map(Option::unwrap_or_default)
+        // In the order in which they lie.
+        let [l0, l1, l2, l3] = self.lanes[component];
+        let (row, after) = row.split_at_mut(l3.start);
+        let s3 = &mut after[..l3.len];
+        let (row, after) = row.split_at_mut(l1.start);
+        let s1 = &mut after[..l1.len];
+        let (row, after) = row.split_at_mut(l2.start);
+        [&mut row[l0.start..l0.start + l0.len], s1, &mut after[..l2.len], s3]
     }
 
     /// Gives every lane a sample before and after it.

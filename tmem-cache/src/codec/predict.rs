@@ -33,16 +33,16 @@ impl Mode {
 
 /// Turns samples and predictions into residuals, or residuals and predictions into samples.
 pub(crate) trait Way {
-    /// `samples` and `residuals` may be longer than `inputs`, which all have the same length, a multiple of [`PAD`].
-    fn run<S: Sample, const N: usize>(
-        samples: &mut [S],
-        residuals: &mut [S],
-        inputs: [&[S]; N],
-        predict: impl Fn([S; N]) -> S,
-    );
+    fn step<S: Sample>(sample: &mut S, residual: &mut S, prediction: S);
 
-    /// Each sample is predicted from the one before it, the first from `before`.
-    fn chain<S: Sample>(samples: &mut [S], residuals: &mut [S], before: S);
+    #[inline(always)]
+    fn chunk<S: Sample>(samples: &mut [S; PAD], residuals: &mut [S; PAD], predictions: &[S; PAD]) {
+        let (mut x, mut r) = (*samples, *residuals);
+        for i in 0..PAD {
+            Self::step(&mut x[i], &mut r[i], predictions[i]);
+        }
+        (*samples, *residuals) = (x, r);
+    }
 }
 
 /// Samples to residuals.
@@ -51,61 +51,39 @@ pub(crate) struct Forward;
 /// Residuals to samples.
 pub(crate) struct Back;
 
-macro_rules! each {
-    ($samples:ident, $residuals:ident, $inputs:ident, |$x:ident, $r:ident, $p:ident| $step:expr, $predict:ident) => {{
-        let n = $inputs.iter().map(|i| i.len()).min().unwrap_or(0);
-        let inputs = $inputs.map(|i| i[..n].as_chunks::<PAD>().0);
-        let samples = $samples[..n].as_chunks_mut::<PAD>().0;
-        let residuals = $residuals[..n].as_chunks_mut::<PAD>().0;
-        for (chunk, ($x, $r)) in samples.iter_mut().zip(residuals).enumerate() {
-            let inputs = inputs.map(|i| &i[chunk]);
-            for i in 0..PAD {
-                let $p = $predict(inputs.map(|v| v[i]));
-                let ($x, $r) = (&mut $x[i], &mut $r[i]);
-                $step;
-            }
-        }
-    }};
-}
-
 impl Way for Forward {
     #[inline(always)]
-    fn run<S: Sample, const N: usize>(
-        samples: &mut [S],
-        residuals: &mut [S],
-        inputs: [&[S]; N],
-        predict: impl Fn([S; N]) -> S,
-    ) {
-        each!(samples, residuals, inputs, |x, r, p| *r = x.residual(p), predict);
-    }
-
-    #[inline(always)]
-    fn chain<S: Sample>(samples: &mut [S], residuals: &mut [S], mut before: S) {
-        for (x, r) in samples.iter().zip(residuals) {
-            *r = x.residual(before);
-            before = *x;
-        }
+    fn step<S: Sample>(sample: &mut S, residual: &mut S, prediction: S) {
+        *residual = sample.residual(prediction);
     }
 }
 
 impl Way for Back {
     #[inline(always)]
-    fn run<S: Sample, const N: usize>(
-        samples: &mut [S],
-        residuals: &mut [S],
-        inputs: [&[S]; N],
-        predict: impl Fn([S; N]) -> S,
-    ) {
-        each!(samples, residuals, inputs, |x, r, p| *x = r.restore(p), predict);
+    fn step<S: Sample>(sample: &mut S, residual: &mut S, prediction: S) {
+        *sample = residual.restore(prediction);
     }
+}
 
-    #[inline(always)]
-    fn chain<S: Sample>(samples: &mut [S], residuals: &mut [S], mut before: S) {
-        for (x, r) in samples.iter_mut().zip(residuals) {
-            *x = r.restore(before);
-            before = *x;
+/// Steps along a lane: `samples` and `residuals` may be longer than the inputs, which all have the same length, a
+/// multiple of [`PAD`].
+macro_rules! run {
+    ($way:ident, $samples:ident, $residuals:ident, [$($input:ident),+] => $prediction:expr) => {{
+        let n = [$($input.len()),+][0];
+        let (samples, _) = $samples[..n].as_chunks_mut::<PAD>();
+        let (residuals, _) = $residuals[..n].as_chunks_mut::<PAD>();
+        $(let ($input, _) = $input[..n].as_chunks::<PAD>();)+
+        for chunk in 0..n / PAD {
+            // Copies, so that the compiler need not ask whether what is written is read again.
+            $(let $input = $input[chunk];)+
+            let mut predictions = [S::default(); PAD];
+            for i in 0..PAD {
+                $(let $input = $input[i];)+
+                predictions[i] = $prediction;
+            }
+            $way::chunk(&mut samples[chunk], &mut residuals[chunk], &predictions);
         }
-    }
+    }};
 }
 
 /// One row to residuals or back. The residuals of all lanes lie one after the other in the order of coding; `residuals`
@@ -129,9 +107,15 @@ pub(crate) fn row<W: Way, S: Sample>(
                 let (before, rest) = row.split_at_mut(lane.start);
                 let place = Place { component, phase, before };
                 match (mode, above, reference) {
-                    (Mode::Reference, _, Some(r)) => W::run(rest, residuals, [span(r, lane, 0)], |[t]| t),
+                    (Mode::Reference, _, Some(r)) => {
+                        let t = span(r, lane, 0);
+                        run!(W, rest, residuals, [t] => t);
+                    },
                     (Mode::Both, _, Some(r)) => place.between::<W>(above, Some(span(r, lane, 0)), rest, residuals),
-                    (Mode::Above, Some(above), _) => W::run(rest, residuals, [span(above, lane, 0)], |[a]| a),
+                    (Mode::Above, Some(above), _) => {
+                        let a = span(above, lane, 0);
+                        run!(W, rest, residuals, [a] => a);
+                    },
                     _ => place.between::<W>(above, None, rest, residuals),
                 }
                 at += lane.len;
@@ -178,44 +162,54 @@ impl<S: Sample> Place<'_, S> {
     #[inline(always)]
     fn between<W: Way>(&self, above: Option<&[S]>, reference: Option<&[S]>, rest: &mut [S], residuals: &mut [S]) {
         let lane = self.component[self.phase];
-        // As many as this lane has, from whatever lane.
-        let of = |row, (l, shift): (Lane, isize)| span(row, Lane { start: l.start, len: lane.len }, shift);
         let [left, right] = self.sides();
-        match (self.phase, above, reference) {
-            (0, None, None) => W::chain(&mut rest[..lane.len], residuals, S::default()),
-            (0, None, Some(t)) => W::run(rest, residuals, [t], |[t]| t),
-            (0, Some(above), None) => {
-                let inputs = [of(above, (lane, 0)), of(above, left), of(above, right)];
-                W::run(rest, residuals, inputs, |[a, al, ar]| a.avg(al.avg(ar)));
+        let beside = |row| (part(row, left, lane.len), part(row, right, lane.len));
+        if self.phase == 0 {
+            match (above, reference) {
+                (None, None) => {
+                    let mut before = S::default();
+                    for (sample, residual) in rest[..lane.len].iter_mut().zip(residuals) {
+                        W::step(sample, residual, before);
+                        before = *sample;
+                    }
+                }
+                (None, Some(t)) => run!(W, rest, residuals, [t] => t),
+                (Some(above), None) => {
+                    let (a, (al, ar)) = (span(above, lane, 0), beside(above));
+                    run!(W, rest, residuals, [a, al, ar] => a.avg(al.avg(ar)));
+                }
+                (Some(above), Some(t)) => {
+                    let (a, (al, ar)) = (span(above, lane, 0), beside(above));
+                    run!(W, rest, residuals, [a, al, ar, t] => a.avg(al.avg(ar)).avg(t));
+                }
             }
-            (0, Some(above), Some(t)) => {
-                let inputs = [of(above, (lane, 0)), of(above, left), of(above, right), t];
-                W::run(rest, residuals, inputs, |[a, al, ar, t]| a.avg(al.avg(ar)).avg(t));
+            return;
+        }
+        let (l, r) = beside(self.before);
+        match (above, reference) {
+            (None, None) => run!(W, rest, residuals, [l, r] => l.avg(r)),
+            (None, Some(t)) => run!(W, rest, residuals, [l, r, t] => l.avg(r).avg(t)),
+            (Some(above), None) => {
+                let (a, (al, ar)) = (span(above, lane, 0), beside(above));
+                run!(W, rest, residuals, [l, r, a, al, ar] => slope(l, r, a, al, ar));
             }
-            (_, None, None) => {
-                W::run(rest, residuals, [of(self.before, left), of(self.before, right)], |[l, r]| l.avg(r));
-            }
-            (_, None, Some(t)) => {
-                let inputs = [of(self.before, left), of(self.before, right), t];
-                W::run(rest, residuals, inputs, |[l, r, t]| l.avg(r).avg(t));
-            }
-            (_, Some(above), None) => {
-                let (b, l) = (self.before, (lane, 0));
-                let inputs = [of(b, left), of(b, right), of(above, l), of(above, left), of(above, right)];
-                W::run(rest, residuals, inputs, slope);
-            }
-            (_, Some(above), Some(t)) => {
-                let (b, l) = (self.before, (lane, 0));
-                let inputs = [of(b, left), of(b, right), of(above, l), of(above, left), of(above, right), t];
-                W::run(rest, residuals, inputs, |[l, r, a, al, ar, t]| slope([l, r, a, al, ar]).avg(t));
+            (Some(above), Some(t)) => {
+                let (a, (al, ar)) = (span(above, lane, 0), beside(above));
+                run!(W, rest, residuals, [l, r, a, al, ar, t] => slope(l, r, a, al, ar).avg(t));
             }
         }
     }
 }
 
+/// As many samples as a lane of `len` has, from another one.
+#[inline(always)]
+fn part<S>(row: &[S], (lane, shift): (Lane, isize), len: usize) -> &[S] {
+    span(row, Lane { start: lane.start, len }, shift)
+}
+
 /// The mean of the neighbours, and of what the row above says lies between them.
 #[inline(always)]
-fn slope<S: Sample>([l, r, a, al, ar]: [S; 5]) -> S {
+fn slope<S: Sample>(l: S, r: S, a: S, al: S, ar: S) -> S {
     let g = l.avg(r);
     g.avg(a.slope(g, al.avg(ar)))
 }

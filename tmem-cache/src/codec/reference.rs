@@ -83,7 +83,7 @@ fn take_apart<S: Sample>(lanes: &Lanes, rows: &[u8], row_bytes: usize, all: &mut
     for row in rows.chunks_exact(row_bytes) {
         let at = all.len();
         all.resize(at + lanes.size(), S::default());
-        S::load(row, &mut room, |row| lanes.split(row, &mut all[at..], &mut spare));
+        lanes.split(S::load(row, &mut room), &mut all[at..], &mut spare);
     }
     start
 }

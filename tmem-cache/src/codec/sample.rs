@@ -20,10 +20,12 @@ pub(crate) trait Sample: Copy + Default + PartialEq + Debug + Send + Sync + 'sta
     /// The sample of which `self` is the residual.
     fn restore(self, p: Self) -> Self;
 
-    /// The samples of a row, little-endian in memory, given to `take`; `room` is for those that must be moved first.
-    fn load(bytes: &[u8], room: &mut [Self], take: impl FnOnce(&[Self]));
-    /// The samples of a row, filled in by `give`.
-    fn store(bytes: &mut [u8], room: &mut [Self], give: impl FnOnce(&mut [Self]));
+    /// The samples of a row, little-endian in memory; in `room` where they must be moved first.
+    fn load<'a>(bytes: &'a [u8], room: &'a mut [Self]) -> &'a [Self];
+    /// Where to put the samples of a row before [`Sample::store`].
+    fn place<'a>(bytes: &'a mut [u8], room: &'a mut [Self]) -> &'a mut [Self];
+    /// Moves them from `room` into `bytes`, where they are not there yet.
+    fn store(bytes: &mut [u8], room: &[Self]);
 
     /// The least number of low bits, `k` or more, that a block can have: the format has no 14 of 16.
     fn storable(k: u32) -> u32;
@@ -79,14 +81,17 @@ macro_rules! sample {
 
 sample!(u8, i8, u16 {
     #[inline(always)]
-    fn load(bytes: &[u8], _: &mut [u8], take: impl FnOnce(&[u8])) {
-        take(bytes);
+    fn load<'a>(bytes: &'a [u8], _: &'a mut [u8]) -> &'a [u8] {
+        bytes
     }
 
     #[inline(always)]
-    fn store(bytes: &mut [u8], _: &mut [u8], give: impl FnOnce(&mut [u8])) {
-        give(bytes);
+    fn place<'a>(bytes: &'a mut [u8], _: &'a mut [u8]) -> &'a mut [u8] {
+        bytes
     }
+
+    #[inline(always)]
+    fn store(_: &mut [u8], _: &[u8]) {}
 
     #[inline(always)]
     fn storable(k: u32) -> u32 {
@@ -127,16 +132,20 @@ sample!(u8, i8, u16 {
 
 sample!(u16, i16, u32 {
     #[inline(always)]
-    fn load(bytes: &[u8], room: &mut [u16], take: impl FnOnce(&[u16])) {
+    fn load<'a>(bytes: &'a [u8], room: &'a mut [u16]) -> &'a [u16] {
         for (sample, two) in room.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *sample = u16::from_le_bytes(*two);
         }
-        take(room);
+        room
     }
 
     #[inline(always)]
-    fn store(bytes: &mut [u8], room: &mut [u16], give: impl FnOnce(&mut [u16])) {
-        give(room);
+    fn place<'a>(_: &'a mut [u8], room: &'a mut [u16]) -> &'a mut [u16] {
+        room
+    }
+
+    #[inline(always)]
+    fn store(bytes: &mut [u8], room: &[u16]) {
         for (sample, two) in room.iter().zip(bytes.as_chunks_mut::<2>().0) {
             *two = sample.to_le_bytes();
         }
