@@ -5,6 +5,12 @@
 //! | --- | --- |
 //! | [`codec`] | one frame to a stream of bytes and back, bit for bit |
 //! | [`store`] | pools, handles, put, get, flush |
+//! | [`file_tier`] | where chunks of persistent pools go that memory does not take |
+//! | [`pressure`] | how much memory the store may have just now |
 
 pub mod codec;
+pub mod file_tier;
+pub mod pressure;
 pub mod store;
+mod sync;
+mod sys;
