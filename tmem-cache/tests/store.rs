@@ -100,7 +100,8 @@ fn random_operations_agree_with_a_model() {
             let handle = Handle::new(random.below(4), random.below(8) as u32);
             match random.below(12) {
                 0..4 => {
-                    let len = 1 + random.below(1 << random.below(18)) as usize;
+                    let most = 1 << random.below(18);
+                    let len = 1 + random.below(most) as usize;
                     let bytes = random.bytes(len);
                     let accepted = put(pool, handle, &bytes);
                     model.remove(&handle);
@@ -239,7 +240,7 @@ fn same_chunk_is_stored_once() {
     let stats = pool.stats();
     assert_eq!((stats.chunks, stats.puts_same, stats.bytes_original), (40, 39, 40 * MIB as u64));
     assert!(stats.bytes_compressed <= MIB as u64);
-    (0..39).for_each(|i| drop(pool.flush(Handle::new(1, i))));
+    (0..39).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
     assert!(get(&pool, Handle::new(1, 39)).unwrap() == bytes);
 }
 
@@ -283,7 +284,7 @@ fn thinning_keeps_every_second_old_chunk() {
     assert!(pool.stats().evicted_thinned > 0);
     let there: Vec<u32> = (0..count).filter(|i| pool.lease(Handle::new(1, *i)).unwrap().is_some()).collect();
     let reach = count - there[0];
-    assert!(reach as usize > there.len() * 5 / 4, "{} chunks reach back {reach}", there.len());
+    assert!(reach as usize >= there.len() * 5 / 4, "{} chunks reach back {reach}", there.len());
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{Dir, MIB, Random, file};
-use tmem_cache::store::{Handle, Pool, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions};
+use tmem_cache::file_tier::FileError;
+use tmem_cache::store::{FileOptions, Handle, Pool, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions};
 
 const CHILD: &str = "TMEM_CRASH_CHILD";
+const FULL: &str = "TMEM_FULL_CHILD";
 
 fn open(dir: &Dir) -> (Store, Pool) {
     let store = Store::new(&StoreOptions { file: Some(file(dir)), ..StoreOptions::new(8 * MIB) }).unwrap();
@@ -77,19 +79,64 @@ fn durable_chunks_survive_kill_9() {
     }
 }
 
+/// The child: RLIMIT_FSIZE makes write(2) short, then fail, as a full device does.
+#[test]
+fn child_runs_into_the_end_of_the_device() {
+    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    let Ok(path) = std::env::var(FULL) else { return };
+    let dir = std::mem::ManuallyDrop::new(Dir(path.into()));
+    // SAFETY: ignoring a signal runs no handler.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, 1 << 20, 1 << 20).unwrap();
+    let (_store, pool) = open(&dir);
+    let (mut accepted, mut refused) = (Vec::new(), 0);
+    for index in 0..60 {
+        let handle = Handle::new(1, index);
+        // The older chunk goes when the newer one is refused.
+        let _ = pool.put(handle, b"older", Stamp::default());
+        match pool.put(handle, &chunk(index), Stamp::default()) {
+            Ok(()) => accepted.push(index),
+            Err(PutError::File { .. }) => refused += 1,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(!accepted.is_empty() && refused > 0, "{accepted:?}");
+    assert!(pool.stats().refused_file >= refused);
+    println!("\naccepted {}", accepted.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
+}
+
 #[test]
 fn full_device_refuses_and_what_was_there_stays() {
     let dir = Dir::new();
-    let options = tmem_cache::store::FileOptions { limit: 3 << 20, ..file(&dir) };
-    let store = Store::new(&StoreOptions { file: Some(options), ..StoreOptions::new(8 * MIB) }).unwrap();
-    let pool = store.pool(PoolOptions::persistent(Sharing::Private).durable("full")).unwrap();
-    let accepted: Vec<u32> = (0..60).filter(|i| pool.put(Handle::new(1, *i), &chunk(*i), Stamp::default()).is_ok()).collect();
-    assert!(!accepted.is_empty() && accepted.len() < 60);
-    let refused = pool.put(Handle::new(2, 0), &vec![1; 20_000_000], Stamp::default());
-    assert!(refused.is_ok() || matches!(refused, Err(PutError::File { .. })));
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_runs_into_the_end_of_the_device", "--nocapture"])
+        .env(FULL, &dir.0)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(child.stdout).unwrap();
+    assert!(child.status.success(), "{said}");
+    let accepted = said.lines().find_map(|l| l.strip_prefix("accepted ")).unwrap();
+    let accepted: Vec<u32> = accepted.split(' ').map(|n| n.parse().unwrap()).collect();
+    let (_store, pool) = open(&dir);
     let mut bytes = Vec::new();
-    for i in accepted {
-        assert!(pool.get_vec(Handle::new(1, i), &mut bytes).unwrap().is_some() && bytes == chunk(i));
+    for index in 0..60 {
+        let got = pool.get_vec(Handle::new(1, index), &mut bytes).unwrap();
+        assert_eq!(got.is_some(), accepted.contains(&index), "{index}");
+        assert!(got.is_none() || bytes == chunk(index), "{index}");
+    }
+}
+
+#[test]
+fn write_budget_and_limit_refuse_by_name() {
+    for (limit, writes_per_day) in [(1 << 20, 1 << 40), (1 << 40, 4 << 20)] {
+        let dir = Dir::new();
+        let options = FileOptions { limit, writes_per_day, ..file(&dir) };
+        let store = Store::new(&StoreOptions { file: Some(options), ..StoreOptions::new(8 * MIB) }).unwrap();
+        let pool = store.pool(PoolOptions::persistent(Sharing::Private).durable("full")).unwrap();
+        let put = |i| pool.put(Handle::new(1, i), &chunk(i), Stamp::default());
+        let refused = (0..200).find_map(|i| put(i).err()).unwrap();
+        assert!(matches!(refused, PutError::File { source: FileError::Limit { .. } | FileError::Budget { .. }, .. }));
     }
 }
 

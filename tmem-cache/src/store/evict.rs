@@ -55,7 +55,7 @@ impl Inner {
 
     fn accepts_again(&self, state: &PoolState, options: &PoolOptions) -> bool {
         let below = |held: usize, limit: usize| (held as f64) < limit as f64 * ACCEPT_AGAIN;
-        let again = below(self.arena.held(), self.budget.load(Ordering::Relaxed))
+        let again = below(self.arena.taken(), self.budget.load(Ordering::Relaxed))
             && options.quota.is_none_or(|q| below(state.held(), q));
         if again {
             state.full.store(false, Ordering::Relaxed);

@@ -149,8 +149,13 @@ impl PoolState {
 
     /// No more is appended to the segments that are open, so that they can be evicted.
     pub(crate) fn seal(&self) {
-        let (a, b) = (lock(&self.open).take(), lock(&self.moves).take());
-        drop((a, b));
+        for open in [&self.open, &self.moves] {
+            let mut open = lock(open);
+            open.iter().for_each(|s| s.seal());
+            let sealed = open.take();
+            drop(open);
+            drop(sealed);
+        }
     }
 
     /// A chunk with these stored bytes, if there is one.

@@ -95,7 +95,7 @@ impl Inner {
     }
 
     fn push_out(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
-        let Some(file) = &self.file else { return 0 };
+        let Some(file) = self.file.as_ref().filter(|_| bytes > 0) else { return 0 };
         state.seal();
         let all: Vec<_> = lock(&state.segments).values().flat_map(|l| l.residents.clone()).collect();
         let mut done = 0;

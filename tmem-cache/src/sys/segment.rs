@@ -96,6 +96,11 @@ impl Arena {
         self.held.load(Ordering::Relaxed) * SEGMENT
     }
 
+    /// Of these, bytes of segments in use.
+    pub(crate) fn taken(&self) -> usize {
+        self.held() - self.slots().spare.len() * SEGMENT
+    }
+
     /// An empty segment, the one that follows `after` in memory if it can be had, while no more than `limit` bytes are
     /// taken. `None` where that is reached, or the kernel has no pages.
     pub(crate) fn take(self: &Arc<Arena>, after: Option<&Segment>, age: u64, limit: usize) -> Option<Arc<Segment>> {
@@ -154,6 +159,11 @@ impl Segment {
             into.0.push(Piece { segment: self.clone(), at, len: got as u32 });
         }
         got
+    }
+
+    /// Nothing more is appended: what room there was counts as a hole.
+    pub(crate) fn seal(&self) {
+        self.used.store(SEGMENT as u32, Ordering::Relaxed);
     }
 
     /// Bytes written or reserved, and those of them that somebody still has.
