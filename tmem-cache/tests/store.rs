@@ -9,7 +9,8 @@ use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, Ledger, Reason, Shrbuf};
 use tmem_cache::codec::{Picture, Region};
 use tmem_cache::store::{
-    Admission, GetError, Handle, LeaseLost, Life, Pool, Poor, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions,
+    Admission, GetError, Handle, LeaseLost, Life, Pool, PoolOptions, Poor, PutError, Sharing, Stamp, Store,
+    StoreOptions,
 };
 
 fn each_pool(f: impl Fn(&str, &Store, &Pool)) {
@@ -125,7 +126,10 @@ fn random_operations_agree_with_a_model() {
                 }
                 9 => drop(store.maintain(std::time::Duration::from_millis(1))),
                 10 => drop(store.push_out(random.below(MIB as u64) as usize)),
-                _ => drop((store.bring_back(random.below(MIB as u64) as usize), random.below(4) == 0 && store.give_back(4 * MIB) > 0)),
+                _ => drop((
+                    store.bring_back(random.below(MIB as u64) as usize),
+                    random.below(4) == 0 && store.give_back(4 * MIB) > 0,
+                )),
             }
         }
     });
@@ -180,7 +184,8 @@ fn frame(layout: &Layout, seed: u64) -> Shrbuf {
     let mut guard = frame.write().unwrap();
     for p in 0..layout.planes().len() {
         for y in 0..layout.rows(p) as usize {
-            let row: Vec<u8> = (0..layout.row_bytes(p)).map(|x| (x as u8).wrapping_add(random.below(8) as u8)).collect();
+            let row: Vec<u8> =
+                (0..layout.row_bytes(p)).map(|x| (x as u8).wrapping_add(random.below(8) as u8)).collect();
             guard.plane(p).write(y, 0, &row, &account);
         }
     }
@@ -214,7 +219,10 @@ fn frame_comes_back_as_buffer_bytes_and_region_with_its_stamp() {
         pool.put_frame(handle, &original, stamp).unwrap();
         store.maintain(std::time::Duration::from_secs(1));
 
-        let buffers = shrbuf::Pool::new(vec![Memfd::new("b").allocate(&Layout::linear(format, 161, 121, 1).unwrap()).unwrap()], |_| {});
+        let buffers = shrbuf::Pool::new(
+            vec![Memfd::new("b").allocate(&Layout::linear(format, 161, 121, 1).unwrap()).unwrap()],
+            |_| {},
+        );
         let (back, got) = pool.get_from(handle, &buffers.unwrap()).unwrap().unwrap();
         assert_eq!(got.stamp, stamp);
         assert!(packed(&back) == packed(&original), "{format}");
@@ -247,7 +255,10 @@ fn same_chunk_is_stored_once() {
 #[test]
 fn poor_chunk_is_stored_raw_or_refused() {
     let store = Store::new(&StoreOptions::new(16 * MIB)).unwrap();
-    let noise: Vec<u8> = { let mut r = Random(9); (0..10_000).map(|_| r.next() as u8).collect() };
+    let noise: Vec<u8> = {
+        let mut r = Random(9);
+        (0..10_000).map(|_| r.next() as u8).collect()
+    };
     let raw = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
     assert!(put(&raw, Handle::new(1, 1), &noise));
     assert_eq!((raw.stats().puts_raw, raw.stats().bytes_compressed), (1, 10_000));
@@ -293,7 +304,11 @@ fn full_persistent_pool_refuses_until_there_is_room_again() {
     let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
     let mut random = Random(4);
     let noise: Vec<u8> = (0..MIB / 8).flat_map(|_| random.next().to_le_bytes()).collect();
-    let chunk = |i: u32| { let mut n = noise.clone(); n[0] = i as u8; n };
+    let chunk = |i: u32| {
+        let mut n = noise.clone();
+        n[0] = i as u8;
+        n
+    };
     let accepted = (0..64).filter(|i| put(&pool, Handle::new(1, *i), &chunk(*i))).count();
     assert_eq!(accepted, 32);
     (0..32).for_each(|i| assert!(get(&pool, Handle::new(1, i)).unwrap() == chunk(i)));

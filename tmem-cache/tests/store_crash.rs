@@ -147,7 +147,8 @@ fn damaged_or_cut_file_is_an_error_once_and_a_miss_from_then_on() {
         let (store, pool) = open(&dir);
         pool.put(Handle::new(1, 1), &Random(5).bytes(100_000), Stamp::default()).unwrap();
         store.push_out(usize::MAX);
-        let log = std::fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some()).unwrap();
+        let log =
+            std::fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some()).unwrap();
         let len = std::fs::metadata(&log).unwrap().len();
         if cut {
             std::fs::File::options().write(true).open(&log).unwrap().set_len(len / 2).unwrap();

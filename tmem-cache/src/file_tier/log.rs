@@ -176,7 +176,8 @@ impl FileTier {
         let mut latest = HashMap::new();
         for entry in fs::read_dir(dir).map_err(os("list", dir))? {
             let path = entry.map_err(os("list", dir))?.path();
-            let number: Option<Option<u64>> = path.extension().is_some_and(|e| e == "log").then(|| path.file_stem()?.to_str()?.parse().ok());
+            let number: Option<Option<u64>> =
+                path.extension().is_some_and(|e| e == "log").then(|| path.file_stem()?.to_str()?.parse().ok());
             let Some(number) = number.flatten() else { continue };
             log.next_file = log.next_file.max(number + 1);
             let file = OpenOptions::new().read(true).write(true).open(&path).map_err(os("open", &path))?;
@@ -271,7 +272,8 @@ impl Log {
             return Ok(file.clone());
         }
         let path = dir.join(format!("{:08}.log", self.next_file));
-        let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(os("create", &path))?;
+        let file =
+            OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(os("create", &path))?;
         // So that the file's name is there after a power failure.
         File::open(dir).and_then(|d| d.sync_all()).map_err(os("fsync", dir))?;
         self.next_file += 1;

@@ -67,7 +67,9 @@ impl Header {
         out.extend_from_slice(&self.pool.to_le_bytes());
         l.handle.object.0.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
         out.extend_from_slice(&l.handle.index.to_le_bytes());
-        [l.stamp.at_ns, l.stamp.duration_ns, self.sequence].iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+        [l.stamp.at_ns, l.stamp.duration_ns, self.sequence]
+            .iter()
+            .for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
         [l.original, self.stored].iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
         out.extend_from_slice(&l.hash.to_le_bytes());
         let sum = xxhash_rust::xxh3::xxh3_64(&out);

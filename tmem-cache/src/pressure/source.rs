@@ -32,7 +32,8 @@ impl System {
     /// taken from the cgroup's `memory.events` (`high`, `max`) and free memory from `MemAvailable` alone.
     pub fn new() -> System {
         let cgroup = own_cgroup().filter(|c| c.join("memory.current").exists());
-        let candidates = cgroup.iter().map(|c| c.join("memory.pressure")).chain([PathBuf::from("/proc/pressure/memory")]);
+        let candidates =
+            cgroup.iter().map(|c| c.join("memory.pressure")).chain([PathBuf::from("/proc/pressure/memory")]);
         let pressure = candidates.into_iter().find(|p| fs::read_to_string(p).is_ok_and(|s| total(&s).is_some()));
         let trigger = pressure.as_deref().map(open_trigger);
         match &trigger {
@@ -89,7 +90,9 @@ impl System {
 
     fn free(&self) -> u64 {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let available = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<u64>().ok());
+        let available = meminfo
+            .lines()
+            .find_map(|l| l.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<u64>().ok());
         let system = available.map_or(u64::MAX, |kib| kib << 10);
         let number = |name: &str| fs::read_to_string(self.cgroup.as_ref()?.join(name)).ok()?.trim().parse::<u64>().ok();
         let limit = [number("memory.high"), number("memory.max")].into_iter().flatten().min();

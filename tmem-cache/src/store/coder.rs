@@ -148,7 +148,9 @@ impl Coder {
             (Target::Frame(buffer), _) => {
                 Err(GetError::OtherKind { found: coding.name(), asked: format!("{buffer:?}") })
             }
-            (Target::Region(..), None) => Err(GetError::OtherKind { found: coding.name(), asked: "a region".to_owned() }),
+            (Target::Region(..), None) => {
+                Err(GetError::OtherKind { found: coding.name(), asked: "a region".to_owned() })
+            }
         }
     }
 

@@ -118,7 +118,9 @@ pub enum OpenError {
     #[error(transparent)]
     File(#[from] crate::file_tier::FileError),
     /// `durable` was asked for without what it takes.
-    #[error("a durable pool is persistent, in a store with a file tier, under a name no other pool has; `{name}` is not")]
+    #[error(
+        "a durable pool is persistent, in a store with a file tier, under a name no other pool has; `{name}` is not"
+    )]
     NotDurable {
         /// Name asked for.
         name: String,

@@ -44,7 +44,11 @@ impl Inner {
                 return Some(reserved);
             }
             let over_quota = options.quota.is_some_and(|q| state.held() + SEGMENT > q.max(2 * SEGMENT));
-            let made = if over_quota { !persistent && self.evict_oldest(state, Cause::Limit) } else { self.evict_any(Cause::Limit) };
+            let made = if over_quota {
+                !persistent && self.evict_oldest(state, Cause::Limit)
+            } else {
+                self.evict_any(Cause::Limit)
+            };
             if !made {
                 break;
             }
@@ -71,7 +75,8 @@ impl Inner {
             .filter_map(|p| {
                 let options = p.options();
                 let held = p.held();
-                (options.life == Life::Ephemeral && held > 0).then(|| (held as f64 / f64::from(options.weight.max(1)), p))
+                (options.life == Life::Ephemeral && held > 0)
+                    .then(|| (held as f64 / f64::from(options.weight.max(1)), p))
             })
             .collect();
         victims.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -90,11 +95,8 @@ impl Inner {
         for nth in 0..8.min(held) {
             let may_thin = options.thinning && cause == Cause::Limit && nth == 0;
             let Some((key, listed, thin)) = take_oldest(state, nth, may_thin) else { return false };
-            let survivors = if thin {
-                self.thin(state, &listed, key.0)
-            } else {
-                self.drop_all(state, &options, &listed, cause)
-            };
+            let survivors =
+                if thin { self.thin(state, &listed, key.0) } else { self.drop_all(state, &options, &listed, cause) };
             let freed = listed.residents.len() > survivors.len() || listed.segment.strong_count() == 0;
             if !survivors.is_empty() {
                 let residents = survivors.iter().map(Arc::downgrade).collect();
@@ -205,7 +207,7 @@ impl Inner {
         moved
     }
 
-    /// Closes holes, most wasteful segments first, until no more than two hundredths of a pool's memory are holes, or
+    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's memory are holes, or
     /// `bytes` have been moved; bytes moved.
     pub(super) fn compact(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
         let mut moved = 0;
@@ -221,7 +223,7 @@ impl Inner {
                     holes.push((u - l, *key, listed.residents.clone()));
                 }
             }
-            if used - live <= used / 50 {
+            if used - live <= used / 100 {
                 break;
             }
             let Some((_, key, residents)) = holes.into_iter().max_by_key(|h| h.0) else { break };

@@ -56,7 +56,7 @@ use std::sync::{Arc, Weak};
 pub use error::{GetError, LeaseLost, OpenError, PutError};
 pub use handle::{Handle, ObjectId, Stamp};
 pub use lease::Lease;
-pub use options::{Admission, Backing, FileOptions, Life, Poor, PoolOptions, Sharing, StoreOptions};
+pub use options::{Admission, Backing, FileOptions, Life, PoolOptions, Poor, Sharing, StoreOptions};
 pub use pool::{Got, MAX_CHUNK, Pool};
 pub use stats::PoolStats;
 
@@ -79,7 +79,7 @@ const FOR_MOVES: usize = 4;
 pub struct StoreStats {
     /// The sum of all pools.
     pub pools: PoolStats,
-    /// Bytes of memory with pages behind them: segments in use, and at most two spare ones.
+    /// Bytes of memory with pages behind them: segments in use, and at most one spare.
     pub bytes_memory: u64,
     /// Bytes of memory it may have just now.
     pub budget: u64,

@@ -16,7 +16,7 @@ use crate::store::options::Backing;
 pub const SEGMENT: usize = 4 << 20;
 
 /// Freed segments that keep their pages for the next taker.
-const SPARE: usize = 2;
+const SPARE: usize = 1;
 
 /// All segments that can be.
 #[derive(Debug)]
