@@ -241,7 +241,7 @@ fn frame_comes_back_as_buffer_bytes_and_region_with_its_stamp() {
 fn same_chunk_is_stored_once() {
     let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
     let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
-    let bytes: Vec<u8> = (0..MIB).map(|i| (i * i >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..MIB).map(|i| ((i * i) >> 7) as u8).collect();
     for i in 0..40 {
         assert!(put(&pool, Handle::new(1, i), &bytes));
     }

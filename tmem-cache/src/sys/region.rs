@@ -78,7 +78,7 @@ impl Region {
     pub(super) unsafe fn give_back(&self, at: usize, len: usize) -> io::Result<()> {
         match &self.fd {
             // SAFETY: the range lies in the mapping, and the caller has it to himself.
-            None => Ok(unsafe { madvise(self.at(at).cast(), len, MmapAdvise::MADV_DONTNEED)? }),
+            None => unsafe { madvise(self.at(at).cast(), len, MmapAdvise::MADV_DONTNEED) }.map_err(io::Error::from),
             Some(fd) => {
                 let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
                 Ok(fallocate(fd, flags, self.offset(at), len as i64)?)
