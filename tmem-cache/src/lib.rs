@@ -1,0 +1,16 @@
+//! Transcendent memory for frames: a store that takes chunks, keeps them losslessly compressed, and gives its memory
+//! back when the system needs it.
+//!
+//! | module | story |
+//! | --- | --- |
+//! | [`codec`] | one frame to a stream of bytes and back, bit for bit |
+//! | [`store`] | pools, handles, put, get, flush |
+//! | [`file_tier`] | where chunks of persistent pools go that memory does not take |
+//! | [`pressure`] | how much memory the store may have just now |
+
+pub mod codec;
+pub mod file_tier;
+pub mod pressure;
+pub mod store;
+mod sync;
+mod sys;

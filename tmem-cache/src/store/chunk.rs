@@ -1,0 +1,100 @@
+//! A chunk as it is stored: what it was, how it is coded, where its bytes are.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use shrbuf::{Format, Layout};
+
+use super::error::GetError;
+use super::pool_state::PoolState;
+use super::stats::{add, sub};
+use crate::codec::Picture;
+use crate::file_tier::Record;
+use crate::sys::segment::Extent;
+
+/// How a chunk is coded, and what its bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// Bytes as they were.
+    Raw,
+    /// Bytes, on the way in.
+    Lz4,
+    /// Bytes, by the dense tier.
+    Zstd,
+    /// A frame, by the frame codec.
+    Frame { format: Format, width: u32, height: u32, dense: bool },
+}
+
+impl Coding {
+    /// The picture of a frame.
+    pub(crate) fn picture(self) -> Option<Picture> {
+        let Coding::Frame { format, width, height, .. } = self else { return None };
+        Picture::of(&Layout::linear(format, width, height, 1).ok()?).ok()
+    }
+
+    pub(crate) fn is_dense(self) -> bool {
+        matches!(self, Coding::Zstd | Coding::Frame { dense: true, .. })
+    }
+
+    pub(crate) fn name(self) -> String {
+        match self {
+            Coding::Frame { format, width, height, .. } => format!("a {format} frame of {width}x{height}"),
+            _ => "bytes".to_owned(),
+        }
+    }
+}
+
+/// Where the bytes are: in memory, in a file, or both (durable chunks).
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub memory: Option<Extent>,
+    pub file: Option<Arc<Record>>,
+    pub coding: Coding,
+    pub original: u32,
+    /// Of the stored bytes: what tells the same chunk, and a damaged one.
+    pub hash: u64,
+    pool: Arc<PoolState>,
+}
+
+impl Chunk {
+    pub(crate) fn new(
+        pool: &Arc<PoolState>,
+        coding: Coding,
+        original: u32,
+        hash: u64,
+        memory: Option<Extent>,
+        file: Option<Arc<Record>>,
+    ) -> Chunk {
+        add(&pool.counters.bytes_compressed, memory.as_ref().map_or(0, Extent::len) as u64);
+        add(&pool.counters.bytes_file, file.as_ref().map_or(0, |r| r.len()) as u64);
+        Chunk { memory, file, coding, original, hash, pool: pool.clone() }
+    }
+
+    /// The stored bytes, checked. **Blocks** on a read where they are in a file.
+    ///
+    /// # Errors
+    /// [`GetError::Corrupt`], [`GetError::Io`], [`GetError::NoMemory`].
+    pub(crate) fn stored(&self) -> Result<Cow<'_, [u8]>, GetError> {
+        let bytes = match (&self.memory, &self.file) {
+            (Some(extent), _) => extent.bytes(),
+            (None, Some(record)) => Cow::Owned(record.read()?),
+            (None, None) => return Err(GetError::Corrupt { reason: "it has no place".to_owned() }),
+        };
+        if hash(&bytes) != self.hash {
+            return Err(GetError::Corrupt { reason: format!("checksum of {} stored bytes", bytes.len()) });
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        sub(&self.pool.counters.bytes_compressed, self.memory.as_ref().map_or(0, Extent::len) as u64);
+        sub(&self.pool.counters.bytes_file, self.file.as_ref().map_or(0, |r| r.len()) as u64);
+    }
+}
+
+/// Of stored bytes.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}

@@ -1,0 +1,271 @@
+//! Room: whose oldest segment goes, what of it stays, and how holes are closed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::chunk::Chunk;
+use super::index::{Removed, Resident};
+use super::options::{Life, PoolOptions, Sharing};
+use super::pool::forget;
+use super::pool_state::{Listed, PoolState};
+use super::stats::count;
+use super::{FOR_MOVES, Inner, Key};
+use crate::sync::lock;
+use crate::sys::segment::{Extent, Reserved, SEGMENT};
+
+/// A full pool or store takes persistent chunks again below this share of its limit.
+const ACCEPT_AGAIN: f64 = 0.9;
+
+/// How often a putter makes room before it gives up: others may take what it made.
+const ATTEMPTS: usize = 8;
+
+/// Why chunks go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    Limit,
+    Pressure,
+}
+
+impl Inner {
+    /// Room for a put, made by evicting ephemeral chunks where it takes that. No I/O.
+    pub(super) fn room(&self, state: &Arc<PoolState>, options: &PoolOptions, len: usize) -> Option<Reserved> {
+        let persistent = options.life == Life::Persistent;
+        // What can never fit must not empty the store first.
+        let most = options.quota.unwrap_or(usize::MAX).max(2 * SEGMENT).min(self.budget.load(Ordering::Relaxed));
+        if len > most {
+            return None;
+        }
+        if persistent && state.full.load(Ordering::Relaxed) && !self.accepts_again(state, options) {
+            return None;
+        }
+        for _ in 0..ATTEMPTS.max(2 * len.div_ceil(SEGMENT)) {
+            let budget = self.budget.load(Ordering::Relaxed);
+            if let Some(reserved) = state.reserve(&self.arena, len, budget) {
+                return Some(reserved);
+            }
+            let over_quota = options.quota.is_some_and(|q| state.held() + SEGMENT > q.max(2 * SEGMENT));
+            let made = if over_quota {
+                !persistent && self.evict_oldest(state, Cause::Limit)
+            } else {
+                self.evict_any(Cause::Limit)
+            };
+            if !made {
+                break;
+            }
+        }
+        state.full.store(persistent, Ordering::Relaxed);
+        None
+    }
+
+    fn accepts_again(&self, state: &PoolState, options: &PoolOptions) -> bool {
+        let below = |held: usize, limit: usize| (held as f64) < limit as f64 * ACCEPT_AGAIN;
+        let again = below(self.arena.taken(), self.budget.load(Ordering::Relaxed))
+            && options.quota.is_none_or(|q| below(state.held(), q));
+        if again {
+            state.full.store(false, Ordering::Relaxed);
+        }
+        again
+    }
+
+    /// Evicts the oldest segment of the ephemeral pool most over its weight; false where none can be.
+    pub(super) fn evict_any(&self, cause: Cause) -> bool {
+        let mut victims: Vec<_> = self
+            .pools()
+            .into_iter()
+            .filter_map(|p| {
+                let options = p.options();
+                let held = p.held();
+                (options.life == Life::Ephemeral && held > 0)
+                    .then(|| (held as f64 / f64::from(options.weight.max(1)), p))
+            })
+            .collect();
+        victims.sort_by(|a, b| b.0.total_cmp(&a.0));
+        victims.iter().any(|(_, p)| self.evict_oldest(p, cause))
+    }
+
+    /// Evicts one segment's worth of a pool; false where nothing of it can go.
+    pub(super) fn evict_oldest(&self, state: &Arc<PoolState>, cause: Cause) -> bool {
+        let options = state.options();
+        let _turn = lock(&state.mover);
+        if state.held() <= 2 * SEGMENT {
+            state.seal();
+        }
+        let held = lock(&state.segments).len();
+        // Leased chunks may hold the oldest; then one of the next goes.
+        for nth in 0..8.min(held) {
+            let may_thin = options.thinning && cause == Cause::Limit && nth == 0;
+            let Some((key, listed, thin)) = take_oldest(state, nth, may_thin) else { return false };
+            let survivors =
+                if thin { self.thin(state, &listed, key.0) } else { self.drop_all(state, &options, &listed, cause) };
+            let freed = listed.residents.len() > survivors.len() || listed.segment.strong_count() == 0;
+            if !survivors.is_empty() {
+                let residents = survivors.iter().map(Arc::downgrade).collect();
+                lock(&state.segments).insert(key, Listed { residents, ..listed });
+            }
+            drop(survivors);
+            if freed {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Evicts all but what is leased, or was got in a shared pool (at most half of it); what stays in the segment.
+    fn drop_all(
+        &self,
+        state: &Arc<PoolState>,
+        options: &PoolOptions,
+        listed: &Listed,
+        cause: Cause,
+    ) -> Vec<Arc<Resident<Chunk>>> {
+        let mut reinsert = if options.sharing == Sharing::Shared && cause == Cause::Limit { SEGMENT / 2 } else { 0 };
+        let mut survivors = Vec::new();
+        for chunk in listed.residents.iter().filter_map(std::sync::Weak::upgrade) {
+            let len = chunk.value.memory.as_ref().map_or(0, Extent::len);
+            if len <= reinsert && self.was_got(state, &chunk) && self.relocate(state, &chunk, u64::MAX) {
+                count(&state.counters.reinserted);
+                reinsert -= len;
+                continue;
+            }
+            survivors.extend(self.drop_one(state, chunk, cause_counter(state, cause)));
+        }
+        survivors
+    }
+
+    /// Every second chunk goes, the others move together; what stays in the segment.
+    fn thin(&self, state: &Arc<PoolState>, listed: &Listed, age: u64) -> Vec<Arc<Resident<Chunk>>> {
+        let mut survivors = Vec::new();
+        for (i, chunk) in listed.residents.iter().filter_map(std::sync::Weak::upgrade).enumerate() {
+            if i % 2 == 1 || !self.relocate(state, &chunk, age) {
+                survivors.extend(self.drop_one(state, chunk, &state.counters.evicted_thinned));
+            }
+        }
+        survivors
+    }
+
+    /// Takes a chunk's entries out; the chunk where somebody leases it.
+    fn drop_one(
+        &self,
+        state: &PoolState,
+        chunk: Arc<Resident<Chunk>>,
+        counter: &std::sync::atomic::AtomicU64,
+    ) -> Option<Arc<Resident<Chunk>>> {
+        let mut leased = Vec::new();
+        for handle in chunk.kill()? {
+            match self.index.evict(Key { pool: state.id, handle }, &chunk) {
+                Removed::Other => {}
+                Removed::Leased => leased.push(handle),
+                Removed::Gone(stamp) => {
+                    count(counter);
+                    forget(state, &chunk.value, stamp);
+                }
+            }
+        }
+        if leased.is_empty() {
+            return None;
+        }
+        chunk.revive(leased);
+        Some(chunk)
+    }
+
+    fn was_got(&self, state: &PoolState, chunk: &Resident<Chunk>) -> bool {
+        let pool = state.id;
+        chunk.owners().into_iter().fold(false, |got, handle| self.index.was_got(Key { pool, handle }) | got)
+    }
+
+    /// Copies a chunk to where moved chunks go (`age`), or where puts do (`u64::MAX`). The caller has the turn.
+    fn relocate(&self, state: &Arc<PoolState>, chunk: &Arc<Resident<Chunk>>, age: u64) -> bool {
+        let Some(extent) = &chunk.value.memory else { return false };
+        let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
+        let room = match age {
+            u64::MAX => state.reserve(&self.arena, extent.len(), limit),
+            age => state.reserve_move(&self.arena, extent.len(), limit, age),
+        };
+        let Some(room) = room else { return false };
+        let memory = room.write(&extent.bytes());
+        let Chunk { coding, original, hash, ref file, .. } = chunk.value;
+        self.swap(state, chunk, Chunk::new(state, coding, original, hash, Some(memory), file.clone()))
+    }
+
+    /// Gives every owner of `chunk` the same chunk in another form or place. The caller has the pool's turn. False where
+    /// nobody has it any more.
+    pub(super) fn swap(&self, state: &Arc<PoolState>, chunk: &Arc<Resident<Chunk>>, now: Chunk) -> bool {
+        let now = Resident::new(now, Vec::new());
+        if !state.register(&now) {
+            return false;
+        }
+        let Some(owners) = chunk.kill() else { return false };
+        now.revive(owners.clone());
+        let pool = state.id;
+        let mut moved = false;
+        for handle in owners {
+            moved |= self.index.replace(Key { pool, handle }, chunk, &now);
+        }
+        if moved && now.value.memory.is_some() && now.value.file.is_none() {
+            state.remember(&now);
+        }
+        moved
+    }
+
+    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's memory are holes, or
+    /// `bytes` have been moved; bytes moved.
+    pub(super) fn compact(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
+        let mut moved = 0;
+        while moved < bytes {
+            let _turn = lock(&state.mover);
+            let mut holes = Vec::new();
+            let (mut used, mut live) = (0, 0);
+            for (key, listed) in lock(&state.segments).iter() {
+                let Some(segment) = listed.segment.upgrade() else { continue };
+                let (u, l) = segment.fill();
+                (used, live) = (used + u, live + l);
+                if segment.room() == 0 && l < u {
+                    holes.push((u - l, *key, listed.residents.clone()));
+                }
+            }
+            if used - live <= used / 100 {
+                break;
+            }
+            let Some((_, key, residents)) = holes.into_iter().max_by_key(|h| h.0) else { break };
+            let mut some = 0;
+            for chunk in residents.iter().filter_map(std::sync::Weak::upgrade) {
+                if !chunk.is_dead() && self.relocate(state, &chunk, key.0) {
+                    some += chunk.value.memory.as_ref().map_or(0, Extent::len);
+                    count(&state.counters.compacted);
+                }
+            }
+            // Nothing to move: readers hold what is left.
+            if some == 0 {
+                break;
+            }
+            moved += some;
+        }
+        moved
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) -> usize {
+        let before = self.arena.held();
+        self.arena.giving_back(|| {
+            while before.saturating_sub(self.arena.held()) < bytes && self.evict_any(Cause::Pressure) {}
+        });
+        before.saturating_sub(self.arena.held())
+    }
+}
+
+fn cause_counter(state: &PoolState, cause: Cause) -> &std::sync::atomic::AtomicU64 {
+    match cause {
+        Cause::Limit => &state.counters.evicted_limit,
+        Cause::Pressure => &state.counters.evicted_pressure,
+    }
+}
+
+/// Takes a segment off the list: the oldest of the older half that is to be thinned (then true), else the `nth` oldest.
+fn take_oldest(state: &PoolState, nth: usize, may_thin: bool) -> Option<((u64, u32), Listed, bool)> {
+    let mut segments = lock(&state.segments);
+    segments.retain(|_, l| l.segment.strong_count() > 0);
+    let half = if may_thin { segments.len() / 2 } else { 0 };
+    let unthinned = segments.iter().take(half).find(|(_, l)| !l.thinned).map(|(key, _)| *key);
+    let key = unthinned.or_else(|| segments.keys().nth(nth).copied())?;
+    let (key, listed) = segments.remove_entry(&key)?;
+    Some((key, listed, unthinned.is_some()))
+}

@@ -1,0 +1,398 @@
+//! Which chunk a handle has, and the states of that entry against everything that moves or drops chunks.
+//!
+//! An entry is *present* or *leased*; a chunk is *alive* or *dead*. Whoever drops or moves a chunk first makes it dead
+//! and takes its list of owners ([`Resident::kill`]), then visits the owners one by one. Whoever publishes a chunk looks,
+//! under the entry's lock, whether it has died meanwhile, and starts over. So a dead chunk is never left in an entry
+//! with nobody to take it out, and no lock is held while another entry's is taken.
+//!
+//! Lock order: a shard, then a resident's owners.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use super::handle::{Handle, ObjectId, Stamp};
+use crate::sync::{Mutex, lock};
+
+/// Enough that eight threads seldom meet.
+const SHARDS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// A handle and the pool it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub pool: u32,
+    pub handle: Handle,
+}
+
+/// What entries have, one or several of them the same.
+#[derive(Debug)]
+pub(crate) struct Resident<T> {
+    pub value: T,
+    owners: Mutex<Owners>,
+}
+
+#[derive(Debug, Default)]
+struct Owners {
+    dead: bool,
+    /// Recompression gained nothing; not again.
+    tried: bool,
+    keys: Vec<Handle>,
+}
+
+impl<T> Resident<T> {
+    pub(crate) fn new(value: T, keys: Vec<Handle>) -> Arc<Resident<T>> {
+        Arc::new(Resident { value, owners: Mutex::new(Owners { dead: false, tried: false, keys }) })
+    }
+
+    /// One more owner; false where the chunk is dead.
+    pub(crate) fn join(&self, handle: Handle) -> bool {
+        let mut owners = lock(&self.owners);
+        if !owners.dead {
+            owners.keys.push(handle);
+        }
+        !owners.dead
+    }
+
+    /// Nobody joins from now on. The owners so far, who may or may not have an entry with this chunk; `None` where it is
+    /// dead already.
+    pub(crate) fn kill(&self) -> Option<Vec<Handle>> {
+        let mut owners = lock(&self.owners);
+        let first = !std::mem::replace(&mut owners.dead, true);
+        first.then(|| std::mem::take(&mut owners.keys))
+    }
+
+    /// Undoes a [`Resident::kill`] for those owners that keep it.
+    pub(crate) fn revive(&self, keys: Vec<Handle>) {
+        let mut owners = lock(&self.owners);
+        (owners.dead, owners.keys) = (false, keys);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        lock(&self.owners).dead
+    }
+
+    /// Who has it, or is about to.
+    pub(crate) fn owners(&self) -> Vec<Handle> {
+        lock(&self.owners).keys.clone()
+    }
+
+    pub(crate) fn is_tried(&self) -> bool {
+        lock(&self.owners).tried
+    }
+
+    pub(crate) fn set_tried(&self) {
+        lock(&self.owners).tried = true;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry<T> {
+    pub chunk: Arc<Resident<T>>,
+    pub stamp: Stamp,
+    version: u64,
+    leased: bool,
+    got: bool,
+}
+
+/// What is under a handle.
+#[derive(Debug)]
+pub(crate) enum Found<T> {
+    Nothing,
+    Leased,
+    /// With the version that a lease of it has.
+    Chunk(Arc<Resident<T>>, Stamp, u64),
+}
+
+/// What became of the entry of a chunk that was to go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// It had another chunk, or none.
+    Other,
+    /// It is leased and stays.
+    Leased,
+    /// It is gone.
+    Gone(Stamp),
+}
+
+#[derive(Debug)]
+struct Shard<T> {
+    objects: HashMap<(u32, ObjectId), BTreeMap<u32, Entry<T>>>,
+    version: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Index<T> {
+    shards: Box<[Mutex<Shard<T>>]>,
+    hasher: RandomState,
+}
+
+impl<T> Shard<T> {
+    fn entry(&mut self, key: Key) -> Option<&mut Entry<T>> {
+        self.objects.get_mut(&(key.pool, key.handle.object))?.get_mut(&key.handle.index)
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Entry<T>> {
+        let object = (key.pool, key.handle.object);
+        let indices = self.objects.get_mut(&object)?;
+        let entry = indices.remove(&key.handle.index);
+        if indices.is_empty() {
+            self.objects.remove(&object);
+        }
+        entry
+    }
+}
+
+impl<T> Index<T> {
+    pub(crate) fn new() -> Index<T> {
+        let shard = || Mutex::new(Shard { objects: HashMap::new(), version: 0 });
+        Index { shards: (0..SHARDS).map(|_| shard()).collect(), hasher: RandomState::new() }
+    }
+
+    fn shard(&self, pool: u32, object: ObjectId) -> &Mutex<Shard<T>> {
+        &self.shards[self.hasher.hash_one((pool, object)) as usize % SHARDS]
+    }
+
+    fn of(&self, key: Key) -> &Mutex<Shard<T>> {
+        self.shard(key.pool, key.handle.object)
+    }
+
+    /// Puts a chunk under a handle; what was there comes back, to be dropped outside of any lock. `Err` where the chunk
+    /// has died: make another.
+    pub(crate) fn publish(
+        &self,
+        key: Key,
+        chunk: &Arc<Resident<T>>,
+        stamp: Stamp,
+        accept: impl FnOnce(),
+    ) -> Result<Option<Entry<T>>, ()> {
+        let mut shard = lock(self.of(key));
+        if chunk.is_dead() {
+            return Err(());
+        }
+        accept();
+        shard.version += 1;
+        let entry = Entry { chunk: chunk.clone(), stamp, version: shard.version, leased: false, got: false };
+        Ok(shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry))
+    }
+
+    /// Looks, and notes that somebody did.
+    pub(crate) fn find(&self, key: Key) -> Found<T> {
+        match lock(self.of(key)).entry(key) {
+            None => Found::Nothing,
+            Some(e) if e.leased => Found::Leased,
+            Some(e) => {
+                e.got = true;
+                Found::Chunk(e.chunk.clone(), e.stamp, e.version)
+            }
+        }
+    }
+
+    /// Looks, and keeps everybody else from the chunk.
+    pub(crate) fn lease(&self, key: Key) -> Found<T> {
+        match lock(self.of(key)).entry(key) {
+            None => Found::Nothing,
+            Some(e) if e.leased => Found::Leased,
+            Some(e) => {
+                e.leased = true;
+                Found::Chunk(e.chunk.clone(), e.stamp, e.version)
+            }
+        }
+    }
+
+    /// Ends a lease; the chunk stays.
+    pub(crate) fn unlease(&self, key: Key, version: u64) {
+        if let Some(e) = lock(self.of(key)).entry(key).filter(|e| e.version == version) {
+            e.leased = false;
+        }
+    }
+
+    /// Takes the entry out if it still is the one of that version.
+    pub(crate) fn take(&self, key: Key, version: u64) -> Option<Entry<T>> {
+        let mut shard = lock(self.of(key));
+        shard.entry(key).filter(|e| e.version == version)?;
+        shard.remove(key)
+    }
+
+    /// Takes whatever is there.
+    pub(crate) fn remove(&self, key: Key) -> Option<Entry<T>> {
+        lock(self.of(key)).remove(key)
+    }
+
+    /// Takes every index of an object.
+    pub(crate) fn remove_object(&self, pool: u32, object: ObjectId) -> Vec<Entry<T>> {
+        let indices = lock(self.shard(pool, object)).objects.remove(&(pool, object));
+        indices.into_iter().flat_map(BTreeMap::into_values).collect()
+    }
+
+    /// Takes every entry of a pool.
+    pub(crate) fn remove_pool(&self, pool: u32) -> Vec<Entry<T>> {
+        let of = |shard: &Mutex<Shard<T>>| lock(shard).objects.extract_if(|k, _| k.0 == pool).collect::<Vec<_>>();
+        let objects = self.shards.iter().flat_map(of);
+        objects.flat_map(|(_, indices)| indices.into_values()).collect()
+    }
+
+    /// Takes the entry out if it has this chunk and nobody leases it.
+    pub(crate) fn evict(&self, key: Key, chunk: &Arc<Resident<T>>) -> Removed {
+        let mut shard = lock(self.of(key));
+        let removed = match shard.entry(key) {
+            Some(e) if Arc::ptr_eq(&e.chunk, chunk) && e.leased => return Removed::Leased,
+            Some(e) if Arc::ptr_eq(&e.chunk, chunk) => Removed::Gone(e.stamp),
+            _ => return Removed::Other,
+        };
+        let entry = shard.remove(key);
+        drop(shard);
+        drop(entry);
+        removed
+    }
+
+    /// Puts `now` in the place of `chunk`, where that is what the entry has. Version and lease stay.
+    pub(crate) fn replace(&self, key: Key, chunk: &Arc<Resident<T>>, now: &Arc<Resident<T>>) -> bool {
+        let mut shard = lock(self.of(key));
+        let Some(e) = shard.entry(key).filter(|e| Arc::ptr_eq(&e.chunk, chunk)) else { return false };
+        e.chunk = now.clone();
+        true
+    }
+
+    /// The chunks of a pool that `wanted` accepts, at some moment of each.
+    pub(crate) fn of_pool(&self, pool: u32, wanted: impl Fn(&T) -> bool) -> Vec<Arc<Resident<T>>> {
+        let of = |shard: &Mutex<Shard<T>>| {
+            let shard = lock(shard);
+            let entries = shard.objects.iter().filter(|(k, _)| k.0 == pool).flat_map(|(_, o)| o.values());
+            entries.map(|e| &e.chunk).filter(|c| wanted(&c.value)).cloned().collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+
+    /// True where somebody got the chunk since this was last asked.
+    pub(crate) fn was_got(&self, key: Key) -> bool {
+        lock(self.of(key)).entry(key).is_some_and(|e| std::mem::replace(&mut e.got, false))
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::thread;
+
+    use super::*;
+
+    fn key() -> Key {
+        Key { pool: 0, handle: Handle::new(1, 1) }
+    }
+
+    fn put(index: &Index<u32>, value: u32) -> Arc<Resident<u32>> {
+        loop {
+            let chunk = Resident::new(value, vec![key().handle]);
+            if index.publish(key(), &chunk, Stamp::default(), || {}).is_ok() {
+                return chunk;
+            }
+        }
+    }
+
+    fn reclaim(index: &Index<u32>, chunk: &Arc<Resident<u32>>) {
+        let mut kept = Vec::new();
+        for handle in chunk.kill().unwrap_or_default() {
+            if index.evict(Key { pool: 0, handle }, chunk) == Removed::Leased {
+                kept.push(handle);
+            }
+        }
+        if !kept.is_empty() {
+            chunk.revive(kept);
+        }
+    }
+
+    fn value(index: &Index<u32>) -> Option<u32> {
+        match index.find(key()) {
+            Found::Chunk(chunk, ..) => Some(chunk.value),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn loom_reclaim_of_the_old_never_takes_the_new() {
+        loom::model(|| {
+            let index = Arc::new(Index::new());
+            let old = put(&index, 1);
+            let reclaimer = {
+                let index = index.clone();
+                thread::spawn(move || reclaim(&index, &old))
+            };
+            put(&index, 2);
+            assert_eq!(value(&index), Some(2));
+            reclaimer.join().unwrap();
+            assert_eq!(value(&index), Some(2));
+        });
+    }
+
+    #[test]
+    fn loom_dead_chunk_is_never_left_in_an_entry() {
+        loom::model(|| {
+            let index = Arc::new(Index::new());
+            let shared = Resident::new(1, Vec::new());
+            let reclaimer = {
+                let (index, shared) = (index.clone(), shared.clone());
+                thread::spawn(move || reclaim(&index, &shared))
+            };
+            let joined = shared.join(key().handle);
+            let published = joined && index.publish(key(), &shared, Stamp::default(), || {}).is_ok();
+            reclaimer.join().unwrap();
+            // Published and still there only if it is alive, so that the next reclaim finds it.
+            assert!(value(&index).is_none() || (published && !shared.is_dead()));
+        });
+    }
+
+    #[test]
+    fn loom_lease_dropped_during_reclaim_leaves_the_chunk_whole_or_gone() {
+        loom::model(|| {
+            let index = Arc::new(Index::new());
+            let chunk = put(&index, 1);
+            let Found::Chunk(_, _, version) = index.lease(key()) else { panic!("just put") };
+            let reclaimer = {
+                let (index, chunk) = (index.clone(), chunk.clone());
+                thread::spawn(move || reclaim(&index, &chunk))
+            };
+            index.unlease(key(), version);
+            reclaimer.join().unwrap();
+            match value(&index) {
+                Some(1) => assert!(!chunk.is_dead(), "in the index, but no reclaim would find it"),
+                other => assert_eq!(other, None),
+            }
+        });
+    }
+
+    #[test]
+    fn loom_adopt_fails_after_a_put_over_the_lease() {
+        loom::model(|| {
+            let index = Arc::new(Index::new());
+            put(&index, 1);
+            let Found::Chunk(_, _, version) = index.lease(key()) else { panic!("just put") };
+            let putter = {
+                let index = index.clone();
+                thread::spawn(move || drop(put(&index, 2)))
+            };
+            let adopted = index.take(key(), version).is_some();
+            putter.join().unwrap();
+            assert_eq!(value(&index), Some(2));
+            assert!(adopted || index.take(key(), version).is_none());
+        });
+    }
+
+    #[test]
+    fn loom_move_keeps_lease_and_version() {
+        loom::model(|| {
+            let index = Arc::new(Index::new());
+            let chunk = put(&index, 1);
+            let mover = {
+                let (index, chunk) = (index.clone(), chunk.clone());
+                thread::spawn(move || {
+                    let owners = chunk.kill().unwrap();
+                    let moved = Resident::new(1, owners);
+                    index.replace(key(), &chunk, &moved);
+                })
+            };
+            let Found::Chunk(_, _, version) = index.lease(key()) else { panic!("just put") };
+            assert!(index.take(key(), version).is_some());
+            mover.join().unwrap();
+            assert_eq!(value(&index), None);
+        });
+    }
+}

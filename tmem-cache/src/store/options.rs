@@ -1,0 +1,163 @@
+//! What a store and its pools are made with.
+
+use std::path::PathBuf;
+
+/// What the segments' memory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backing {
+    /// Anonymous memory in huge pages: 256 MiB go back to the kernel in about a millisecond.
+    #[default]
+    Anonymous,
+    /// A memfd. Only where `transparent_hugepage/shmem_enabled` is `advise` does it get huge pages; without, giving back
+    /// 256 MiB takes about 60 ms (an AMD EPYC virtual machine), whichever call does it.
+    Memfd,
+}
+
+/// What a store is made with.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Most bytes of memory for segments, ever. Rounded down to segments of 4 MiB, at least two.
+    pub limit: usize,
+    /// What the memory is.
+    pub backing: Backing,
+    /// The file tier, if there is one.
+    pub file: Option<FileOptions>,
+}
+
+impl StoreOptions {
+    /// Memory only.
+    pub fn new(limit: usize) -> StoreOptions {
+        StoreOptions { limit, backing: Backing::default(), file: None }
+    }
+}
+
+/// The file tier.
+#[derive(Debug, Clone)]
+pub struct FileOptions {
+    /// A directory for it alone, made if it is not there.
+    pub directory: PathBuf,
+    /// Most bytes of files.
+    pub limit: u64,
+    /// Most bytes written in 24 hours, for the life of flash; a quarter of it may come at once.
+    pub writes_per_day: u64,
+}
+
+/// How long a pool keeps chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Life {
+    /// A chunk may be gone at the next get.
+    Ephemeral,
+    /// A chunk whose put was accepted is there until it is flushed.
+    Persistent,
+}
+
+/// Who gets chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    /// One client; a get of an ephemeral chunk takes it out.
+    Private,
+    /// Several clients; a get leaves the chunk.
+    Shared,
+}
+
+/// What becomes of a chunk that compresses poorly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poor {
+    /// It is stored as it is, so that a get costs a copy and no decoding.
+    StoreRaw,
+    /// The put is refused.
+    Refuse,
+}
+
+/// When a chunk compresses poorly. Ratios are compressed ÷ original bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Admission {
+    /// A chunk above this is poor.
+    pub chunk: f32,
+    /// While the pool's chunks together are above this, each that is above it too is poor.
+    pub mean: f32,
+    /// What becomes of it.
+    pub poor: Poor,
+}
+
+impl Default for Admission {
+    fn default() -> Admission {
+        Admission { chunk: 0.97, mean: 1.0, poor: Poor::StoreRaw }
+    }
+}
+
+/// What a pool is made with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolOptions {
+    /// How long it keeps chunks.
+    pub life: Life,
+    /// Who gets them.
+    pub sharing: Sharing,
+    /// Its share of a full store, relative to the other pools' weights. 0 counts as 1.
+    pub weight: u32,
+    /// Most bytes of segments, whatever the weight.
+    pub quota: Option<usize>,
+    /// What to do with chunks that compress poorly.
+    pub admission: Admission,
+    /// Of old segments, every second chunk goes before the oldest whole segment does.
+    pub thinning: bool,
+    /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier.
+    pub durable: Option<String>,
+}
+
+impl PoolOptions {
+    fn of(life: Life, sharing: Sharing) -> PoolOptions {
+        let admission = Admission::default();
+        PoolOptions { life, sharing, weight: 1, quota: None, admission, thinning: false, durable: None }
+    }
+
+    /// A pool whose chunks may vanish.
+    pub fn ephemeral(sharing: Sharing) -> PoolOptions {
+        PoolOptions::of(Life::Ephemeral, sharing)
+    }
+
+    /// A pool whose chunks stay.
+    pub fn persistent(sharing: Sharing) -> PoolOptions {
+        PoolOptions::of(Life::Persistent, sharing)
+    }
+
+    /// Its share.
+    #[must_use]
+    pub fn weight(mut self, weight: u32) -> PoolOptions {
+        self.weight = weight;
+        self
+    }
+
+    /// Most bytes.
+    #[must_use]
+    pub fn quota(mut self, bytes: usize) -> PoolOptions {
+        self.quota = Some(bytes);
+        self
+    }
+
+    /// Admission.
+    #[must_use]
+    pub fn admission(mut self, admission: Admission) -> PoolOptions {
+        self.admission = admission;
+        self
+    }
+
+    /// Every second old chunk goes first.
+    #[must_use]
+    pub fn thinning(mut self) -> PoolOptions {
+        self.thinning = true;
+        self
+    }
+
+    /// Chunks survive the process, under this name.
+    #[must_use]
+    pub fn durable(mut self, name: &str) -> PoolOptions {
+        self.durable = Some(name.to_owned());
+        self
+    }
+
+    /// True where a get takes the chunk out.
+    pub fn destructive(&self) -> bool {
+        self.life == Life::Ephemeral && self.sharing == Sharing::Private
+    }
+}

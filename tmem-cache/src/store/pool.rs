@@ -1,0 +1,376 @@
+//! A pool: put, get, flush.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use shrbuf::Shrbuf;
+
+use super::chunk::{Chunk, Coding, hash};
+use super::coder::{Coder, Source, Target};
+use super::error::{GetError, PutError};
+use super::handle::{Handle, ObjectId, Stamp};
+use super::index::{Entry, Found, Key, Resident};
+use super::lease::Lease;
+use super::options::{Life, PoolOptions};
+use super::pool_state::PoolState;
+use super::stats::{PoolStats, add, count, sub};
+use super::{Inner, Store};
+use crate::codec::Region;
+use crate::file_tier::{Label, Record};
+
+/// Most bytes of a chunk.
+pub const MAX_CHUNK: usize = 256 << 20;
+
+/// What a get brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Got {
+    /// Bytes written.
+    pub bytes: usize,
+    /// The stamp it was put with.
+    pub stamp: Stamp,
+}
+
+/// Chunks under handles. Clones are the same pool; any thread may use it. When the last clone is dropped the pool is
+/// destroyed, except a durable one, whose chunks are found again under its name.
+#[derive(Debug, Clone)]
+pub struct Pool(pub(super) Arc<Owner>);
+
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub store: Arc<Inner>,
+    pub state: Arc<PoolState>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.store.detach(&self.state);
+        if self.state.options().durable.is_none() {
+            self.state.gone.store(true, Ordering::Relaxed);
+            drop(self.store.index.remove_pool(self.state.id));
+        }
+        self.state.seal();
+    }
+}
+
+impl Pool {
+    pub(super) fn store(&self) -> &Arc<Inner> {
+        &self.0.store
+    }
+
+    pub(super) fn state(&self) -> &Arc<PoolState> {
+        &self.0.state
+    }
+
+    fn key(&self, handle: Handle) -> Key {
+        Key { pool: self.0.state.id, handle }
+    }
+
+    /// Copies bytes in. A chunk that was there is replaced, or flushed if this one is refused. The caller's thread
+    /// compresses; it waits for no eviction to a file, and for a file only if memory is full and the chunk itself goes
+    /// there, or the pool is durable.
+    ///
+    /// # Errors
+    /// [`PutError`]: the reason of the refusal.
+    pub fn put(&self, handle: Handle, bytes: &[u8], stamp: Stamp) -> Result<(), PutError> {
+        self.put_source(handle, Source::Bytes(bytes), bytes.len(), stamp)
+    }
+
+    /// Copies a frame in through the frame codec, straight from its mapping, without padding. **Blocks** until writers'
+    /// fences have signalled; else as [`Pool::put`].
+    ///
+    /// # Errors
+    /// As [`Pool::put`].
+    pub fn put_frame(&self, handle: Handle, frame: &Shrbuf, stamp: Stamp) -> Result<(), PutError> {
+        let bytes = usize::try_from(frame.layout().frame_bytes()).unwrap_or(usize::MAX);
+        self.put_source(handle, Source::Frame(frame), bytes, stamp)
+    }
+
+    fn put_source(&self, handle: Handle, source: Source<'_>, bytes: usize, stamp: Stamp) -> Result<(), PutError> {
+        let result = self.try_put(handle, source, bytes, stamp);
+        let counters = &self.0.state.counters;
+        let Err(e) = &result else {
+            count(&counters.puts);
+            return result;
+        };
+        count(match e {
+            PutError::Size { .. } => &counters.refused_size,
+            PutError::Poor { .. } => &counters.refused_poor,
+            PutError::Full { .. } => &counters.refused_full,
+            PutError::File { .. } => &counters.refused_file,
+            PutError::NoMemory { .. } => &counters.refused_memory,
+            _ => &counters.refused_input,
+        });
+        // The duplicate-put rule: what the caller meant to replace is stale.
+        self.remove(handle);
+        result
+    }
+
+    fn try_put(&self, handle: Handle, source: Source<'_>, bytes: usize, stamp: Stamp) -> Result<(), PutError> {
+        if bytes == 0 || bytes > MAX_CHUNK {
+            return Err(PutError::Size { bytes });
+        }
+        let state = &self.0.state;
+        let options = state.options();
+        let store = self.store();
+        store.coders.with(|coder, account| {
+            let (coding, original) = coder.encode(source, &options.admission, state.mean(), account)?;
+            let stored = &coder.out[..];
+            let hash = hash(stored);
+            if coding == Coding::Raw {
+                count(&state.counters.puts_raw);
+            }
+            if options.durable.is_none()
+                && let Some(same) = state.same(hash, stored)
+                && same.value.coding == coding
+                && same.value.original as usize == original
+                && same.join(handle)
+                && self.publish(handle, &same, stamp).is_ok()
+            {
+                count(&state.counters.puts_same);
+                return Ok(());
+            }
+            let label = Label { handle, stamp, coding, original: original as u32, hash };
+            // A chunk dies before it is published only if its segment is evicted within that moment.
+            loop {
+                if state.gone.load(Ordering::Relaxed) {
+                    return Err(PutError::Destroyed);
+                }
+                let file = match &options.durable {
+                    Some(name) => Some(store.write(Some(name), &label, stored)?),
+                    None => None,
+                };
+                let (memory, file) = match store.room(state, &options, stored.len()) {
+                    Some(room) => (Some(room.write(stored)), file),
+                    None if file.is_some() => (None, file),
+                    None if options.life == Life::Persistent && store.file.is_some() => {
+                        count(&state.counters.puts_file);
+                        (None, Some(store.write(None, &label, stored)?))
+                    }
+                    None => return Err(PutError::Full { stored: stored.len() }),
+                };
+                let chunk = Chunk::new(state, coding, original as u32, hash, memory, file);
+                let chunk = Resident::new(chunk, vec![handle]);
+                if state.register(&chunk) && self.publish(handle, &chunk, stamp).is_ok() {
+                    if options.durable.is_none() {
+                        state.remember(&chunk);
+                    }
+                    return Ok(());
+                }
+                // Else it would be found after a restart.
+                chunk.value.file.iter().for_each(|record| record.kill());
+            }
+        })
+    }
+
+    pub(super) fn publish(&self, handle: Handle, chunk: &Arc<Resident<Chunk>>, stamp: Stamp) -> Result<(), ()> {
+        let counters = &self.0.state.counters;
+        let accept = || {
+            count(&counters.chunks);
+            add(&counters.bytes_original, chunk.value.original.into());
+            add(&counters.held_ns, stamp.duration_ns);
+        };
+        let old = self.store().index.publish(self.key(handle), chunk, stamp, accept)?;
+        old.into_iter().for_each(|entry| self.forget(entry));
+        Ok(())
+    }
+
+    /// Figures and file follow an entry that has been taken out.
+    pub(super) fn forget(&self, entry: Entry<Chunk>) {
+        forget(&self.0.state, &entry.chunk.value, entry.stamp);
+        if let Some(record) = &entry.chunk.value.file {
+            Record::kill(record);
+        }
+    }
+
+    fn remove(&self, handle: Handle) -> bool {
+        let entry = self.store().index.remove(self.key(handle));
+        let found = entry.is_some();
+        entry.into_iter().for_each(|e| self.forget(e));
+        found
+    }
+
+    /// Copies a chunk out to `into`, which may be larger; `None` is a miss. Of a private ephemeral pool it takes the
+    /// chunk out of the store. **Blocks** on a read where the chunk is in the file tier.
+    ///
+    /// # Errors
+    /// [`GetError`], which says whether the chunk is still there.
+    pub fn get(&self, handle: Handle, into: &mut [u8]) -> Result<Option<Got>, GetError> {
+        self.get_target(handle, Target::Bytes(into))
+    }
+
+    /// As [`Pool::get`], into a vector of just the chunk's length.
+    ///
+    /// # Errors
+    /// As [`Pool::get`].
+    pub fn get_vec(&self, handle: Handle, into: &mut Vec<u8>) -> Result<Option<Got>, GetError> {
+        self.get_target(handle, Target::Vec(into))
+    }
+
+    /// As [`Pool::get`], a frame into a buffer of the same format and size, whatever its padding.
+    ///
+    /// # Errors
+    /// As [`Pool::get`].
+    pub fn get_frame(&self, handle: Handle, into: &mut Shrbuf) -> Result<Option<Got>, GetError> {
+        self.get_target(handle, Target::Frame(into))
+    }
+
+    /// As [`Pool::get_frame`], into an idle buffer of `buffers`.
+    ///
+    /// # Errors
+    /// As [`Pool::get`], and [`GetError::NoBuffer`].
+    pub fn get_from(&self, handle: Handle, buffers: &shrbuf::Pool) -> Result<Option<(Shrbuf, Got)>, GetError> {
+        let mut buffer = buffers.acquire().ok_or(GetError::NoBuffer)?;
+        Ok(self.get_frame(handle, &mut buffer)?.map(|got| (buffer, got)))
+    }
+
+    /// As [`Pool::get`], part of a frame, rows packed plane by plane ([`crate::codec::Picture::region_bytes`] of them).
+    /// Decodes only the stripes it touches. Never takes the chunk out.
+    ///
+    /// # Errors
+    /// As [`Pool::get`].
+    pub fn get_region(&self, handle: Handle, region: Region, into: &mut [u8]) -> Result<Option<Got>, GetError> {
+        self.get_shared(handle, &mut Target::Region(region, into))
+    }
+
+    fn get_target(&self, handle: Handle, mut target: Target<'_>) -> Result<Option<Got>, GetError> {
+        if !self.destructive() {
+            return self.get_shared(handle, &mut target);
+        }
+        loop {
+            let Some(lease) = self.lease(handle)? else { return Ok(None) };
+            let stamp = lease.stamp();
+            let bytes = lease.read_to(&mut target)?;
+            // Else it was put anew or flushed meanwhile: what was read is void.
+            if lease.adopt().is_ok() {
+                return Ok(Some(Got { bytes, stamp }));
+            }
+        }
+    }
+
+    fn destructive(&self) -> bool {
+        self.0.state.options.read().is_ok_and(|o| o.destructive())
+    }
+
+    fn get_shared(&self, handle: Handle, target: &mut Target<'_>) -> Result<Option<Got>, GetError> {
+        let counters = &self.0.state.counters;
+        let key = self.key(handle);
+        match self.store().index.find(key) {
+            Found::Nothing => {
+                count(&counters.misses);
+                Ok(None)
+            }
+            Found::Leased => {
+                count(&counters.busy);
+                Err(GetError::Leased)
+            }
+            Found::Chunk(chunk, stamp, version) => {
+                let bytes = self.copy_out(key, &chunk, version, target)?;
+                count(&counters.hits);
+                Ok(Some(Got { bytes, stamp }))
+            }
+        }
+    }
+
+    /// Takes hold of a chunk: of any pool, and it leaves the store when the caller adopts it. `None` is a miss.
+    ///
+    /// # Errors
+    /// [`GetError::Leased`] where somebody else holds it.
+    pub fn lease(&self, handle: Handle) -> Result<Option<Lease<'_>>, GetError> {
+        let counters = &self.0.state.counters;
+        let key = self.key(handle);
+        match self.store().index.lease(key) {
+            Found::Nothing => {
+                count(&counters.misses);
+                Ok(None)
+            }
+            Found::Leased => {
+                count(&counters.busy);
+                Err(GetError::Leased)
+            }
+            Found::Chunk(chunk, stamp, version) => {
+                Ok(Some(Lease { pool: self, key, chunk, stamp, version, ended: false }))
+            }
+        }
+    }
+
+    /// Reads, checks and decodes outside of every lock. A chunk found damaged is flushed.
+    pub(super) fn copy_out(
+        &self,
+        key: Key,
+        chunk: &Arc<Resident<Chunk>>,
+        version: u64,
+        target: &mut Target<'_>,
+    ) -> Result<usize, GetError> {
+        let chunk = &chunk.value;
+        let original = chunk.original as usize;
+        Coder::fits(chunk.coding, original, target)?;
+        let counters = &self.0.state.counters;
+        let result = chunk.stored().and_then(|stored| {
+            let store = self.store();
+            store.coders.with(|coder, account| coder.decode(chunk.coding, &stored, original, target, account))
+        });
+        if chunk.memory.is_none() {
+            count(&counters.hits_file);
+        }
+        if let Err(GetError::Corrupt { .. } | GetError::Io(_)) = &result {
+            count(&counters.damaged);
+            let entry = self.store().index.take(key, version);
+            entry.into_iter().for_each(|e| self.forget(e));
+        }
+        result
+    }
+
+    /// Disassociates a handle from its data; true where there was some.
+    pub fn flush(&self, handle: Handle) -> bool {
+        let found = self.remove(handle);
+        add(&self.0.state.counters.flushed, found.into());
+        found
+    }
+
+    /// The same for every index of an object; how many there were.
+    pub fn flush_object(&self, object: impl Into<ObjectId>) -> usize {
+        let entries = self.store().index.remove_object(self.0.state.id, object.into());
+        let n = entries.len();
+        entries.into_iter().for_each(|e| self.forget(e));
+        add(&self.0.state.counters.flushed, n as u64);
+        n
+    }
+
+    /// Flushes everything, a durable pool's files included, and refuses every later put.
+    pub fn destroy(&self) {
+        self.0.state.gone.store(true, Ordering::Relaxed);
+        let entries = self.store().index.remove_pool(self.0.state.id);
+        entries.into_iter().for_each(|e| self.forget(e));
+        self.0.state.seal();
+    }
+
+    /// What happened and what it holds.
+    pub fn stats(&self) -> PoolStats {
+        self.0.state.stats()
+    }
+
+    /// Its options, as they are now.
+    pub fn options(&self) -> PoolOptions {
+        self.0.state.options()
+    }
+
+    /// Other weight, quota, admission, thinning, from the next put on. Life, sharing and name stay.
+    pub fn tune(&self, change: impl FnOnce(&mut PoolOptions)) {
+        let mut options = self.0.state.options.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (life, sharing, durable) = (options.life, options.sharing, options.durable.clone());
+        change(&mut options);
+        (options.life, options.sharing, options.durable) = (life, sharing, durable);
+    }
+
+    /// The store it is of.
+    pub fn of(&self) -> Store {
+        Store(self.store().clone())
+    }
+}
+
+/// Takes a chunk that no entry has any more out of the figures.
+pub(super) fn forget(state: &PoolState, chunk: &Chunk, stamp: Stamp) {
+    sub(&state.counters.chunks, 1);
+    sub(&state.counters.bytes_original, chunk.original.into());
+    sub(&state.counters.held_ns, stamp.duration_ns);
+}

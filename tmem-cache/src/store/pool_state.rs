@@ -1,0 +1,176 @@
+//! A pool's segments, in order of age, and who lies in them.
+//!
+//! Lock order: `mover`, then `open` or `moves`, then `segments`. None of them is held while bytes are coded, copied, read
+//! from or written to a file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, Weak};
+
+use super::chunk::Chunk;
+use super::index::Resident;
+use super::options::PoolOptions;
+use super::stats::{Counters, PoolStats};
+use crate::sync::{Mutex, lock};
+use crate::sys::segment::{Arena, Extent, Reserved, SEGMENT, Segment};
+
+/// A segment in the list, which keeps nothing alive: the segment goes with the last of its chunks.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub segment: Weak<Segment>,
+    pub residents: Vec<Weak<Resident<Chunk>>>,
+    pub thinned: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct PoolState {
+    pub id: u32,
+    pub options: RwLock<PoolOptions>,
+    pub counters: Counters,
+    /// Where puts append.
+    open: Mutex<Option<Arc<Segment>>>,
+    /// Where chunks that are moved append, so that they keep their place in the order.
+    moves: Mutex<Option<Arc<Segment>>>,
+    pub segments: Mutex<BTreeMap<(u64, u32), Listed>>,
+    /// Chunks by the hash of their stored bytes.
+    pub same: Mutex<HashMap<u64, Weak<Resident<Chunk>>>>,
+    /// Held by whoever gives entries another chunk or none for reasons of the store's own.
+    pub mover: Mutex<()>,
+    /// Persistent puts are refused until there is room again, not just for one.
+    pub full: AtomicBool,
+    pub gone: AtomicBool,
+}
+
+/// Ages of segments, from one clock for all pools.
+static AGE: AtomicU64 = AtomicU64::new(1);
+
+impl PoolState {
+    pub(crate) fn new(id: u32, options: PoolOptions) -> PoolState {
+        PoolState {
+            id,
+            options: RwLock::new(options),
+            counters: Counters::default(),
+            open: Mutex::new(None),
+            moves: Mutex::new(None),
+            segments: Mutex::new(BTreeMap::new()),
+            same: Mutex::new(HashMap::new()),
+            mover: Mutex::new(()),
+            full: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// A copy of the options as they are now.
+    pub(crate) fn options(&self) -> PoolOptions {
+        self.options.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of its segments.
+    pub(crate) fn held(&self) -> usize {
+        let mut segments = lock(&self.segments);
+        segments.retain(|_, l| l.segment.strong_count() > 0);
+        segments.len() * SEGMENT
+    }
+
+    pub(crate) fn stats(&self) -> PoolStats {
+        PoolStats { bytes_held: self.held() as u64, ..self.counters.read() }
+    }
+
+    /// Compressed ÷ original of what it has.
+    pub(crate) fn mean(&self) -> f32 {
+        let original = self.counters.bytes_original.load(Ordering::Relaxed);
+        let stored = self.counters.bytes_compressed.load(Ordering::Relaxed);
+        if original == 0 { 0.0 } else { stored as f32 / original as f32 }
+    }
+
+    /// Room for `len` bytes where puts append. `None` where the store's `limit` or the pool's quota is reached.
+    pub(crate) fn reserve(&self, arena: &Arc<Arena>, len: usize, limit: usize) -> Option<Reserved> {
+        let quota = self.options.read().map_or(None, |o| o.quota);
+        self.reserve_in(&self.open, arena, len, limit, quota, None)
+    }
+
+    /// Room for a chunk that is moved, of a segment of `age`.
+    pub(crate) fn reserve_move(&self, arena: &Arc<Arena>, len: usize, limit: usize, age: u64) -> Option<Reserved> {
+        self.reserve_in(&self.moves, arena, len, limit, None, Some(age))
+    }
+
+    fn reserve_in(
+        &self,
+        open: &Mutex<Option<Arc<Segment>>>,
+        arena: &Arc<Arena>,
+        len: usize,
+        limit: usize,
+        quota: Option<usize>,
+        age: Option<u64>,
+    ) -> Option<Reserved> {
+        let mut open = lock(open);
+        // One that was evicted meanwhile is not appended to.
+        open.take_if(|s| !lock(&self.segments).contains_key(&s.key()));
+        let room = open.as_ref().map_or(0, |s| s.room());
+        let more = len.saturating_sub(room).div_ceil(SEGMENT);
+        if more > 0 && quota.is_some_and(|q| self.held() + more * SEGMENT > q.max(2 * SEGMENT)) {
+            return None;
+        }
+        let thinned = age.is_some();
+        let age = age.unwrap_or_else(|| AGE.fetch_add(1, Ordering::Relaxed));
+        let mut fresh: Vec<Arc<Segment>> = Vec::with_capacity(more);
+        for _ in 0..more {
+            let after = fresh.last().or(open.as_ref());
+            fresh.push(arena.take(after.map(|s| &**s), age, limit)?);
+        }
+        let mut reserved = Reserved::default();
+        let mut left = len;
+        if let Some(s) = &*open {
+            left -= s.reserve(left, &mut reserved);
+        }
+        for segment in fresh {
+            left -= segment.reserve(left, &mut reserved);
+            let listed = Listed { segment: Arc::downgrade(&segment), residents: Vec::new(), thinned };
+            lock(&self.segments).insert(segment.key(), listed);
+            *open = Some(segment);
+        }
+        Some(reserved)
+    }
+
+    /// Enters a chunk in the segments it lies in. False where one of them has been evicted meanwhile.
+    pub(crate) fn register(&self, chunk: &Arc<Resident<Chunk>>) -> bool {
+        let Some(extent) = &chunk.value.memory else { return true };
+        let mut segments = lock(&self.segments);
+        let all = extent.segments().all(|s| segments.contains_key(&s.key()));
+        if all {
+            for segment in extent.segments() {
+                if let Some(listed) = segments.get_mut(&segment.key()) {
+                    listed.residents.push(Arc::downgrade(chunk));
+                }
+            }
+        }
+        all
+    }
+
+    /// No more is appended to the segments that are open, so that they can be evicted.
+    pub(crate) fn seal(&self) {
+        for open in [&self.open, &self.moves] {
+            let mut open = lock(open);
+            open.iter().for_each(|s| s.seal());
+            let sealed = open.take();
+            drop(open);
+            drop(sealed);
+        }
+    }
+
+    /// A chunk with these stored bytes, if there is one.
+    pub(crate) fn same(&self, hash: u64, bytes: &[u8]) -> Option<Arc<Resident<Chunk>>> {
+        let chunk = lock(&self.same).get(&hash)?.upgrade()?;
+        chunk.value.memory.as_ref().map(Extent::bytes).is_some_and(|b| *b == *bytes).then_some(chunk)
+    }
+
+    /// Remembers a chunk for [`PoolState::same`].
+    pub(crate) fn remember(&self, chunk: &Arc<Resident<Chunk>>) {
+        let mut same = lock(&self.same);
+        // Swept when half of it may be stale, so that it costs a constant a put.
+        if same.len() == same.capacity() {
+            same.retain(|_, c| c.strong_count() > 0);
+        }
+        same.insert(chunk.value.hash, Arc::downgrade(chunk));
+    }
+}

@@ -1,0 +1,148 @@
+//! Chunks between tiers, in the background: dense instead of fast, files instead of memory, and back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::chunk::{Chunk, hash};
+use super::index::Resident;
+use super::options::Life;
+use super::pool_state::PoolState;
+use super::stats::count;
+use super::{FOR_MOVES, Inner, Store};
+use crate::file_tier::Label;
+use crate::sync::lock;
+use crate::sys::segment::{Extent, SEGMENT};
+
+/// A dense form is kept if it is at most this share of the fast one.
+const WORTH: f64 = 0.97;
+
+/// Bytes that compaction moves between looks at the clock.
+const COMPACT_STEP: usize = 8 << 20;
+
+impl Store {
+    /// One round of upkeep: closes holes, and makes idle chunks denser for as long as `recompress` lasts. Call it now and
+    /// then from a thread of low priority; bytes moved or made denser.
+    pub fn maintain(&self, recompress: Duration) -> usize {
+        let until = Instant::now() + recompress;
+        let mut done = 0;
+        for pool in self.0.pools() {
+            done += self.0.compact(&pool, COMPACT_STEP);
+            done += self.0.recompress(&pool, until);
+        }
+        done
+    }
+
+    /// Moves up to `bytes` (stored) of persistent chunks out of memory into the file tier, oldest first; bytes moved.
+    /// Stops early where the file tier takes no more. **Blocks** on writing.
+    pub fn push_out(&self, bytes: usize) -> usize {
+        let mut left = bytes;
+        for pool in self.0.pools().iter().filter(|p| p.options().life == Life::Persistent) {
+            left -= self.0.push_out(pool, left).min(left);
+        }
+        bytes - left
+    }
+
+    /// Brings up to `bytes` (stored) of persistent chunks back from the file tier, as far as memory is free; bytes moved.
+    /// **Blocks** on reading.
+    pub fn bring_back(&self, bytes: usize) -> usize {
+        let mut left = bytes;
+        for pool in self.0.pools().iter().filter(|p| p.options().life == Life::Persistent) {
+            left -= self.0.bring_back(pool, left).min(left);
+        }
+        bytes - left
+    }
+}
+
+impl Inner {
+    /// Chunks in memory, oldest first; of sealed segments only.
+    fn residents(&self, state: &PoolState) -> Vec<(u64, std::sync::Weak<Resident<Chunk>>)> {
+        let segments = lock(&state.segments);
+        let sealed = segments.iter().filter(|(_, l)| l.segment.upgrade().is_some_and(|s| s.room() == 0));
+        sealed.flat_map(|(key, l)| l.residents.iter().map(|r| (key.0, r.clone()))).collect()
+    }
+
+    fn recompress(&self, state: &Arc<PoolState>, until: Instant) -> usize {
+        let mut done = 0;
+        for (age, chunk) in self.residents(state) {
+            if Instant::now() >= until {
+                break;
+            }
+            let Some(chunk) = chunk.upgrade() else { continue };
+            // A durable chunk's record has the fast form.
+            if chunk.value.coding.is_dense() || chunk.value.file.is_some() || chunk.is_tried() || chunk.is_dead() {
+                continue;
+            }
+            let Ok(stored) = chunk.value.stored() else { continue };
+            let original = chunk.value.original as usize;
+            let denser = self.coders.with(|coder, _| {
+                let coding = coder.densify(chunk.value.coding, &stored, original)?;
+                let worth = (coder.out.len() as f64) < stored.len() as f64 * WORTH;
+                worth.then(|| (coding, std::mem::take(&mut coder.out)))
+            });
+            chunk.set_tried();
+            let Some((coding, bytes)) = denser else { continue };
+            let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
+            let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, age) else { break };
+            let now = Chunk::new(state, coding, original as u32, hash(&bytes), Some(room.write(&bytes)), None);
+            let _turn = lock(&state.mover);
+            if self.swap(state, &chunk, now) {
+                count(&state.counters.recompressed);
+                done += stored.len();
+            }
+        }
+        done
+    }
+
+    fn push_out(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
+        let Some(file) = self.file.as_ref().filter(|_| bytes > 0) else { return 0 };
+        state.seal();
+        let all: Vec<_> = lock(&state.segments).values().flat_map(|l| l.residents.clone()).collect();
+        let mut done = 0;
+        for chunk in all.iter().filter_map(std::sync::Weak::upgrade) {
+            if done >= bytes {
+                break;
+            }
+            let Chunk { coding, original, hash, .. } = chunk.value;
+            let Some(extent) = chunk.value.memory.as_ref().filter(|_| !chunk.is_dead()) else { continue };
+            let record = match &chunk.value.file {
+                Some(record) => record.clone(),
+                None => {
+                    // It is found again through the index, not through the file, so whose it is does not matter.
+                    let (handle, stamp) = Default::default();
+                    let label = Label { handle, stamp, coding, original, hash };
+                    let Ok(record) = file.append(None, &label, &extent.bytes()) else { break };
+                    record
+                }
+            };
+            let _turn = lock(&state.mover);
+            if self.swap(state, &chunk, Chunk::new(state, coding, original, hash, None, Some(record))) {
+                count(&state.counters.pushed_out);
+                done += extent.len();
+            }
+        }
+        done
+    }
+
+    fn bring_back(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
+        let mut done = 0;
+        for chunk in self.index.of_pool(state.id, |c| c.memory.is_none()) {
+            if done >= bytes {
+                break;
+            }
+            let Ok(stored) = chunk.value.stored() else { continue };
+            let budget = self.budget.load(Ordering::Relaxed);
+            let Some(room) = state.reserve(&self.arena, stored.len(), budget) else { break };
+            let Chunk { coding, original, hash, ref file, .. } = chunk.value;
+            // A durable chunk keeps its record.
+            let file = file.clone().filter(|r| r.is_durable());
+            let now = Chunk::new(state, coding, original, hash, Some(room.write(&stored)), file);
+            let _turn = lock(&state.mover);
+            if self.swap(state, &chunk, now) {
+                count(&state.counters.brought_back);
+                done += chunk.value.memory.as_ref().map_or(stored.len(), Extent::len);
+            }
+        }
+        done
+    }
+}

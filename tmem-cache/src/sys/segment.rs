@@ -1,0 +1,254 @@
+//! Append-only segments: bytes are reserved, written once, and from then on only read, until the whole segment is freed.
+//!
+//! That is what makes slices of them sound: a [`Reserved`] is the only way to the bytes before they are written, an
+//! [`Extent`] the only one after, and each keeps its segments from being freed.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use super::region::Region;
+use crate::store::options::Backing;
+
+/// Bytes of a segment: two huge pages, so that a freed segment never splits one.
+pub const SEGMENT: usize = 4 << 20;
+
+/// Freed segments that keep their pages for the next taker.
+const SPARE: usize = 1;
+
+/// All segments that can be.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    region: Region,
+    slots: std::sync::Mutex<Slots>,
+    /// Segments with pages: taken and spare.
+    held: AtomicUsize,
+    /// Set while memory is being given back: then nothing is kept as spare.
+    giving: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Slots {
+    free: BTreeSet<u32>,
+    spare: Vec<u32>,
+}
+
+/// One segment, freed with its last extent.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    arena: Arc<Arena>,
+    slot: u32,
+    age: u64,
+    used: AtomicU32,
+    live: AtomicU32,
+}
+
+/// Part of one segment.
+#[derive(Debug)]
+struct Piece {
+    segment: Arc<Segment>,
+    at: u32,
+    len: u32,
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.segment.live.fetch_sub(self.len, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are to be written by their one owner.
+#[derive(Debug, Default)]
+pub(crate) struct Reserved(Vec<Piece>);
+
+/// Bytes that have been written and never change.
+#[derive(Debug)]
+pub(crate) struct Extent(Pieces);
+
+#[derive(Debug)]
+enum Pieces {
+    One(Piece),
+    Many(Box<[Piece]>),
+}
+
+impl Arena {
+    /// # Errors
+    /// mmap(2)'s or memfd_create(2)'s.
+    pub(crate) fn new(segments: u32, backing: Backing) -> io::Result<Arc<Arena>> {
+        let region = Region::new(segments as usize * SEGMENT, backing)?;
+        let slots = Slots { free: (0..segments).collect(), spare: Vec::new() };
+        Ok(Arc::new(Arena {
+            region,
+            slots: std::sync::Mutex::new(slots),
+            held: AtomicUsize::new(0),
+            giving: AtomicBool::new(false),
+        }))
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Bytes with pages behind them.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed) * SEGMENT
+    }
+
+    /// Of these, bytes of segments in use.
+    pub(crate) fn taken(&self) -> usize {
+        self.held() - self.slots().spare.len() * SEGMENT
+    }
+
+    /// An empty segment, the one that follows `after` in memory if it can be had, while no more than `limit` bytes are
+    /// taken. `None` where that is reached, or the kernel has no pages.
+    pub(crate) fn take(self: &Arc<Arena>, after: Option<&Segment>, age: u64, limit: usize) -> Option<Arc<Segment>> {
+        let mut slots = self.slots();
+        let taken = self.held.load(Ordering::Relaxed) - slots.spare.len();
+        if (taken + 1) * SEGMENT > limit {
+            return None;
+        }
+        let wanted = after.map(|s| s.slot + 1);
+        let spare = slots.spare.iter().position(|s| Some(*s) == wanted);
+        let slot = if let Some(i) = spare {
+            slots.spare.swap_remove(i)
+        } else if let Some(slot) = slots.spare.pop() {
+            slot
+        } else {
+            let slot = wanted.filter(|s| slots.free.contains(s)).or_else(|| slots.free.first().copied())?;
+            self.region.provide(slot as usize * SEGMENT, SEGMENT).ok()?;
+            slots.free.remove(&slot);
+            self.held.fetch_add(1, Ordering::Relaxed);
+            slot
+        };
+        drop(slots);
+        Some(Arc::new(Segment { arena: self.clone(), slot, age, used: AtomicU32::new(0), live: AtomicU32::new(0) }))
+    }
+
+    /// While `f` runs, freed segments go back to the kernel at once; the spare ones go first.
+    pub(crate) fn giving_back<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.giving.store(true, Ordering::Relaxed);
+        let spare = std::mem::take(&mut self.slots().spare);
+        spare.into_iter().for_each(|slot| self.to_kernel(slot));
+        let t = f();
+        self.giving.store(false, Ordering::Relaxed);
+        t
+    }
+
+    fn to_kernel(&self, slot: u32) {
+        // SAFETY: the slot is in no list and no `Segment` of it exists, so neither does an extent.
+        // Where the kernel refuses, the pages stay until the slot is used again: no harm but the memory.
+        let _ = unsafe { self.region.give_back(slot as usize * SEGMENT, SEGMENT) };
+        self.slots().free.insert(slot);
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Segment {
+    /// Reserves up to `len` bytes; what is reserved may be less. Callers take turns (the pool's `open` lock).
+    pub(crate) fn reserve(self: &Arc<Segment>, len: usize, into: &mut Reserved) -> usize {
+        let at = self.used.load(Ordering::Relaxed);
+        let got = len.min(SEGMENT - at as usize);
+        if got > 0 {
+            let swapped = self.used.compare_exchange(at, at + got as u32, Ordering::Relaxed, Ordering::Relaxed);
+            if swapped.is_err() {
+                return 0;
+            }
+            self.live.fetch_add(got as u32, Ordering::Relaxed);
+            into.0.push(Piece { segment: self.clone(), at, len: got as u32 });
+        }
+        got
+    }
+
+    /// Nothing more is appended: what room there was counts as a hole.
+    pub(crate) fn seal(&self) {
+        self.used.store(SEGMENT as u32, Ordering::Relaxed);
+    }
+
+    /// Bytes written or reserved, and those of them that somebody still has.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        (self.used.load(Ordering::Relaxed) as usize, self.live.load(Ordering::Relaxed) as usize)
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        SEGMENT - self.used.load(Ordering::Relaxed) as usize
+    }
+
+    /// What a pool's list is ordered by: age, then slot.
+    pub(crate) fn key(&self) -> (u64, u32) {
+        (self.age, self.slot)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if !self.arena.giving.load(Ordering::Relaxed) {
+            let mut slots = self.arena.slots();
+            if slots.spare.len() < SPARE {
+                slots.spare.push(self.slot);
+                return;
+            }
+        }
+        self.arena.to_kernel(self.slot);
+    }
+}
+
+impl Piece {
+    fn start(&self) -> *mut u8 {
+        self.segment.arena.region.at(self.segment.slot as usize * SEGMENT + self.at as usize).as_ptr()
+    }
+}
+
+impl Reserved {
+    /// Writes the bytes, as many as were reserved.
+    pub(crate) fn write(self, mut bytes: &[u8]) -> Extent {
+        for piece in &self.0 {
+            let n = (piece.len as usize).min(bytes.len());
+            // SAFETY: the piece is `len` bytes inside its segment's slot, which is mapped while the segment lives;
+            // `reserve` gave them to no one else, and nobody reads them before the extent exists.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), piece.start(), n) };
+            bytes = &bytes[n..];
+        }
+        let mut pieces = self.0;
+        Extent(match pieces.pop() {
+            Some(one) if pieces.is_empty() => Pieces::One(one),
+            last => Pieces::Many(pieces.into_iter().chain(last).collect()),
+        })
+    }
+}
+
+impl Extent {
+    fn pieces(&self) -> &[Piece] {
+        match &self.0 {
+            Pieces::One(p) => std::slice::from_ref(p),
+            Pieces::Many(all) => all,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pieces().iter().map(|p| p.len as usize).sum()
+    }
+
+    /// The segments it lies in.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.pieces().iter().map(|p| &p.segment)
+    }
+
+    /// The bytes: where they lie if they follow one another in memory, which they mostly do, else gathered.
+    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
+        let pieces = self.pieces();
+        let Some(first) = pieces.first() else { return Cow::Borrowed(&[]) };
+        let adjacent = pieces.windows(2).all(|w| w[0].start().wrapping_add(w[0].len as usize) == w[1].start());
+        let slice = |p: &Piece, len| {
+            // SAFETY: the bytes were written before the extent was made (`write` wrote every piece whole, or the zeroes
+            // of fresh pages stand there) and are not written again while it lives, which the slice does not outlive.
+            // Pieces that follow one another lie in the one mapping.
+            unsafe { std::slice::from_raw_parts(p.start().cast_const(), len) }
+        };
+        if adjacent {
+            return Cow::Borrowed(slice(first, self.len()));
+        }
+        Cow::Owned(pieces.iter().flat_map(|p| slice(p, p.len as usize)).copied().collect())
+    }
+}

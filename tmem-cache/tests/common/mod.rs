@@ -1,0 +1,85 @@
+//! Stores of every configuration, and chunks that say who wrote them.
+#![allow(dead_code)] // each test file uses some of it
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tmem_cache::store::{Backing, FileOptions, PoolOptions, Sharing, Store, StoreOptions};
+
+pub const MIB: usize = 1 << 20;
+
+/// A directory that goes with the value.
+pub struct Dir(pub PathBuf);
+
+impl Dir {
+    pub fn new() -> Dir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tmem-test-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Dir(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub fn file(dir: &Dir) -> FileOptions {
+    FileOptions { directory: dir.0.clone(), limit: 1 << 30, writes_per_day: 1 << 40 }
+}
+
+/// Every kind of store, by name; the directory lives as long as its store.
+pub fn stores() -> Vec<(&'static str, Store, Option<Dir>)> {
+    let with_file = |limit| {
+        let dir = Dir::new();
+        let store = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(limit) }).unwrap();
+        (store, Some(dir))
+    };
+    let (filed, filed_dir) = with_file(64 * MIB);
+    let (tiny, tiny_dir) = with_file(8 * MIB);
+    let memfd = StoreOptions { backing: Backing::Memfd, ..StoreOptions::new(64 * MIB) };
+    vec![
+        ("memory", Store::new(&StoreOptions::new(64 * MIB)).unwrap(), None),
+        ("memfd", Store::new(&memfd).unwrap(), None),
+        ("memory and file", filed, filed_dir),
+        ("tiny memory and file", tiny, tiny_dir),
+        ("tiny memory", Store::new(&StoreOptions::new(8 * MIB)).unwrap(), None),
+    ]
+}
+
+/// Every kind of pool that a store can have.
+pub fn pools(filed: bool) -> Vec<PoolOptions> {
+    let kinds = [PoolOptions::ephemeral, PoolOptions::persistent];
+    let mut all: Vec<_> = kinds.iter().flat_map(|k| [k(Sharing::Private), k(Sharing::Shared)]).collect();
+    all.push(PoolOptions::ephemeral(Sharing::Private).thinning());
+    all.push(PoolOptions::ephemeral(Sharing::Shared).quota(8 * MIB));
+    if filed {
+        all.push(PoolOptions::persistent(Sharing::Private).durable("conformance"));
+    }
+    all
+}
+
+/// SplitMix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    /// Bytes, half of which compress.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let compressible = self.below(2) == 0;
+        (0..len).map(|i| if compressible { (i / 100) as u8 } else { self.next() as u8 }).collect()
+    }
+}

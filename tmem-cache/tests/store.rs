@@ -1,0 +1,333 @@
+//! One conformance suite over all kinds of stores and pools, and what only some of them do.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{MIB, Random, pools, stores};
+use shrbuf::exporter::Memfd;
+use shrbuf::{Format, Layout, Ledger, Reason, Shrbuf};
+use tmem_cache::codec::{Picture, Region};
+use tmem_cache::store::{
+    Admission, GetError, Handle, LeaseLost, Life, Pool, PoolOptions, Poor, PutError, Sharing, Stamp, Store,
+    StoreOptions,
+};
+
+fn each_pool(f: impl Fn(&str, &Store, &Pool)) {
+    for (name, store, _dir) in stores() {
+        for options in pools(store.sync().is_ok() && _dir.is_some()) {
+            let said = format!("{name}, {options:?}");
+            f(&said, &store, &store.pool(options).unwrap());
+        }
+    }
+}
+
+fn put(pool: &Pool, handle: Handle, bytes: &[u8]) -> bool {
+    pool.put(handle, bytes, Stamp::default()).is_ok()
+}
+
+fn get(pool: &Pool, handle: Handle) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pool.get_vec(handle, &mut bytes).unwrap().map(|_| bytes)
+}
+
+#[test]
+fn chunk_comes_back_bit_for_bit() {
+    each_pool(|name, _, pool| {
+        let mut random = Random(1);
+        for (i, len) in [1, 2, 100, 4096, 70_000, 3 * MIB + 1].into_iter().enumerate() {
+            let (handle, bytes) = (Handle::new(1, i as u32), random.bytes(len));
+            assert!(put(pool, handle, &bytes), "{name}: {len}");
+            assert!(get(pool, handle) == Some(bytes), "{name}: {len}");
+        }
+    });
+}
+
+#[test]
+fn only_a_private_ephemeral_get_takes_the_chunk() {
+    each_pool(|name, _, pool| {
+        let handle = Handle::new(1, 1);
+        assert!(put(pool, handle, &[5; 1000]));
+        assert!(get(pool, handle).is_some(), "{name}");
+        assert_eq!(get(pool, handle).is_none(), pool.options().destructive(), "{name}");
+    });
+}
+
+#[test]
+fn flushed_chunk_is_gone_and_its_neighbours_stay() {
+    each_pool(|name, _, pool| {
+        for (object, index) in [(1, 0), (1, 1), (2, 0)] {
+            assert!(put(pool, Handle::new(object, index), &[index as u8; 50]));
+        }
+        assert!(pool.flush(Handle::new(1, 0)) && !pool.flush(Handle::new(1, 0)), "{name}");
+        assert_eq!(get(pool, Handle::new(1, 0)), None, "{name}");
+        assert_eq!((pool.flush_object(1), pool.flush_object(1)), (1, 0), "{name}");
+        assert!(get(pool, Handle::new(1, 1)).is_none() && get(pool, Handle::new(2, 0)).is_some(), "{name}");
+        pool.destroy();
+        assert_eq!(get(pool, Handle::new(2, 0)), None, "{name}");
+        let refused = pool.put(Handle::new(2, 0), &[1], Stamp::default());
+        assert!(matches!(refused, Err(PutError::Destroyed)), "{name}: {refused:?}");
+        assert_eq!(pool.stats().bytes_compressed, 0, "{name}");
+    });
+}
+
+#[test]
+fn refused_put_flushes_what_was_there() {
+    each_pool(|name, _, pool| {
+        let handle = Handle::new(3, 3);
+        assert!(put(pool, handle, &[1; 100]));
+        assert!(matches!(pool.put(handle, &[], Stamp::default()), Err(PutError::Size { bytes: 0 })));
+        assert_eq!(get(pool, handle), None, "{name}");
+        assert_eq!((pool.stats().puts, pool.stats().refused()), (1, 1), "{name}");
+    });
+}
+
+#[test]
+fn pools_do_not_see_each_other() {
+    for (name, store, _dir) in stores() {
+        let [a, b] = [(); 2].map(|()| store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap());
+        assert!(put(&a, Handle::new(1, 1), b"a"));
+        assert_eq!(get(&b, Handle::new(1, 1)), None, "{name}");
+    }
+}
+
+#[test]
+fn random_operations_agree_with_a_model() {
+    each_pool(|name, store, pool| {
+        let mut random = Random(7);
+        let mut model: HashMap<Handle, Vec<u8>> = HashMap::new();
+        let persistent = pool.options().life == Life::Persistent;
+        for step in 0..3000 {
+            let handle = Handle::new(random.below(4), random.below(8) as u32);
+            match random.below(12) {
+                0..4 => {
+                    let most = 1 << random.below(18);
+                    let len = 1 + random.below(most) as usize;
+                    let bytes = random.bytes(len);
+                    let accepted = put(pool, handle, &bytes);
+                    model.remove(&handle);
+                    if accepted {
+                        model.insert(handle, bytes);
+                    }
+                }
+                4..8 => {
+                    let got = get(pool, handle);
+                    let expected = model.get(&handle);
+                    let evicted = got.is_none() && !persistent;
+                    assert!(evicted || got.as_ref() == expected, "{name}: step {step}, {handle}");
+                    if got.is_none() || pool.options().destructive() {
+                        model.remove(&handle);
+                    }
+                }
+                8 => drop((pool.flush(handle), model.remove(&handle))),
+                9 if random.below(10) == 0 => {
+                    pool.flush_object(handle.object);
+                    model.retain(|h, _| h.object != handle.object);
+                }
+                9 => drop(store.maintain(std::time::Duration::from_millis(1))),
+                10 => drop(store.push_out(random.below(MIB as u64) as usize)),
+                _ => drop((
+                    store.bring_back(random.below(MIB as u64) as usize),
+                    random.below(4) == 0 && store.give_back(4 * MIB) > 0,
+                )),
+            }
+        }
+    });
+}
+
+#[test]
+fn largest_chunk_comes_back_and_a_larger_one_is_refused() {
+    let store = Store::new(&StoreOptions::new(272 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared)).unwrap();
+    let mut bytes = vec![0; 256 * MIB + 1];
+    let mut random = Random(3);
+    bytes.chunks_exact_mut(8).for_each(|c| c.copy_from_slice(&random.next().to_le_bytes()));
+    assert!(matches!(pool.put(Handle::new(0, 0), &bytes, Stamp::default()), Err(PutError::Size { .. })));
+    bytes.pop();
+    pool.put(Handle::new(0, 0), &bytes, Stamp::default()).unwrap();
+    assert!(get(&pool, Handle::new(0, 0)).unwrap() == bytes);
+}
+
+#[test]
+fn lease_keeps_others_out_and_the_chunk_in() {
+    let store = Store::new(&StoreOptions::new(16 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Private)).unwrap();
+    let handle = Handle::new(1, 1);
+    pool.put(handle, b"first", Stamp::default()).unwrap();
+    let lease = pool.lease(handle).unwrap().unwrap();
+    assert!(matches!(pool.get(handle, &mut [0; 5]), Err(GetError::Leased)));
+    store.give_back(16 * MIB);
+    drop(lease);
+    assert_eq!(get(&pool, handle).as_deref(), Some(&b"first"[..]));
+
+    pool.put(handle, b"first", Stamp::default()).unwrap();
+    let lease = pool.lease(handle).unwrap().unwrap();
+    pool.put(handle, b"other", Stamp::default()).unwrap();
+    assert_eq!(lease.adopt(), Err(LeaseLost));
+    assert_eq!(get(&pool, handle).as_deref(), Some(&b"other"[..]));
+}
+
+#[test]
+fn get_into_too_little_memory_leaves_the_chunk() {
+    each_pool(|name, _, pool| {
+        assert!(put(pool, Handle::new(1, 1), &[1; 100]));
+        let got = pool.get(Handle::new(1, 1), &mut [0; 99]);
+        assert!(matches!(got, Err(GetError::TooSmall { needed: 100, given: 99 })), "{name}: {got:?}");
+        assert!(get(pool, Handle::new(1, 1)).is_some(), "{name}");
+    });
+}
+
+fn frame(layout: &Layout, seed: u64) -> Shrbuf {
+    let mut frame = Memfd::new("frame").allocate(layout).unwrap();
+    let account = Ledger::default().account("test", Reason::Generate);
+    let mut random = Random(seed);
+    let mut guard = frame.write().unwrap();
+    for p in 0..layout.planes().len() {
+        for y in 0..layout.rows(p) as usize {
+            let row: Vec<u8> =
+                (0..layout.row_bytes(p)).map(|x| (x as u8).wrapping_add(random.below(8) as u8)).collect();
+            guard.plane(p).write(y, 0, &row, &account);
+        }
+    }
+    drop(guard);
+    frame
+}
+
+fn packed(frame: &Shrbuf) -> Vec<u8> {
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let guard = frame.read().unwrap();
+    let mut all = Vec::new();
+    for p in 0..frame.layout().planes().len() {
+        for y in 0..frame.layout().rows(p) as usize {
+            let mut row = vec![0; frame.layout().row_bytes(p) as usize];
+            guard.plane(p).read(y, 0, &mut row, &account);
+            all.extend(row);
+        }
+    }
+    all
+}
+
+#[test]
+fn frame_comes_back_as_buffer_bytes_and_region_with_its_stamp() {
+    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let stamp = Stamp { at_ns: 12, duration_ns: 33_000_000 };
+    for (i, format) in [Format::Nv12, Format::Yuyv, Format::Xr24].into_iter().enumerate() {
+        let handle = Handle::new(1, i as u32);
+        let layout = Layout::linear(format, 161, 121, 64).unwrap();
+        let original = frame(&layout, 5);
+        pool.put_frame(handle, &original, stamp).unwrap();
+        store.maintain(std::time::Duration::from_secs(1));
+
+        let buffers = shrbuf::Pool::new(
+            vec![Memfd::new("b").allocate(&Layout::linear(format, 161, 121, 1).unwrap()).unwrap()],
+            |_| {},
+        );
+        let (back, got) = pool.get_from(handle, &buffers.unwrap()).unwrap().unwrap();
+        assert_eq!(got.stamp, stamp);
+        assert!(packed(&back) == packed(&original), "{format}");
+        assert!(get(&pool, handle).unwrap() == packed(&original), "{format}");
+
+        let region = Region { x: 0, y: 0, width: 161, height: 121 };
+        let mut all = vec![0; Picture::of(&layout).unwrap().region_bytes(region)];
+        pool.get_region(handle, region, &mut all).unwrap().unwrap();
+        assert!(all == packed(&original), "{format}");
+    }
+    assert!((pool.stats().seconds_held() - 0.099).abs() < 1e-9);
+    assert!(store.seconds_predicted(&pool) > 0.099);
+}
+
+#[test]
+fn same_chunk_is_stored_once() {
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let bytes: Vec<u8> = (0..MIB).map(|i| ((i * i) >> 7) as u8).collect();
+    for i in 0..40 {
+        assert!(put(&pool, Handle::new(1, i), &bytes));
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.chunks, stats.puts_same, stats.bytes_original), (40, 39, 40 * MIB as u64));
+    assert!(stats.bytes_compressed <= MIB as u64);
+    (0..39).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
+    assert!(get(&pool, Handle::new(1, 39)).unwrap() == bytes);
+}
+
+#[test]
+fn poor_chunk_is_stored_raw_or_refused() {
+    let store = Store::new(&StoreOptions::new(16 * MIB)).unwrap();
+    let noise: Vec<u8> = {
+        let mut r = Random(9);
+        (0..10_000).map(|_| r.next() as u8).collect()
+    };
+    let raw = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    assert!(put(&raw, Handle::new(1, 1), &noise));
+    assert_eq!((raw.stats().puts_raw, raw.stats().bytes_compressed), (1, 10_000));
+    let picky = Admission { poor: Poor::Refuse, ..Admission::default() };
+    let picky = store.pool(PoolOptions::persistent(Sharing::Shared).admission(picky)).unwrap();
+    assert!(matches!(picky.put(Handle::new(1, 1), &noise, Stamp::default()), Err(PutError::Poor { .. })));
+    assert_eq!(picky.stats().refused_poor, 1);
+}
+
+#[test]
+fn weights_share_a_full_store() {
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+    let [light, heavy] = [1, 3].map(|w| store.pool(PoolOptions::ephemeral(Sharing::Private).weight(w)).unwrap());
+    let mut random = Random(4);
+    for i in 0..4000 {
+        let noise: Vec<u8> = (0..4096).flat_map(|_| random.next().to_le_bytes()).collect();
+        put(if i % 2 == 0 { &light } else { &heavy }, Handle::new(1, i), &noise);
+    }
+    let [l, h] = [&light, &heavy].map(|p| p.stats().bytes_held as f64);
+    assert!((2.0..4.5).contains(&(h / l)), "{h} / {l}");
+    assert!(store.stats().bytes_memory <= 64 * MIB as u64 + 2 * 4 * MIB as u64);
+}
+
+#[test]
+fn thinning_keeps_every_second_old_chunk() {
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).thinning()).unwrap();
+    let mut random = Random(4);
+    let count = 80 * 16;
+    for i in 0..count {
+        let noise: Vec<u8> = (0..8192).flat_map(|_| random.next().to_le_bytes()).collect();
+        put(&pool, Handle::new(1, i), &noise);
+    }
+    assert!(pool.stats().evicted_thinned > 0);
+    let there: Vec<u32> = (0..count).filter(|i| pool.lease(Handle::new(1, *i)).unwrap().is_some()).collect();
+    let reach = count - there[0];
+    assert!(reach as usize >= there.len() * 5 / 4, "{} chunks reach back {reach}", there.len());
+}
+
+#[test]
+fn full_persistent_pool_refuses_until_there_is_room_again() {
+    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let mut random = Random(4);
+    let noise: Vec<u8> = (0..MIB / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let chunk = |i: u32| {
+        let mut n = noise.clone();
+        n[0] = i as u8;
+        n
+    };
+    let accepted = (0..64).filter(|i| put(&pool, Handle::new(1, *i), &chunk(*i))).count();
+    assert_eq!(accepted, 32);
+    (0..32).for_each(|i| assert!(get(&pool, Handle::new(1, i)).unwrap() == chunk(i)));
+    (0..8).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
+    assert!(put(&pool, Handle::new(2, 0), &chunk(0)));
+}
+
+#[test]
+fn compaction_closes_the_holes_of_persistent_chunks() {
+    let store = Store::new(&StoreOptions::new(128 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let mut random = Random(4);
+    let mut chunk = || (0..2048).flat_map(|_| random.next().to_le_bytes()).collect::<Vec<u8>>();
+    let chunks: Vec<_> = (0..6000).map(|_| chunk()).collect();
+    chunks.iter().enumerate().for_each(|(i, c)| assert!(put(&pool, Handle::new(1, i as u32), c)));
+    (0..6000).filter(|i| i % 3 != 0).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
+    while store.maintain(std::time::Duration::ZERO) > 0 {}
+    let stats = pool.stats();
+    let over = stats.bytes_held as f64 - stats.bytes_compressed as f64;
+    assert!(over < 0.02 * stats.bytes_compressed as f64 + 8.0 * MIB as f64, "{stats:?}");
+    (0..6000).step_by(3).for_each(|i| assert!(get(&pool, Handle::new(1, i as u32)).unwrap() == chunks[i]));
+}

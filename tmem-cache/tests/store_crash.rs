@@ -1,0 +1,172 @@
+//! kill -9 at random moments: every chunk is whole or absent, and what was acknowledged as durable is there.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Dir, MIB, Random, file};
+use tmem_cache::file_tier::FileError;
+use tmem_cache::store::{FileOptions, Handle, Pool, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions};
+
+const CHILD: &str = "TMEM_CRASH_CHILD";
+const FULL: &str = "TMEM_FULL_CHILD";
+
+fn open(dir: &Dir) -> (Store, Pool) {
+    let store = Store::new(&StoreOptions { file: Some(file(dir)), ..StoreOptions::new(8 * MIB) }).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Private).durable("crash")).unwrap();
+    (store, pool)
+}
+
+fn chunk(index: u32) -> Vec<u8> {
+    let mut random = Random(index.into());
+    let len = 1 + random.below(200_000) as usize;
+    random.bytes(len)
+}
+
+/// The child: puts, now and then flushes, and says what has been synced. Runs until it is killed.
+#[test]
+fn child_puts_until_it_is_killed() {
+    let Ok(path) = std::env::var(CHILD) else { return };
+    let dir = std::mem::ManuallyDrop::new(Dir(path.into()));
+    let (store, pool) = open(&dir);
+    for index in 0.. {
+        pool.put(Handle::new(1, index), &chunk(index), Stamp::default()).unwrap();
+        if index >= 20 {
+            pool.flush(Handle::new(1, index - 20));
+        }
+        if index % 4 == 3 {
+            store.sync().unwrap();
+            println!("synced {index}");
+        }
+    }
+}
+
+#[test]
+fn durable_chunks_survive_kill_9() {
+    let mut random = Random(std::process::id().into());
+    for _ in 0..8 {
+        let dir = Dir::new();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_puts_until_it_is_killed", "--nocapture"])
+            .env(CHILD, &dir.0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let reader = std::thread::spawn(move || {
+            let synced = lines.map_while(Result::ok).filter_map(|l| l.split_once("synced ")?.1.parse().ok());
+            synced.last().unwrap_or(0u32)
+        });
+        std::thread::sleep(Duration::from_millis(150 + random.below(300)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let synced = reader.join().unwrap();
+        let (_store, pool) = open(&dir);
+        let mut bytes = Vec::new();
+        // It flushes no more than a few ahead of the next acknowledgement.
+        for index in 0..synced + 50 {
+            let got = pool.get_vec(Handle::new(1, index), &mut bytes).unwrap();
+            assert!(got.is_none() || bytes == chunk(index), "{index} is neither whole nor absent");
+            if synced > 0 && index + 15 > synced && index <= synced {
+                assert!(got.is_some(), "{index} was durable at {synced}");
+            }
+            if synced > 0 && index + 20 <= synced {
+                assert!(got.is_none(), "{index} was flushed before {synced}");
+            }
+        }
+    }
+}
+
+/// The child: RLIMIT_FSIZE makes write(2) short, then fail, as a full device does.
+#[test]
+fn child_runs_into_the_end_of_the_device() {
+    use nix::sys::resource::{Resource, setrlimit};
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    let Ok(path) = std::env::var(FULL) else { return };
+    let dir = std::mem::ManuallyDrop::new(Dir(path.into()));
+    // SAFETY: ignoring a signal runs no handler.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, 1 << 20, 1 << 20).unwrap();
+    let (_store, pool) = open(&dir);
+    let (mut accepted, mut refused) = (Vec::new(), 0);
+    for index in 0..60 {
+        let handle = Handle::new(1, index);
+        // The older chunk goes when the newer one is refused.
+        let _ = pool.put(handle, b"older", Stamp::default());
+        match pool.put(handle, &chunk(index), Stamp::default()) {
+            Ok(()) => accepted.push(index),
+            Err(PutError::File { .. }) => refused += 1,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(!accepted.is_empty() && refused > 0, "{accepted:?}");
+    assert!(pool.stats().refused_file >= refused);
+    println!("\naccepted {}", accepted.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
+}
+
+#[test]
+fn full_device_refuses_and_what_was_there_stays() {
+    let dir = Dir::new();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_runs_into_the_end_of_the_device", "--nocapture"])
+        .env(FULL, &dir.0)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(child.stdout).unwrap();
+    assert!(child.status.success(), "{said}");
+    let accepted = said.lines().find_map(|l| l.strip_prefix("accepted ")).unwrap();
+    let accepted: Vec<u32> = accepted.split(' ').map(|n| n.parse().unwrap()).collect();
+    let (_store, pool) = open(&dir);
+    let mut bytes = Vec::new();
+    for index in 0..60 {
+        let got = pool.get_vec(Handle::new(1, index), &mut bytes).unwrap();
+        assert_eq!(got.is_some(), accepted.contains(&index), "{index}");
+        assert!(got.is_none() || bytes == chunk(index), "{index}");
+    }
+}
+
+#[test]
+fn write_budget_and_limit_refuse_by_name() {
+    for (limit, writes_per_day) in [(1 << 20, 1 << 40), (1 << 40, 4 << 20)] {
+        let dir = Dir::new();
+        let options = FileOptions { limit, writes_per_day, ..file(&dir) };
+        let store = Store::new(&StoreOptions { file: Some(options), ..StoreOptions::new(8 * MIB) }).unwrap();
+        let pool = store.pool(PoolOptions::persistent(Sharing::Private).durable("full")).unwrap();
+        let put = |i| pool.put(Handle::new(1, i), &chunk(i), Stamp::default());
+        let refused = (0..200).find_map(|i| put(i).err()).unwrap();
+        assert!(matches!(refused, PutError::File { source: FileError::Limit { .. } | FileError::Budget { .. }, .. }));
+    }
+}
+
+#[test]
+fn damaged_or_cut_file_is_an_error_once_and_a_miss_from_then_on() {
+    for cut in [false, true] {
+        let dir = Dir::new();
+        let (store, pool) = open(&dir);
+        pool.put(Handle::new(1, 1), &Random(5).bytes(100_000), Stamp::default()).unwrap();
+        store.push_out(usize::MAX);
+        let log =
+            std::fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some()).unwrap();
+        let len = std::fs::metadata(&log).unwrap().len();
+        if cut {
+            std::fs::File::options().write(true).open(&log).unwrap().set_len(len / 2).unwrap();
+        } else {
+            use std::os::unix::fs::FileExt;
+            std::fs::File::options().write(true).open(&log).unwrap().write_all_at(&[0xa5; 16], len / 2).unwrap();
+        }
+        let mut bytes = Vec::new();
+        assert!(pool.get_vec(Handle::new(1, 1), &mut bytes).is_err());
+        assert!(pool.get_vec(Handle::new(1, 1), &mut bytes).unwrap().is_none());
+        assert_eq!(pool.stats().damaged, 1);
+    }
+}
+
+#[test]
+fn directory_of_another_store_is_refused() {
+    let dir = Dir::new();
+    let _first = open(&dir);
+    let second = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(8 * MIB) });
+    assert!(second.is_err_and(|e| e.to_string().contains("in use")));
+}
