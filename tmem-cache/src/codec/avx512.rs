@@ -53,6 +53,12 @@ impl Kernel for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn measure(block: &[u8; BLOCK]) -> (u32, u8) {
+        // SAFETY: the caller's promise.
+        unsafe { Avx2::measure(block) }
+    }
+
+    #[inline(always)]
     unsafe fn planes(quotients: &[u8; BLOCK]) -> [u64; 3] {
         // SAFETY: the caller's promise; 64 bytes are one vector.
         unsafe {
