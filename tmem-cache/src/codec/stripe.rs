@@ -214,7 +214,7 @@ fn encode_block<K: Kernel, S: Sample>(block: &[S; BLOCK], parts: &mut Parts) {
         return;
     }
     let width = u16::BITS - any.leading_zeros();
-    let mut k = S::storable(low_bits(sum).max(width.saturating_sub(3)));
+    let mut k = S::storable(low_bits(sum).max(width.saturating_sub(3)).min(S::BITS - 1));
     loop {
         let raw = k == S::BITS - 1;
         let (low, quotients) = S::cut(block, k);
