@@ -36,7 +36,7 @@ impl Kernel for Avx512 {
         // SAFETY: as above.
         unsafe {
             let from = bytes.as_ptr();
-            let has = |bit: u32| 0u64.wrapping_sub(u64::from(k / bit & 1));
+            let has = |bit: u32| 0u64.wrapping_sub(u64::from((k / bit) & 1));
             let n = _mm256_loadu_si256(from.cast());
             let n = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(n), _mm256_srli_epi16::<4>(n));
             let n = _mm512_maskz_mov_epi8(has(4), _mm512_and_si512(n, _mm512_set1_epi8(15)));
@@ -51,6 +51,12 @@ impl Kernel for Avx512 {
             let b = _mm512_maskz_mov_epi8(bits & has(1), _mm512_set1_epi8(1 << (k & 6)));
             store(_mm512_or_si512(_mm512_or_si512(n, u), b))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn measure(block: &[u8; BLOCK]) -> (u32, u8) {
+        // SAFETY: the caller's promise.
+        unsafe { Avx2::measure(block) }
     }
 
     #[inline(always)]

@@ -1,8 +1,8 @@
 //! Which code runs: the best that the processor has, chosen once.
 
 use super::block::Portable;
-use super::fast::{self, Parts, RowScratch, Task};
 use super::sample::Sample;
+use super::stripe::{self, Parts, RowScratch, Task};
 
 /// A way to code stripes. All make and take the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Path {
         Path::available().last().unwrap_or(Path::Portable)
     }
 
-    /// See [`fast::encode`].
+    /// See [`stripe::encode`].
     pub fn encode<S: Sample>(
         self,
         task: &Task<'_, S>,
@@ -50,7 +50,7 @@ impl Path {
         out: &mut Vec<u8>,
     ) {
         match self {
-            Path::Portable => fast::encode::<Portable, S>(task, samples, scratch, parts, out),
+            Path::Portable => stripe::encode::<Portable, S>(task, samples, scratch, parts, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a path other than the portable one comes from `available` alone, which has asked the processor.
             Path::Avx2 => unsafe { x86::encode_avx2(task, samples, scratch, parts, out) },
@@ -60,7 +60,7 @@ impl Path {
         }
     }
 
-    /// See [`fast::decode`].
+    /// See [`stripe::decode`].
     pub fn decode<S: Sample>(
         self,
         task: &Task<'_, S>,
@@ -70,7 +70,7 @@ impl Path {
         samples: &mut [u8],
     ) -> Result<(), &'static str> {
         match self {
-            Path::Portable => fast::decode::<Portable, S>(task, coded, scratch, parts, samples),
+            Path::Portable => stripe::decode::<Portable, S>(task, coded, scratch, parts, samples),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Path::Avx2 => unsafe { x86::decode_avx2(task, coded, scratch, parts, samples) },
@@ -98,7 +98,7 @@ mod x86 {
                 parts: &mut Parts,
                 out: &mut Vec<u8>,
             ) {
-                fast::encode::<$kernel, S>(task, samples, scratch, parts, out);
+                stripe::encode::<$kernel, S>(task, samples, scratch, parts, out);
             }
 
             #[target_feature(enable = $features)]
@@ -109,7 +109,7 @@ mod x86 {
                 parts: &mut Parts,
                 samples: &mut [u8],
             ) -> Result<(), &'static str> {
-                fast::decode::<$kernel, S>(task, coded, scratch, parts, samples)
+                stripe::decode::<$kernel, S>(task, coded, scratch, parts, samples)
             }
         };
     }
@@ -125,4 +125,80 @@ pub(crate) struct Scratch {
     pub parts: Parts,
     /// Samples of a stripe on their way into or out of a buffer's mapping.
     pub stripe: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Decoder, Encoder, Picture, Reference, Rows, RowsMut, Tier};
+    use super::*;
+    use shrbuf::{Format, Layout};
+
+    /// Frames whose noise grows from nothing to all bits, so that every kind of block occurs.
+    fn frame(bytes: usize, seed: u32) -> Vec<u8> {
+        let mut state = seed;
+        let value = |i: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (i / 7) as u8 ^ ((state >> 24) as u8).checked_shr(8 - (9 * i / bytes) as u32).unwrap_or(0)
+        };
+        (0..bytes).map(value).collect()
+    }
+
+    #[test]
+    fn all_paths_make_the_same_bytes_and_take_each_others() {
+        for format in Format::all() {
+            for (width, height) in [(1, 1), (65, 19), (640, 50)] {
+                let picture = Picture::of(&Layout::linear(format, width, height, 1).unwrap()).unwrap();
+                let frame = frame(picture.bytes(), 1);
+                let near: Vec<u8> = frame.iter().map(|v| v ^ 1).collect();
+                let reference = Reference::new(&picture, Rows::Packed(&near)).unwrap();
+                for reference in [None, Some(&reference)] {
+                    let encode = |path| {
+                        let (mut encoder, mut stream) = (Encoder::with_path(1, path), Vec::new());
+                        encoder.encode(&picture, Rows::Packed(&frame), reference, Tier::Fast, &mut stream).unwrap();
+                        stream
+                    };
+                    let portable = encode(Path::Portable);
+                    for path in Path::available() {
+                        assert!(encode(path) == portable, "{picture} {path:?}");
+                        let mut back = vec![0; frame.len()];
+                        let mut decoder = Decoder::with_path(1, path);
+                        decoder.decode(&picture, &portable, reference, RowsMut::Packed(&mut back)).unwrap();
+                        assert!(back == frame, "{picture} {path:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a stripe decodes to, or why it does not, is the same on all paths even for bytes that no encoder makes.
+    #[test]
+    fn all_paths_agree_on_arbitrary_stripes() {
+        let layout = Layout::linear(Format::Grey, 67, 21, 1).unwrap();
+        let picture = Picture::of(&layout).unwrap();
+        let plane = &picture.planes()[0];
+        let lanes = super::super::lanes::Lanes::of(plane);
+        let task = Task::<u8> { plane, lanes: &lanes, rows: 21, reference: None };
+        let mut whole = Vec::new();
+        Path::Portable.encode(&task, &frame(67 * 21, 3), &mut RowScratch::default(), &mut Parts::default(), &mut whole);
+        let (mut good, mut bad) = (0, 0);
+        for i in 0..whole.len() * 8 {
+            let mut coded = whole.clone();
+            coded[i / 8] ^= 1 << (i % 8);
+            let decode = |path: Path| {
+                let mut samples = vec![0; 67 * 21];
+                let (mut rows, mut parts) = (RowScratch::default(), Parts::default());
+                path.decode(&task, &coded, &mut rows, &mut parts, &mut samples).map(|()| samples)
+            };
+            let portable = decode(Path::Portable);
+            if portable.is_ok() {
+                good += 1
+            } else {
+                bad += 1
+            }
+            for path in Path::available() {
+                assert_eq!(decode(path), portable, "bit {i} {path:?}");
+            }
+        }
+        assert!(good > 100 && bad > 100, "{good} decoded, {bad} refused");
+    }
 }

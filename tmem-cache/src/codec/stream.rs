@@ -16,11 +16,10 @@ pub(crate) const ENTRY: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Raw = 0,
-    Fast = 1,
-    Dense = 2,
+    Coded = 1,
 }
 
-const KINDS: [Kind; 3] = [Kind::Raw, Kind::Fast, Kind::Dense];
+const KINDS: [Kind; 2] = [Kind::Raw, Kind::Coded];
 const KIND_SHIFT: u32 = 30;
 
 /// Bytes of a stream before its stripes.
@@ -34,6 +33,16 @@ pub(crate) fn put_entry(head: &mut [u8], stripe: usize, kind: Kind, coded: &[u8]
     let size = coded.len() as u32 | (kind as u32) << KIND_SHIFT;
     entry[..4].copy_from_slice(&size.to_le_bytes());
     entry[4..].copy_from_slice(&crc32fast::hash(coded).to_le_bytes());
+}
+
+/// Makes the entry of a stripe fit the bytes `rest`, of which the last stripe takes all; returns how many it has.
+pub(crate) fn mend_entry(head: &mut [u8], stripe: usize, rest: &[u8], last: bool) -> usize {
+    let entry = word(head, HEADER + ENTRY * stripe);
+    let given = (entry & ((1 << KIND_SHIFT) - 1)) as usize;
+    let size = if last { rest.len() } else { given.min(rest.len()) };
+    let kind = KINDS[(entry >> KIND_SHIFT) as usize % KINDS.len()];
+    put_entry(head, stripe, kind, &rest[..size]);
+    size
 }
 
 /// Fills in the header, once all entries are there.
