@@ -29,7 +29,7 @@ pub fn stream(format: Format, size: Size) -> Stream {
 pub fn line(mut elements: Vec<Box<dyn Element>>, streams: &[Stream]) -> Graph {
     let mut graph = Graph::new("test");
     for (i, e) in elements.iter_mut().enumerate() {
-        e.join(&Environment { name: format!("e{i}"), ledger: graph.ledger().clone() });
+        e.join(&Environment::new(format!("e{i}"), graph.ledger().clone()));
     }
     for (i, stream) in streams.iter().enumerate() {
         let buffers: Vec<Shrbuf> = elements[i].allocate(0, stream).unwrap();
