@@ -1,0 +1,204 @@
+//! Which code runs: the best that the processor has, chosen once.
+
+use super::block::Portable;
+use super::sample::Sample;
+use super::stripe::{self, Parts, RowScratch, Task};
+
+/// A way to code stripes. All make and take the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Path {
+    /// All that this processor has, the best last.
+    pub fn available() -> impl Iterator<Item = Path> {
+        #[cfg(target_arch = "x86_64")]
+        let paths = {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
+                && is_x86_feature_detected!("popcnt");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            [Some(Path::Portable), avx2.then_some(Path::Avx2), avx512.then_some(Path::Avx512)]
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let paths = [Some(Path::Portable)];
+        paths.into_iter().flatten()
+    }
+
+    pub fn best() -> Path {
+        Path::available().last().unwrap_or(Path::Portable)
+    }
+
+    /// See [`stripe::encode`].
+    pub fn encode<S: Sample>(
+        self,
+        task: &Task<'_, S>,
+        samples: &[u8],
+        scratch: &mut RowScratch<S>,
+        parts: &mut Parts,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Path::Portable => stripe::encode::<Portable, S>(task, samples, scratch, parts, out),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a path other than the portable one comes from `available` alone, which has asked the processor.
+            Path::Avx2 => unsafe { x86::encode_avx2(task, samples, scratch, parts, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe { x86::encode_avx512(task, samples, scratch, parts, out) },
+        }
+    }
+
+    /// See [`stripe::decode`].
+    pub fn decode<S: Sample>(
+        self,
+        task: &Task<'_, S>,
+        coded: &[u8],
+        scratch: &mut RowScratch<S>,
+        parts: &mut Parts,
+        samples: &mut [u8],
+    ) -> Result<(), &'static str> {
+        match self {
+            Path::Portable => stripe::decode::<Portable, S>(task, coded, scratch, parts, samples),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx2 => unsafe { x86::decode_avx2(task, coded, scratch, parts, samples) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe { x86::decode_avx512(task, coded, scratch, parts, samples) },
+        }
+    }
+}
+
+/// The same code once more for each instruction set: plain loops become vector code of that set.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::super::avx2::Avx2;
+    use super::super::avx512::Avx512;
+    use super::*;
+
+    macro_rules! path {
+        ($encode:ident, $decode:ident, $kernel:ident, $features:literal) => {
+            #[target_feature(enable = $features)]
+            pub fn $encode<S: Sample>(
+                task: &Task<'_, S>,
+                samples: &[u8],
+                scratch: &mut RowScratch<S>,
+                parts: &mut Parts,
+                out: &mut Vec<u8>,
+            ) {
+                stripe::encode::<$kernel, S>(task, samples, scratch, parts, out);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn $decode<S: Sample>(
+                task: &Task<'_, S>,
+                coded: &[u8],
+                scratch: &mut RowScratch<S>,
+                parts: &mut Parts,
+                samples: &mut [u8],
+            ) -> Result<(), &'static str> {
+                stripe::decode::<$kernel, S>(task, coded, scratch, parts, samples)
+            }
+        };
+    }
+    path!(encode_avx2, decode_avx2, Avx2, "avx2,bmi1,bmi2,lzcnt,popcnt");
+    path!(encode_avx512, decode_avx512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
+}
+
+/// Room for one stripe in work.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub bytes: RowScratch<u8>,
+    pub words: RowScratch<u16>,
+    pub parts: Parts,
+    /// Samples of a stripe on their way into or out of a buffer's mapping.
+    pub stripe: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Decoder, Encoder, Picture, Reference, Rows, RowsMut, Tier};
+    use super::*;
+    use shrbuf::{Format, Layout};
+
+    /// Frames whose noise grows from nothing to all bits, so that every kind of block occurs.
+    fn frame(bytes: usize, seed: u32) -> Vec<u8> {
+        let mut state = seed;
+        let value = |i: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (i / 7) as u8 ^ ((state >> 24) as u8).checked_shr(8 - (9 * i / bytes) as u32).unwrap_or(0)
+        };
+        (0..bytes).map(value).collect()
+    }
+
+    #[test]
+    fn all_paths_make_the_same_bytes_and_take_each_others() {
+        for format in Format::all() {
+            for (width, height) in [(1, 1), (65, 19), (640, 50)] {
+                let picture = Picture::of(&Layout::linear(format, width, height, 1).unwrap()).unwrap();
+                let frame = frame(picture.bytes(), 1);
+                let near: Vec<u8> = frame.iter().map(|v| v ^ 1).collect();
+                let reference = Reference::new(&picture, Rows::Packed(&near)).unwrap();
+                for reference in [None, Some(&reference)] {
+                    let encode = |path| {
+                        let (mut encoder, mut stream) = (Encoder::with_path(1, path), Vec::new());
+                        encoder.encode(&picture, Rows::Packed(&frame), reference, Tier::Fast, &mut stream).unwrap();
+                        stream
+                    };
+                    let portable = encode(Path::Portable);
+                    for path in Path::available() {
+                        assert!(encode(path) == portable, "{picture} {path:?}");
+                        let mut back = vec![0; frame.len()];
+                        let mut decoder = Decoder::with_path(1, path);
+                        decoder.decode(&picture, &portable, reference, RowsMut::Packed(&mut back)).unwrap();
+                        assert!(back == frame, "{picture} {path:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a stripe decodes to, or why it does not, is the same on all paths even for bytes that no encoder makes.
+    #[test]
+    fn all_paths_agree_on_arbitrary_stripes() {
+        let layout = Layout::linear(Format::Grey, 67, 21, 1).unwrap();
+        let picture = Picture::of(&layout).unwrap();
+        let plane = &picture.planes()[0];
+        let lanes = super::super::lanes::Lanes::of(plane);
+        let task = Task::<u8> { plane, lanes: &lanes, rows: 21, reference: None };
+        let mut whole = Vec::new();
+        Path::Portable.encode(&task, &frame(67 * 21, 3), &mut RowScratch::default(), &mut Parts::default(), &mut whole);
+        let (mut good, mut bad) = (0, 0);
+        for i in 0..whole.len() * 8 {
+            let mut coded = whole.clone();
+            coded[i / 8] ^= 1 << (i % 8);
+            let decode = |path: Path| {
+                let mut samples = vec![0; 67 * 21];
+                let (mut rows, mut parts) = (RowScratch::default(), Parts::default());
+                path.decode(&task, &coded, &mut rows, &mut parts, &mut samples).map(|()| samples)
+            };
+            let portable = decode(Path::Portable);
+            if portable.is_ok() {
+                good += 1
+            } else {
+                bad += 1
+            }
+            for path in Path::available() {
+                assert_eq!(decode(path), portable, "bit {i} {path:?}");
+            }
+        }
+        assert!(good > 100 && bad > 100, "{good} decoded, {bad} refused");
+    }
+}

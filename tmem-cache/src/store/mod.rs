@@ -1,0 +1,1 @@
+//! The store: pools of chunks under handles.
