@@ -241,14 +241,7 @@ impl Graph {
         let stats: Arc<NodeStats> = Arc::default();
         let held = Arc::clone(stats.held());
         element.join(&Environment { held, ..Environment::new(name, self.ledger.clone()) });
-        self.nodes.push(Node {
-            name: name.to_owned(),
-            element,
-            span: None,
-            stats,
-            inserted: false,
-            standby: None,
-        });
+        self.nodes.push(Node { name: name.to_owned(), element, span: None, stats, inserted: false, standby: None });
         Ok(NodeId(self.nodes.len() - 1))
     }
 

@@ -242,7 +242,11 @@ impl Property for Bytes {
         let unit = Bytes::UNITS.iter().find(|(unit, _)| *unit == &text[split..]);
         let (_, unit) = unit.ok_or_else(|| format!("`{}` is no unit; units are B, KiB, MiB, GiB", &text[split..]))?;
         let bytes = n * *unit as f64;
-        if (0.0..u64::MAX as f64).contains(&bytes) { Ok(Bytes(bytes as u64)) } else { Err(format!("`{text}` is out of range")) }
+        if (0.0..u64::MAX as f64).contains(&bytes) {
+            Ok(Bytes(bytes as u64))
+        } else {
+            Err(format!("`{text}` is out of range"))
+        }
     }
     fn show(&self) -> String {
         let fits = |(_, unit): &&(&str, u64)| self.0 >= *unit && self.0 % unit == 0;

@@ -1,7 +1,7 @@
 //! What is counted while a pipeline runs: plain atomics, written on the steady path, read by whoever asks.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Counters of one element.

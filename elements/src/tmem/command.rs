@@ -21,7 +21,9 @@ pub enum Command {
 
 /// Why a line says nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{line}` is none of: trigger [SECONDS AFTER], play SECONDS-AGO SECONDS-AGO (the larger last is backwards), at SECONDS-AGO")]
+#[error(
+    "`{line}` is none of: trigger [SECONDS AFTER], play SECONDS-AGO SECONDS-AGO (the larger last is backwards), at SECONDS-AGO"
+)]
 pub struct CommandError {
     line: String,
 }

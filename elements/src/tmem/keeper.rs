@@ -124,7 +124,9 @@ fn put(shared: &Shared, frame: &Frame, number: u64, frame_time: Duration) {
                 let needed = shared.needed.load(Ordering::Acquire);
                 let mut timeline = shared.timeline();
                 match timeline.oldest().filter(|oldest| oldest.number < needed).and_then(|_| timeline.pop()) {
-                    Some(oldest) => drop((pool.flush(handle(oldest.number)), timeline)),
+                    Some(oldest) => {
+                        pool.flush(handle(oldest.number));
+                    }
                     None => return Counts::add(&counts.refused),
                 }
             }
@@ -135,7 +137,9 @@ fn put(shared: &Shared, frame: &Frame, number: u64, frame_time: Duration) {
         }
     }
     let mut timeline = shared.timeline();
-    timeline.push(entry, |gone| drop(pool.flush(handle(gone.number))));
+    timeline.push(entry, |gone| {
+        pool.flush(handle(gone.number));
+    });
     let oldest = Timestamp(entry.timestamp.0.saturating_sub(shared.keep.as_nanos() as u64));
     let needed = shared.needed.load(Ordering::Acquire);
     while timeline.oldest().is_some_and(|oldest| oldest.number < needed)
@@ -145,5 +149,9 @@ fn put(shared: &Shared, frame: &Frame, number: u64, frame_time: Duration) {
     }
     drop(timeline);
     let stats = pool.stats();
-    shared.held.set(Duration::from_nanos(stats.held_ns), stats.bytes_original, stats.bytes_compressed + stats.bytes_file);
+    shared.held.set(
+        Duration::from_nanos(stats.held_ns),
+        stats.bytes_original,
+        stats.bytes_compressed + stats.bytes_file,
+    );
 }

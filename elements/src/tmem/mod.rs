@@ -67,8 +67,9 @@ shrbuf_pipeline::properties! {
         max: Bytes = Bytes(1 << 30),
         /// What follows a trigger.
         after: Duration = Duration::ZERO,
-        /// Where memory does not suffice, every second old frame goes before the oldest second does.
-        thin: bool = false,
+        /// Where memory does not suffice, every second old frame goes before the oldest second does, if no fewer than
+        /// this many a second are left then.
+        min_rate: Option<Rate> = None,
         /// Frames that a replay has still to send stay; new ones are refused for them where memory is full.
         pin: bool = false,
         /// Name of a store that several elements share; not set, one of its own.
@@ -193,7 +194,8 @@ impl Store {
         let c = &self.config;
         let kind = if c.pin { PoolOptions::persistent } else { PoolOptions::ephemeral };
         let mut options = kind(Sharing::Shared).weight(c.weight);
-        if c.thin {
+        let halved = stream.rate.map(|rate| rate.hz() / 2.0);
+        if c.min_rate.zip(halved).is_some_and(|(least, halved)| halved >= least.hz()) {
             options = options.thinning();
         }
         let max = usize::try_from(c.max.0).unwrap_or(usize::MAX);

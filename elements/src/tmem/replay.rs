@@ -100,7 +100,8 @@ fn take_wishes(shared: &Shared, after: Duration, jobs: &mut Vec<Job>) {
             }
             Command::Play { from, to } => {
                 let backward = to > from;
-                let begin = if backward { ago(from) } else { shared.timeline().at(ago(from)).unwrap_or(oldest).timestamp };
+                let begin =
+                    if backward { ago(from) } else { shared.timeline().at(ago(from)).unwrap_or(oldest).timestamp };
                 jobs.push(Job { last: Cursor::Begin(begin), until: ago(to), backward, triggered: false });
             }
         }

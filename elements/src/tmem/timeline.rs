@@ -110,14 +110,10 @@ mod tests {
     #[test]
     fn frames_are_found_by_time_and_by_neighbour() {
         let t = timeline();
-        assert_eq!([0, 100, 101, 120, 140, 141].map(|at| number(t.from(Timestamp(at)))), [
-            Some(0),
-            Some(0),
-            Some(1),
-            Some(3),
-            Some(4),
-            None
-        ]);
+        assert_eq!(
+            [0, 100, 101, 120, 140, 141].map(|at| number(t.from(Timestamp(at)))),
+            [Some(0), Some(0), Some(1), Some(3), Some(4), None]
+        );
         assert_eq!([99, 100, 125, 200].map(|at| number(t.at(Timestamp(at)))), [None, Some(0), Some(1), Some(4)]);
         assert_eq!([0, 1, 2, 4].map(|n| number(t.after(n))), [Some(1), Some(3), Some(3), None]);
         assert_eq!([0, 3, 4].map(|n| number(t.before(n))), [None, Some(1), Some(3)]);
