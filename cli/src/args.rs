@@ -81,7 +81,8 @@ The JSON object, in this order:
   interrupted       true where a signal ended it
   restarts          times that it was started again after a device failed
   links[]           from, to, format, modifier, width, height, rate, memory, allocator, stride, zero_copy, reason
-  elements{}        frames, dropped, corrupt, counters{} of its own, and of sinks latency_us {p50, p99, max}
+  elements{}        frames, dropped, corrupt, counters{} of its own, of sinks latency_us {p50, p99, max}, and of
+                    stores held {seconds, bytes, bytes_stored, ratio}
   error             kind, element, message; only where it failed
 
 Exit codes: 0 done, 1 the pipeline failed, 2 the file or the arguments are wrong.")]

@@ -93,6 +93,18 @@ pub struct Element {
     /// Of a sink: from the capture time stamp to when the frame was shown or consumed.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<Latency>,
+    /// Of a store: what it holds at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<Held>,
+}
+
+/// What a store holds.
+#[derive(Debug, Serialize)]
+pub struct Held {
+    seconds: f64,
+    bytes: u64,
+    bytes_stored: u64,
+    ratio: f64,
 }
 
 /// A distribution of microseconds.
@@ -117,6 +129,12 @@ impl Element {
                     corrupt: e.counts.corrupt,
                     counters: e.own.clone(),
                     latency_us: latency,
+                    held: e.counts.held.map(|h| Held {
+                        seconds: h.time.as_secs_f64(),
+                        bytes: h.original,
+                        bytes_stored: h.stored,
+                        ratio: h.ratio(),
+                    }),
                 };
                 (e.name.clone(), element)
             })

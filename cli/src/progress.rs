@@ -69,6 +69,9 @@ impl<'a> Line<'a> {
             let ms = |ns: u64| ns as f64 / 1e6;
             text.push_str(&format!(", latency {:.1}/{:.1} ms", ms(latency.p50), ms(latency.p99)));
         }
+        for (name, held) in &totals.held {
+            text.push_str(&format!(", {name} holds {:.1} s at {:.2}:1", held.time.as_secs_f64(), held.ratio()));
+        }
         self.bar.set_message(text);
     }
 

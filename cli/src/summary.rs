@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use shrbuf_pipeline::outline::Outline;
+use shrbuf_pipeline::Role;
+use shrbuf_pipeline::outline::{Outline, OutlineElement};
 use shrbuf_pipeline::plan::Plan;
 use shrbuf_pipeline::run::ElementCounts;
-use shrbuf_pipeline::stats::Latency;
+use shrbuf_pipeline::stats::{Held, Latency};
 use shrbuf_pipeline::supervise::Report;
 
 use crate::table::{Align, Paint, Table, bytes, count, is_own_queue, link, memory, time};
@@ -20,18 +21,36 @@ pub struct Totals {
     pub dropped: u64,
     /// Of the sink with the worst p99.
     pub latency: Option<Latency>,
+    /// What stores hold, by name.
+    pub held: Vec<(String, Held)>,
 }
 
 impl Totals {
     /// Adds up.
     pub fn of(counts: &[ElementCounts], outline: &Outline) -> Totals {
-        let sinks = || counts.iter().filter(|c| outline.elements.iter().any(|e| e.name == c.name && !e.has_outputs));
+        let reached = reached_by_every_frame(outline);
+        let is_sink = |e: &OutlineElement| !e.has_outputs && reached.contains(&e.name.as_str());
+        let sinks = || counts.iter().filter(|c| outline.elements.iter().any(|e| e.name == c.name && is_sink(e)));
         Totals {
             frames: sinks().map(|c| c.counts.frames.saturating_sub(c.counts.dropped)).min().unwrap_or(0),
             dropped: counts.iter().map(|c| c.counts.dropped).sum(),
             latency: sinks().filter_map(|c| c.counts.latency).max_by_key(|l| l.p99),
+            held: counts.iter().filter_map(|c| Some((c.name.clone(), c.counts.held?))).collect(),
         }
     }
+}
+
+/// Names of elements that are not only behind a store's replay, which sends what it is asked for.
+fn reached_by_every_frame(outline: &Outline) -> Vec<&str> {
+    let mut reached: Vec<bool> = outline.elements.iter().map(|e| !e.has_inputs).collect();
+    // As often as a chain may be long.
+    for _ in &outline.elements {
+        for link in &outline.links {
+            let replay = outline.elements[link.from].role == Role::Tap && link.from_port.ends_with(".replay");
+            reached[link.to] |= reached[link.from] && !replay;
+        }
+    }
+    outline.elements.iter().zip(reached).filter(|(_, reached)| *reached).map(|(e, _)| e.name.as_str()).collect()
 }
 
 /// A run's end.
@@ -145,7 +164,8 @@ fn elements(counts: &[ElementCounts], outline: &Outline, paint: Paint) -> String
     for element in counts {
         let c = &element.counts;
         let latency = |of: fn(&Latency) -> u64| c.latency.as_ref().map(|l| time(of(l))).unwrap_or_default();
-        let own: Vec<String> = element.own.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        let mut own: Vec<String> = element.own.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        own.extend(c.held.map(|h| format!("holds {:.1} s at {:.2}:1", h.time.as_secs_f64(), h.ratio())));
         table.row([
             format!("{}{}", if own_queue(&element.name) { "queue " } else { "" }, element.name),
             c.frames.to_string(),

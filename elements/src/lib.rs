@@ -31,6 +31,7 @@ pub mod queue;
 pub mod screen_sink;
 pub mod tee;
 pub mod test_src;
+pub mod tmem;
 #[cfg(feature = "v4l2")]
 pub mod v4l2;
 
@@ -52,6 +53,7 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<convert::Convert>(),
         ElementType::of::<tee::Tee>(),
         ElementType::of::<queue::Queue>(),
+        ElementType::of::<tmem::Tmem>(),
     ]
 }
 

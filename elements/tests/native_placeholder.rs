@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
 use native::Probe;
-use shrbuf::{MemoryKind, Shrbuf};
+use shrbuf::Shrbuf;
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{
-    Build, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, InputOffer, Modifiers,
-    OutputOffer, Ports, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Video, Wanted,
+    Build, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, OutputOffer, Ports, Refusal,
+    Size, Start, Stream,
 };
 
 const CAMERA: Size = Size::new(128, 96);
@@ -72,52 +72,21 @@ impl Element for Pluggable {
     }
 }
 
-/// Takes any picture, and tells its width.
-struct Widths(Probe<Box<dyn FnMut(Frame) + Send>>);
-
-impl Widths {
-    fn new(widths: Sender<u32>) -> Widths {
-        let tell = move |frame: Frame| widths.send(frame.buffer.layout().width).unwrap();
-        Widths(Probe(Box::new(tell)))
-    }
-}
-
-impl Element for Widths {
-    fn ports(&self) -> Ports {
-        Ports::sink()
-    }
-
-    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
-        let sizes = vec![SizeOffer { sizes: Sizes::ANY, rates: Rates::Any }];
-        let video = Video {
-            format: shrbuf::Format::Xr24,
-            modifiers: Modifiers::List(vec![shrbuf::Modifier::LINEAR]),
-            sizes,
-            plane_segments: true,
-        };
-        Ok(InputOffer {
-            video: vec![video],
-            memory: Consumes { kinds: vec![MemoryKind::Memfd], stride_align: 1, holds: 1 },
-            wanted: Wanted::default(),
-            natural: None,
-        })
-    }
-
-    fn process(&mut self, input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
-        self.0.process(input, frame, context)
-    }
+/// Tells each frame's width.
+fn widths(widths: Sender<u32>) -> Box<dyn Element> {
+    Box::new(Probe(move |frame: Frame| widths.send(frame.buffer.layout().width).unwrap()))
 }
 
 /// Runs a camera with a placeholder. The plug is pulled at the third frame of the camera, and put in again at the third of
 /// the placeholder; the run ends after three more of the camera.
 fn unplugged(plugged_at_first: bool) -> (Report, Vec<u32>, Vec<String>) {
     let plugged = Arc::new(AtomicBool::new(plugged_at_first));
-    let (sender, widths) = channel();
+    let (sender, seen_widths) = channel();
     let mut graph = Graph::new("test");
     let camera = Pluggable { inner: source(CAMERA), plugged: Arc::clone(&plugged) };
     let camera = graph.add("camera", Box::new(camera)).unwrap();
     graph.set_placeholder(camera, source(CARD)).unwrap();
-    let sink = graph.add("display", Box::new(Widths::new(sender))).unwrap();
+    let sink = graph.add("display", widths(sender)).unwrap();
     graph.link(camera, sink).unwrap();
 
     let (mut seen, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::<(u32, u32)>::new());
@@ -126,7 +95,7 @@ fn unplugged(plugged_at_first: bool) -> (Report, Vec<u32>, Vec<String>) {
         if let Progress::StandingIn(why) = progress {
             told.push(why.to_string());
         }
-        for width in widths.try_iter() {
+        for width in seen_widths.try_iter() {
             match parts.last_mut() {
                 Some((last, frames)) if *last == width => *frames += 1,
                 _ => parts.push((width, 1)),
@@ -172,7 +141,7 @@ fn a_placeholder_that_fails_too_ends_the_run() {
     let camera = graph.add("camera", Box::new(camera)).unwrap();
     let broken = Pluggable { inner: source(CARD), plugged: never };
     graph.set_placeholder(camera, Box::new(broken)).unwrap();
-    let sink = graph.add("display", Box::new(Widths::new(channel().0))).unwrap();
+    let sink = graph.add("display", widths(channel().0)).unwrap();
     graph.link(camera, sink).unwrap();
 
     let report = run(graph, &RunOptions::default(), |_| Verdict::Continue);

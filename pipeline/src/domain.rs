@@ -48,6 +48,8 @@ pub(crate) enum Target {
     Local { slot: usize, input: usize },
     /// Into another domain.
     Ring(Arc<Ring>),
+    /// Nobody is linked there.
+    Nowhere,
 }
 
 type Watched = Box<dyn AsFd + Send>;
@@ -261,6 +263,7 @@ impl Context<'_> {
                 ring.push(Item::Frame(frame));
                 Ok(())
             }
+            Target::Nowhere => Ok(()),
         }
         .map_err(|f: Failure| self.name(f, output))
     }
@@ -274,7 +277,7 @@ impl Context<'_> {
     fn name(&self, failure: Failure, output: usize) -> Failure {
         match &self.outputs[output] {
             Target::Local { slot, .. } => failure.at(&self.later[slot - self.base].name),
-            Target::Ring(_) => failure,
+            Target::Ring(_) | Target::Nowhere => failure,
         }
     }
 
@@ -293,6 +296,7 @@ impl Context<'_> {
                     slot.end(*input, &mut context).map_err(|f| self.name(f, output))?;
                 }
                 Target::Ring(ring) => ring.push(Item::End),
+                Target::Nowhere => {}
             }
         }
         Ok(())

@@ -11,6 +11,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use shrbuf::{Ledger, Shrbuf};
 
@@ -18,6 +19,7 @@ use crate::domain::{Context, Events, Start};
 use crate::frame::Frame;
 use crate::offer::{InputOffer, OutputOffer, Stream};
 use crate::queue::QueueSpec;
+use crate::stats::HeldGauge;
 
 /// The ports of an element, by name; an empty list is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +58,9 @@ pub enum Role {
     Queue(QueueSpec),
     /// New frames are made of those that come in (`convert`).
     Transform,
+    /// What comes in passes through to the first output, which need not be linked; at the others come new frames, made
+    /// here of those that came in (`tmem`).
+    Tap,
 }
 
 /// What went wrong, for those who decide what to do about it.
@@ -183,6 +188,15 @@ pub struct Environment {
     pub name: String,
     /// The graph's copy ledger.
     pub ledger: Ledger,
+    /// What a store says of itself while it runs.
+    pub held: Arc<HeldGauge>,
+}
+
+impl Environment {
+    /// Of an element called `name`.
+    pub fn new(name: impl Into<String>, ledger: Ledger) -> Environment {
+        Environment { name: name.into(), ledger, held: Arc::default() }
+    }
 }
 
 /// One element of a graph. All methods of one element run on one thread at a time.

@@ -238,15 +238,10 @@ impl Graph {
         if self.nodes.iter().any(|n| n.name == name) {
             return Err(GraphError::DuplicateName { name: name.to_owned() });
         }
-        element.join(&Environment { name: name.to_owned(), ledger: self.ledger.clone() });
-        self.nodes.push(Node {
-            name: name.to_owned(),
-            element,
-            span: None,
-            stats: Arc::default(),
-            inserted: false,
-            standby: None,
-        });
+        let stats: Arc<NodeStats> = Arc::default();
+        let held = Arc::clone(stats.held());
+        element.join(&Environment { held, ..Environment::new(name, self.ledger.clone()) });
+        self.nodes.push(Node { name: name.to_owned(), element, span: None, stats, inserted: false, standby: None });
         Ok(NodeId(self.nodes.len() - 1))
     }
 
@@ -487,7 +482,8 @@ impl Graph {
                     return Err(dangling(name, "input"));
                 }
             }
-            for (port, name) in ports.outputs.iter().enumerate() {
+            let optional = usize::from(node.element.role() == Role::Tap);
+            for (port, name) in ports.outputs.iter().enumerate().skip(optional) {
                 if !self.links.iter().any(|l| l.from == Port { node: node_id, port }) {
                     return Err(dangling(name, "output"));
                 }

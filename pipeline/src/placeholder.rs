@@ -3,6 +3,7 @@
 //! The display behind a camera that was unplugged goes on showing something, a test card say, and the camera itself is
 //! asked again with growing pauses until it answers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::element::{Element, Environment, Role};
@@ -44,7 +45,8 @@ impl Graph {
         if !end || (ports.inputs.len(), ports.outputs.len()) != (own.inputs.len(), own.outputs.len()) {
             return Err(GraphError::Placeholder { element: name, end });
         }
-        placeholder.join(&Environment { name, ledger: self.ledger.clone() });
+        let held = Arc::clone(self.nodes[node.0].stats.held());
+        placeholder.join(&Environment { held, ..Environment::new(name, self.ledger.clone()) });
         self.nodes[node.0].standby = Some(Standby {
             element: placeholder,
             standing_in: false,

@@ -223,6 +223,38 @@ impl Property for Rate {
     }
 }
 
+/// So many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl Bytes {
+    const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+}
+
+impl Property for Bytes {
+    fn expected() -> String {
+        "a number of bytes such as \"512MiB\" or \"2GiB\"".into()
+    }
+    fn parse(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().ok_or_else(String::new)?;
+        let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(String::new)?;
+        let n: f64 = text[..split].trim().parse().map_err(|_| String::new())?;
+        let unit = Bytes::UNITS.iter().find(|(unit, _)| *unit == &text[split..]);
+        let (_, unit) = unit.ok_or_else(|| format!("`{}` is no unit; units are B, KiB, MiB, GiB", &text[split..]))?;
+        let bytes = n * *unit as f64;
+        if (0.0..u64::MAX as f64).contains(&bytes) {
+            Ok(Bytes(bytes as u64))
+        } else {
+            Err(format!("`{text}` is out of range"))
+        }
+    }
+    fn show(&self) -> String {
+        let fits = |(_, unit): &&(&str, u64)| self.0 >= *unit && self.0 % unit == 0;
+        let (name, unit) = Bytes::UNITS.iter().find(fits).unwrap_or(&("B", 1));
+        format!("\"{}{name}\"", self.0 / unit)
+    }
+}
+
 impl Property for Duration {
     fn expected() -> String {
         "a duration such as \"500ms\", \"2s\" or \"1min\"".into()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::domain::{Context, Control, Domain, Slot, Target};
 use crate::element::{Element, Failure, FailureKind, Ports, Role};
 use crate::frame::Frame;
-use crate::graph::Graph;
+use crate::graph::{Graph, Port};
 use crate::ring::{Bell, Ring};
 use crate::stats::NodeCounts;
 
@@ -132,9 +132,11 @@ fn cut(
 
     for node in order {
         let mut outputs = Vec::new();
-        let mut links: Vec<_> = graph.links.iter().filter(|l| l.from.node == node).collect();
-        links.sort_by_key(|l| l.from.port);
-        for l in links {
+        for port in 0..graph.ports(node).outputs.len() {
+            let Some(l) = graph.links.iter().find(|l| l.from == Port { node, port }) else {
+                outputs.push(Target::Nowhere);
+                continue;
+            };
             let (d, slot) = place[l.to.node.0];
             let input = l.to.port;
             outputs.push(match graph.role(l.to.node) {

@@ -1,7 +1,8 @@
 //! What is counted while a pipeline runs: plain atomics, written on the steady path, read by whoever asks.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Counters of one element.
 #[derive(Debug, Default)]
@@ -10,6 +11,52 @@ pub struct NodeStats {
     dropped: AtomicU64,
     corrupt: AtomicU64,
     latency: OnceLock<Box<Histogram>>,
+    held: Arc<HeldGauge>,
+}
+
+/// What a store holds at the moment, for those who watch a run.
+#[derive(Debug, Default)]
+pub struct HeldGauge {
+    ns: AtomicU64,
+    original: AtomicU64,
+    stored: AtomicU64,
+}
+
+impl HeldGauge {
+    /// Time that the pictures held last, their bytes, and the bytes they are stored in.
+    pub fn set(&self, time: Duration, original: u64, stored: u64) {
+        self.ns.store(time.as_nanos().min(u128::from(u64::MAX)) as u64, Relaxed);
+        self.original.store(original, Relaxed);
+        self.stored.store(stored, Relaxed);
+    }
+
+    /// `None` where nothing is held.
+    fn read(&self) -> Option<Held> {
+        let stored = self.stored.load(Relaxed);
+        (stored > 0).then(|| Held {
+            time: Duration::from_nanos(self.ns.load(Relaxed)),
+            original: self.original.load(Relaxed),
+            stored,
+        })
+    }
+}
+
+/// As [`HeldGauge`] has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Time that the pictures held last.
+    pub time: Duration,
+    /// Their bytes.
+    pub original: u64,
+    /// Bytes they are stored in.
+    pub stored: u64,
+}
+
+impl Held {
+    /// Bytes of pictures to a byte stored.
+    pub fn ratio(&self) -> f64 {
+        self.original as f64 / self.stored as f64
+    }
 }
 
 impl NodeStats {
@@ -24,6 +71,10 @@ impl NodeStats {
 
     pub(crate) fn corrupt(&self) {
         self.corrupt.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn held(&self) -> &Arc<HeldGauge> {
+        &self.held
     }
 
     pub(crate) fn keep_latency(&self) {
@@ -43,6 +94,7 @@ impl NodeStats {
             dropped: self.dropped.load(Relaxed),
             corrupt: self.corrupt.load(Relaxed),
             latency: self.latency.get().and_then(|h| h.read()),
+            held: self.held.read(),
         }
     }
 }
@@ -58,6 +110,8 @@ pub struct NodeCounts {
     pub corrupt: u64,
     /// Of a sink: from the capture time stamp to when the frame was shown or consumed.
     pub latency: Option<Latency>,
+    /// Of a store: what it holds at the moment.
+    pub held: Option<Held>,
 }
 
 /// A distribution of nanoseconds.

@@ -73,7 +73,7 @@ fn labels(outline: &Outline, plan: &Plan) -> Vec<Label> {
         let mut label =
             Label { zero_copy: Some(planned.zero_copy), reason: planned.reason.clone(), ..Label::default() };
         // Tees and queues pass on what came in: said once is enough.
-        if matches!(outline.elements[link.from].role, Role::Endpoint | Role::Transform) {
+        if matches!(outline.elements[link.from].role, Role::Endpoint | Role::Transform | Role::Tap) {
             let rate = planned.stream.rate.map(|r| format!(" @{r}")).unwrap_or_default();
             label.what = format!("{} {}{rate}", planned.stream.format, planned.stream.size);
             label.how = format!("{}, {}", planned.memory, if planned.zero_copy { "zero-copy" } else { "copies" });
@@ -92,6 +92,7 @@ fn role(element: &OutlineElement) -> &'static str {
         Role::Queue(_) => "queue",
         Role::Transform if element.inserted => "put in: copies",
         Role::Transform => "transform",
+        Role::Tap => "tap",
     }
 }
 

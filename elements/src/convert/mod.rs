@@ -44,7 +44,7 @@ impl Build for Convert {
 impl Convert {
     /// As [`Build::build`], which cannot fail.
     pub(crate) fn element(self) -> Box<dyn Element> {
-        let environment = Environment { name: "convert".into(), ledger: Ledger::default() };
+        let environment = Environment::new("convert", Ledger::default());
         Box::new(Converter { config: self, environment, input: None, output: None, buffers: Vec::new(), run: None })
     }
 }

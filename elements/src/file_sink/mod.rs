@@ -53,7 +53,7 @@ impl Build for FileSink {
             let what = format!("cannot be told from `{}`; set it to \"raw\", \"y4m\" or \"png\"", self.path.display());
             return Err(BuildError::of("container", what));
         };
-        let environment = Environment { name: "file-sink".into(), ledger: Ledger::default() };
+        let environment = Environment::new("file-sink", Ledger::default());
         let account = environment.ledger.account(&environment.name, Reason::File);
         let sink = Sink { config: self, container, environment, account, stream: None, run: None, written: 0 };
         Ok(Box::new(sink))

@@ -72,7 +72,7 @@ impl Build for FileSrc {
                 return Err(BuildError::of(property, "is not set; a raw file does not say it itself"));
             }
         }
-        let environment = Environment { name: "file-src".into(), ledger: Ledger::default() };
+        let environment = Environment::new("file-src", Ledger::default());
         let source =
             Source { config: self, container, environment, buffers: Vec::new(), stream: None, reader: None, run: None };
         Ok(Box::new(source))

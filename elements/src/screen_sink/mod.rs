@@ -70,7 +70,7 @@ const REFRESH: u32 = 0;
 
 impl Build for ScreenSink {
     fn build(self) -> Result<Box<dyn Element>, BuildError> {
-        let environment = Environment { name: "screen-sink".into(), ledger: Ledger::default() };
+        let environment = Environment::new("screen-sink", Ledger::default());
         let account = environment.ledger.account(&environment.name, Reason::Inspect);
         Ok(Box::new(Screen { config: self, environment, account, run: None, flips: 0 }))
     }

@@ -61,7 +61,7 @@ const FENCES: u32 = 2;
 
 impl Build for TestSrc {
     fn build(self) -> Result<Box<dyn Element>, BuildError> {
-        let environment = Environment { name: "test-src".into(), ledger: Ledger::default() };
+        let environment = Environment::new("test-src", Ledger::default());
         Ok(Box::new(TestSource { config: self, environment, buffers: Vec::new(), stream: None, run: None }))
     }
 }

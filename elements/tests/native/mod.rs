@@ -7,7 +7,8 @@ use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, Ledger, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::run::{self, Ended, Running};
 use shrbuf_pipeline::{
-    Context, Element, Environment, Events, Failure, Frame, Graph, Origin, Ports, Rate, Refusal, Size, Start, Stream,
+    Consumes, Context, Element, Environment, Events, Failure, Frame, Graph, InputOffer, Origin, Ports, Rate, Refusal,
+    Size, Start, Stream, Video, Wanted,
 };
 
 pub const SIZES: [Size; 3] = [Size::new(640, 360), Size::new(322, 242), Size::new(128, 96)];
@@ -29,7 +30,7 @@ pub fn stream(format: Format, size: Size) -> Stream {
 pub fn line(mut elements: Vec<Box<dyn Element>>, streams: &[Stream]) -> Graph {
     let mut graph = Graph::new("test");
     for (i, e) in elements.iter_mut().enumerate() {
-        e.join(&Environment { name: format!("e{i}"), ledger: graph.ledger().clone() });
+        e.join(&Environment::new(format!("e{i}"), graph.ledger().clone()));
     }
     for (i, stream) in streams.iter().enumerate() {
         let buffers: Vec<Shrbuf> = elements[i].allocate(0, stream).unwrap();
@@ -61,12 +62,21 @@ pub fn run_well(graph: Graph, frames: Option<u64>) -> Graph {
     ended.graph
 }
 
-/// A sink that calls a function with each frame.
+/// A sink of XR24 in memory of any kind, that calls a function with each frame.
 pub struct Probe<F>(pub F);
 
 impl<F: FnMut(Frame) + Send> Element for Probe<F> {
     fn ports(&self) -> Ports {
         Ports::sink()
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        Ok(InputOffer {
+            video: vec![Video { plane_segments: true, ..Video::linear(Format::Xr24) }],
+            memory: Consumes::cpu(),
+            wanted: Wanted::default(),
+            natural: None,
+        })
     }
 
     fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {

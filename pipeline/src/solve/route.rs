@@ -25,7 +25,7 @@ pub(super) fn roots(graph: &Graph) -> Vec<Port> {
         let makes_its_own = match graph.role(link.from.node) {
             Role::Endpoint => true,
             Role::Transform => graph.ports(link.from.node).inputs.is_empty(),
-            Role::Passthrough | Role::Queue(_) => false,
+            Role::Passthrough | Role::Queue(_) | Role::Tap => false,
         };
         if makes_its_own && !roots.contains(&link.from) {
             roots.push(link.from);
@@ -41,8 +41,13 @@ pub(super) fn tree(graph: &Graph, root: Port) -> Vec<Route> {
     while next < tree.len() {
         for to in tree[next].to.clone() {
             // A transform of several inputs makes its output of the first; at the others a stream just ends.
-            if graph.role(to.node) == Role::Transform && to.port == 0 {
-                for link in graph.links.iter().filter(|l| l.from.node == to.node) {
+            let makes = match graph.role(to.node) {
+                Role::Transform if to.port == 0 => 0,
+                Role::Tap => 1,
+                _ => usize::MAX,
+            };
+            if makes != usize::MAX {
+                for link in graph.links.iter().filter(|l| l.from.node == to.node && l.from.port >= makes) {
                     let child = tree.len();
                     tree[next].children.push(child);
                     tree.push(follow(graph, link.from));
@@ -69,6 +74,11 @@ fn walk(graph: &Graph, from: Port, route: &mut Route) {
                 route.to.push(link.to);
                 continue;
             }
+            Role::Tap => {
+                route.to.push(link.to);
+                walk(graph, Port { node, port: 0 }, route);
+                continue;
+            }
             Role::Queue(spec) => {
                 route.queues.push((format!("queue {}", graph.nodes[node.0].name), spec.capacity()));
             }
@@ -86,6 +96,7 @@ pub(super) fn reached(graph: &Graph, link: usize) -> Vec<Port> {
     if matches!(graph.role(to.node), Role::Endpoint | Role::Transform) {
         return vec![to];
     }
-    let outputs = graph.links.iter().enumerate().filter(|(_, l)| l.from.node == to.node);
-    outputs.flat_map(|(i, _)| reached(graph, i)).collect()
+    let tap = graph.role(to.node) == Role::Tap;
+    let on = graph.links.iter().enumerate().filter(|(_, l)| l.from.node == to.node && (!tap || l.from.port == 0));
+    tap.then_some(to).into_iter().chain(on.flat_map(|(i, _)| reached(graph, i))).collect()
 }

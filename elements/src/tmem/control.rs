@@ -1,0 +1,182 @@
+//! Where commands come from while a pipeline runs: standard input, a socket, a file.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::stat::{Mode, fchmod};
+use shrbuf_pipeline::{Failure, FailureKind};
+
+use super::command::Command;
+
+/// Longest line.
+const LINE: usize = 256;
+
+enum Origin {
+    /// A stream of lines: standard input, a FIFO.
+    Lines { fd: OwnedFd, begun: Vec<u8> },
+    /// A line in each datagram.
+    Socket { socket: UnixDatagram, path: PathBuf },
+    /// A level that the kernel tells changes of by EPOLLPRI, as sysfs does of a GPIO line: a rise to 1 is a trigger.
+    Level { file: File, high: bool },
+}
+
+/// All of them behind one descriptor. One that has ended is left out, which a domain's loop could not do.
+pub(super) struct Control {
+    epoll: Epoll,
+    origins: Vec<Origin>,
+}
+
+fn config(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
+    move |e| Failure::new(FailureKind::Config, format!("{what}: {e}"))
+}
+
+impl Control {
+    /// Opens what is asked for; `None` where that is nothing.
+    ///
+    /// # Errors
+    /// One that cannot be opened or waited for.
+    pub(super) fn open(stdin: bool, socket: Option<&Path>, file: Option<&Path>) -> Result<Option<Control>, Failure> {
+        if !stdin && socket.is_none() && file.is_none() {
+            return Ok(None);
+        }
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+        let epoll = epoll.map_err(|e| Failure::new(FailureKind::Limit, format!("epoll_create1 failed: {e}")))?;
+        let mut control = Control { epoll, origins: Vec::new() };
+        if stdin {
+            let fd = io::stdin().as_fd().try_clone_to_owned().map_err(config("standard input"))?;
+            let what = "standard input cannot be waited for (it is a file or /dev/null; a pipe or a terminal can)";
+            control.add(Origin::Lines { fd, begun: Vec::new() }).map_err(config(what))?;
+        }
+        if let Some(path) = socket {
+            let socket = bind(path).map_err(config(path.display()))?;
+            control.add(Origin::Socket { socket, path: path.to_owned() }).map_err(config(path.display()))?;
+        }
+        if let Some(path) = file {
+            control.add(level_or_lines(path).map_err(config(path.display()))?).map_err(config(path.display()))?;
+        }
+        Ok(Some(control))
+    }
+
+    fn add(&mut self, origin: Origin) -> io::Result<()> {
+        let flags = if let Origin::Level { .. } = origin { EpollFlags::EPOLLPRI } else { EpollFlags::EPOLLIN };
+        self.epoll.add(&origin, EpollEvent::new(flags, self.origins.len() as u64))?;
+        self.origins.push(origin);
+        Ok(())
+    }
+
+    /// Readable while a command may be waiting.
+    pub(super) fn fd(&self) -> io::Result<OwnedFd> {
+        self.epoll.0.as_fd().try_clone_to_owned()
+    }
+
+    /// Hands every command that has come to `command`. Never blocks. What is none is logged and passed over.
+    pub(super) fn read(&mut self, mut command: impl FnMut(Command)) {
+        let mut events = [EpollEvent::empty(); 4];
+        let Ok(n) = self.epoll.wait(&mut events, EpollTimeout::ZERO) else { return };
+        let mut take = |line: &[u8]| match String::from_utf8_lossy(line).parse() {
+            Ok(wish) => command(wish),
+            Err(error) => tracing::warn!(%error, "not understood"),
+        };
+        for event in &events[..n] {
+            let Some(origin) = self.origins.get_mut(event.data() as usize) else { continue };
+            if !origin.read(&mut take) {
+                // It has ended, and would be readable for ever.
+                let _ = self.epoll.delete(&*origin);
+            }
+        }
+    }
+}
+
+impl Origin {
+    /// One read; false where no more will come.
+    fn read(&mut self, take: &mut impl FnMut(&[u8])) -> bool {
+        let mut bytes = [0; LINE];
+        match self {
+            Origin::Lines { fd, begun } => match nix::unistd::read(&*fd, &mut bytes) {
+                Ok(0) => false,
+                Ok(n) => {
+                    for &byte in &bytes[..n] {
+                        if byte == b'\n' {
+                            take(begun);
+                            begun.clear();
+                        } else if begun.len() < LINE {
+                            begun.push(byte);
+                        }
+                    }
+                    true
+                }
+                Err(nix::Error::EINTR | nix::Error::EAGAIN) => true,
+                Err(_) => false,
+            },
+            Origin::Socket { socket, .. } => {
+                if let Ok(n) = socket.recv(&mut bytes) {
+                    bytes[..n].split(|&b| b == b'\n').filter(|line| !line.is_empty() || n <= 1).take(1).for_each(take);
+                }
+                true
+            }
+            Origin::Level { file, high } => {
+                let n = file.seek(SeekFrom::Start(0)).and_then(|_| file.read(&mut bytes)).unwrap_or(0);
+                let now = bytes[..n].first() == Some(&b'1');
+                if now && !*high {
+                    take(b"");
+                }
+                *high = now;
+                true
+            }
+        }
+    }
+}
+
+impl AsFd for Origin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Origin::Lines { fd, .. } => fd.as_fd(),
+            Origin::Socket { socket, .. } => socket.as_fd(),
+            Origin::Level { file, .. } => file.as_fd(),
+        }
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if let Origin::Socket { path, .. } = self {
+            // It may have been removed by others.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A socket for this user alone. One that a process left behind is replaced; one that somebody still reads is not.
+fn bind(path: &Path) -> io::Result<UnixDatagram> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+    let left_behind = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+        && UnixDatagram::unbound()?.connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    if left_behind {
+        std::fs::remove_file(path)?;
+    }
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    // The file that bind(2) makes has the socket's mode.
+    fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?)?;
+    Ok(UnixDatagram::from(fd))
+}
+
+/// A FIFO has lines, kept open for writing too, so that it does not end with its first writer; another file has a level.
+fn level_or_lines(path: &Path) -> io::Result<Origin> {
+    let fifo = std::fs::metadata(path)?.file_type().is_fifo();
+    let mut open = std::fs::OpenOptions::new();
+    let file = open.read(true).write(fifo).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if fifo {
+        return Ok(Origin::Lines { fd: file.into(), begun: Vec::new() });
+    }
+    let mut origin = Origin::Level { file, high: false };
+    // The level now is no rise; and only after a read does sysfs tell of a change.
+    origin.read(&mut |_| {});
+    Ok(origin)
+}

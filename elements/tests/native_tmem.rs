@@ -1,0 +1,224 @@
+//! The store in a pipeline: what is kept comes back as it was, when it is asked for.
+
+mod native;
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use native::Probe;
+use shrbuf::{Ledger, Reason};
+use shrbuf_elements::Memory;
+use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::test_src::{Pattern, TestSrc, read_marker};
+use shrbuf_elements::tmem::{Command, Remote, Tmem};
+use shrbuf_pipeline::property::Bytes;
+use shrbuf_pipeline::stats::NodeCounts;
+use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
+use shrbuf_pipeline::{Build, Frame, Graph, Rate, Size};
+
+const RATE: u32 = 100;
+
+/// A frame that was replayed: its number and time stamp, and those that are drawn in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    sequence: u64,
+    timestamp: u64,
+    drawn: (u64, u64),
+}
+
+fn camera() -> TestSrc {
+    TestSrc {
+        size: Size::new(320, 180),
+        rate: Rate::new(RATE, 1),
+        memory: Memory::Memfd,
+        pattern: Pattern::Noise,
+        ..TestSrc::default()
+    }
+}
+
+fn tmem() -> Tmem {
+    Tmem { keep: Duration::from_millis(500), max: Bytes(64 << 20), memory: Memory::Memfd, ..Tmem::default() }
+}
+
+/// `camera → tmem`, whose replay is looked at.
+fn replayed(camera: TestSrc, tmem: Tmem) -> (Graph, Remote, Receiver<Seen>) {
+    let mut graph = Graph::new("test");
+    let (element, remote) = tmem.build_with_remote().unwrap();
+    let camera = graph.add("camera", camera.build().unwrap()).unwrap();
+    let store = graph.add("store", element).unwrap();
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let (sender, seen) = channel();
+    let look = move |frame: Frame| {
+        let marker = read_marker(&frame.buffer, &account).unwrap();
+        let drawn = (u64::from(marker.frame), marker.timestamp.0);
+        sender.send(Seen { sequence: frame.sequence, timestamp: frame.timestamp.0, drawn }).unwrap();
+    };
+    graph.add("sink", Box::new(Probe(look))).unwrap();
+    graph.link(camera, store).unwrap();
+    let (from, to) = (graph.output("store.replay").unwrap(), graph.input("sink").unwrap());
+    graph.link_ports(from, to, None).unwrap();
+    (graph, remote, seen)
+}
+
+fn counts(graph: &Graph, name: &str) -> NodeCounts {
+    graph.counts().into_iter().find(|c| c.name == name).unwrap().counts
+}
+
+/// Runs; `at` is asked at each tick, with how many frames the camera has sent.
+fn run_while(graph: Graph, mut at: impl FnMut(u64) -> Verdict) -> Report {
+    let options = RunOptions { tick: Duration::from_millis(5), ..RunOptions::default() };
+    let report = run(graph, &options, |progress| match progress {
+        Progress::Running(graph, since) => {
+            assert!(since < Duration::from_secs(60), "it does not end");
+            at(counts(graph, "camera").frames)
+        }
+        _ => Verdict::Continue,
+    });
+    assert!(report.error.is_none(), "{:?}", report.error);
+    report
+}
+
+/// Each frame is what it was when it was captured, and none is missing between.
+fn are_whole(seen: &[Seen]) {
+    for s in seen {
+        assert_eq!(s.drawn, (s.sequence, s.timestamp));
+    }
+    for pair in seen.windows(2) {
+        assert!(pair[1].timestamp > pair[0].timestamp, "{pair:?}");
+    }
+}
+
+#[test]
+fn a_trigger_replays_what_is_kept_and_what_comes_after_it() {
+    let (graph, remote, seen) = replayed(camera(), Tmem { after: Duration::from_millis(300), ..tmem() });
+    let mut triggered = None;
+
+    let report = run_while(graph, |frames| {
+        if triggered.is_none() && frames >= 100 {
+            triggered = Some(frames);
+            assert!(remote.send(Command::Trigger(None)));
+        }
+        if frames >= 200 { Verdict::End } else { Verdict::Continue }
+    });
+
+    let seen: Vec<Seen> = seen.try_iter().collect();
+    are_whole(&seen);
+    let span = Duration::from_nanos(seen.last().unwrap().timestamp - seen[0].timestamp);
+    // 500 ms before the frame that was the newest then, and 300 ms after it.
+    assert!((Duration::from_millis(700)..=Duration::from_millis(801)).contains(&span), "{span:?}");
+    assert!(seen[0].sequence < triggered.unwrap() && seen.last().unwrap().sequence >= triggered.unwrap());
+    let held = counts(&report.graph, "store").held.unwrap();
+    assert!(held.time > Duration::from_millis(300) && held.time < Duration::from_millis(700), "{held:?}");
+    assert!(!remote.send(Command::Trigger(None)), "it does not run any more");
+}
+
+#[test]
+fn triggers_that_overlap_are_one_replay() {
+    let (graph, remote, seen) = replayed(camera(), Tmem { after: Duration::from_millis(300), ..tmem() });
+    let mut sent = 0;
+
+    run_while(graph, |frames| {
+        if sent < 3 && frames >= 80 + 15 * sent {
+            sent += 1;
+            remote.send(Command::Trigger(None));
+        }
+        if frames >= 200 { Verdict::End } else { Verdict::Continue }
+    });
+
+    let seen: Vec<Seen> = seen.try_iter().collect();
+    are_whole(&seen);
+    let span = Duration::from_nanos(seen.last().unwrap().timestamp - seen[0].timestamp);
+    assert!((Duration::from_millis(950)..=Duration::from_millis(1250)).contains(&span), "{span:?}");
+}
+
+#[test]
+fn the_past_is_played_forwards_backwards_and_frame_by_frame() {
+    let (graph, remote, seen) = replayed(camera(), tmem());
+    let s = Duration::from_secs_f64;
+    let mut sent = false;
+
+    run_while(graph, |frames| {
+        if !sent && frames >= 80 {
+            sent = true;
+            remote.send(Command::Play { from: s(0.3), to: s(0.1) });
+            remote.send(Command::Play { from: s(0.1), to: s(0.3) });
+            remote.send(Command::Play { from: s(0.2), to: s(0.2) });
+        }
+        if frames >= 120 { Verdict::End } else { Verdict::Continue }
+    });
+
+    let mut seen: Vec<Seen> = seen.try_iter().collect();
+    let one = seen.pop().unwrap();
+    let (forwards, backwards) = seen.split_at(seen.len() / 2);
+    are_whole(forwards);
+    let mut turned = backwards.to_vec();
+    turned.reverse();
+    are_whole(&turned);
+    assert!(forwards.len() >= 15, "{}", forwards.len());
+    assert_eq!(forwards, turned);
+    assert!(forwards.contains(&one));
+}
+
+#[test]
+fn what_cannot_be_kept_in_time_is_dropped_and_does_not_hold_up_the_source() {
+    let mut graph = Graph::new("test");
+    let source = TestSrc { free_run: true, size: Size::new(1280, 720), memory: Memory::Memfd, ..TestSrc::default() };
+    let source = graph.add("camera", source.build().unwrap()).unwrap();
+    let store = graph.add("store", Tmem { waiting: 1, ..tmem() }.build().unwrap()).unwrap();
+    let sink = graph.add("sink", NullSink {}.build().unwrap()).unwrap();
+    let replay = graph.add("replay", NullSink {}.build().unwrap()).unwrap();
+    graph.link(source, store).unwrap();
+    graph.link(store, sink).unwrap();
+    graph.link(store, replay).unwrap();
+
+    let report = run(graph, &RunOptions { frames: Some(300), ..RunOptions::default() }, |_| Verdict::Continue);
+
+    assert!(report.error.is_none(), "{:?}", report.error);
+    assert_eq!(counts(&report.graph, "sink").frames, 300);
+    let store = report.graph.counts().into_iter().find(|c| c.name == "store").unwrap();
+    let own = |name: &str| store.own.iter().find(|(n, _)| *n == name).unwrap().1;
+    assert_eq!(own("kept") + own("refused") + store.counts.dropped, 300);
+    assert!(own("kept") > 0);
+    assert_eq!(report.graph.ledger().copied(), 0, "a put counts in the store, not as a copy of the pipeline");
+}
+
+#[test]
+fn memory_that_does_not_suffice_drops_the_oldest() {
+    // Noise does not compress: 100 frames of 320x180 take 22 MiB.
+    let (graph, remote, seen) =
+        replayed(camera(), Tmem { keep: Duration::from_secs(10), max: Bytes(16 << 20), ..tmem() });
+    let mut sent = false;
+
+    run_while(graph, |frames| {
+        if !sent && frames >= 150 {
+            sent = true;
+            remote.send(Command::Trigger(None));
+        }
+        if frames >= 200 { Verdict::End } else { Verdict::Continue }
+    });
+
+    let seen: Vec<Seen> = seen.try_iter().collect();
+    are_whole(&seen);
+    assert!((20..100).contains(&seen.len()), "{}", seen.len());
+}
+
+#[test]
+fn pinned_frames_stay_until_they_are_sent() {
+    let pinned = Tmem { keep: Duration::from_secs(10), max: Bytes(16 << 20), pin: true, ..tmem() };
+    let (graph, remote, seen) = replayed(camera(), pinned);
+    let mut sent = false;
+
+    let report = run_while(graph, |frames| {
+        if !sent && frames >= 150 {
+            sent = true;
+            remote.send(Command::Trigger(None));
+        }
+        if frames >= 200 { Verdict::End } else { Verdict::Continue }
+    });
+
+    let seen: Vec<Seen> = seen.try_iter().collect();
+    are_whole(&seen);
+    assert!(seen.len() >= 20, "{}", seen.len());
+    let store = report.graph.counts().into_iter().find(|c| c.name == "store").unwrap();
+    assert_eq!(store.own.iter().find(|(n, _)| *n == "missed").unwrap().1, 0);
+}
