@@ -11,6 +11,7 @@ use shrbuf::{Format, Reason, Shrbuf};
 use shrbuf_elements::Memory;
 use shrbuf_elements::file_sink::{Container, FileSink};
 use shrbuf_elements::file_src::FileSrc;
+use shrbuf_pipeline::property::Bytes;
 use shrbuf_pipeline::{Build, Colorimetry, Frame, Graph, Range, Rate, Size, Stream, Timestamp};
 
 const SIZES: [Size; 3] = [Size::new(64, 32), Size::new(37, 21), Size::new(2, 1)];
@@ -318,4 +319,49 @@ fn properties_that_cannot_work_are_refused() {
     assert_eq!(source(path("a.mp4")), "`container` cannot be told from `a.mp4`; set it to \"raw\", \"y4m\" or \"png\"");
     let sink = |config: FileSink| config.build().err().map(|e| e.to_string()).unwrap_or_default();
     assert_eq!(sink(FileSink { every: 0, path: "a.raw".into(), ..FileSink::default() }), "`every` must be 1 or more");
+}
+
+/// Pictures and counters of so many frames.
+fn played(source: FileSrc, stream: Stream, frames: u64) -> (Vec<Vec<u8>>, Vec<(&'static str, u64)>) {
+    let (played, graph) = collect(source, stream, Some(frames));
+    let own = graph.counts().into_iter().next().unwrap().own;
+    (played.into_iter().map(|(bytes, _)| bytes).collect(), own)
+}
+
+#[test]
+fn a_file_is_scrubbed_out_of_the_cache() {
+    let (format, size) = (Format::Yu12, SIZES[1]);
+    let path = scratch("scrub.y4m");
+    let before = pictures(format, size, 4);
+    let stream = stream(format, size);
+    write(sink(&path), &before, Range::Limited, stream);
+    let turns = [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1];
+    let expected: Vec<Vec<u8>> = turns.iter().map(|&n| contents(&before[n])).collect();
+
+    let scrubbed = FileSrc { back_and_forth: true, ..source(&path) };
+    let (plain, none) = played(scrubbed.clone(), stream, turns.len() as u64);
+    let (cached, counters) = played(FileSrc { cache: Some(Bytes(32 << 20)), ..scrubbed }, stream, turns.len() as u64);
+
+    assert_eq!(plain, expected);
+    assert_eq!(none, []);
+    assert_eq!(cached, expected);
+    // The misses beyond the four are the end of the file, twice.
+    assert_eq!(counters, [("cache-hits", 8), ("cache-misses", 6), ("refetches", 4)]);
+}
+
+#[test]
+fn a_film_repeats_out_of_the_cache() {
+    let (format, size) = (Format::Nv12, SIZES[2]);
+    let path = scratch("repeat.raw");
+    let before = pictures(format, size, 3);
+    let stream = stream(format, size);
+    write(sink(&path), &before, Range::Limited, stream);
+    let film =
+        FileSrc { format: Some(format), size: Some(size), repeat: true, cache: Some(Bytes(32 << 20)), ..source(&path) };
+
+    let (shown, counters) = played(film, stream, 7);
+
+    let expected: Vec<Vec<u8>> = [0, 1, 2, 0, 1, 2, 0].iter().map(|&n: &usize| contents(&before[n])).collect();
+    assert_eq!(shown, expected);
+    assert_eq!(counters[0], ("cache-hits", 4));
 }

@@ -10,7 +10,10 @@
 
 pub mod codec;
 pub mod file_tier;
+mod frame_cache;
 pub mod pressure;
 pub mod store;
 mod sync;
 mod sys;
+
+pub use frame_cache::{FrameCache, FrameCacheStats};

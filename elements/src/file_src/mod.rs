@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use shrbuf::{Account, Format, Ledger, Pool, Reason, Shrbuf, State};
-use shrbuf_pipeline::property::{Build, BuildError};
+use shrbuf_pipeline::property::{Build, BuildError, Bytes};
 use shrbuf_pipeline::{
     Context, Element, Environment, Events, Failure, FailureKind, Frame, OutputOffer, Ports, Rate, Rates, Refusal, Size,
     SizeOffer, Sizes, Start, Stream, Timestamp, Video, Waker, Wanted,
 };
+
+use tmem_cache::store::{Handle, Store, StoreOptions};
+use tmem_cache::{FrameCache, FrameCacheStats};
 
 use self::reader::Reader;
 use crate::clock::{Grid, Timer};
@@ -31,6 +34,7 @@ shrbuf_pipeline::properties! {
     /// type = "file-src"
     /// path = "film.y4m"
     /// repeat = true
+    /// cache = "256MiB"
     /// ```
     pub struct FileSrc = "file-src" {
         /// What to read; may be a pipe, but then not with `repeat`.
@@ -47,6 +51,10 @@ shrbuf_pipeline::properties! {
         free_run: bool = false,
         /// Begins again at its end.
         repeat: bool = false,
+        /// Plays forwards and backwards by turns, as one who scrubs.
+        back_and_forth: bool = false,
+        /// Keeps frames compressed in so much memory; one that is played again comes from there, as long as it is there.
+        cache: Option<Bytes> = None,
         /// Memory: "auto" takes the first that all consumers can import.
         memory: Memory = Memory::Auto,
     }
@@ -73,8 +81,16 @@ impl Build for FileSrc {
             }
         }
         let environment = Environment::new("file-src", Ledger::default());
-        let source =
-            Source { config: self, container, environment, buffers: Vec::new(), stream: None, reader: None, run: None };
+        let source = Source {
+            config: self,
+            container,
+            environment,
+            buffers: Vec::new(),
+            stream: None,
+            reader: None,
+            cached: FrameCacheStats::default(),
+            run: None,
+        };
         Ok(Box::new(source))
     }
 }
@@ -87,6 +103,7 @@ struct Source {
     buffers: Vec<Shrbuf>,
     stream: Option<Stream>,
     reader: Option<Reader>,
+    cached: FrameCacheStats,
     run: Option<Run>,
 }
 
@@ -96,9 +113,21 @@ struct Run {
     starving: Arc<AtomicBool>,
     pace: Pace,
     reader: Reader,
-    repeat: bool,
+    cache: Option<FrameCache>,
+    turns: Turns,
+    /// The frame that is played next, by its place in the file.
+    next: u64,
+    backwards: bool,
     sequence: u64,
     account: Account,
+}
+
+/// What comes at the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turns {
+    Never,
+    ToTheFirst,
+    Back,
 }
 
 enum Pace {
@@ -185,7 +214,18 @@ impl Element for Source {
             Pace::Clock { timer, grid, due: 0 }
         };
         let account = self.environment.ledger.account(&self.environment.name, Reason::File);
-        self.run = Some(Run { pool, starving, pace, reader, repeat: self.config.repeat, sequence: 0, account });
+        let turns = match (self.config.back_and_forth, self.config.repeat) {
+            (true, _) => Turns::Back,
+            (false, true) => Turns::ToTheFirst,
+            _ => Turns::Never,
+        };
+        let cache = self.config.cache.map(|max| {
+            let max = usize::try_from(max.0).unwrap_or(usize::MAX);
+            FrameCache::new(&Store::new(&StoreOptions::new(max))?, 1)
+        });
+        let cache = cache.transpose().map_err(|e| limit(e.into()))?;
+        self.run =
+            Some(Run { pool, starving, pace, reader, cache, turns, next: 0, backwards: false, sequence: 0, account });
         Ok(())
     }
 
@@ -203,8 +243,21 @@ impl Element for Source {
     }
 
     fn stop(&mut self) {
-        self.run = None;
+        if let Some(cache) = self.run.take().and_then(|run| run.cache) {
+            let now = cache.stats();
+            self.cached.hits += now.hits;
+            self.cached.misses += now.misses;
+            self.cached.refetches += now.refetches;
+        }
         self.reader = None;
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        if self.config.cache.is_some() {
+            report("cache-hits", self.cached.hits);
+            report("cache-misses", self.cached.misses);
+            report("refetches", self.cached.refetches);
+        }
     }
 }
 
@@ -249,16 +302,36 @@ impl Run {
         })
     }
 
+    /// The next frame's picture, out of the cache or the file; false at the end.
+    fn fill(&mut self, buffer: &mut Shrbuf) -> Result<bool, Failure> {
+        let (reader, account, next) = (&mut self.reader, &self.account, self.next);
+        let mut read = |buffer: &mut Shrbuf| {
+            reader.seek(next)?;
+            reader.read(buffer, account)
+        };
+        match &self.cache {
+            Some(cache) => cache.fill(Handle::new(0, next as u32), buffer, read),
+            None => read(buffer),
+        }
+    }
+
     fn send(&mut self, mut buffer: Shrbuf, timestamp: Timestamp, context: &mut Context<'_>) -> Result<(), Failure> {
         buffer.set_state(State::Filling);
-        let mut there = self.reader.read(&mut buffer, &self.account)?;
-        if !there && self.repeat {
-            self.reader.rewind()?;
-            there = self.reader.read(&mut buffer, &self.account)?;
+        if !self.fill(&mut buffer)? {
+            match self.turns {
+                Turns::Never => return context.end_all(),
+                Turns::ToTheFirst => self.next = 0,
+                Turns::Back => {
+                    self.backwards = true;
+                    self.next = self.next.saturating_sub(2);
+                }
+            }
+            self.fill(&mut buffer)?;
         }
-        if !there {
-            return context.end_all();
+        if self.backwards && self.next == 0 {
+            self.backwards = false;
         }
+        self.next = if self.backwards { self.next - 1 } else { self.next + 1 };
         buffer.set_state(State::Filled);
         let frame = Frame { color: self.reader.color(), ..Frame::new(buffer, timestamp, self.sequence) };
         self.sequence += 1;

@@ -27,10 +27,14 @@ pub(super) struct Stream {
     file: File,
     format: Format,
     size: Size,
-    /// Of Y4M: frames have headers, and this is where the first begins.
-    header: Option<(y4m::Header, u64)>,
-    /// Frames read since the beginning.
+    /// Of Y4M, whose frames have headers too.
+    header: Option<y4m::Header>,
+    /// The frame that is read next.
     frames: u64,
+    /// Where frames begin, as far as they have been read.
+    starts: Vec<u64>,
+    /// Where the next one begins.
+    at: u64,
     line: Vec<u8>,
 }
 
@@ -64,9 +68,7 @@ impl Reader {
             (Container::Png, ..) => Pictures::open(&config.path).map(|p| Reader::Png(Box::new(p))),
             (Container::Raw, Some(format), Some(size)) => {
                 let file = open(&config.path)?;
-                let stream =
-                    Stream { path: config.path.clone(), file, format, size, header: None, frames: 0, line: Vec::new() };
-                Ok(Reader::Stream(stream))
+                Ok(Reader::Stream(Stream::new(&config.path, file, format, size)))
             }
             _ => Stream::y4m(&config.path).map(Reader::Stream),
         }
@@ -81,7 +83,7 @@ impl Reader {
 
     pub(super) fn rate(&self) -> Option<Rate> {
         match self {
-            Reader::Stream(s) => s.header.and_then(|(h, _)| h.rate),
+            Reader::Stream(s) => s.header.and_then(|h| h.rate),
             Reader::Png(_) => None,
         }
     }
@@ -95,7 +97,7 @@ impl Reader {
 
     pub(super) fn color(&self) -> Colorimetry {
         match self {
-            Reader::Stream(Stream { header: Some((h, _)), size, .. }) => {
+            Reader::Stream(Stream { header: Some(h), size, .. }) => {
                 Colorimetry { range: h.range, ..color::usual(*size) }
             }
             _ => color::usual(self.size()),
@@ -121,17 +123,12 @@ impl Reader {
         }
     }
 
-    /// Back to the first frame.
-    pub(super) fn rewind(&mut self) -> Result<(), FileError> {
+    /// To frame `number`, which has been read before, or is the next.
+    pub(super) fn seek(&mut self, number: u64) -> Result<(), FileError> {
         match self {
-            Reader::Stream(s) => {
-                let start = s.header.map_or(0, |(_, at)| at);
-                s.frames = 0;
-                let sought = s.file.seek(SeekFrom::Start(start));
-                sought.map(drop).map_err(|source| FileError::Read { path: s.path.clone(), source })
-            }
+            Reader::Stream(s) => s.seek(number),
             Reader::Png(p) => {
-                p.next = p.first;
+                p.next = p.first + number;
                 Ok(())
             }
         }
@@ -139,6 +136,21 @@ impl Reader {
 }
 
 impl Stream {
+    fn new(path: &Path, file: File, format: Format, size: Size) -> Stream {
+        let (starts, line) = (Vec::new(), Vec::new());
+        Stream { path: path.to_owned(), file, format, size, header: None, frames: 0, starts, at: 0, line }
+    }
+
+    fn seek(&mut self, number: u64) -> Result<(), FileError> {
+        if number == self.frames {
+            return Ok(());
+        }
+        let Some(&start) = self.starts.get(number as usize) else { return Ok(()) };
+        self.file.seek(SeekFrom::Start(start)).map_err(|source| FileError::Read { path: self.path.clone(), source })?;
+        (self.frames, self.at) = (number, start);
+        Ok(())
+    }
+
     fn y4m(path: &Path) -> Result<Stream, FileError> {
         let file = open(path)?;
         let mut line = Vec::new();
@@ -148,10 +160,11 @@ impl Stream {
         }
         let header = y4m::Header::parse(&line).map_err(|what| FileError::Y4m { path: path.to_owned(), what })?;
         let (format, size, start) = (header.format, header.size, line.len() as u64 + 1);
-        Ok(Stream { path: path.to_owned(), file, format, size, header: Some((header, start)), frames: 0, line })
+        Ok(Stream { header: Some(header), at: start, ..Stream::new(path, file, format, size) })
     }
 
     fn read(&mut self, buffer: &mut Shrbuf, account: &Account) -> Result<bool, Failure> {
+        let mut bytes = self.format.frame_bytes(self.size.width, self.size.height);
         if self.header.is_some() {
             if !y4m::read_line(&self.file, &mut self.line).map_err(|e| self.failed(e))? {
                 return self.end();
@@ -159,6 +172,7 @@ impl Stream {
             if !self.line.starts_with(y4m::FRAME.trim_ascii_end()) {
                 return Err(FileError::NoFrame { path: self.path.clone(), frame: self.frames }.into());
             }
+            bytes += self.line.len() as u64 + 1;
         }
         let before = account.bytes();
         let planes = buffer.layout().planes().len();
@@ -178,7 +192,11 @@ impl Stream {
                 Err(e) => return Err(self.failed(e).into()),
             }
         }
+        if self.starts.len() as u64 == self.frames {
+            self.starts.push(self.at);
+        }
         self.frames += 1;
+        self.at += bytes;
         Ok(true)
     }
 
