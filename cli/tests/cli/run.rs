@@ -163,3 +163,35 @@ fn a_placeholder_runs_where_the_camera_is_missing() {
     assert_eq!(done.json()["frames"], 5);
     assert!(done.err.contains("its placeholder stands in until it is back"), "{}", done.err);
 }
+
+#[test]
+fn the_preroll_example_writes_what_was_before_the_trigger() {
+    let example = include_str!("../../../examples/preroll.toml");
+    let place = Place::with("preroll", &example.replace("/tmp/preroll", "control"));
+    let small = ["--set", "camera.size=[64,48]", "--set", "camera.rate=60", "--set", "preroll.after=100ms"];
+    let run =
+        [&["run", "pipeline.toml", "--duration", "2", "--json", "--set", "preroll.stdin=false"][..], &small].concat();
+    let control = place.0.join("control");
+    let trigger = std::thread::spawn(move || {
+        let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        let begin = std::time::Instant::now();
+        // From a second on there is something to replay.
+        while begin.elapsed().as_secs() < 1 || socket.send_to(b"trigger", &control).is_err() {
+            assert!(begin.elapsed().as_secs() < 20, "no socket");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+
+    let done = place.run(&run).with_code(0);
+
+    trigger.join().unwrap();
+    let json = done.json();
+    let preroll = &json["elements"]["preroll"];
+    assert_eq!(preroll["counters"]["triggers"], 1, "{json}");
+    let written = json["elements"]["file"]["frames"].as_u64().unwrap();
+    assert!(written > 30 && written < json["frames"].as_u64().unwrap(), "{json}");
+    assert!(preroll["held"]["seconds"].as_f64().unwrap() > 1.0 && preroll["held"]["ratio"].as_f64().unwrap() > 1.0);
+    let bytes = std::fs::metadata(place.0.join("preroll.y4m")).unwrap().len();
+    assert!(bytes > written * 64 * 48 * 3 / 2, "{bytes} bytes of {written} frames");
+    assert!(!place.0.join("control").exists(), "the socket is left behind");
+}
