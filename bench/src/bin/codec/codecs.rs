@@ -190,7 +190,6 @@ impl Bytes for Zstd {
     }
 }
 
-#[derive(Default)]
 struct Snappy {
     encoder: snap::raw::Encoder,
     decoder: snap::raw::Decoder,
@@ -229,7 +228,7 @@ pub fn all() -> Result<Vec<Box<dyn Codec>>> {
     let mut all = vec![
         General::new("memcpy", Copy),
         General::new("lz4", Lz4),
-        General::new("snappy", Snappy::default()),
+        General::new("snappy", Snappy { encoder: snap::raw::Encoder::new(), decoder: snap::raw::Decoder::new() }),
     ];
     match Lzo::open() {
         Ok(lzo) => all.push(General::new("lzo1x-1", lzo)),

@@ -1,0 +1,49 @@
+//! Lossless codecs on the same frames, on one core, by turns.
+//!
+//! `codec DATA OUT [WORD...]` measures on the sets in DATA (bench/data/make prints where they are), prints tables, and
+//! leaves `codec.json` in OUT. With words, only sets that have all of them in their names.
+
+use std::path::{Path, PathBuf};
+
+use shrbuf_bench::{Result, sets};
+
+mod codecs;
+mod ffmpeg;
+mod filter;
+mod lzo;
+mod measure;
+mod planes;
+mod summary;
+
+/// Frames of each set.
+const FRAMES: usize = 4;
+/// Times that each codec runs over each set.
+const ROUNDS: usize = 3;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let (data, out) = arguments.next().zip(arguments.next()).ok_or("usage: codec DATA OUT [WORD...]")?;
+    let (data, out) = (PathBuf::from(data), PathBuf::from(out));
+    let words: Vec<String> = arguments.collect();
+    let mut sets = sets::load(&data)?;
+    sets.retain(|set| words.iter().all(|word| set.name().contains(word)));
+
+    let cpu = measure::pin()?;
+    eprintln!("codec: {} sets on CPU {cpu}, {ROUNDS} rounds, libavcodec of ffmpeg {}", sets.len(), ffmpeg::version());
+    let mut codecs = codecs::all()?;
+    codecs.extend(ffmpeg::all());
+    let mut measured = Vec::new();
+    for (n, set) in sets.iter().enumerate() {
+        eprintln!("codec: {}/{} {}", n + 1, sets.len(), set.name());
+        measured.push(measure::measure(&mut codecs, &data, set, FRAMES, ROUNDS)?);
+    }
+    let order: Vec<&str> = codecs.iter().map(|codec| codec.name()).collect();
+    print!("{}", summary::text(&measured, &order));
+    write(&out, &summary::json(&measured))
+}
+
+fn write(folder: &Path, value: &serde_json::Value) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join("codec.json");
+    Ok(std::fs::write(&path, format!("{value:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?)
+}
