@@ -63,16 +63,19 @@ pub enum Kind {
     Pattern,
     /// A desktop.
     Screen,
+    /// Bytes that nothing can compress.
+    Random,
 }
 
 impl Kind {
-    const ALL: [(Kind, &str); 6] = [
+    const ALL: [(Kind, &str); 7] = [
         (Kind::Still, "still"),
         (Kind::Pan, "pan"),
         (Kind::Video, "video"),
         (Kind::Pair, "pair"),
         (Kind::Pattern, "pattern"),
         (Kind::Screen, "screen"),
+        (Kind::Random, "random"),
     ];
 
     /// Its name in the file names and the manifest.
@@ -82,7 +85,7 @@ impl Kind {
 
     /// Whether a camera saw it.
     pub fn natural(self) -> bool {
-        !matches!(self, Kind::Pattern | Kind::Screen)
+        matches!(self, Kind::Still | Kind::Pan | Kind::Video | Kind::Pair)
     }
 }
 

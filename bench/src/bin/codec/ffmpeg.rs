@@ -47,16 +47,27 @@ fn of_ffv1(format: Format) -> Option<(ff::AVPixelFormat, bool)> {
     }
 }
 
-/// Each with what makes it smallest; FFV1 with its defaults, too.
+/// Each with what makes it smallest. FFV1 is in one slice without checksums, as only version 1 allows; its large context
+/// model does not pay where each frame stands alone.
 const PEERS: [Peer; 5] = [
     Peer { label: "utvideo", codec: c"utvideo", options: &[(c"pred", c"median")], pixels: eight_bit },
     Peer { label: "magicyuv", codec: c"magicyuv", options: &[(c"pred", c"median")], pixels: with_grey },
-    Peer { label: "ffvhuff", codec: c"ffvhuff", options: &[(c"pred", c"median"), (c"context", c"1")], pixels: with_words },
-    Peer { label: "ffv1, fastest", codec: c"ffv1", options: &[(c"level", c"3"), (c"g", c"1")], pixels: of_ffv1 },
     Peer {
-        label: "ffv1, best",
+        label: "ffvhuff",
+        codec: c"ffvhuff",
+        options: &[(c"pred", c"median"), (c"context", c"1")],
+        pixels: with_words,
+    },
+    Peer {
+        label: "ffv1, Rice",
         codec: c"ffv1",
-        options: &[(c"level", c"3"), (c"g", c"1"), (c"coder", c"range_tab"), (c"context", c"1")],
+        options: &[(c"level", c"1"), (c"g", c"1"), (c"coder", c"rice")],
+        pixels: of_ffv1,
+    },
+    Peer {
+        label: "ffv1, range coder",
+        codec: c"ffv1",
+        options: &[(c"level", c"1"), (c"g", c"1"), (c"coder", c"range_tab")],
         pixels: of_ffv1,
     },
 ];
@@ -214,7 +225,8 @@ impl Codec for Ffmpeg {
         let (width, height) =
             if set.format == Format::Rg12 { (set.width / 2, set.height * 2) } else { (set.width, set.height) };
         let (coder, decoder) = contexts(&self.peer, pixels, width, height)?;
-        let frames = split.iter().enumerate().map(|(n, planes)| frame(&coder, planes, n)).collect::<Result<Vec<_>>>()?;
+        let frames =
+            split.iter().enumerate().map(|(n, planes)| frame(&coder, planes, n)).collect::<Result<Vec<_>>>()?;
         // SAFETY: these take nothing; null is refused when they are used.
         let packets = frames.iter().map(|_| Packet(unsafe { ff::av_packet_alloc() })).collect();
         let decoded = Frame(unsafe { ff::av_frame_alloc() });
@@ -262,7 +274,13 @@ impl Codec for Ffmpeg {
             Plane { row, bytes: bytes.copied().collect() }
         };
         let planes: Vec<Plane> = open.shape.iter().enumerate().map(plane).collect();
-        if open.planar { Ok(planes::join(open.format, open.width, &planes)) } else { Ok(planes[0].bytes.clone()) }
+        if open.planar {
+            return Ok(planes::join(open.format, open.width, &planes));
+        }
+        let mut frame = planes[0].bytes.clone();
+        // It drops the unused byte, which is 255 in every set.
+        frame.iter_mut().skip(3).step_by(4).for_each(|unused| *unused = 255);
+        Ok(frame)
     }
 }
 

@@ -70,7 +70,8 @@ impl Bytes for Lzo {
     fn decompress(&mut self, from: &[u8], to: &mut [u8]) -> Result<()> {
         let (mut length, work) = (to.len() as c_ulong, self.work.as_mut_ptr().cast());
         // SAFETY: it is told how long both buffers are.
-        let code = unsafe { (self.decompress)(from.as_ptr(), from.len() as c_ulong, to.as_mut_ptr(), &mut length, work) };
+        let code =
+            unsafe { (self.decompress)(from.as_ptr(), from.len() as c_ulong, to.as_mut_ptr(), &mut length, work) };
         if code == 0 { Ok(()) } else { Err(format!("lzo1x_decompress_safe: {code}").into()) }
     }
 }

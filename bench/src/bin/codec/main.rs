@@ -5,11 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use shrbuf_bench::{Result, sets};
+use serde_json::json;
+use shrbuf_bench::{Result, sets, table};
 
 mod codecs;
 mod ffmpeg;
 mod filter;
+mod goals;
 mod lzo;
 mod measure;
 mod planes;
@@ -38,8 +40,13 @@ fn main() -> Result<()> {
         measured.push(measure::measure(&mut codecs, &data, set, FRAMES, ROUNDS)?);
     }
     let order: Vec<&str> = codecs.iter().map(|codec| codec.name()).collect();
-    print!("{}", summary::text(&measured, &order));
-    write(&out, &summary::json(&measured))
+    let goals = goals::rows(&measured);
+    println!("{}\n{}", summary::text(&measured, &order), table::text(&goals));
+    let value = json!({
+        "cpu": cpu, "rounds": ROUNDS, "frames": FRAMES, "ffmpeg": ffmpeg::version(),
+        "sets": summary::json(&measured), "goals": table::json(&goals),
+    });
+    write(&out, &value)
 }
 
 fn write(folder: &Path, value: &serde_json::Value) -> Result<()> {

@@ -76,7 +76,8 @@ pub fn pin() -> Result<usize> {
         if libc::sched_getaffinity(0, size, &mut set) != 0 {
             return Err(std::io::Error::last_os_error().into());
         }
-        let cpu = (0..libc::CPU_SETSIZE as usize).rev().find(|&c| libc::CPU_ISSET(c, &set)).ok_or("no CPU to run on")?;
+        let cpu =
+            (0..libc::CPU_SETSIZE as usize).rev().find(|&c| libc::CPU_ISSET(c, &set)).ok_or("no CPU to run on")?;
         libc::CPU_ZERO(&mut set);
         libc::CPU_SET(cpu, &mut set);
         if libc::sched_setaffinity(0, size, &set) != 0 {

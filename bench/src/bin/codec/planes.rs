@@ -19,7 +19,9 @@ fn every(frame: &[u8], from: usize, step: usize, row: usize) -> Plane {
 /// A frame in planes.
 pub fn split(format: Format, width: usize, frame: &[u8]) -> Vec<Plane> {
     match format {
-        Format::Yuyv => [(0, 2, width), (1, 4, width / 2), (3, 4, width / 2)].map(|(f, s, r)| every(frame, f, s, r)).into(),
+        Format::Yuyv => {
+            [(0, 2, width), (1, 4, width / 2), (3, 4, width / 2)].map(|(f, s, r)| every(frame, f, s, r)).into()
+        }
         Format::Nv12 => {
             let (luma, chroma) = frame.split_at(frame.len() / 3 * 2);
             let luma = Plane { row: width, bytes: luma.to_vec() };

@@ -48,6 +48,7 @@ pub fn groups() -> Vec<Group> {
         Group::new("pairs of pictures as they are", of(Kind::Pair)),
         Group::new("test patterns", of(Kind::Pattern)),
         Group::new("a desktop", of(Kind::Screen)),
+        Group::new("random bytes", of(Kind::Random)),
     ]);
     groups
 }
@@ -109,5 +110,5 @@ pub fn json(measured: &[OfSet]) -> Value {
             of_set.costs.iter().map(|(name, cost)| (name.clone(), cost.to_json())).collect();
         json!({ "set": of_set.set.name(), "noise_bits": of_set.set.noise_bits, "codecs": costs })
     };
-    json!({ "sets": measured.iter().map(line).collect::<Value>() })
+    measured.iter().map(line).collect()
 }

@@ -71,7 +71,14 @@ fn film(from: &Path, name: &str) -> Result<Vec<Yuv>> {
 }
 
 /// A photograph in every format asked for, still and turning, at some levels of noise.
-fn photo(to: &mut Sets, scene: &str, photo: &Rgb, size: (usize, usize), levels: &[Level], formats: &[Format]) -> Result<()> {
+fn photo(
+    to: &mut Sets,
+    scene: &str,
+    photo: &Rgb,
+    size: (usize, usize),
+    levels: &[Level],
+    formats: &[Format],
+) -> Result<()> {
     for kind in [Kind::Still, Kind::Pan] {
         for level in levels {
             let mut random = Random::new(&format!("{scene} {} {}", kind.name(), level.name));
@@ -146,8 +153,9 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (from, folder) = arguments.next().zip(arguments.next()).ok_or("usage: frames FROM TO")?;
     let to = &mut Sets { folder, made: Vec::new() };
-    let one = |name: &str| pictures(&from, name)?.pop().ok_or_else(|| format!("{name}: no picture").into());
-    let one = |name: &str| -> Result<Rgb> { one(name) };
+    let one = |name: &str| -> Result<Rgb> {
+        pictures(&from, name)?.pop().ok_or_else(|| format!("{name}: no picture").into())
+    };
     for scene in ["dune", "leaf", "ladybird"] {
         photo(to, scene, &one(scene)?, HD, &LEVELS, &[Yuyv, Nv12, Rg12])?;
     }
@@ -162,5 +170,8 @@ fn main() -> Result<()> {
     as_they_are(to, "testsrc2", Kind::Pattern, &pictures(&from, "testsrc2")?, &[Yuyv, Xr24])?;
     as_they_are(to, "smptebars", Kind::Pattern, &pictures(&from, "smptebars")?, &[Yuyv])?;
     as_they_are(to, "desktop", Kind::Screen, &pictures(&from, "desktop")?, &[Xr24, Nv12])?;
+    let mut random = Random::new("random");
+    let bytes = Yuyv.frame_bytes(HD.0, HD.1);
+    to.add(set("bytes", Kind::Random, "none", Yuyv, HD), OF_PATTERN, &mut |_| (random.bytes(bytes), None))?;
     sets::save(&to.folder, &to.made)
 }

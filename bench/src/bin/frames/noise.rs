@@ -43,7 +43,8 @@ impl Random {
     /// Numbers that depend on the name alone.
     pub fn new(name: &str) -> Random {
         // FNV-1a: any well mixed seed does.
-        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let seed =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         Random { state: seed, spare: None }
     }
 
@@ -53,6 +54,11 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// So many bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.next().to_le_bytes()).flatten().take(count).collect()
     }
 
     /// Above 0, at most 1.
@@ -110,7 +116,10 @@ mod tests {
             let mut random = Random::new("poisson");
             let (mean, variance) = moments(|| random.poisson(rate));
             let rate = f64::from(rate);
-            assert!((mean / rate - 1.0).abs() < 0.01 && (variance / rate - 1.0).abs() < 0.03, "{rate}: {mean} {variance}");
+            assert!(
+                (mean / rate - 1.0).abs() < 0.01 && (variance / rate - 1.0).abs() < 0.03,
+                "{rate}: {mean} {variance}"
+            );
         }
     }
 

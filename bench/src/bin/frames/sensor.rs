@@ -106,9 +106,8 @@ pub fn disturb(frame: &Yuv, level: &Level, random: &mut Random) -> (Yuv, f64) {
         .collect();
     let costs = |part: f32| -> Vec<f64> { deviations.iter().map(|d| noise::bits(d * part)).collect() };
     let (of_luma, of_chroma) = (costs(1.0), costs(0.5));
-    let mut noisy = |sample: u8, deviation: f32| {
-        (f32::from(sample) + deviation * random.gauss()).round().clamp(1.0, 254.0) as u8
-    };
+    let mut noisy =
+        |sample: u8, deviation: f32| (f32::from(sample) + deviation * random.gauss()).round().clamp(1.0, 254.0) as u8;
     let mut result = frame.clone();
     let mut bits = 0.0;
     for (to, &y) in result.y.iter_mut().zip(&frame.y) {
