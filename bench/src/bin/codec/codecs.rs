@@ -14,11 +14,11 @@ pub trait Codec {
     /// Whether it can code such frames at all.
     fn takes(&self, set: &Set) -> bool;
 
-    /// Takes the frames, in the form that it works on.
+    /// Takes the frames, in the form that it works on, and may learn from those before them.
     ///
     /// # Errors
     /// It cannot be opened for them.
-    fn load(&mut self, set: &Set, frames: &[Vec<u8>]) -> Result<()>;
+    fn load(&mut self, set: &Set, frames: &[Vec<u8>], earlier: &[Vec<u8>]) -> Result<()>;
 
     /// Compresses a frame by its number and keeps the result: bytes.
     ///
@@ -98,7 +98,7 @@ impl Codec for General {
         self.only.is_none_or(|only| only == set.format)
     }
 
-    fn load(&mut self, set: &Set, frames: &[Vec<u8>]) -> Result<()> {
+    fn load(&mut self, set: &Set, frames: &[Vec<u8>], _: &[Vec<u8>]) -> Result<()> {
         let size = set.frame_bytes();
         self.set = Some(set.clone());
         self.frames = frames.to_vec();

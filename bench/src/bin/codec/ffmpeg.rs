@@ -213,7 +213,7 @@ impl Codec for Ffmpeg {
         (self.peer.pixels)(set.format).is_some()
     }
 
-    fn load(&mut self, set: &Set, frames: &[Vec<u8>]) -> Result<()> {
+    fn load(&mut self, set: &Set, frames: &[Vec<u8>], _: &[Vec<u8>]) -> Result<()> {
         let (pixels, planar) = (self.peer.pixels)(set.format).ok_or("a format that it does not take")?;
         let split: Vec<Vec<Plane>> = if planar {
             frames.iter().map(|f| planes::split(set.format, set.width, f)).collect()

@@ -14,11 +14,14 @@ mod filter;
 mod goals;
 mod lzo;
 mod measure;
+mod ours;
 mod planes;
 mod summary;
 
-/// Frames of each set.
+/// Frames of each set that are measured.
 const FRAMES: usize = 4;
+/// Frames before them, which a codec may know.
+const EARLIER: usize = 4;
 /// Times that each codec runs over each set.
 const ROUNDS: usize = 3;
 
@@ -34,10 +37,11 @@ fn main() -> Result<()> {
     eprintln!("codec: {} sets on CPU {cpu}, {ROUNDS} rounds, libavcodec of ffmpeg {}", sets.len(), ffmpeg::version());
     let mut codecs = codecs::all()?;
     codecs.extend(ffmpeg::all());
+    codecs.extend(ours::all());
     let mut measured = Vec::new();
     for (n, set) in sets.iter().enumerate() {
         eprintln!("codec: {}/{} {}", n + 1, sets.len(), set.name());
-        measured.push(measure::measure(&mut codecs, &data, set, FRAMES, ROUNDS)?);
+        measured.push(measure::measure(&mut codecs, &data, set)?);
     }
     let order: Vec<&str> = codecs.iter().map(|codec| codec.name()).collect();
     let goals = goals::rows(&measured);

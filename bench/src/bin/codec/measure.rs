@@ -9,6 +9,7 @@ use shrbuf_bench::Result;
 use shrbuf_bench::sets::Set;
 
 use crate::codecs::Codec;
+use crate::{EARLIER, FRAMES, ROUNDS};
 
 /// What was measured of one codec on one set.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -92,15 +93,17 @@ pub fn pin() -> Result<usize> {
 ///
 /// # Errors
 /// A codec fails, or gives back something else than it got.
-pub fn measure(codecs: &mut [Box<dyn Codec>], folder: &Path, set: &Set, frames: usize, rounds: usize) -> Result<OfSet> {
-    let frames = set.read(folder, frames)?;
+pub fn measure(codecs: &mut [Box<dyn Codec>], folder: &Path, set: &Set) -> Result<OfSet> {
+    let frames = set.read(folder, EARLIER + FRAMES)?;
+    // Short sets are measured as a whole.
+    let (earlier, frames) = frames.split_at(if frames.len() > EARLIER { EARLIER } else { 0 });
     let mut costs = BTreeMap::new();
     let mut of_codecs: Vec<(&mut Box<dyn Codec>, Vec<Cost>)> = Vec::new();
     for codec in codecs.iter_mut().filter(|c| c.takes(set)) {
-        codec.load(set, &frames).map_err(|why| format!("{} on {}: {why}", codec.name(), set.name()))?;
+        codec.load(set, frames, earlier).map_err(|why| format!("{} on {}: {why}", codec.name(), set.name()))?;
         of_codecs.push((codec, vec![Cost::default(); frames.len()]));
     }
-    for round in 0..rounds {
+    for round in 0..ROUNDS {
         for (codec, of_frames) in &mut of_codecs {
             for (n, (frame, cost)) in frames.iter().zip(of_frames.iter_mut()).enumerate() {
                 let failed = |name: &str, why| format!("{name} on {}, frame {n}: {why}", set.name());
