@@ -227,8 +227,9 @@ impl Codec for Ffmpeg {
         let (coder, decoder) = contexts(&self.peer, pixels, width, height)?;
         let frames =
             split.iter().enumerate().map(|(n, planes)| frame(&coder, planes, n)).collect::<Result<Vec<_>>>()?;
-        // SAFETY: these take nothing; null is refused when they are used.
+        // SAFETY: it takes nothing; null is refused when it is used.
         let packets = frames.iter().map(|_| Packet(unsafe { ff::av_packet_alloc() })).collect();
+        // SAFETY: the same.
         let decoded = Frame(unsafe { ff::av_frame_alloc() });
         let (format, width) = (set.format, set.width);
         self.open = Some(Open { format, width, planar, shape, coder, decoder, frames, packets, decoded });

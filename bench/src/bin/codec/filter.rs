@@ -139,3 +139,26 @@ fn undo_words(from: &[u8], to: &mut [u8], distance: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shrbuf_bench::sets::Kind;
+
+    use super::*;
+
+    #[test]
+    fn undo_gives_back_what_apply_took_in_every_format() {
+        for format in [Format::Yuyv, Format::Nv12, Format::Xr24, Format::Grey, Format::Rg12] {
+            let (width, height) = (8, 6);
+            let (scene, noise) = ("none".into(), "none".into());
+            let set = Set { scene, kind: Kind::Random, noise, format, width, height, frames: 1, noise_bits: None };
+            let frame: Vec<u8> = (0..set.frame_bytes()).map(|i| (i * 37 % 251) as u8).collect();
+            for filter in [Filter::Left, Filter::Above] {
+                let (mut filtered, mut restored) = (vec![1; frame.len()], vec![1; frame.len()]);
+                filter.apply(&set, &frame, &mut filtered);
+                filter.undo(&set, &filtered, &mut restored);
+                assert_eq!(restored, frame, "{format:?} {filter:?}");
+            }
+        }
+    }
+}
