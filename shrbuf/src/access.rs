@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::buffer::Shrbuf;
+use crate::layout::Layout;
 use crate::ledger::Account;
 use crate::segment::{MemoryKind, Segment};
 use crate::sys::{dma_buf, mapping::Mapping};
@@ -256,6 +257,11 @@ pub struct ReadGuard<'a> {
 }
 
 impl ReadGuard<'_> {
+    /// Format, size and planes of the buffer.
+    pub fn layout(&self) -> &Layout {
+        self.buffer.layout()
+    }
+
     /// Plane `plane` of the layout.
     ///
     /// # Panics
@@ -273,6 +279,11 @@ pub struct WriteGuard<'a> {
 }
 
 impl WriteGuard<'_> {
+    /// Format, size and planes of the buffer.
+    pub fn layout(&self) -> &Layout {
+        self.buffer.layout()
+    }
+
     /// Plane `plane` of the layout.
     ///
     /// # Panics

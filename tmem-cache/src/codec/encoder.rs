@@ -1,6 +1,17 @@
 //! Frames to streams.
 
-use super::{Picture, Reference, Rows, Tier};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::fast::Task;
+use super::lanes::Lanes;
+use super::path::{Path, Scratch};
+use super::picture::{Picture, Stripe};
+use super::reference::Reference;
+use super::rows::{Rows, WrongRows};
+use super::stream::{self, Kind};
+use super::workers::Workers;
+use super::Tier;
 
 /// What an encoding came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,29 +29,48 @@ pub struct Summary {
 /// Why a frame is not encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// The samples given are not as many as the picture has.
-    #[error("the picture has {expected} bytes without padding, {given} given")]
-    Size {
-        /// Bytes of the picture.
-        expected: usize,
-        /// Bytes given.
-        given: usize,
-    },
+    /// The samples given are not the picture's.
+    #[error(transparent)]
+    Rows(#[from] WrongRows),
     /// The reference is of another picture.
-    #[error("the reference is of a picture of another shape; make one for this picture")]
-    Reference,
+    #[error("the picture is {expected}, the reference is of {given}; make one for this picture")]
+    Reference {
+        /// Format and size of the picture.
+        expected: String,
+        /// Format and size of the reference's.
+        given: String,
+    },
+}
+
+/// A stripe as a worker leaves it.
+#[derive(Debug)]
+struct Coded {
+    kind: Kind,
+    bytes: Vec<u8>,
 }
 
 /// Frames to streams; owns its scratch and its worker threads.
 #[derive(Debug)]
-pub struct Encoder {}
+pub struct Encoder {
+    path: Path,
+    workers: Workers,
+    /// One for each worker.
+    scratch: Vec<Mutex<Scratch>>,
+    /// One for each stripe, where more than one worker makes them.
+    coded: Vec<Mutex<Coded>>,
+}
 
 impl Encoder {
     /// An encoder that spreads a frame's stripes over `threads` threads, the caller's among them; 0 means 1. The others
     /// are started here and sleep between frames.
     pub fn new(threads: usize) -> Encoder {
-        let _ = threads;
-        Encoder {}
+        Encoder::with_path(threads, Path::best())
+    }
+
+    pub(crate) fn with_path(threads: usize, path: Path) -> Encoder {
+        let workers = Workers::new(threads);
+        let scratch = (0..workers.threads()).map(|_| Mutex::default()).collect();
+        Encoder { path, workers, scratch, coded: Vec::new() }
     }
 
     /// Appends the stream of a frame to `out`.
@@ -55,7 +85,94 @@ impl Encoder {
         tier: Tier,
         out: &mut Vec<u8>,
     ) -> Result<Summary, EncodeError> {
-        let _ = (picture, rows, reference, tier, out);
-        todo!()
+        rows.check(picture)?;
+        if let Some(other) = reference.filter(|r| r.picture() != picture) {
+            return Err(EncodeError::Reference { expected: picture.to_string(), given: other.picture().to_string() });
+        }
+        let frame = Frame { path: self.path, picture, rows, reference, tier };
+        let (start, stripes) = (out.len(), picture.stripes());
+        let head = start + stream::head_bytes(picture);
+        out.resize(head, 0);
+        let mut raw_stripes = 0;
+        if self.workers.threads() == 1 {
+            let mut scratch = lock(&self.scratch[0]);
+            for index in 0..stripes {
+                let from = out.len();
+                let kind = frame.encode(index, &mut scratch, out);
+                raw_stripes += usize::from(kind == Kind::Raw);
+                let (before, coded) = out.split_at_mut(from);
+                stream::put_entry(&mut before[start..], index, kind, coded);
+            }
+        } else {
+            if self.coded.len() < stripes {
+                self.coded.resize_with(stripes, || Mutex::new(Coded { kind: Kind::Raw, bytes: Vec::new() }));
+            }
+            let next = AtomicUsize::new(0);
+            self.workers.run(&|worker| {
+                let mut scratch = lock(&self.scratch[worker]);
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= stripes {
+                        return;
+                    }
+                    let mut coded = lock(&self.coded[index]);
+                    coded.bytes.clear();
+                    coded.kind = frame.encode(index, &mut scratch, &mut coded.bytes);
+                }
+            });
+            for (index, coded) in self.coded[..stripes].iter().enumerate() {
+                let coded = lock(coded);
+                raw_stripes += usize::from(coded.kind == Kind::Raw);
+                stream::put_entry(&mut out[start..head], index, coded.kind, &coded.bytes);
+                out.extend_from_slice(&coded.bytes);
+            }
+        }
+        stream::put_header(&mut out[start..head], picture, reference.map(Reference::id));
+        Ok(Summary { bytes_in: picture.bytes(), bytes_out: out.len() - start, stripes, raw_stripes })
+    }
+}
+
+/// A lock that was held when another stripe panicked guards nothing that is half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Frame<'a> {
+    path: Path,
+    picture: &'a Picture,
+    rows: Rows<'a>,
+    reference: Option<&'a Reference>,
+    tier: Tier,
+}
+
+impl Frame<'_> {
+    /// Appends a stripe to `out`.
+    fn encode(&self, index: usize, scratch: &mut Scratch, out: &mut Vec<u8>) -> Kind {
+        let stripe = self.picture.stripe(index);
+        let Scratch { bytes, words, parts, stripe: room } = scratch;
+        let samples = self.rows.stripe(self.picture, &stripe, room);
+        let Stripe { plane, ref rows, .. } = stripe;
+        let plane = &self.picture.planes()[plane];
+        let lanes = Lanes::of(plane);
+        let start = out.len();
+        let kind = match self.tier {
+            Tier::Fast => Kind::Fast,
+            Tier::Dense => Kind::Dense,
+        };
+        if plane.wide {
+            let reference = self.reference.map(|r| r.word_rows(&stripe, &lanes));
+            let task = Task { plane, lanes: &lanes, rows: rows.len(), reference };
+            self.path.encode(&task, samples, words, parts, out);
+        } else {
+            let reference = self.reference.map(|r| r.byte_rows(&stripe, &lanes));
+            let task = Task { plane, lanes: &lanes, rows: rows.len(), reference };
+            self.path.encode(&task, samples, bytes, parts, out);
+        }
+        if out.len() - start < samples.len() {
+            return kind;
+        }
+        out.truncate(start);
+        out.extend_from_slice(samples);
+        Kind::Raw
     }
 }

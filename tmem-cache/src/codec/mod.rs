@@ -37,17 +37,30 @@
 //! | [`reference`] | the shared picture that frames are predicted from |
 //! | [`encoder`], [`decoder`] | frames to streams and back |
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod bits;
+mod block;
 pub mod decoder;
 pub mod encoder;
+mod fast;
+mod lanes;
+mod path;
 pub mod picture;
+mod predict;
 pub mod reference;
 pub mod rows;
+mod sample;
+mod stream;
+mod workers;
 
 pub use decoder::{DecodeError, Decoder};
 pub use encoder::{EncodeError, Encoder, Summary};
 pub use picture::{Picture, PictureError, Region};
 pub use reference::{Reference, ReferenceBuilder};
-pub use rows::{Rows, RowsMut};
+pub use rows::{Rows, RowsMut, WrongRows};
 
 /// How hard the encoder works. The decoder takes either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

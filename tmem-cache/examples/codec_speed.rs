@@ -1,0 +1,45 @@
+//! Ratio and speed of the codec on raw frames, on one core.
+//!
+//! `cargo run --release -p tmem-cache --example codec_speed -- YUYV 1280 720 frames.raw…`
+
+use std::time::Instant;
+
+use shrbuf::{Format, Layout};
+use tmem_cache::codec::{Decoder, Encoder, Picture, ReferenceBuilder, Rows, RowsMut, Tier};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let mut next = || args.next().ok_or("FORMAT WIDTH HEIGHT FILE…");
+    let (format, width, height) = (next()?.parse::<Format>()?, next()?.parse()?, next()?.parse()?);
+    let picture = Picture::of(&Layout::linear(format, width, height, 1)?)?;
+    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new(1));
+    for file in args {
+        let bytes = std::fs::read(&file)?;
+        let frames: Vec<&[u8]> = bytes.chunks_exact(picture.bytes()).collect();
+        let mut reference = ReferenceBuilder::new(&picture);
+        frames.iter().try_for_each(|f| reference.add(Rows::Packed(f)))?;
+        let reference = reference.build();
+        for (tier, reference) in [(Tier::Fast, None), (Tier::Fast, reference.as_ref()), (Tier::Dense, None)] {
+            let (mut stream, mut back) = (Vec::new(), vec![0; picture.bytes()]);
+            let (mut best_in, mut best_out, mut coded) = (f64::MAX, f64::MAX, 0);
+            for _ in 0..20 {
+                coded = 0;
+                for frame in &frames {
+                    stream.clear();
+                    let start = Instant::now();
+                    coded += encoder.encode(&picture, Rows::Packed(frame), reference, tier, &mut stream)?.bytes_out;
+                    best_in = best_in.min(start.elapsed().as_secs_f64());
+                    let start = Instant::now();
+                    decoder.decode(&picture, &stream, reference, RowsMut::Packed(&mut back))?;
+                    best_out = best_out.min(start.elapsed().as_secs_f64());
+                    assert_eq!(back, *frame);
+                }
+            }
+            let ratio = (frames.len() * picture.bytes()) as f64 / coded as f64;
+            let speed = |seconds: f64| picture.bytes() as f64 / seconds / 1e9;
+            let with = if reference.is_some() { "with a reference" } else { "alone" };
+            println!("{file} {tier:?} {with}: {ratio:.3}, {:.2} and {:.2} GB/s", speed(best_in), speed(best_out));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Which code runs: the best that the processor has, chosen once.
+
+use super::block::Portable;
+use super::fast::{self, Parts, RowScratch, Task};
+use super::sample::Sample;
+
+/// A way to code stripes. All make and take the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Path {
+    /// All that this processor has, the best last.
+    pub fn available() -> impl Iterator<Item = Path> {
+        #[cfg(target_arch = "x86_64")]
+        let paths = {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
+                && is_x86_feature_detected!("popcnt");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            [Some(Path::Portable), avx2.then_some(Path::Avx2), avx512.then_some(Path::Avx512)]
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let paths = [Some(Path::Portable)];
+        paths.into_iter().flatten()
+    }
+
+    pub fn best() -> Path {
+        Path::available().last().unwrap_or(Path::Portable)
+    }
+
+    /// See [`fast::encode`].
+    pub fn encode<S: Sample>(
+        self,
+        task: &Task<'_, S>,
+        samples: &[u8],
+        scratch: &mut RowScratch<S>,
+        parts: &mut Parts,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Path::Portable => fast::encode::<Portable, S>(task, samples, scratch, parts, out),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a path other than the portable one comes from `available` alone, which has asked the processor.
+            Path::Avx2 => unsafe { x86::encode_avx2(task, samples, scratch, parts, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe { x86::encode_avx512(task, samples, scratch, parts, out) },
+        }
+    }
+
+    /// See [`fast::decode`].
+    pub fn decode<S: Sample>(
+        self,
+        task: &Task<'_, S>,
+        coded: &[u8],
+        scratch: &mut RowScratch<S>,
+        parts: &mut Parts,
+        samples: &mut [u8],
+    ) -> Result<(), &'static str> {
+        match self {
+            Path::Portable => fast::decode::<Portable, S>(task, coded, scratch, parts, samples),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx2 => unsafe { x86::decode_avx2(task, coded, scratch, parts, samples) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe { x86::decode_avx512(task, coded, scratch, parts, samples) },
+        }
+    }
+}
+
+/// The same code once more for each instruction set: plain loops become vector code of that set.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::super::avx2::Avx2;
+    use super::super::avx512::Avx512;
+    use super::*;
+
+    macro_rules! path {
+        ($encode:ident, $decode:ident, $kernel:ident, $features:literal) => {
+            #[target_feature(enable = $features)]
+            pub fn $encode<S: Sample>(
+                task: &Task<'_, S>,
+                samples: &[u8],
+                scratch: &mut RowScratch<S>,
+                parts: &mut Parts,
+                out: &mut Vec<u8>,
+            ) {
+                fast::encode::<$kernel, S>(task, samples, scratch, parts, out);
+            }
+
+            #[target_feature(enable = $features)]
+            pub fn $decode<S: Sample>(
+                task: &Task<'_, S>,
+                coded: &[u8],
+                scratch: &mut RowScratch<S>,
+                parts: &mut Parts,
+                samples: &mut [u8],
+            ) -> Result<(), &'static str> {
+                fast::decode::<$kernel, S>(task, coded, scratch, parts, samples)
+            }
+        };
+    }
+    path!(encode_avx2, decode_avx2, Avx2, "avx2,bmi1,bmi2,lzcnt,popcnt");
+    path!(encode_avx512, decode_avx512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
+}
+
+/// Room for one stripe in work.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub bytes: RowScratch<u8>,
+    pub words: RowScratch<u16>,
+    pub parts: Parts,
+    /// Samples of a stripe on their way into or out of a buffer's mapping.
+    pub stripe: Vec<u8>,
+}
