@@ -1,13 +1,15 @@
 //! Delta filters, as users put them before general compressors: each byte as the difference to one before it.
 //!
-//! Samples of 16 bits are taken as such, and their low and high bytes are then stored apart: bytes of a word taken one by
-//! one would only be noise to each other.
+//! `Group` is the filter that the goals were set by. The others know the format: they take samples of 16 bits as such,
+//! and store their low and high bytes apart.
 
 use shrbuf_bench::sets::{Format, Set};
 
 /// Which sample is subtracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
+    /// The byte that is a whole group of samples earlier, as filters that know no more than that do it.
+    Group,
     /// The nearest of the same component on the left.
     Left,
     /// The nearest of the same component above.
@@ -18,6 +20,7 @@ impl Filter {
     /// For names of codecs.
     pub fn name(self) -> &'static str {
         match self {
+            Filter::Group => "byte delta",
             Filter::Left => "delta",
             Filter::Above => "delta above",
         }
@@ -26,6 +29,7 @@ impl Filter {
     /// Filters a frame.
     pub fn apply(self, set: &Set, from: &[u8], to: &mut [u8]) {
         match (set.format, self) {
+            (_, Filter::Group) => bytes(from, to, self.distance(set)),
             (Format::Rg12, _) => words(from, to, self.distance(set)),
             (Format::Yuyv, Filter::Left) => {
                 let step = |b: &[u8; 4], a: &[u8; 4]| {
@@ -50,6 +54,9 @@ impl Filter {
     /// Undoes it.
     pub fn undo(self, set: &Set, from: &[u8], to: &mut [u8]) {
         match (set.format, self) {
+            (Format::Nv12, Filter::Group) => undo_near::<2>(from, to),
+            (Format::Grey, Filter::Group) => undo_near::<1>(from, to),
+            (_, Filter::Group) => undo_near::<4>(from, to),
             (Format::Rg12, _) => undo_words(from, to, self.distance(set)),
             (Format::Yuyv, Filter::Left) => {
                 let mut last = [0u8; 4];
@@ -73,7 +80,9 @@ impl Filter {
     /// Samples between the two, where that is the same all over the frame.
     fn distance(self, set: &Set) -> usize {
         match (self, set.format) {
-            (Filter::Left, Format::Xr24) => 4,
+            (Filter::Group, Format::Nv12) => 2,
+            (Filter::Group, Format::Grey) => 1,
+            (Filter::Group, _) | (Filter::Left, Format::Xr24) => 4,
             (Filter::Left, Format::Rg12) => 2,
             (Filter::Left, _) => 1,
             (Filter::Above, Format::Yuyv) => set.width * 2,
@@ -153,7 +162,7 @@ mod tests {
             let (scene, noise) = ("none".into(), "none".into());
             let set = Set { scene, kind: Kind::Random, noise, format, width, height, frames: 1, noise_bits: None };
             let frame: Vec<u8> = (0..set.frame_bytes()).map(|i| (i * 37 % 251) as u8).collect();
-            for filter in [Filter::Left, Filter::Above] {
+            for filter in [Filter::Group, Filter::Left, Filter::Above] {
                 let (mut filtered, mut restored) = (vec![1; frame.len()], vec![1; frame.len()]);
                 filter.apply(&set, &frame, &mut filtered);
                 filter.undo(&set, &filtered, &mut restored);

@@ -10,8 +10,8 @@ use crate::summary::{YARDSTICK, sum};
 const FAST: &str = "ours, fast";
 const FAST_REFERENCE: &str = "ours, fast + reference";
 const DENSE: &str = "ours, dense";
-/// What any user of zstd would try on pictures.
-const DELTA: [&str; 2] = ["delta + zstd -1", "delta above + zstd -1"];
+/// What a user of zstd would try on pictures. The goal was set by the first; the others are harder to beat.
+const DELTA: [&str; 3] = ["byte delta + zstd -1", "delta + zstd -1", "delta above + zstd -1"];
 const FFV1: [&str; 2] = ["ffv1, Rice", "ffv1, range coder"];
 
 type Part = fn(&Cost) -> f64;
@@ -36,9 +36,9 @@ fn worst(of_sets: &[&OfSet], what: &str, theirs: &str, part: Part, goal: f64) ->
     let pairs: Vec<_> = of_sets.iter().filter_map(pair).collect();
     let met = pairs.iter().filter(|(ours, theirs, _)| *ours >= goal * theirs).count();
     let worst = pairs.iter().min_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
-    let which = worst.map_or(String::new(), |(_, _, name)| format!(", worst: {name}"));
+    let which = worst.map_or(String::new(), |(_, _, name)| format!(", worst {name}"));
     Row::new(
-        format!("natural sets, {what} to {theirs} ({met} of {} meet it{which})", pairs.len()),
+        format!("natural sets: fast, {what}, to {theirs}: {met} of {} meet it{which}", pairs.len()),
         worst.map(|(ours, ..)| *ours),
         worst.map(|(_, theirs, _)| *theirs),
         Goal::Times(goal),
@@ -62,9 +62,9 @@ pub fn rows(measured: &[OfSet]) -> Vec<Row> {
     }
     let natural = those(measured, |set| set.kind.natural());
     for theirs in DELTA {
-        rows.push(worst(&natural, "fast, ratio", theirs, Cost::ratio, 1.0));
+        rows.push(worst(&natural, "ratio", theirs, Cost::ratio, 1.0));
         for (what, speed) in SPEEDS {
-            rows.push(worst(&natural, &format!("fast, {what} GB/s"), theirs, speed, 4.0));
+            rows.push(worst(&natural, &format!("{what} GB/s"), theirs, speed, 4.0));
         }
     }
     // Whichever of the two is smaller.
