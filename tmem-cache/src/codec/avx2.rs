@@ -61,6 +61,23 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn measure(block: &[u8; BLOCK]) -> (u32, u8) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (v0, v1) = load(block);
+            let zero = _mm256_setzero_si256();
+            let sums = _mm256_add_epi64(_mm256_sad_epu8(v0, zero), _mm256_sad_epu8(v1, zero));
+            let sums = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+            let any = _mm256_or_si256(v0, v1);
+            let any = _mm_or_si128(_mm256_castsi256_si128(any), _mm256_extracti128_si256::<1>(any));
+            let any = (_mm_cvtsi128_si64(any) | _mm_extract_epi64::<1>(any)) as u64;
+            let any = any | any >> 32;
+            let any = any | any >> 16;
+            ((_mm_cvtsi128_si64(sums) + _mm_extract_epi64::<1>(sums)) as u32, (any | any >> 8) as u8)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn planes(quotients: &[u8; BLOCK]) -> [u64; 3] {
         // SAFETY: the caller's promise.
         unsafe {

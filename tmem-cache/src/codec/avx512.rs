@@ -43,13 +43,20 @@ impl Kernel for Avx512 {
 
             let from = from.add(8 * (k & 4) as usize);
             let x = _mm512_broadcast_i32x4(_mm_loadu_si128(from.cast()));
-            let u = _mm512_and_si512(_mm512_srlv_epi64(x, _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6)), _mm512_set1_epi8(3));
+            let u =
+                _mm512_and_si512(_mm512_srlv_epi64(x, _mm512_setr_epi64(0, 0, 2, 2, 4, 4, 6, 6)), _mm512_set1_epi8(3));
             let u = _mm512_maskz_mov_epi8(has(2), _mm512_sll_epi16(u, _mm_cvtsi32_si128((k & 4) as i32)));
 
             let bits = u64::from_le(from.add(8 * (k & 2) as usize).cast::<u64>().read_unaligned());
             let b = _mm512_maskz_mov_epi8(bits & has(1), _mm512_set1_epi8(1 << (k & 6)));
             store(_mm512_or_si512(_mm512_or_si512(n, u), b))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn measure(block: &[u8; BLOCK]) -> (u32, u8) {
+        // SAFETY: the caller's promise.
+        unsafe { Avx2::measure(block) }
     }
 
     #[inline(always)]

@@ -26,6 +26,9 @@ pub(crate) trait Kernel {
     /// The low bits stored by [`Kernel::pack`]; higher ones are 0.
     unsafe fn unpack(bytes: &[u8; FIXED], k: u32) -> [u8; BLOCK];
 
+    /// The sum of the bytes, and a byte with the bits that any of them has.
+    unsafe fn measure(block: &[u8; BLOCK]) -> (u32, u8);
+
     /// Bits 0, 1 and 2 of each byte, as one word each.
     unsafe fn planes(quotients: &[u8; BLOCK]) -> [u64; 3];
 
@@ -97,6 +100,11 @@ impl Kernel for Portable {
             }
         }
         low
+    }
+
+    #[inline(always)]
+    unsafe fn measure(block: &[u8; BLOCK]) -> (u32, u8) {
+        (block.iter().fold(0, |sum, &v| sum + u32::from(v)), block.iter().fold(0, |any, v| any | v))
     }
 
     #[inline(always)]

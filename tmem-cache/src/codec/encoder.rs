@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::Tier;
 use super::fast::Task;
 use super::lanes::Lanes;
 use super::path::{Path, Scratch};
@@ -11,7 +12,6 @@ use super::reference::Reference;
 use super::rows::{Rows, WrongRows};
 use super::stream::{self, Kind};
 use super::workers::Workers;
-use super::Tier;
 
 /// What an encoding came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

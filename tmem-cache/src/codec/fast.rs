@@ -13,8 +13,9 @@ use super::sample::Sample;
 /// Rows that share a mode.
 const GROUP: usize = 8;
 
-/// Bytes before the codes: their number, and that of the unary masks.
-const SIZES: usize = 2 + 4;
+/// Bytes before the codes: their number, and that of the unary masks of even and of odd blocks. (Where the masks of a
+/// block end is known only when they are decoded; two runs of them keep a processor busy meanwhile.)
+const SIZES: usize = 2 + 4 + 4;
 
 /// What a stripe is, apart from its samples.
 #[derive(Debug)]
@@ -92,9 +93,9 @@ pub(crate) struct Parts {
     modes: Vec<u8>,
     codes: Vec<u8>,
     fixed: Vec<u8>,
-    masks: Vec<u8>,
+    masks: [Vec<u8>; 2],
     fixed_len: usize,
-    bits: BitWriter,
+    bits: [BitWriter; 2],
 }
 
 /// Appends the coded stripe to `out`.
@@ -110,12 +111,12 @@ pub(crate) fn encode<K: Kernel, S: Sample>(
     let most = blocks * (BLOCK * 2) + FIXED + 8;
     if parts.fixed.len() < most {
         parts.fixed.resize(most, 0);
-        parts.masks.resize(most, 0);
+        parts.masks.iter_mut().for_each(|m| m.resize(most, 0));
     }
     parts.modes.clear();
     parts.codes.clear();
     parts.fixed_len = 0;
-    parts.bits = BitWriter::default();
+    parts.bits = Default::default();
     scratch.fit(task.lanes);
 
     let (lanes, n) = (task.lanes, task.lanes.samples());
@@ -149,10 +150,12 @@ pub(crate) fn encode<K: Kernel, S: Sample>(
     out.extend_from_slice(&[0; SIZES]);
     put_codes(&parts.codes, out);
     let codes = out.len() - sizes - SIZES;
-    let masks = parts.bits.len();
+    let [even, odd] = [parts.bits[0].len(), parts.bits[1].len()];
     out[sizes..sizes + 2].copy_from_slice(&(codes as u16).to_le_bytes());
-    out[sizes + 2..sizes + SIZES].copy_from_slice(&(masks as u32).to_le_bytes());
-    out.extend_from_slice(&parts.masks[..masks]);
+    out[sizes + 2..sizes + 6].copy_from_slice(&(even as u32).to_le_bytes());
+    out[sizes + 6..sizes + SIZES].copy_from_slice(&(odd as u32).to_le_bytes());
+    out.extend_from_slice(&parts.masks[0][..even]);
+    out.extend_from_slice(&parts.masks[1][..odd]);
     out.extend_from_slice(&parts.fixed[..parts.fixed_len]);
     debug_assert!(out.len() > start);
 }
@@ -203,11 +206,7 @@ fn low_bits(sum: u32) -> u32 {
 
 #[inline(always)]
 fn encode_block<K: Kernel, S: Sample>(block: &[S; BLOCK], parts: &mut Parts) {
-    let (mut sum, mut any) = (0u32, 0u16);
-    for v in block {
-        sum += u32::from(v.to_u16());
-        any |= v.to_u16();
-    }
+    let (sum, any) = S::measure::<K>(block);
     if any == 0 {
         parts.codes.push(0);
         return;
@@ -238,23 +237,25 @@ fn encode_block<K: Kernel, S: Sample>(block: &[S; BLOCK], parts: &mut Parts) {
         parts.fixed[at..at + 8].copy_from_slice(&first.to_le_bytes());
         parts.fixed_len = at + 8;
         if !raw {
-            let mut put = |mask: u64, under: u64| {
+            let run = (parts.codes.len() - 1) % 2;
+            let (writer, room) = (&mut parts.bits[run], &mut parts.masks[run]);
+            let (second, third, fifth, sixth) = (b | c, c | (a & b), c & (a | b), c & b);
+            // SAFETY: as above.
+            writer.put(room, unsafe { K::extract(second, first) }, first.count_ones());
+            let later = [(third, second), (c, third), (fifth, c), (sixth, fifth), (sixth & a, sixth)];
+            let (mut word, mut count) = (0, 0);
+            for (mask, under) in later {
                 // SAFETY: as above.
                 let bits = unsafe { K::extract(mask, under) };
-                parts.bits.put(&mut parts.masks, bits, under.count_ones());
-            };
-            let (second, third) = (b | c, c | (a & b));
-            put(second, first);
-            put(third, second);
-            if third != 0 {
-                let (fifth, sixth) = (c & (a | b), c & b);
-                put(c, third);
-                put(fifth, c);
-                if fifth != 0 {
-                    put(sixth, fifth);
-                    put(sixth & a, sixth);
+                let more = under.count_ones();
+                if count + more > DENSEST {
+                    writer.put(room, word, count);
+                    (word, count) = (0, 0);
                 }
+                word |= bits << count;
+                count += more;
             }
+            writer.put(room, word, count);
         }
         return;
     }
@@ -319,9 +320,10 @@ pub(crate) fn decode<K: Kernel, S: Sample>(
     const SHORT: &str = "it is shorter than its parts";
     let (modes, coded) = coded.split_at_checked(task.groups()).ok_or(SHORT)?;
     let (sizes, coded) = coded.split_first_chunk::<SIZES>().ok_or(SHORT)?;
-    let [c0, c1, m0, m1, m2, m3] = *sizes;
+    let [c0, c1, e0, e1, e2, e3, o0, o1, o2, o3] = *sizes;
     let (codes, coded) = coded.split_at_checked(u16::from_le_bytes([c0, c1]).into()).ok_or(SHORT)?;
-    let (masks, fixed) = coded.split_at_checked(u32::from_le_bytes([m0, m1, m2, m3]) as usize).ok_or(SHORT)?;
+    let (even, coded) = coded.split_at_checked(u32::from_le_bytes([e0, e1, e2, e3]) as usize).ok_or(SHORT)?;
+    let (odd, fixed) = coded.split_at_checked(u32::from_le_bytes([o0, o1, o2, o3]) as usize).ok_or(SHORT)?;
     get_codes(codes, task.blocks(), &mut parts.codes)?;
     let mut needed = 0;
     for &code in &parts.codes {
@@ -333,7 +335,7 @@ pub(crate) fn decode<K: Kernel, S: Sample>(
 
     scratch.fit(task.lanes);
     let (lanes, n) = (task.lanes, task.lanes.samples());
-    let mut masks = BitReader::new(masks);
+    let mut masks = [BitReader::new(even), BitReader::new(odd)];
     let (mut next, mut at, mut filled) = (0, 0, 0);
     let mut bad = false;
     for (y, bytes) in samples.chunks_exact_mut(task.plane.row_bytes).enumerate() {
@@ -347,7 +349,7 @@ pub(crate) fn decode<K: Kernel, S: Sample>(
             let block = &mut residuals[filled..filled + BLOCK];
             let block: &mut [S; BLOCK] = block.try_into().unwrap_or_else(|_| unreachable!("a slice of that length"));
             match S::low_bits_of(parts.codes[next]).flatten() {
-                Some(k) => at = decode_block::<K, S>(fixed, at, k, &mut masks, block, &mut bad),
+                Some(k) => at = decode_block::<K, S>(fixed, at, k, &mut masks[next % 2], block, &mut bad),
                 None => *block = [S::default(); BLOCK],
             }
             next += 1;
@@ -362,7 +364,7 @@ pub(crate) fn decode<K: Kernel, S: Sample>(
     if bad {
         return Err("it has a mask of too many ones");
     }
-    if masks.bytes() != masks.len() {
+    if masks.iter().any(|m| m.bytes() != m.len()) {
         return Err("its masks are not as long as it says");
     }
     Ok(())
@@ -400,29 +402,55 @@ fn decode_block<K: Kernel, S: Sample>(
     let low = unsafe { K::unpack(low, k % 8) };
     let mut planes = [first, 0, 0];
     if k != S::BITS - 1 {
-        let mut deposit = |under: u64| {
-            // SAFETY: as above.
-            let mask = unsafe { K::deposit(masks.peek(), under) };
-            masks.skip(under.count_ones());
-            mask
-        };
         *bad |= first.count_ones() > DENSEST;
-        let second = deposit(first);
-        let third = deposit(second);
-        planes = [first ^ second ^ third, second, 0];
-        if third != 0 {
-            let fourth = deposit(third);
-            let fifth = deposit(fourth);
-            planes = [planes[0] ^ fourth ^ fifth, second & !fourth, fourth];
-            if fifth != 0 {
-                let sixth = deposit(fifth);
-                let seventh = deposit(sixth);
-                planes = [planes[0] ^ sixth ^ seventh, planes[1] | sixth, fourth];
-            }
-        }
+        planes = quotients::<K>(first, masks);
     }
     // SAFETY: as above.
     let quotients = unsafe { K::bytes(planes) };
     S::uncut(&low, &quotients, raw_low, k, block);
     at
+}
+
+/// The quotients' bits, from the mask of those that are not 0 and the masks that follow it.
+#[inline(always)]
+fn quotients<K: Kernel>(first: u64, masks: &mut BitReader<'_>) -> [u64; 3] {
+    // SAFETY: whoever chose `K` has asked the processor.
+    let deposit = |bits, under| unsafe { K::deposit(bits, under) };
+    // The second mask from one load, all later ones from another, whose place is known before the second is.
+    let second = deposit(masks.peek(), first);
+    masks.skip(first.count_ones());
+    let mut word = masks.peek();
+    let mut count = second.count_ones();
+    let third = deposit(word, second);
+    let mut next = |under: u64, before: u64| {
+        word = word.checked_shr(before.count_ones()).unwrap_or(0);
+        count += under.count_ones();
+        deposit(word, under)
+    };
+    let fourth = next(third, second);
+    let fifth = next(fourth, third);
+    let sixth = next(fifth, fourth);
+    let seventh = next(sixth, fifth);
+    if count > DENSEST {
+        return quotients_one_by_one::<K>(first, second, masks);
+    }
+    masks.skip(count);
+    [first ^ second ^ third ^ fourth ^ fifth ^ sixth ^ seventh, second & !fourth | sixth, fourth]
+}
+
+/// The same where the later masks together are too long for one load.
+#[cold]
+fn quotients_one_by_one<K: Kernel>(first: u64, second: u64, masks: &mut BitReader<'_>) -> [u64; 3] {
+    let mut next = |under: u64| {
+        // SAFETY: as above.
+        let mask = unsafe { K::deposit(masks.peek(), under) };
+        masks.skip(under.count_ones());
+        mask
+    };
+    let third = next(second);
+    let fourth = next(third);
+    let fifth = next(fourth);
+    let sixth = next(fifth);
+    let seventh = next(sixth);
+    [first ^ second ^ third ^ fourth ^ fifth ^ sixth ^ seventh, second & !fourth | sixth, fourth]
 }

@@ -46,6 +46,8 @@ mod block;
 pub mod decoder;
 pub mod encoder;
 mod fast;
+#[doc(hidden)]
+pub mod fuzzing;
 mod lanes;
 mod path;
 pub mod picture;

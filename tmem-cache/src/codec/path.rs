@@ -126,3 +126,79 @@ pub(crate) struct Scratch {
     /// Samples of a stripe on their way into or out of a buffer's mapping.
     pub stripe: Vec<u8>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Decoder, Encoder, Picture, Reference, Rows, RowsMut, Tier};
+    use super::*;
+    use shrbuf::{Format, Layout};
+
+    /// Frames whose noise grows from nothing to all bits, so that every kind of block occurs.
+    fn frame(bytes: usize, seed: u32) -> Vec<u8> {
+        let mut state = seed;
+        let value = |i: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (i / 7) as u8 ^ ((state >> 24) as u8).checked_shr(8 - (9 * i / bytes) as u32).unwrap_or(0)
+        };
+        (0..bytes).map(value).collect()
+    }
+
+    #[test]
+    fn all_paths_make_the_same_bytes_and_take_each_others() {
+        for format in Format::all() {
+            for (width, height) in [(1, 1), (65, 19), (640, 50)] {
+                let picture = Picture::of(&Layout::linear(format, width, height, 1).unwrap()).unwrap();
+                let frame = frame(picture.bytes(), 1);
+                let near: Vec<u8> = frame.iter().map(|v| v ^ 1).collect();
+                let reference = Reference::new(&picture, Rows::Packed(&near)).unwrap();
+                for reference in [None, Some(&reference)] {
+                    let encode = |path| {
+                        let (mut encoder, mut stream) = (Encoder::with_path(1, path), Vec::new());
+                        encoder.encode(&picture, Rows::Packed(&frame), reference, Tier::Fast, &mut stream).unwrap();
+                        stream
+                    };
+                    let portable = encode(Path::Portable);
+                    for path in Path::available() {
+                        assert!(encode(path) == portable, "{picture} {path:?}");
+                        let mut back = vec![0; frame.len()];
+                        let mut decoder = Decoder::with_path(1, path);
+                        decoder.decode(&picture, &portable, reference, RowsMut::Packed(&mut back)).unwrap();
+                        assert!(back == frame, "{picture} {path:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a stripe decodes to, or why it does not, is the same on all paths even for bytes that no encoder makes.
+    #[test]
+    fn all_paths_agree_on_arbitrary_stripes() {
+        let layout = Layout::linear(Format::Grey, 67, 21, 1).unwrap();
+        let picture = Picture::of(&layout).unwrap();
+        let plane = &picture.planes()[0];
+        let lanes = super::super::lanes::Lanes::of(plane);
+        let task = Task::<u8> { plane, lanes: &lanes, rows: 21, reference: None };
+        let mut whole = Vec::new();
+        Path::Portable.encode(&task, &frame(67 * 21, 3), &mut RowScratch::default(), &mut Parts::default(), &mut whole);
+        let (mut good, mut bad) = (0, 0);
+        for i in 0..whole.len() * 8 {
+            let mut coded = whole.clone();
+            coded[i / 8] ^= 1 << (i % 8);
+            let decode = |path: Path| {
+                let mut samples = vec![0; 67 * 21];
+                let (mut rows, mut parts) = (RowScratch::default(), Parts::default());
+                path.decode(&task, &coded, &mut rows, &mut parts, &mut samples).map(|()| samples)
+            };
+            let portable = decode(Path::Portable);
+            if portable.is_ok() {
+                good += 1
+            } else {
+                bad += 1
+            }
+            for path in Path::available() {
+                assert_eq!(decode(path), portable, "bit {i} {path:?}");
+            }
+        }
+        assert!(good > 100 && bad > 100, "{good} decoded, {bad} refused");
+    }
+}

@@ -110,12 +110,12 @@ pub(crate) fn row<W: Way, S: Sample>(
                     (Mode::Reference, _, Some(r)) => {
                         let t = span(r, lane, 0);
                         run!(W, rest, residuals, [t] => t);
-                    },
+                    }
                     (Mode::Both, _, Some(r)) => place.between::<W>(above, Some(span(r, lane, 0)), rest, residuals),
                     (Mode::Above, Some(above), _) => {
                         let a = span(above, lane, 0);
                         run!(W, rest, residuals, [a] => a);
-                    },
+                    }
                     _ => place.between::<W>(above, None, rest, residuals),
                 }
                 at += lane.len;

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use super::block::BLOCK;
+use super::block::{BLOCK, Kernel};
 
 /// A sample: a byte or a 16-bit word.
 pub(crate) trait Sample: Copy + Default + PartialEq + Debug + Send + Sync + 'static {
@@ -27,6 +27,8 @@ pub(crate) trait Sample: Copy + Default + PartialEq + Debug + Send + Sync + 'sta
     /// Moves them from `room` into `bytes`, where they are not there yet.
     fn store(bytes: &mut [u8], room: &[Self]);
 
+    /// The sum of a block, and a number with the bits that any of them has.
+    fn measure<K: Kernel>(block: &[Self; BLOCK]) -> (u32, u16);
     /// The least number of low bits, `k` or more, that a block can have: the format has no 14 of 16.
     fn storable(k: u32) -> u32;
     /// The code of a block with `k` low bits.
@@ -94,6 +96,13 @@ sample!(u8, i8, u16 {
     fn store(_: &mut [u8], _: &[u8]) {}
 
     #[inline(always)]
+    fn measure<K: Kernel>(block: &[u8; BLOCK]) -> (u32, u16) {
+        // SAFETY: whoever chose `K` has asked the processor.
+        let (sum, any) = unsafe { K::measure(block) };
+        (sum, u16::from(any))
+    }
+
+    #[inline(always)]
     fn storable(k: u32) -> u32 {
         k
     }
@@ -149,6 +158,12 @@ sample!(u16, i16, u32 {
         for (sample, two) in room.iter().zip(bytes.as_chunks_mut::<2>().0) {
             *two = sample.to_le_bytes();
         }
+    }
+
+    #[inline(always)]
+    fn measure<K: Kernel>(block: &[u16; BLOCK]) -> (u32, u16) {
+        let any = block.iter().fold(0, |any, v| any | v);
+        (block.iter().fold(0, |sum, &v| sum + u32::from(v)), any)
     }
 
     #[inline(always)]

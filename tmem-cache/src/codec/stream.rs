@@ -36,6 +36,16 @@ pub(crate) fn put_entry(head: &mut [u8], stripe: usize, kind: Kind, coded: &[u8]
     entry[4..].copy_from_slice(&crc32fast::hash(coded).to_le_bytes());
 }
 
+/// Makes the entry of a stripe fit the bytes `rest`, of which the last stripe takes all; returns how many it has.
+pub(crate) fn mend_entry(head: &mut [u8], stripe: usize, rest: &[u8], last: bool) -> usize {
+    let entry = word(head, HEADER + ENTRY * stripe);
+    let given = (entry & ((1 << KIND_SHIFT) - 1)) as usize;
+    let size = if last { rest.len() } else { given.min(rest.len()) };
+    let kind = KINDS[(entry >> KIND_SHIFT) as usize % KINDS.len()];
+    put_entry(head, stripe, kind, &rest[..size]);
+    size
+}
+
 /// Fills in the header, once all entries are there.
 pub(crate) fn put_header(head: &mut [u8], picture: &Picture, reference: Option<u32>) {
     head[..4].copy_from_slice(&MAGIC);

@@ -1,0 +1,20 @@
+//! What the fuzzer needs to get behind the checksums.
+
+use super::picture::Picture;
+use super::stream;
+
+/// Turns bytes into a stream of the picture whose header, table and checksums are right, as far as there are bytes: the
+/// stripes' sizes and kinds are taken as they come, as far as they fit.
+pub fn mend(picture: &Picture, bytes: &mut Vec<u8>) {
+    let head = stream::head_bytes(picture);
+    if bytes.len() < head {
+        bytes.resize(head, 0);
+    }
+    let (head, stripes) = bytes.split_at_mut(head);
+    let mut at = 0;
+    for stripe in 0..picture.stripes() {
+        let last = stripe + 1 == picture.stripes();
+        at += stream::mend_entry(head, stripe, &stripes[at..], last);
+    }
+    stream::put_header(head, picture, None);
+}
