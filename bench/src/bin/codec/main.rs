@@ -45,12 +45,18 @@ fn main() -> Result<()> {
     }
     let order: Vec<&str> = codecs.iter().map(|codec| codec.name()).collect();
     let goals = goals::rows(&measured);
-    println!("{}\n{}", summary::text(&measured, &order), table::text(&goals));
+    println!("{}Load average at the end: {}", summary::text(&measured, &order), load());
+    print!("{}", table::text(&goals));
     let value = json!({
-        "cpu": cpu, "rounds": ROUNDS, "frames": FRAMES, "ffmpeg": ffmpeg::version(),
+        "cpu": cpu, "load": load().trim(), "rounds": ROUNDS, "frames": FRAMES, "ffmpeg": ffmpeg::version(),
         "sets": summary::json(&measured), "goals": table::json(&goals),
     });
     write(&out, &value)
+}
+
+/// How busy the machine is, which says how much speeds can be trusted: only an idle one gives the same twice.
+fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap_or_default()
 }
 
 fn write(folder: &Path, value: &serde_json::Value) -> Result<()> {
