@@ -51,7 +51,12 @@ fn main() -> Result<()> {
         "cpu": cpu, "load": load().trim(), "rounds": ROUNDS, "frames": FRAMES, "ffmpeg": ffmpeg::version(),
         "sets": summary::json(&measured), "goals": table::json(&goals),
     });
-    write(&out, &value)
+    write(&out, &value)?;
+    let failures: Vec<&String> = measured.iter().flat_map(|of_set| &of_set.failures).collect();
+    for failure in &failures {
+        eprintln!("codec: FAILED: {failure}");
+    }
+    if failures.is_empty() { Ok(()) } else { Err(format!("{} failures", failures.len()).into()) }
 }
 
 /// How busy the machine is, which says how much speeds can be trusted: only an idle one gives the same twice.

@@ -61,8 +61,10 @@ impl Cost {
 pub struct OfSet {
     /// The set.
     pub set: Set,
-    /// In the order of their names.
+    /// Of those that did what they should.
     pub costs: BTreeMap<String, Cost>,
+    /// What went wrong with the others.
+    pub failures: Vec<String>,
 }
 
 /// Binds this process to the last CPU that it may use: on most machines the one with the fewest interrupts.
@@ -89,47 +91,58 @@ pub fn pin() -> Result<usize> {
 }
 
 /// Every codec that takes the set, by turns: all of them once, then all of them again, so that what disturbs the machine
-/// disturbs them alike. Every round trip of the first round is compared byte by byte.
+/// disturbs them alike. Every round trip of the first round is compared byte by byte. A codec that fails is left out.
 ///
 /// # Errors
-/// A codec fails, or gives back something else than it got.
+/// The set cannot be read.
 pub fn measure(codecs: &mut [Box<dyn Codec>], folder: &Path, set: &Set) -> Result<OfSet> {
     let frames = set.read(folder, EARLIER + FRAMES)?;
     // Short sets are measured as a whole.
     let (earlier, frames) = frames.split_at(if frames.len() > EARLIER { EARLIER } else { 0 });
-    let mut costs = BTreeMap::new();
-    let mut of_codecs: Vec<(&mut Box<dyn Codec>, Vec<Cost>)> = Vec::new();
+    let mut failures = Vec::new();
+    let mut running: Vec<(&mut Box<dyn Codec>, Vec<Cost>)> = Vec::new();
     for codec in codecs.iter_mut().filter(|c| c.takes(set)) {
-        codec.load(set, frames, earlier).map_err(|why| format!("{} on {}: {why}", codec.name(), set.name()))?;
-        of_codecs.push((codec, vec![Cost::default(); frames.len()]));
-    }
-    for round in 0..ROUNDS {
-        for (codec, of_frames) in &mut of_codecs {
-            for (n, (frame, cost)) in frames.iter().zip(of_frames.iter_mut()).enumerate() {
-                let failed = |name: &str, why| format!("{name} on {}, frame {n}: {why}", set.name());
-                let begin = Instant::now();
-                let compressed = codec.compress(n).map_err(|why| failed(codec.name(), why))?;
-                let between = Instant::now();
-                codec.decompress(n).map_err(|why| failed(codec.name(), why))?;
-                let end = Instant::now();
-                let (compress, decompress) = ((between - begin).as_secs_f64(), (end - between).as_secs_f64());
-                if round == 0 {
-                    if codec.restored()? != *frame {
-                        return Err(failed(codec.name(), "gives back another frame".into()).into());
-                    }
-                    let (bytes, compressed) = (frame.len() as f64, compressed as f64);
-                    *cost = Cost { bytes, compressed, compress, decompress };
-                } else {
-                    cost.compress = cost.compress.min(compress);
-                    cost.decompress = cost.decompress.min(decompress);
-                }
-            }
+        match codec.load(set, frames, earlier) {
+            Ok(()) => running.push((codec, Vec::new())),
+            Err(why) => failures.push(format!("{} on {}: {why}", codec.name(), set.name())),
         }
     }
-    for (codec, of_frames) in of_codecs {
+    for _ in 0..ROUNDS {
+        running.retain_mut(|(codec, costs)| match run(codec.as_mut(), frames, costs) {
+            Ok(()) => true,
+            Err(why) => {
+                failures.push(format!("{} on {}: {why}", codec.name(), set.name()));
+                false
+            }
+        });
+    }
+    let mut costs = BTreeMap::new();
+    for (codec, of_frames) in running {
         let mut sum = Cost::default();
         of_frames.iter().for_each(|cost| sum.add(cost));
         costs.insert(codec.name().to_owned(), sum);
     }
-    Ok(OfSet { set: set.clone(), costs })
+    Ok(OfSet { set: set.clone(), costs, failures })
+}
+
+/// All frames once; `costs` is empty in the first round, which is the one that is verified.
+fn run(codec: &mut dyn Codec, frames: &[Vec<u8>], costs: &mut Vec<Cost>) -> Result<()> {
+    for (n, frame) in frames.iter().enumerate() {
+        let begin = Instant::now();
+        let compressed = codec.compress(n)?;
+        let between = Instant::now();
+        codec.decompress(n)?;
+        let end = Instant::now();
+        let (compress, decompress) = ((between - begin).as_secs_f64(), (end - between).as_secs_f64());
+        if let Some(cost) = costs.get_mut(n) {
+            cost.compress = cost.compress.min(compress);
+            cost.decompress = cost.decompress.min(decompress);
+            continue;
+        }
+        if codec.restored()? != *frame {
+            return Err(format!("frame {n} came back as another").into());
+        }
+        costs.push(Cost { bytes: frame.len() as f64, compressed: compressed as f64, compress, decompress });
+    }
+    Ok(())
 }

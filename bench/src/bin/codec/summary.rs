@@ -108,7 +108,7 @@ pub fn json(measured: &[OfSet]) -> Value {
     let line = |of_set: &OfSet| {
         let costs: serde_json::Map<String, Value> =
             of_set.costs.iter().map(|(name, cost)| (name.clone(), cost.to_json())).collect();
-        json!({ "set": of_set.set.name(), "noise_bits": of_set.set.noise_bits, "codecs": costs })
+        json!({ "set": of_set.set.name(), "noise_bits": of_set.set.noise_bits, "codecs": costs, "failures": of_set.failures })
     };
     measured.iter().map(line).collect()
 }
