@@ -3,13 +3,13 @@
 use std::sync::Mutex;
 
 use super::encoder::lock;
-use super::fast::Task;
 use super::lanes::Lanes;
 use super::path::{Path, Scratch};
 use super::picture::{Picture, Region, Stripe};
 use super::reference::Reference;
 use super::rows::{RowsMut, WrongRows};
 use super::stream::{Kind, Stream};
+use super::stripe::Task;
 use super::workers::Workers;
 
 /// Why a stream does not decode. The destination may then hold anything.
@@ -254,12 +254,12 @@ impl<'a> Frame<'a> {
                 Ok(())
             }
             Kind::Raw => Err("it is raw and not of its size"),
-            Kind::Fast | Kind::Dense if plane.wide => {
+            Kind::Coded if plane.wide => {
                 let reference = self.reference.map(|r| r.word_rows(stripe, &lanes));
                 let task = Task { plane, lanes: &lanes, rows, reference };
                 self.path.decode(&task, coded, words, parts, samples)
             }
-            Kind::Fast | Kind::Dense => {
+            Kind::Coded => {
                 let reference = self.reference.map(|r| r.byte_rows(stripe, &lanes));
                 let task = Task { plane, lanes: &lanes, rows, reference };
                 self.path.decode(&task, coded, bytes, parts, samples)

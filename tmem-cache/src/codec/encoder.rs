@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::Tier;
-use super::fast::Task;
 use super::lanes::Lanes;
 use super::path::{Path, Scratch};
 use super::picture::{Picture, Stripe};
 use super::reference::Reference;
 use super::rows::{Rows, WrongRows};
 use super::stream::{self, Kind};
+use super::stripe::Task;
 use super::workers::Workers;
 
 /// What an encoding came to.
@@ -82,14 +82,14 @@ impl Encoder {
         picture: &Picture,
         rows: Rows<'_>,
         reference: Option<&Reference>,
-        tier: Tier,
+        _tier: Tier,
         out: &mut Vec<u8>,
     ) -> Result<Summary, EncodeError> {
         rows.check(picture)?;
         if let Some(other) = reference.filter(|r| r.picture() != picture) {
             return Err(EncodeError::Reference { expected: picture.to_string(), given: other.picture().to_string() });
         }
-        let frame = Frame { path: self.path, picture, rows, reference, tier };
+        let frame = Frame { path: self.path, picture, rows, reference };
         let (start, stripes) = (out.len(), picture.stripes());
         let head = start + stream::head_bytes(picture);
         out.resize(head, 0);
@@ -142,7 +142,6 @@ struct Frame<'a> {
     picture: &'a Picture,
     rows: Rows<'a>,
     reference: Option<&'a Reference>,
-    tier: Tier,
 }
 
 impl Frame<'_> {
@@ -155,10 +154,6 @@ impl Frame<'_> {
         let plane = &self.picture.planes()[plane];
         let lanes = Lanes::of(plane);
         let start = out.len();
-        let kind = match self.tier {
-            Tier::Fast => Kind::Fast,
-            Tier::Dense => Kind::Dense,
-        };
         if plane.wide {
             let reference = self.reference.map(|r| r.word_rows(&stripe, &lanes));
             let task = Task { plane, lanes: &lanes, rows: rows.len(), reference };
@@ -169,7 +164,7 @@ impl Frame<'_> {
             self.path.encode(&task, samples, bytes, parts, out);
         }
         if out.len() - start < samples.len() {
-            return kind;
+            return Kind::Coded;
         }
         out.truncate(start);
         out.extend_from_slice(samples);

@@ -45,7 +45,6 @@ mod bits;
 mod block;
 pub mod decoder;
 pub mod encoder;
-mod fast;
 #[doc(hidden)]
 pub mod fuzzing;
 mod lanes;
@@ -56,6 +55,7 @@ pub mod reference;
 pub mod rows;
 mod sample;
 mod stream;
+mod stripe;
 mod workers;
 
 pub use decoder::{DecodeError, Decoder};
@@ -65,6 +65,9 @@ pub use reference::{Reference, ReferenceBuilder};
 pub use rows::{Rows, RowsMut, WrongRows};
 
 /// How hard the encoder works. The decoder takes either.
+///
+/// Version 1 of the format has one way to code: both tiers make the same stream. Looking for the best coding of every row
+/// and block in it was tried and gains 0.1 %; a tier worth its time needs a kind of stripe with a better entropy coder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tier {
     /// On the way in: several GB/s a core.

@@ -1,8 +1,8 @@
 //! Which code runs: the best that the processor has, chosen once.
 
 use super::block::Portable;
-use super::fast::{self, Parts, RowScratch, Task};
 use super::sample::Sample;
+use super::stripe::{self, Parts, RowScratch, Task};
 
 /// A way to code stripes. All make and take the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Path {
         Path::available().last().unwrap_or(Path::Portable)
     }
 
-    /// See [`fast::encode`].
+    /// See [`stripe::encode`].
     pub fn encode<S: Sample>(
         self,
         task: &Task<'_, S>,
@@ -50,7 +50,7 @@ impl Path {
         out: &mut Vec<u8>,
     ) {
         match self {
-            Path::Portable => fast::encode::<Portable, S>(task, samples, scratch, parts, out),
+            Path::Portable => stripe::encode::<Portable, S>(task, samples, scratch, parts, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a path other than the portable one comes from `available` alone, which has asked the processor.
             Path::Avx2 => unsafe { x86::encode_avx2(task, samples, scratch, parts, out) },
@@ -60,7 +60,7 @@ impl Path {
         }
     }
 
-    /// See [`fast::decode`].
+    /// See [`stripe::decode`].
     pub fn decode<S: Sample>(
         self,
         task: &Task<'_, S>,
@@ -70,7 +70,7 @@ impl Path {
         samples: &mut [u8],
     ) -> Result<(), &'static str> {
         match self {
-            Path::Portable => fast::decode::<Portable, S>(task, coded, scratch, parts, samples),
+            Path::Portable => stripe::decode::<Portable, S>(task, coded, scratch, parts, samples),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Path::Avx2 => unsafe { x86::decode_avx2(task, coded, scratch, parts, samples) },
@@ -98,7 +98,7 @@ mod x86 {
                 parts: &mut Parts,
                 out: &mut Vec<u8>,
             ) {
-                fast::encode::<$kernel, S>(task, samples, scratch, parts, out);
+                stripe::encode::<$kernel, S>(task, samples, scratch, parts, out);
             }
 
             #[target_feature(enable = $features)]
@@ -109,7 +109,7 @@ mod x86 {
                 parts: &mut Parts,
                 samples: &mut [u8],
             ) -> Result<(), &'static str> {
-                fast::decode::<$kernel, S>(task, coded, scratch, parts, samples)
+                stripe::decode::<$kernel, S>(task, coded, scratch, parts, samples)
             }
         };
     }

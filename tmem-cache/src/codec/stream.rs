@@ -16,11 +16,10 @@ pub(crate) const ENTRY: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Raw = 0,
-    Fast = 1,
-    Dense = 2,
+    Coded = 1,
 }
 
-const KINDS: [Kind; 3] = [Kind::Raw, Kind::Fast, Kind::Dense];
+const KINDS: [Kind; 2] = [Kind::Raw, Kind::Coded];
 const KIND_SHIFT: u32 = 30;
 
 /// Bytes of a stream before its stripes.

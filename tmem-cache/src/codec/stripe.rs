@@ -1,4 +1,4 @@
-//! The fast tier: one stripe to bytes and back.
+//! One stripe to bytes and back.
 //!
 //! Rows are predicted ([`super::predict`]), and the residuals of the whole stripe, row after row and lane after lane,
 //! are cut into blocks of 64 ([`super::block`]).
@@ -133,7 +133,9 @@ pub(crate) fn encode<K: Kernel, S: Sample>(
         predict::row::<Forward, S>(lanes, mode, now, above, reference, &mut residuals[filled..]);
         filled += n;
         let (whole, rest) = residuals[..filled].as_chunks::<BLOCK>();
-        whole.iter().for_each(|block| encode_block::<K, S>(block, parts));
+        for block in whole {
+            encode_block::<K, S>(block, parts);
+        }
         let (done, rest) = (filled - rest.len(), rest.len());
         residuals.copy_within(done..filled, 0);
         filled = rest;
