@@ -24,6 +24,8 @@ const FRAMES: usize = 4;
 const EARLIER: usize = 4;
 /// Times that each codec runs over each set.
 const ROUNDS: usize = 3;
+/// Seconds after which a codec does not run over the same set again: FFV1 would take most of the time.
+const LONG: f64 = 2.0;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
