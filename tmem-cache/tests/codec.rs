@@ -53,6 +53,17 @@ fn decode(picture: &Picture, stream: &[u8], reference: Option<&Reference>) -> Re
     Decoder::new(1).decode(picture, stream, reference, RowsMut::Packed(&mut frame)).map(|()| frame)
 }
 
+/// Pairs of rows that are half the range apart: the largest residual there is, for blocks on end.
+fn steps(format: Format, width: u32, height: u32) -> Vec<u8> {
+    let size = if format.bits() > 8 { 2 } else { 1 };
+    let rows = |s: &shrbuf::format::Sampling| {
+        let row = (width.div_ceil(s.hsub) * s.bytes) as usize;
+        let value = move |y: u32, i: usize| if y / 2 % 2 == 1 && i % size == size - 1 { 128 } else { 0 };
+        (0..height.div_ceil(s.vsub)).flat_map(move |y| (0..row).map(move |i| value(y, i))).collect::<Vec<u8>>()
+    };
+    format.planes().iter().flat_map(rows).collect()
+}
+
 /// Pictures that are hard in different ways.
 fn contents(picture: &Picture, format: Format, width: u32, height: u32) -> Vec<(&'static str, Vec<u8>)> {
     let n = picture.bytes();
@@ -64,6 +75,7 @@ fn contents(picture: &Picture, format: Format, width: u32, height: u32) -> Vec<(
         ("ramp", (0..n).map(|i| (i / 3) as u8).collect()),
         ("stripes", (0..n).map(|i| if i % 2 == 0 { 0 } else { 255 }).collect()),
         ("impulse", impulse),
+        ("steps", steps(format, width, height)),
         ("natural", natural(format, width, height, 1)),
         ("noise", noise(n, 2)),
     ]

@@ -38,7 +38,7 @@ impl Kernel for Avx2 {
         // SAFETY: as above.
         unsafe {
             let from = bytes.as_ptr();
-            let has = |bit: u32| _mm256_set1_epi8(-((k / bit & 1) as i8));
+            let has = |bit: u32| _mm256_set1_epi8(-(((k / bit) & 1) as i8));
             let nibble = _mm256_and_si256(has(4), _mm256_set1_epi8(15));
             let n = _mm256_loadu_si256(from.cast());
             let n0 = _mm256_and_si256(n, nibble);

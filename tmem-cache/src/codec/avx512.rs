@@ -36,7 +36,7 @@ impl Kernel for Avx512 {
         // SAFETY: as above.
         unsafe {
             let from = bytes.as_ptr();
-            let has = |bit: u32| 0u64.wrapping_sub(u64::from(k / bit & 1));
+            let has = |bit: u32| 0u64.wrapping_sub(u64::from((k / bit) & 1));
             let n = _mm256_loadu_si256(from.cast());
             let n = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(n), _mm256_srli_epi16::<4>(n));
             let n = _mm512_maskz_mov_epi8(has(4), _mm512_and_si512(n, _mm512_set1_epi8(15)));

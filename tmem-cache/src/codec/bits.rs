@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn bits_come_back_in_order() {
         let values: Vec<(u64, u32)> =
-            (0..500u64).map(|i| (i * 0x9e37_79b9 & ((1 << (i % 57)) - 1), (i % 57) as u32)).collect();
+            (0..500u64).map(|i| ((i * 0x9e37_79b9) & ((1 << (i % 57)) - 1), (i % 57) as u32)).collect();
         let mut bytes = vec![0; 8 * values.len()];
         let mut writer = BitWriter::default();
         values.iter().for_each(|&(value, count)| writer.put(&mut bytes, value, count));

@@ -58,6 +58,17 @@ pub(crate) struct RowScratch<S> {
     trial: Vec<S>,
 }
 
+/// The room for one row.
+struct Turn<'a, S> {
+    /// The row to work on, and the one above of the same colours, both taken apart.
+    now: &'a mut [S],
+    above: Option<&'a [S]>,
+    row: &'a mut [S],
+    spare: &'a mut [S],
+    residuals: &'a mut [S],
+    trial: &'a mut [S],
+}
+
 impl<S: Sample> RowScratch<S> {
     fn fit(&mut self, lanes: &Lanes) {
         let grow = |v: &mut Vec<S>, len| {
@@ -72,9 +83,8 @@ impl<S: Sample> RowScratch<S> {
         grow(&mut self.trial, lanes.samples() + BLOCK + PAD);
     }
 
-    /// The row to work on, and the one above of the same colours.
     #[inline(always)]
-    fn turn(&mut self, row: usize, up: usize) -> (&mut [S], Option<&[S]>, &mut [S], &mut [S], &mut [S], &mut [S]) {
+    fn turn(&mut self, row: usize, up: usize) -> Turn<'_, S> {
         let [a, b, c] = &mut self.ring;
         let (now, one, two) = match row % 3 {
             0 => (a, c, b),
@@ -83,7 +93,8 @@ impl<S: Sample> RowScratch<S> {
         };
         let above = if up == 1 { one } else { two };
         let above = (row >= up).then_some(above.as_slice());
-        (now, above, &mut self.row, &mut self.spare, &mut self.residuals, &mut self.trial)
+        let Self { row, spare, residuals, trial, .. } = self;
+        Turn { now, above, row, spare, residuals, trial }
     }
 }
 
@@ -122,7 +133,7 @@ pub(crate) fn encode<K: Kernel, S: Sample>(
     let (lanes, n) = (task.lanes, task.lanes.samples());
     let mut filled = 0;
     for (y, bytes) in samples.chunks_exact(task.plane.row_bytes).enumerate() {
-        let (now, above, row, spare, residuals, trial) = scratch.turn(y, task.plane.up);
+        let Turn { now, above, row, spare, residuals, trial } = scratch.turn(y, task.plane.up);
         lanes.split(S::load(bytes, row), now, spare);
         let reference = task.reference(y);
         let group = task.group(y);
@@ -203,7 +214,7 @@ fn estimate<S: Sample>(block: &[S]) -> usize {
 /// Low bits to store as they are, from the sum of a block: Rice's rule, tuned on residuals of noisy photographs.
 #[inline(always)]
 fn low_bits(sum: u32) -> u32 {
-    ((sum | 1) * 9 / 8 / BLOCK as u32 | 1).ilog2()
+    (((sum | 1) * 9 / 8 / BLOCK as u32) | 1).ilog2()
 }
 
 #[inline(always)]
@@ -214,7 +225,7 @@ fn encode_block<K: Kernel, S: Sample>(block: &[S; BLOCK], parts: &mut Parts) {
         return;
     }
     let width = u16::BITS - any.leading_zeros();
-    let mut k = S::storable(low_bits(sum).max(width.saturating_sub(3)));
+    let mut k = S::storable(low_bits(sum).max(width.saturating_sub(3)).min(S::BITS - 1));
     loop {
         let raw = k == S::BITS - 1;
         let (low, quotients) = S::cut(block, k);
@@ -341,7 +352,7 @@ pub(crate) fn decode<K: Kernel, S: Sample>(
     let (mut next, mut at, mut filled) = (0, 0, 0);
     let mut bad = false;
     for (y, bytes) in samples.chunks_exact_mut(task.plane.row_bytes).enumerate() {
-        let (now, above, row, spare, residuals, _) = scratch.turn(y, task.plane.up);
+        let Turn { now, above, row, spare, residuals, .. } = scratch.turn(y, task.plane.up);
         let reference = task.reference(y);
         let mode = Mode::of(modes[task.group(y)]).ok_or("it has a mode of no meaning")?;
         if mode.needs_reference() && reference.is_none() {
