@@ -3,6 +3,7 @@
 use std::error::Error;
 
 pub mod process;
+pub mod sets;
 mod sys;
 pub mod table;
 pub mod trace;

@@ -11,6 +11,10 @@ pub enum Goal {
     Part(f64),
     /// Ours at most this.
     AtMost(f64),
+    /// Ours at least this.
+    AtLeast(f64),
+    /// Ours at least so many times theirs.
+    Times(f64),
 }
 
 /// One line.
@@ -43,6 +47,8 @@ impl Row {
             Goal::None => None,
             Goal::Part(part) => Some(self.ratio()? <= part),
             Goal::AtMost(most) => Some(self.ours? <= most),
+            Goal::AtLeast(least) => Some(self.ours? >= least),
+            Goal::Times(times) => Some(self.ratio()? >= times),
         }
     }
 
@@ -51,6 +57,8 @@ impl Row {
             Goal::None => Value::Null,
             Goal::Part(part) => json!({ "ratio_at_most": part }),
             Goal::AtMost(most) => json!({ "ours_at_most": most }),
+            Goal::AtLeast(least) => json!({ "ours_at_least": least }),
+            Goal::Times(times) => json!({ "ratio_at_least": times }),
         };
         json!({
             "measure": self.measure, "ours": self.ours, "theirs": self.theirs, "ratio": self.ratio(), "goal": goal,
@@ -73,6 +81,8 @@ fn cells(row: &Row) -> [String; 6] {
         Goal::None => String::new(),
         Goal::Part(part) => format!("≤ 1/{:.0}", 1.0 / part),
         Goal::AtMost(most) => format!("≤ {}", number(Some(most))),
+        Goal::AtLeast(least) => format!("≥ {}", number(Some(least))),
+        Goal::Times(times) => format!("≥ {times} times"),
     };
     let met = match (row.met(), row.goal) {
         (Some(true), _) => "yes",

@@ -1,6 +1,7 @@
-//! Everything, ours beside GStreamer's: natively, and in the virtual machine on vivid and vkms.
+//! Graphs, ours beside GStreamer's: natively, and in the virtual machine on vivid and vkms.
 //!
-//! `report DIR` runs it all and writes JSON into DIR; `report guest` is the part that it runs in the virtual machine.
+//! `report DIR native guest` runs those parts and writes JSON into DIR; `report guest` is what it runs in the virtual
+//! machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,36 +30,45 @@ fn write(folder: &Path, name: &str, value: &Value) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    let folder = match std::env::args().nth(1).ok_or("usage: report DIR|guest")?.as_str() {
-        "guest" => {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [guest]")? {
+        (guest, []) if guest == "guest" => {
             println!("{}", guest::measure()?);
             return Ok(());
         }
-        folder => PathBuf::from(folder),
+        (folder, parts) => (PathBuf::from(folder), parts),
     };
     fs::create_dir_all(&folder)?;
     if !peer::installed() {
         eprintln!("bench: gst-launch-1.0 is not installed; ours alone (scripts/setup bench installs the peer)");
     }
-    eprintln!("bench: hops and queues, natively");
-    let native = native::measure()?;
-    write(&folder, "native.json", &native)?;
-    eprintln!("bench: camera to display, in the virtual machine");
-    let mut rows = native::rows(&native);
-    let mut command = Command::new("guest/run");
-    command.args(["--timeout", "900", "--"]).arg(std::env::current_exe()?).arg("guest");
-    let guest = shrbuf_bench::process::run(&mut command).and_then(|used| {
-        let line = used.output.lines().last().ok_or("the virtual machine said nothing")?;
-        Ok(serde_json::from_str::<Value>(line)?)
-    });
-    match guest {
-        Ok(guest) => {
-            write(&folder, "camera.json", &guest)?;
-            rows.extend(guest::rows(&guest));
+    let mut rows = Vec::new();
+    if parts.iter().any(|part| part == "native") {
+        eprintln!("bench: hops and queues, natively");
+        let native = native::measure()?;
+        write(&folder, "native.json", &native)?;
+        rows.extend(native::rows(&native));
+    }
+    if parts.iter().any(|part| part == "guest") {
+        eprintln!("bench: camera to display, in the virtual machine");
+        match in_guest() {
+            Ok(guest) => {
+                write(&folder, "camera.json", &guest)?;
+                rows.extend(guest::rows(&guest));
+            }
+            Err(why) => eprintln!("bench: nothing of the virtual machine: {why}"),
         }
-        Err(why) => eprintln!("bench: nothing of the virtual machine: {why}"),
     }
     write(&folder, "table.json", &table::json(&rows))?;
     print!("{}", table::text(&rows));
     Ok(())
+}
+
+/// What this program says of itself in there.
+fn in_guest() -> Result<Value> {
+    let mut command = Command::new("guest/run");
+    command.args(["--timeout", "900", "--"]).arg(std::env::current_exe()?).arg("guest");
+    let used = shrbuf_bench::process::run(&mut command)?;
+    let line = used.output.lines().last().ok_or("the virtual machine said nothing")?;
+    Ok(serde_json::from_str(line)?)
 }
