@@ -106,6 +106,11 @@ fn xr24_of_the_smallest_mode() {
 }
 
 #[test]
+fn xr24_800x600() {
+    every_pixel(Format::Xr24, 800, 600);
+}
+
+#[test]
 fn xr24_720p() {
     every_pixel(Format::Xr24, 1280, 720);
 }
@@ -118,6 +123,11 @@ fn rg16_smaller_than_any_mode() {
 #[test]
 fn rg16_of_the_smallest_mode() {
     every_pixel(Format::Rg16, 640, 480);
+}
+
+#[test]
+fn rg16_800x600() {
+    every_pixel(Format::Rg16, 800, 600);
 }
 
 #[test]
