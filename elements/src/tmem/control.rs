@@ -180,3 +180,102 @@ fn level_or_lines(path: &Path) -> io::Result<Origin> {
     origin.read(&mut |_| {});
     Ok(origin)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A path that nobody else has.
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("shrbuf-control-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        path
+    }
+
+    fn read(control: &mut Control) -> Vec<Command> {
+        let mut commands = Vec::new();
+        control.read(|command| commands.push(command));
+        commands
+    }
+
+    #[test]
+    fn a_fifo_has_lines_from_any_number_of_writers() {
+        let path = scratch("fifo");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let mut control = Control::open(false, None, Some(&path)).unwrap().unwrap();
+        assert_eq!(read(&mut control), []);
+        for (line, expected) in [
+            (
+                &b"trigger\nat 2\nnonsense\ntri"[..],
+                vec![
+                    Command::Trigger(None),
+                    Command::Play { from: Duration::from_secs(2), to: Duration::from_secs(2) },
+                ],
+            ),
+            (b"gger 1\n\n", vec![Command::Trigger(Some(Duration::from_secs(1))), Command::Trigger(None)]),
+        ] {
+            // Each writer comes and goes.
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(line).unwrap();
+            assert_eq!(read(&mut control), expected);
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_line_without_an_end_takes_no_memory() {
+        let path = scratch("long");
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let mut control = Control::open(false, None, Some(&path)).unwrap().unwrap();
+        let mut writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        for _ in 0..20 {
+            writer.write_all(&[b'x'; LINE]).unwrap();
+            assert_eq!(read(&mut control), []);
+        }
+        let Origin::Lines { begun, .. } = &control.origins[0] else { unreachable!() };
+        assert_eq!(begun.len(), LINE);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_socket_is_this_users_and_goes_with_its_maker() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = scratch("socket");
+        let mut control = Control::open(false, Some(&path), None).unwrap().unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777 & !0o600, 0, "{mode:o}");
+        let sender = UnixDatagram::unbound().unwrap();
+        for (datagram, expected) in [
+            (&b"trigger 2\n"[..], vec![Command::Trigger(Some(Duration::from_secs(2)))]),
+            (b"\n", vec![Command::Trigger(None)]),
+            (b"\xff\xfe", vec![]),
+        ] {
+            sender.send_to(datagram, &path).unwrap();
+            assert_eq!(read(&mut control), expected, "{datagram:?}");
+        }
+        drop(control);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_was_left_behind_is_replaced_and_one_in_use_is_not() {
+        let path = scratch("left");
+        drop(UnixDatagram::bind(&path).unwrap());
+        let first = Control::open(false, Some(&path), None).unwrap().unwrap();
+        let second = Control::open(false, Some(&path), None).err().unwrap();
+        assert_eq!(second.kind(), FailureKind::Config);
+        assert!(second.to_string().contains(&path.display().to_string()), "{second}");
+        drop(first);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_waited_for_is_refused() {
+        let path = scratch("file");
+        std::fs::write(&path, "0").unwrap();
+        assert!(Control::open(false, None, Some(&path)).is_err());
+        std::fs::remove_file(&path).unwrap();
+        assert!(Control::open(false, None, Some(&path)).is_err());
+    }
+}
