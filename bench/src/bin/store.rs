@@ -1,0 +1,223 @@
+//! The store beside stores of lz4 and zstd: `store DATA OUT`.
+//!
+//! Frames of 1920x1080 from the sets in DATA, as a camera's buffers: each put reads the frame from a mapping, each get
+//! writes it to one. The peers copy the frame out of the mapping, compress that, and keep the bytes in a map, as anybody
+//! would. One thread, but for the row on scaling. Leaves `store.json` in OUT.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use shrbuf::exporter::Memfd;
+use shrbuf::{Account, Format, Layout, Ledger, Reason, Shrbuf};
+use shrbuf_bench::table::{Goal, Row};
+use shrbuf_bench::{Result, sets, table};
+use tmem_cache::store::{Handle, Pool, PoolOptions, Sharing, Stamp, Store, StoreOptions};
+
+const MIB: usize = 1 << 20;
+/// Frames put into each store, the sets' own by turns.
+const PUTS: u32 = 240;
+/// Of these, the last: the stores are full by then, and their memory has been touched.
+const STEADY: usize = 120;
+/// Small enough to be full half way.
+const LIMIT: usize = 192 * MIB;
+const FPS: f64 = 30.0;
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times.get(times.len() / 2).map_or(f64::NAN, |t| t.as_secs_f64() * 1e3)
+}
+
+fn account() -> Account {
+    Ledger::default().account("bench", Reason::Inspect)
+}
+
+/// The frames of a set in mappings, as a camera's buffers are.
+fn buffers(format: Format, frames: &[Vec<u8>], account: &Account) -> Result<Vec<Shrbuf>> {
+    let layout = Layout::linear(format, 1920, 1080, 1)?;
+    let memory = Memfd::new("bench");
+    let fill = |bytes: &Vec<u8>| -> Result<Shrbuf> {
+        let mut buffer = memory.allocate(&layout)?;
+        let mut rest = bytes.as_slice();
+        let mut guard = buffer.write()?;
+        for p in 0..layout.planes().len() {
+            for y in 0..layout.rows(p) as usize {
+                let (row, after) = rest.split_at(layout.row_bytes(p) as usize);
+                guard.plane(p).write(y, 0, row, account);
+                rest = after;
+            }
+        }
+        drop(guard);
+        Ok(buffer)
+    };
+    frames.iter().map(fill).collect()
+}
+
+/// Rows of a frame one after the other.
+fn packed(frame: &Shrbuf, into: &mut Vec<u8>, account: &Account) -> Result<()> {
+    let layout = *frame.layout();
+    let guard = frame.read()?;
+    into.clear();
+    for p in 0..layout.planes().len() {
+        let (at, bytes) = (into.len(), layout.row_bytes(p) as usize);
+        into.resize(at + bytes * layout.rows(p) as usize, 0);
+        for (y, row) in into[at..].chunks_exact_mut(bytes).enumerate() {
+            guard.plane(p).read(y, 0, row, account);
+        }
+    }
+    Ok(())
+}
+
+fn unpack(bytes: &[u8], frame: &mut Shrbuf, account: &Account) -> Result<()> {
+    let layout = *frame.layout();
+    let mut guard = frame.write()?;
+    let mut rest = bytes;
+    for p in 0..layout.planes().len() {
+        for y in 0..layout.rows(p) as usize {
+            let (row, after) = rest.split_at(layout.row_bytes(p) as usize);
+            guard.plane(p).write(y, 0, row, account);
+            rest = after;
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds of a put and a get, and bytes of a frame stored.
+struct Cost {
+    put: f64,
+    get: f64,
+    bytes: f64,
+}
+
+fn ours(frames: &[Shrbuf], target: &mut Shrbuf) -> Result<(Cost, Store, Pool)> {
+    let store = Store::new(&StoreOptions::new(LIMIT))?;
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
+    let (mut puts, mut gets) = (Vec::new(), Vec::new());
+    for n in 0..PUTS {
+        let begin = Instant::now();
+        pool.put_frame(Handle::new(1, n), &frames[n as usize % frames.len()], Stamp::default())?;
+        puts.push(begin.elapsed());
+    }
+    for n in 0..PUTS {
+        let begin = Instant::now();
+        if pool.get_frame(Handle::new(1, n), target)?.is_some() {
+            gets.push(begin.elapsed());
+        }
+    }
+    let stats = pool.stats();
+    let cost = Cost {
+        put: median(puts.split_off(puts.len() - STEADY)),
+        get: median(gets),
+        bytes: stats.bytes_compressed as f64 / stats.chunks.max(1) as f64,
+    };
+    Ok((cost, store, pool))
+}
+
+/// A codec of a peer's store.
+type Coder = (fn(&[u8]) -> Result<Vec<u8>>, fn(&[u8], usize) -> Result<Vec<u8>>);
+
+fn theirs(frames: &[Shrbuf], target: &mut Shrbuf, (encode, decode): Coder, account: &Account) -> Result<Cost> {
+    let mut store: HashMap<u32, Vec<u8>> = HashMap::new();
+    let (mut puts, mut gets, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..PUTS {
+        let begin = Instant::now();
+        packed(&frames[n as usize % frames.len()], &mut scratch, account)?;
+        store.insert(n, encode(&scratch)?);
+        puts.push(begin.elapsed());
+        // As many as fit.
+        while store.values().map(Vec::len).sum::<usize>() > LIMIT {
+            let oldest = store.keys().min().copied().unwrap_or_default();
+            store.remove(&oldest);
+        }
+    }
+    let bytes = store.values().map(Vec::len).sum::<usize>() as f64 / store.len() as f64;
+    for coded in store.values() {
+        let begin = Instant::now();
+        unpack(&decode(coded, scratch.len())?, target, account)?;
+        gets.push(begin.elapsed());
+    }
+    Ok(Cost { put: median(puts.split_off(puts.len() - STEADY)), get: median(gets), bytes })
+}
+
+const LZ4: Coder = (
+    |bytes| Ok(lz4::block::compress(bytes, None, false)?),
+    |bytes, len| Ok(lz4::block::decompress(bytes, Some(len as i32))?),
+);
+const ZSTD: Coder = (|bytes| Ok(zstd::bulk::compress(bytes, 1)?), |bytes, len| Ok(zstd::bulk::decompress(bytes, len)?));
+
+/// Frames a second that so many threads put.
+fn throughput(pool: &Pool, frames: &[Shrbuf], threads: u64) -> f64 {
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for t in 0..threads {
+            scope.spawn(move || {
+                for n in 0..PUTS {
+                    // Refusals would show as too good a rate; an ephemeral pool refuses none of these.
+                    let put = pool.put_frame(Handle::new(t, n), &frames[n as usize % frames.len()], Stamp::default());
+                    assert!(put.is_ok(), "{put:?}");
+                }
+            });
+        }
+    });
+    (threads * u64::from(PUTS)) as f64 / begin.elapsed().as_secs_f64()
+}
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1).map(PathBuf::from);
+    let (data, out) = arguments.next().zip(arguments.next()).ok_or("usage: store DATA OUT")?;
+    let account = account();
+    let mut rows = Vec::new();
+    for (format, name) in [(Format::Nv12, "nv12"), (Format::Yuyv, "yuyv")] {
+        let sets = sets::load(&data)?;
+        let set = sets.iter().find(|s| s.format.name() == name && s.width == 1920 && s.kind == sets::Kind::Pan);
+        let set = set.ok_or_else(|| format!("no set of {name} frames of 1920x1080"))?;
+        eprintln!("store: {}", set.name());
+        let frames = buffers(format, &set.read(&data, 8)?, &account)?;
+        let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
+        let raw = set.frame_bytes() as f64;
+        // What the pool holds is looked at below.
+        let (own, store, _pool) = ours(&frames, &mut target)?;
+        for (peer, coder) in [("memcpy + lz4", LZ4), ("memcpy + zstd -1", ZSTD)] {
+            let other = theirs(&frames, &mut target, coder, &account)?;
+            let row = |what: &str, a: f64, b: f64| {
+                Row::new(format!("{name} 1080p, {what}, beside {peer}"), Some(a), Some(b), Goal::None)
+            };
+            rows.push(row("put ms", own.put, other.put));
+            rows.push(row("get ms", own.get, other.get));
+            rows.push(row("ratio", raw / own.bytes, raw / other.bytes));
+        }
+        let alone = |what: &str, value: f64, goal| Row::new(format!("{name} 1080p30, {what}"), Some(value), None, goal);
+        rows.push(alone("% of a core to keep it", own.put * FPS / 10.0, Goal::None));
+        rows.push(alone("seconds in a GiB", (1u64 << 30) as f64 / own.bytes / FPS, Goal::None));
+        let stats = store.stats();
+        let overhead = stats.bytes_memory as f64 / stats.pools.bytes_compressed as f64 - 1.0;
+        rows.push(alone("memory above the compressed bytes, %", overhead * 100.0, Goal::AtMost(3.0)));
+        if format == Format::Yuyv {
+            let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
+            let (one, two) = (throughput(&pool, &frames, 1), throughput(&pool, &frames, 2));
+            rows.push(Row::new("2 threads putting, frames/s beside 1 thread", Some(two), Some(one), Goal::None));
+        }
+    }
+    let store = Store::new(&StoreOptions::new(320 * MIB))?;
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
+    let mut chunk = vec![0; MIB];
+    for n in 0..320 {
+        // Each its own bytes, and none that compress.
+        chunk
+            .iter_mut()
+            .zip(0u64..)
+            .for_each(|(b, i)| *b = (u64::from(n) << 32 | i).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0]);
+        pool.put(Handle::new(1, n), &chunk, Stamp::default())?;
+    }
+    let begin = Instant::now();
+    let given = store.give_back(256 * MIB);
+    let took = begin.elapsed().as_secs_f64() * 1e3;
+    rows.push(Row::new(format!("giving {} MiB back, ms", given / MIB), Some(took), None, Goal::AtMost(10.0)));
+
+    print!("{}", table::text(&rows));
+    std::fs::create_dir_all(&out)?;
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let value = json!({ "load": load.trim(), "rows": table::json(&rows) });
+    Ok(std::fs::write(out.join("store.json"), format!("{value:#}\n"))?)
+}
