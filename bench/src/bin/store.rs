@@ -83,6 +83,13 @@ fn unpack(bytes: &[u8], frame: &mut Shrbuf, account: &Account) -> Result<()> {
     Ok(())
 }
 
+/// The frame to put as number `n`: like no other, or the store would keep it once.
+fn nth<'f>(frames: &'f mut [Shrbuf], n: u32, account: &Account) -> Result<&'f Shrbuf> {
+    let at = n as usize % frames.len();
+    frames[at].write()?.plane(0).write(0, 0, &n.to_le_bytes(), account);
+    Ok(&frames[at])
+}
+
 /// Milliseconds of a put and a get, and bytes of a frame stored.
 struct Cost {
     put: f64,
@@ -90,13 +97,14 @@ struct Cost {
     bytes: f64,
 }
 
-fn ours(frames: &[Shrbuf], target: &mut Shrbuf) -> Result<(Cost, Store, Pool)> {
+fn ours(frames: &mut [Shrbuf], target: &mut Shrbuf, account: &Account) -> Result<(Cost, Store, Pool)> {
     let store = Store::new(&StoreOptions::new(LIMIT))?;
     let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
     for n in 0..PUTS {
+        let frame = nth(frames, n, account)?;
         let begin = Instant::now();
-        pool.put_frame(Handle::new(1, n), &frames[n as usize % frames.len()], Stamp::default())?;
+        pool.put_frame(Handle::new(1, n), frame, Stamp::default())?;
         puts.push(begin.elapsed());
     }
     for n in 0..PUTS {
@@ -117,12 +125,13 @@ fn ours(frames: &[Shrbuf], target: &mut Shrbuf) -> Result<(Cost, Store, Pool)> {
 /// A codec of a peer's store.
 type Coder = (fn(&[u8]) -> Result<Vec<u8>>, fn(&[u8], usize) -> Result<Vec<u8>>);
 
-fn theirs(frames: &[Shrbuf], target: &mut Shrbuf, (encode, decode): Coder, account: &Account) -> Result<Cost> {
+fn theirs(frames: &mut [Shrbuf], target: &mut Shrbuf, (encode, decode): Coder, account: &Account) -> Result<Cost> {
     let mut store: HashMap<u32, Vec<u8>> = HashMap::new();
     let (mut puts, mut gets, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..PUTS {
+        let frame = nth(frames, n, account)?;
         let begin = Instant::now();
-        packed(&frames[n as usize % frames.len()], &mut scratch, account)?;
+        packed(frame, &mut scratch, account)?;
         store.insert(n, encode(&scratch)?);
         puts.push(begin.elapsed());
         // As many as fit.
@@ -146,21 +155,29 @@ const LZ4: Coder = (
 );
 const ZSTD: Coder = (|bytes| Ok(zstd::bulk::compress(bytes, 1)?), |bytes, len| Ok(zstd::bulk::decompress(bytes, len)?));
 
-/// Frames a second that so many threads put.
-fn throughput(pool: &Pool, frames: &[Shrbuf], threads: u64) -> f64 {
+/// Frames a second that so many threads put, each the copies of its own.
+fn throughput(store: &Store, format: Format, frames: &[Vec<u8>], threads: u32) -> Result<f64> {
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
+    let account = account();
+    let own = || buffers(format, frames, &account);
+    let copies = (0..threads).map(|_| own()).collect::<Result<Vec<_>>>()?;
     let begin = Instant::now();
-    std::thread::scope(|scope| {
-        for t in 0..threads {
-            scope.spawn(move || {
-                for n in 0..PUTS {
-                    // Refusals would show as too good a rate; an ephemeral pool refuses none of these.
-                    let put = pool.put_frame(Handle::new(t, n), &frames[n as usize % frames.len()], Stamp::default());
-                    assert!(put.is_ok(), "{put:?}");
-                }
-            });
+    let put = |(t, mut frames): (u32, Vec<Shrbuf>)| {
+        let (pool, account) = (&pool, &account);
+        move || -> std::result::Result<(), String> {
+            for n in 0..PUTS {
+                let frame = nth(&mut frames, t << 16 | n, account).map_err(|e| e.to_string())?;
+                let put = pool.put_frame(Handle::new(u64::from(t), n), frame, Stamp::default());
+                put.map_err(|e| e.to_string())?;
+            }
+            Ok(())
         }
-    });
-    (threads * u64::from(PUTS)) as f64 / begin.elapsed().as_secs_f64()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).zip(copies).map(|one| scope.spawn(put(one))).collect();
+        threads.into_iter().try_for_each(|t| t.join().map_err(|_| "a thread panicked".to_owned())?)
+    })?;
+    Ok(f64::from(threads * PUTS) / begin.elapsed().as_secs_f64())
 }
 
 fn main() -> Result<()> {
@@ -173,13 +190,13 @@ fn main() -> Result<()> {
         let set = sets.iter().find(|s| s.format.name() == name && s.width == 1920 && s.kind == sets::Kind::Pan);
         let set = set.ok_or_else(|| format!("no set of {name} frames of 1920x1080"))?;
         eprintln!("store: {}", set.name());
-        let frames = buffers(format, &set.read(&data, 8)?, &account)?;
+        let mut frames = buffers(format, &set.read(&data, 8)?, &account)?;
         let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
         let raw = set.frame_bytes() as f64;
         // What the pool holds is looked at below.
-        let (own, store, _pool) = ours(&frames, &mut target)?;
+        let (own, store, _pool) = ours(&mut frames, &mut target, &account)?;
         for (peer, coder) in [("memcpy + lz4", LZ4), ("memcpy + zstd -1", ZSTD)] {
-            let other = theirs(&frames, &mut target, coder, &account)?;
+            let other = theirs(&mut frames, &mut target, coder, &account)?;
             let row = |what: &str, a: f64, b: f64| {
                 Row::new(format!("{name} 1080p, {what}, beside {peer}"), Some(a), Some(b), Goal::None)
             };
@@ -194,20 +211,23 @@ fn main() -> Result<()> {
         let overhead = stats.bytes_memory as f64 / stats.pools.bytes_compressed as f64 - 1.0;
         rows.push(alone("memory above the compressed bytes, %", overhead * 100.0, Goal::AtMost(3.0)));
         if format == Format::Yuyv {
-            let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
-            let (one, two) = (throughput(&pool, &frames, 1), throughput(&pool, &frames, 2));
+            let raw = set.read(&data, 8)?;
+            let (one, two) = (throughput(&store, format, &raw, 1)?, throughput(&store, format, &raw, 2)?);
             rows.push(Row::new("2 threads putting, frames/s beside 1 thread", Some(two), Some(one), Goal::None));
         }
     }
     let store = Store::new(&StoreOptions::new(320 * MIB))?;
     let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
     let mut chunk = vec![0; MIB];
+    let mut x = 1u64;
     for n in 0..320 {
-        // Each its own bytes, and none that compress.
-        chunk
-            .iter_mut()
-            .zip(0u64..)
-            .for_each(|(b, i)| *b = (u64::from(n) << 32 | i).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0]);
+        // Bytes that do not compress.
+        for word in chunk.as_chunks_mut::<8>().0 {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            *word = x.to_le_bytes();
+        }
         pool.put(Handle::new(1, n), &chunk, Stamp::default())?;
     }
     let begin = Instant::now();
