@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::chunk::Chunk;
-use super::index::{Removed, Resident};
+use super::index::Resident;
 use super::options::{Life, PoolOptions, Sharing};
 use super::pool::forget;
 use super::pool_state::{Listed, PoolState};
@@ -150,22 +150,11 @@ impl Inner {
         chunk: Arc<Resident<Chunk>>,
         counter: &std::sync::atomic::AtomicU64,
     ) -> Option<Arc<Resident<Chunk>>> {
-        let mut leased = Vec::new();
-        for handle in chunk.kill()? {
-            match self.index.evict(Key { pool: state.id, handle }, &chunk) {
-                Removed::Other => {}
-                Removed::Leased => leased.push(handle),
-                Removed::Gone(stamp) => {
-                    count(counter);
-                    forget(state, &chunk.value, stamp);
-                }
-            }
-        }
-        if leased.is_empty() {
-            return None;
-        }
-        chunk.revive(leased);
-        Some(chunk)
+        let stays = self.index.reclaim(state.id, &chunk, |stamp| {
+            count(counter);
+            forget(state, &chunk.value, stamp);
+        });
+        stays.then_some(chunk)
     }
 
     fn was_got(&self, state: &PoolState, chunk: &Resident<Chunk>) -> bool {
@@ -194,13 +183,7 @@ impl Inner {
         if !state.register(&now) {
             return false;
         }
-        let Some(owners) = chunk.kill() else { return false };
-        now.revive(owners.clone());
-        let pool = state.id;
-        let mut moved = false;
-        for handle in owners {
-            moved |= self.index.replace(Key { pool, handle }, chunk, &now);
-        }
+        let moved = self.index.exchange(state.id, chunk, &now);
         if moved && now.value.memory.is_some() && now.value.file.is_none() {
             state.remember(&now);
         }
