@@ -7,7 +7,7 @@
 //!
 //! Lock order: a shard, then a resident's owners.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -36,21 +36,29 @@ struct Owners {
     dead: bool,
     /// Recompression gained nothing; not again.
     tried: bool,
-    keys: Vec<Handle>,
+    keys: VecDeque<Handle>,
 }
 
 impl<T> Resident<T> {
     pub(crate) fn new(value: T, keys: Vec<Handle>) -> Arc<Resident<T>> {
-        Arc::new(Resident { value, owners: Mutex::new(Owners { dead: false, tried: false, keys }) })
+        Arc::new(Resident { value, owners: Mutex::new(Owners { dead: false, tried: false, keys: keys.into() }) })
     }
 
     /// One more owner; false where the chunk is dead.
     pub(crate) fn join(&self, handle: Handle) -> bool {
         let mut owners = lock(&self.owners);
         if !owners.dead {
-            owners.keys.push(handle);
+            owners.keys.push_back(handle);
         }
         !owners.dead
+    }
+
+    /// One owner less: its entry has been taken out. Searched from both ends, because who comes first mostly goes first.
+    fn leave(&self, handle: Handle) {
+        let mut owners = lock(&self.owners);
+        let n = owners.keys.len();
+        let found = (0..n.div_ceil(2)).flat_map(|i| [i, n - 1 - i]).find(|i| owners.keys[*i] == handle);
+        found.map(|i| owners.keys.remove(i));
     }
 
     /// Nobody joins from now on. The owners so far, who may or may not have an entry with this chunk; `None` where it is
@@ -58,13 +66,13 @@ impl<T> Resident<T> {
     fn kill(&self) -> Option<Vec<Handle>> {
         let mut owners = lock(&self.owners);
         let first = !std::mem::replace(&mut owners.dead, true);
-        first.then(|| std::mem::take(&mut owners.keys))
+        first.then(|| std::mem::take(&mut owners.keys).into())
     }
 
     /// Undoes a [`Resident::kill`] for those owners that keep it.
     fn revive(&self, keys: Vec<Handle>) {
         let mut owners = lock(&self.owners);
-        (owners.dead, owners.keys) = (false, keys);
+        (owners.dead, owners.keys) = (false, keys.into());
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -73,7 +81,7 @@ impl<T> Resident<T> {
 
     /// Who has it, or is about to.
     pub(crate) fn owners(&self) -> Vec<Handle> {
-        lock(&self.owners).keys.clone()
+        lock(&self.owners).keys.iter().copied().collect()
     }
 
     pub(crate) fn is_tried(&self) -> bool {
@@ -134,11 +142,12 @@ impl<T> Shard<T> {
     fn remove(&mut self, key: Key) -> Option<Entry<T>> {
         let object = (key.pool, key.handle.object);
         let indices = self.objects.get_mut(&object)?;
-        let entry = indices.remove(&key.handle.index);
+        let entry = indices.remove(&key.handle.index)?;
         if indices.is_empty() {
             self.objects.remove(&object);
         }
-        entry
+        entry.chunk.leave(key.handle);
+        Some(entry)
     }
 }
 
@@ -172,7 +181,9 @@ impl<T> Index<T> {
         accept();
         shard.version += 1;
         let entry = Entry { chunk: chunk.clone(), stamp, version: shard.version, leased: false, got: false };
-        Ok(shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry))
+        let old = shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry);
+        old.iter().for_each(|old| old.chunk.leave(key.handle));
+        Ok(old)
     }
 
     /// Looks, and notes that somebody did.
@@ -221,7 +232,11 @@ impl<T> Index<T> {
     /// Takes every index of an object.
     pub(crate) fn remove_object(&self, pool: u32, object: ObjectId) -> Vec<Entry<T>> {
         let indices = lock(self.shard(pool, object)).objects.remove(&(pool, object));
-        indices.into_iter().flat_map(BTreeMap::into_values).collect()
+        let left = |(index, entry): (u32, Entry<T>)| {
+            entry.chunk.leave(Handle { object, index });
+            entry
+        };
+        indices.into_iter().flatten().map(left).collect()
     }
 
     /// Takes every entry of a pool.
