@@ -190,8 +190,11 @@ impl Inner {
         moved
     }
 
-    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's memory are holes, or
+    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's full segments are holes, or
     /// `bytes` have been moved; bytes moved.
+    ///
+    /// A chunk that lies in two segments leaves a hole in the one when it is moved out of the other, so the last holes
+    /// cannot be closed, only driven round the pool: two of a chunk's size are left where they are.
     pub(super) fn compact(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
         let mut moved = 0;
         while moved < bytes {
@@ -200,24 +203,38 @@ impl Inner {
             let (mut used, mut live) = (0, 0);
             for (key, listed) in lock(&state.segments).iter() {
                 let Some(segment) = listed.segment.upgrade() else { continue };
+                if segment.room() > 0 {
+                    continue;
+                }
                 let (u, l) = segment.fill();
                 (used, live) = (used + u, live + l);
-                if segment.room() == 0 && l < u {
+                if l < u {
                     holes.push((u - l, *key, listed.residents.clone()));
                 }
             }
             if used - live <= used / 100 {
                 break;
             }
-            let Some((_, key, residents)) = holes.into_iter().max_by_key(|h| h.0) else { break };
+            holes.sort_by_key(|hole| std::cmp::Reverse(hole.0));
+            // Readers may hold what is left of a segment; then the next is moved.
+            let movable = holes.into_iter().find_map(|(_, key, residents)| {
+                let alive = residents.iter().filter_map(std::sync::Weak::upgrade).filter(|chunk| !chunk.is_dead());
+                let alive: Vec<_> = alive.collect();
+                (!alive.is_empty()).then_some((key, alive))
+            });
+            let Some((key, residents)) = movable else { break };
+            let len = |chunk: &Resident<Chunk>| chunk.value.memory.as_ref().map_or(0, Extent::len);
+            if used - live <= 2 * residents.iter().map(|chunk| len(chunk)).max().unwrap_or(0) {
+                break;
+            }
             let mut some = 0;
-            for chunk in residents.iter().filter_map(std::sync::Weak::upgrade) {
-                if !chunk.is_dead() && self.relocate(state, &chunk, key.0) {
-                    some += chunk.value.memory.as_ref().map_or(0, Extent::len);
+            for chunk in residents {
+                if self.relocate(state, &chunk, key.0) {
+                    some += len(&chunk);
                     count(&state.counters.compacted);
                 }
             }
-            // Nothing to move: readers hold what is left.
+            // No room to move to.
             if some == 0 {
                 break;
             }
