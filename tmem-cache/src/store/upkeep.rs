@@ -64,7 +64,7 @@ impl Store {
     pub fn upkeep(&self, share: f64) -> io::Result<Upkeep> {
         let shared = Arc::new(Shared::default());
         // NaN too becomes the least.
-        let share = share.max(0.001).min(1.0);
+        let share = if share > 0.001 { share.min(1.0) } else { 0.001 };
         let (store, theirs) = (self.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("tmem-upkeep".to_owned());
         let thread = thread.spawn(move || theirs.run(&store, share))?;
