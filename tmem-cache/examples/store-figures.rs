@@ -19,7 +19,40 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i / 64) as u8 ^ next()).collect()
 }
 
+fn median(mut v: Vec<Duration>) -> Duration {
+    v.sort();
+    v.get(v.len() / 2).copied().unwrap_or_default()
+}
+
+/// What a store without a frame codec would do: copy the frame out of its mapping, compress; decompress.
+fn peer(name: &str, frame: &[u8], pack: impl Fn(&[u8]) -> Vec<u8>, unpack: impl Fn(&[u8], &mut [u8])) {
+    let (mut copy, mut out) = (vec![0; frame.len()], vec![0; frame.len()]);
+    let (mut puts, mut gets, mut packed) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..15 {
+        let start = Instant::now();
+        copy.copy_from_slice(frame);
+        packed = pack(&copy);
+        puts.push(start.elapsed());
+        let start = Instant::now();
+        unpack(&packed, &mut out);
+        gets.push(start.elapsed());
+    }
+    let ratio = frame.len() as f64 / packed.len() as f64;
+    println!("memcpy + {name}: ratio {ratio:.2}, put {:?}, get {:?}", median(puts), median(gets));
+}
+
+fn peers(frame: &[u8]) {
+    let lz4 = |b: &[u8], into: &mut [u8]| drop(lz4_flex::block::decompress_into(b, into));
+    peer("lz4", frame, lz4_flex::block::compress, lz4);
+    for level in [1, 3] {
+        let pack = |b: &[u8]| zstd::bulk::compress(b, level).unwrap_or_default();
+        peer(&format!("zstd -{level}"), frame, pack, |b, into| drop(zstd::bulk::decompress_to_buffer(b, into)));
+    }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The same rows as the frames below.
+    peers(&noise(1920 * 2 * 1080));
     for backing in [Backing::Anonymous, Backing::Memfd] {
         let store = Store::new(&StoreOptions { backing, ..StoreOptions::new(600 * MIB) })?;
         let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
@@ -47,10 +80,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 gets.push(start.elapsed());
             }
         }
-        let median = |mut v: Vec<Duration>| {
-            v.sort();
-            v.get(v.len() / 2).copied().unwrap_or_default()
-        };
         let stats = store.stats();
         let start = Instant::now();
         let given = store.give_back(256 * MIB);

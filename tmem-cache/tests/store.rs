@@ -331,3 +331,23 @@ fn compaction_closes_the_holes_of_persistent_chunks() {
     assert!(over < 0.02 * stats.bytes_compressed as f64 + 8.0 * MIB as f64, "{stats:?}");
     (0..6000).step_by(3).for_each(|i| assert!(get(&pool, Handle::new(1, i as u32)).unwrap() == chunks[i]));
 }
+
+#[test]
+fn compaction_comes_to_an_end_whatever_the_size_of_chunks() {
+    for len in [5_000, 64 << 10, 700_000, 3 * MIB] {
+        let store = Store::new(&StoreOptions::new(96 * MIB)).unwrap();
+        let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+        let mut random = Random(4);
+        let mut noise: Vec<u8> = (0..len / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        for i in 0..(64 * MIB / len) as u32 {
+            noise[..4].copy_from_slice(&i.to_le_bytes());
+            assert!(put(&pool, Handle::new(1, i), &noise));
+        }
+        (0..(64 * MIB / len) as u32).filter(|i| i % 3 != 0).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
+        // A round moves 8 MiB or ends, and all there is are 22 MiB.
+        let rounds = (0..50).take_while(|_| store.maintain(std::time::Duration::ZERO) > 0).count();
+        assert!(rounds < 50, "chunks of {len} bytes are driven round for ever");
+        let stats = pool.stats();
+        assert!(stats.bytes_held <= stats.bytes_compressed + (12 * MIB + 2 * len) as u64, "{len}: {stats:?}");
+    }
+}

@@ -60,6 +60,11 @@ impl Law {
         self.budget = self.budget.clamp(min, max);
         self.budget
     }
+
+    /// True where the budget may grow.
+    pub(super) fn is_calm(&self) -> bool {
+        self.calm_looks > self.calm
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::chunk::Chunk;
-use super::index::{Removed, Resident};
+use super::index::Resident;
 use super::options::{Life, PoolOptions, Sharing};
 use super::pool::forget;
 use super::pool_state::{Listed, PoolState};
@@ -150,22 +150,11 @@ impl Inner {
         chunk: Arc<Resident<Chunk>>,
         counter: &std::sync::atomic::AtomicU64,
     ) -> Option<Arc<Resident<Chunk>>> {
-        let mut leased = Vec::new();
-        for handle in chunk.kill()? {
-            match self.index.evict(Key { pool: state.id, handle }, &chunk) {
-                Removed::Other => {}
-                Removed::Leased => leased.push(handle),
-                Removed::Gone(stamp) => {
-                    count(counter);
-                    forget(state, &chunk.value, stamp);
-                }
-            }
-        }
-        if leased.is_empty() {
-            return None;
-        }
-        chunk.revive(leased);
-        Some(chunk)
+        let stays = self.index.reclaim(state.id, &chunk, |stamp| {
+            count(counter);
+            forget(state, &chunk.value, stamp);
+        });
+        stays.then_some(chunk)
     }
 
     fn was_got(&self, state: &PoolState, chunk: &Resident<Chunk>) -> bool {
@@ -194,21 +183,18 @@ impl Inner {
         if !state.register(&now) {
             return false;
         }
-        let Some(owners) = chunk.kill() else { return false };
-        now.revive(owners.clone());
-        let pool = state.id;
-        let mut moved = false;
-        for handle in owners {
-            moved |= self.index.replace(Key { pool, handle }, chunk, &now);
-        }
+        let moved = self.index.exchange(state.id, chunk, &now);
         if moved && now.value.memory.is_some() && now.value.file.is_none() {
             state.remember(&now);
         }
         moved
     }
 
-    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's memory are holes, or
+    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's full segments are holes, or
     /// `bytes` have been moved; bytes moved.
+    ///
+    /// A chunk that lies in two segments leaves a hole in the one when it is moved out of the other, so the last holes
+    /// cannot be closed, only driven round the pool: two of a chunk's size are left where they are.
     pub(super) fn compact(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
         let mut moved = 0;
         while moved < bytes {
@@ -217,24 +203,38 @@ impl Inner {
             let (mut used, mut live) = (0, 0);
             for (key, listed) in lock(&state.segments).iter() {
                 let Some(segment) = listed.segment.upgrade() else { continue };
+                if segment.room() > 0 {
+                    continue;
+                }
                 let (u, l) = segment.fill();
                 (used, live) = (used + u, live + l);
-                if segment.room() == 0 && l < u {
+                if l < u {
                     holes.push((u - l, *key, listed.residents.clone()));
                 }
             }
             if used - live <= used / 100 {
                 break;
             }
-            let Some((_, key, residents)) = holes.into_iter().max_by_key(|h| h.0) else { break };
+            holes.sort_by_key(|hole| std::cmp::Reverse(hole.0));
+            // Readers may hold what is left of a segment; then the next is moved.
+            let movable = holes.into_iter().find_map(|(_, key, residents)| {
+                let alive = residents.iter().filter_map(std::sync::Weak::upgrade).filter(|chunk| !chunk.is_dead());
+                let alive: Vec<_> = alive.collect();
+                (!alive.is_empty()).then_some((key, alive))
+            });
+            let Some((key, residents)) = movable else { break };
+            let len = |chunk: &Resident<Chunk>| chunk.value.memory.as_ref().map_or(0, Extent::len);
+            if used - live <= 2 * residents.iter().map(|chunk| len(chunk)).max().unwrap_or(0) {
+                break;
+            }
             let mut some = 0;
-            for chunk in residents.iter().filter_map(std::sync::Weak::upgrade) {
-                if !chunk.is_dead() && self.relocate(state, &chunk, key.0) {
-                    some += chunk.value.memory.as_ref().map_or(0, Extent::len);
+            for chunk in residents {
+                if self.relocate(state, &chunk, key.0) {
+                    some += len(&chunk);
                     count(&state.counters.compacted);
                 }
             }
-            // Nothing to move: readers hold what is left.
+            // No room to move to.
             if some == 0 {
                 break;
             }

@@ -7,7 +7,7 @@
 //!
 //! Lock order: a shard, then a resident's owners.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -36,35 +36,43 @@ struct Owners {
     dead: bool,
     /// Recompression gained nothing; not again.
     tried: bool,
-    keys: Vec<Handle>,
+    keys: VecDeque<Handle>,
 }
 
 impl<T> Resident<T> {
     pub(crate) fn new(value: T, keys: Vec<Handle>) -> Arc<Resident<T>> {
-        Arc::new(Resident { value, owners: Mutex::new(Owners { dead: false, tried: false, keys }) })
+        Arc::new(Resident { value, owners: Mutex::new(Owners { dead: false, tried: false, keys: keys.into() }) })
     }
 
     /// One more owner; false where the chunk is dead.
     pub(crate) fn join(&self, handle: Handle) -> bool {
         let mut owners = lock(&self.owners);
         if !owners.dead {
-            owners.keys.push(handle);
+            owners.keys.push_back(handle);
         }
         !owners.dead
     }
 
+    /// One owner less: its entry has been taken out. Searched from both ends, because who comes first mostly goes first.
+    fn leave(&self, handle: Handle) {
+        let mut owners = lock(&self.owners);
+        let n = owners.keys.len();
+        let found = (0..n.div_ceil(2)).flat_map(|i| [i, n - 1 - i]).find(|i| owners.keys[*i] == handle);
+        found.map(|i| owners.keys.remove(i));
+    }
+
     /// Nobody joins from now on. The owners so far, who may or may not have an entry with this chunk; `None` where it is
     /// dead already.
-    pub(crate) fn kill(&self) -> Option<Vec<Handle>> {
+    fn kill(&self) -> Option<Vec<Handle>> {
         let mut owners = lock(&self.owners);
         let first = !std::mem::replace(&mut owners.dead, true);
-        first.then(|| std::mem::take(&mut owners.keys))
+        first.then(|| std::mem::take(&mut owners.keys).into())
     }
 
     /// Undoes a [`Resident::kill`] for those owners that keep it.
-    pub(crate) fn revive(&self, keys: Vec<Handle>) {
+    fn revive(&self, keys: Vec<Handle>) {
         let mut owners = lock(&self.owners);
-        (owners.dead, owners.keys) = (false, keys);
+        (owners.dead, owners.keys) = (false, keys.into());
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -73,7 +81,7 @@ impl<T> Resident<T> {
 
     /// Who has it, or is about to.
     pub(crate) fn owners(&self) -> Vec<Handle> {
-        lock(&self.owners).keys.clone()
+        lock(&self.owners).keys.iter().copied().collect()
     }
 
     pub(crate) fn is_tried(&self) -> bool {
@@ -105,7 +113,7 @@ pub(crate) enum Found<T> {
 
 /// What became of the entry of a chunk that was to go.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Removed {
+enum Removed {
     /// It had another chunk, or none.
     Other,
     /// It is leased and stays.
@@ -134,11 +142,12 @@ impl<T> Shard<T> {
     fn remove(&mut self, key: Key) -> Option<Entry<T>> {
         let object = (key.pool, key.handle.object);
         let indices = self.objects.get_mut(&object)?;
-        let entry = indices.remove(&key.handle.index);
+        let entry = indices.remove(&key.handle.index)?;
         if indices.is_empty() {
             self.objects.remove(&object);
         }
-        entry
+        entry.chunk.leave(key.handle);
+        Some(entry)
     }
 }
 
@@ -172,7 +181,9 @@ impl<T> Index<T> {
         accept();
         shard.version += 1;
         let entry = Entry { chunk: chunk.clone(), stamp, version: shard.version, leased: false, got: false };
-        Ok(shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry))
+        let old = shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry);
+        old.iter().for_each(|old| old.chunk.leave(key.handle));
+        Ok(old)
     }
 
     /// Looks, and notes that somebody did.
@@ -221,7 +232,11 @@ impl<T> Index<T> {
     /// Takes every index of an object.
     pub(crate) fn remove_object(&self, pool: u32, object: ObjectId) -> Vec<Entry<T>> {
         let indices = lock(self.shard(pool, object)).objects.remove(&(pool, object));
-        indices.into_iter().flat_map(BTreeMap::into_values).collect()
+        let left = |(index, entry): (u32, Entry<T>)| {
+            entry.chunk.leave(Handle { object, index });
+            entry
+        };
+        indices.into_iter().flatten().map(left).collect()
     }
 
     /// Takes every entry of a pool.
@@ -231,8 +246,35 @@ impl<T> Index<T> {
         objects.flat_map(|(_, indices)| indices.into_values()).collect()
     }
 
+    /// Takes a chunk out of every entry that has it, except where somebody leases it; true where somebody does. `gone` is
+    /// called for each entry taken out. A chunk that is being moved or reclaimed elsewhere is left alone.
+    pub(crate) fn reclaim(&self, pool: u32, chunk: &Arc<Resident<T>>, mut gone: impl FnMut(Stamp)) -> bool {
+        let mut leased = Vec::new();
+        for handle in chunk.kill().unwrap_or_default() {
+            match self.evict(Key { pool, handle }, chunk) {
+                Removed::Other => {}
+                Removed::Leased => leased.push(handle),
+                Removed::Gone(stamp) => gone(stamp),
+            }
+        }
+        let stays = !leased.is_empty();
+        if stays {
+            chunk.revive(leased);
+        }
+        stays
+    }
+
+    /// Gives every entry that has `chunk` the chunk `now` instead, which is the same in another form or place and has no
+    /// owners so far. False where none has it any more.
+    pub(crate) fn exchange(&self, pool: u32, chunk: &Arc<Resident<T>>, now: &Arc<Resident<T>>) -> bool {
+        let Some(owners) = chunk.kill() else { return false };
+        // First, so that whoever reclaims `now` finds those that have it already.
+        now.revive(owners.clone());
+        owners.into_iter().fold(false, |any, handle| self.replace(Key { pool, handle }, chunk, now) | any)
+    }
+
     /// Takes the entry out if it has this chunk and nobody leases it.
-    pub(crate) fn evict(&self, key: Key, chunk: &Arc<Resident<T>>) -> Removed {
+    fn evict(&self, key: Key, chunk: &Arc<Resident<T>>) -> Removed {
         let mut shard = lock(self.of(key));
         let removed = match shard.entry(key) {
             Some(e) if Arc::ptr_eq(&e.chunk, chunk) && e.leased => return Removed::Leased,
@@ -246,7 +288,7 @@ impl<T> Index<T> {
     }
 
     /// Puts `now` in the place of `chunk`, where that is what the entry has. Version and lease stay.
-    pub(crate) fn replace(&self, key: Key, chunk: &Arc<Resident<T>>, now: &Arc<Resident<T>>) -> bool {
+    fn replace(&self, key: Key, chunk: &Arc<Resident<T>>, now: &Arc<Resident<T>>) -> bool {
         let mut shard = lock(self.of(key));
         let Some(e) = shard.entry(key).filter(|e| Arc::ptr_eq(&e.chunk, chunk)) else { return false };
         e.chunk = now.clone();
@@ -270,129 +312,5 @@ impl<T> Index<T> {
 }
 
 #[cfg(all(test, loom))]
-mod loom_tests {
-    use loom::thread;
-
-    use super::*;
-
-    fn key() -> Key {
-        Key { pool: 0, handle: Handle::new(1, 1) }
-    }
-
-    fn put(index: &Index<u32>, value: u32) -> Arc<Resident<u32>> {
-        loop {
-            let chunk = Resident::new(value, vec![key().handle]);
-            if index.publish(key(), &chunk, Stamp::default(), || {}).is_ok() {
-                return chunk;
-            }
-        }
-    }
-
-    fn reclaim(index: &Index<u32>, chunk: &Arc<Resident<u32>>) {
-        let mut kept = Vec::new();
-        for handle in chunk.kill().unwrap_or_default() {
-            if index.evict(Key { pool: 0, handle }, chunk) == Removed::Leased {
-                kept.push(handle);
-            }
-        }
-        if !kept.is_empty() {
-            chunk.revive(kept);
-        }
-    }
-
-    fn value(index: &Index<u32>) -> Option<u32> {
-        match index.find(key()) {
-            Found::Chunk(chunk, ..) => Some(chunk.value),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn loom_reclaim_of_the_old_never_takes_the_new() {
-        loom::model(|| {
-            let index = Arc::new(Index::new());
-            let old = put(&index, 1);
-            let reclaimer = {
-                let index = index.clone();
-                thread::spawn(move || reclaim(&index, &old))
-            };
-            put(&index, 2);
-            assert_eq!(value(&index), Some(2));
-            reclaimer.join().unwrap();
-            assert_eq!(value(&index), Some(2));
-        });
-    }
-
-    #[test]
-    fn loom_dead_chunk_is_never_left_in_an_entry() {
-        loom::model(|| {
-            let index = Arc::new(Index::new());
-            let shared = Resident::new(1, Vec::new());
-            let reclaimer = {
-                let (index, shared) = (index.clone(), shared.clone());
-                thread::spawn(move || reclaim(&index, &shared))
-            };
-            let joined = shared.join(key().handle);
-            let published = joined && index.publish(key(), &shared, Stamp::default(), || {}).is_ok();
-            reclaimer.join().unwrap();
-            // Published and still there only if it is alive, so that the next reclaim finds it.
-            assert!(value(&index).is_none() || (published && !shared.is_dead()));
-        });
-    }
-
-    #[test]
-    fn loom_lease_dropped_during_reclaim_leaves_the_chunk_whole_or_gone() {
-        loom::model(|| {
-            let index = Arc::new(Index::new());
-            let chunk = put(&index, 1);
-            let Found::Chunk(_, _, version) = index.lease(key()) else { panic!("just put") };
-            let reclaimer = {
-                let (index, chunk) = (index.clone(), chunk.clone());
-                thread::spawn(move || reclaim(&index, &chunk))
-            };
-            index.unlease(key(), version);
-            reclaimer.join().unwrap();
-            match value(&index) {
-                Some(1) => assert!(!chunk.is_dead(), "in the index, but no reclaim would find it"),
-                other => assert_eq!(other, None),
-            }
-        });
-    }
-
-    #[test]
-    fn loom_adopt_fails_after_a_put_over_the_lease() {
-        loom::model(|| {
-            let index = Arc::new(Index::new());
-            put(&index, 1);
-            let Found::Chunk(_, _, version) = index.lease(key()) else { panic!("just put") };
-            let putter = {
-                let index = index.clone();
-                thread::spawn(move || drop(put(&index, 2)))
-            };
-            let adopted = index.take(key(), version).is_some();
-            putter.join().unwrap();
-            assert_eq!(value(&index), Some(2));
-            assert!(adopted || index.take(key(), version).is_none());
-        });
-    }
-
-    #[test]
-    fn loom_move_keeps_lease_and_version() {
-        loom::model(|| {
-            let index = Arc::new(Index::new());
-            let chunk = put(&index, 1);
-            let mover = {
-                let (index, chunk) = (index.clone(), chunk.clone());
-                thread::spawn(move || {
-                    let owners = chunk.kill().unwrap();
-                    let moved = Resident::new(1, owners);
-                    index.replace(key(), &chunk, &moved);
-                })
-            };
-            let Found::Chunk(_, _, version) = index.lease(key()) else { panic!("just put") };
-            assert!(index.take(key(), version).is_some());
-            mover.join().unwrap();
-            assert_eq!(value(&index), None);
-        });
-    }
-}
+#[path = "index_models.rs"]
+mod loom_models;

@@ -29,12 +29,17 @@
 //! Segments of 4 MiB in one mapping, written once from start to end and freed whole. A segment is kept by the chunks in it
 //! and by nothing else, so eviction takes entries out of the index, and readers keep what they are reading.
 //!
+//! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 64 KiB and
+//! more, all told (`tests/store_overhead.rs` measures it): about 350 bytes of heap a chunk, a hundredth of a persistent
+//! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet. Chunks of 16 KiB cost 5 %.
+//!
 //! | module | story |
 //! | --- | --- |
 //! | `index` | handles to chunks; the states of an entry |
 //! | `pool_state` | a pool's segments |
 //! | `evict` | victims, thinning, reinsertion, compaction |
 //! | `tiers` | recompression, pushing out to files and bringing back |
+//! | `upkeep` | the thread that does this within a share of a core |
 
 pub(crate) mod chunk;
 mod coder;
@@ -48,6 +53,7 @@ mod pool;
 mod pool_state;
 mod stats;
 mod tiers;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,6 +65,7 @@ pub use lease::Lease;
 pub use options::{Admission, Backing, FileOptions, Life, PoolOptions, Poor, Sharing, StoreOptions};
 pub use pool::{Got, MAX_CHUNK, Pool};
 pub use stats::PoolStats;
+pub use upkeep::{Upkeep, UpkeepStats};
 
 use chunk::Chunk;
 use coder::Coders;

@@ -129,6 +129,8 @@ impl PoolState {
             lock(&self.segments).insert(segment.key(), listed);
             *open = Some(segment);
         }
+        // A full one is not held here, or it would outlive its chunks.
+        open.take_if(|s| s.room() == 0);
         Some(reserved)
     }
 

@@ -21,8 +21,8 @@ const WORTH: f64 = 0.97;
 const COMPACT_STEP: usize = 8 << 20;
 
 impl Store {
-    /// One round of upkeep: closes holes, and makes idle chunks denser for as long as `recompress` lasts. Call it now and
-    /// then from a thread of low priority; bytes moved or made denser.
+    /// One round of upkeep: closes holes, makes idle chunks denser for as long as `recompress` lasts, and gives spare memory
+    /// back that nobody needed since the last round. [`Store::upkeep`] calls it from a thread; bytes moved or made denser.
     pub fn maintain(&self, recompress: Duration) -> usize {
         let until = Instant::now() + recompress;
         let mut done = 0;
@@ -30,6 +30,7 @@ impl Store {
             done += self.0.compact(&pool, COMPACT_STEP);
             done += self.0.recompress(&pool, until);
         }
+        self.0.arena.give_idle_back();
         done
     }
 
@@ -40,6 +41,8 @@ impl Store {
         for pool in self.0.pools().iter().filter(|p| p.options().life == Life::Persistent) {
             left -= self.0.push_out(pool, left).min(left);
         }
+        // Whoever pushes out wants the memory for others.
+        self.0.arena.give_spare_back();
         bytes - left
     }
 

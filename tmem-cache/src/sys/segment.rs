@@ -27,6 +27,8 @@ pub(crate) struct Arena {
     held: AtomicUsize,
     /// Set while memory is being given back: then nothing is kept as spare.
     giving: AtomicBool,
+    /// A segment was taken since [`Arena::give_idle_back`] last asked.
+    busy: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl Arena {
             slots: std::sync::Mutex::new(slots),
             held: AtomicUsize::new(0),
             giving: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
         }))
     }
 
@@ -104,6 +107,7 @@ impl Arena {
     /// An empty segment, the one that follows `after` in memory if it can be had, while no more than `limit` bytes are
     /// taken. `None` where that is reached, or the kernel has no pages.
     pub(crate) fn take(self: &Arc<Arena>, after: Option<&Segment>, age: u64, limit: usize) -> Option<Arc<Segment>> {
+        self.busy.store(true, Ordering::Relaxed);
         let mut slots = self.slots();
         let taken = self.held.load(Ordering::Relaxed) - slots.spare.len();
         if (taken + 1) * SEGMENT > limit {
@@ -129,11 +133,22 @@ impl Arena {
     /// While `f` runs, freed segments go back to the kernel at once; the spare ones go first.
     pub(crate) fn giving_back<T>(&self, f: impl FnOnce() -> T) -> T {
         self.giving.store(true, Ordering::Relaxed);
-        let spare = std::mem::take(&mut self.slots().spare);
-        spare.into_iter().for_each(|slot| self.to_kernel(slot));
+        self.give_spare_back();
         let t = f();
         self.giving.store(false, Ordering::Relaxed);
         t
+    }
+
+    /// Gives the spare segments back if none was taken since this was last called: then nobody waits for one.
+    pub(crate) fn give_idle_back(&self) {
+        if !self.busy.swap(false, Ordering::Relaxed) {
+            self.give_spare_back();
+        }
+    }
+
+    pub(crate) fn give_spare_back(&self) {
+        let spare = std::mem::take(&mut self.slots().spare);
+        spare.into_iter().for_each(|slot| self.to_kernel(slot));
     }
 
     fn to_kernel(&self, slot: u32) {

@@ -1,0 +1,75 @@
+//! Failed allocations: a put is refused, a get says so, and nobody gets anything wrong.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::{MIB, Random};
+use tmem_cache::store::{GetError, Handle, OpenError, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions};
+
+thread_local! {
+    /// Allocations of so many bytes and more fail.
+    static FAILS: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+struct Failing;
+
+// SAFETY: the system's allocator does the work; null is how an allocator says no.
+unsafe impl GlobalAlloc for Failing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() >= FAILS.get() {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Failing = Failing;
+
+fn without_memory<T>(f: impl FnOnce() -> T) -> T {
+    FAILS.set(64 << 10);
+    let t = f();
+    FAILS.set(usize::MAX);
+    t
+}
+
+#[test]
+fn put_without_scratch_is_refused_and_flushes_what_was_there() {
+    let store = Store::new(&StoreOptions::new(16 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let bytes = Random(1).bytes(200_000);
+    pool.put(Handle::new(1, 1), &bytes[..1000], Stamp::default()).unwrap();
+    let refused = without_memory(|| pool.put(Handle::new(1, 1), &bytes, Stamp::default()));
+    assert!(matches!(refused, Err(PutError::NoMemory { .. })), "{refused:?}");
+    assert!(pool.get_vec(Handle::new(1, 1), &mut Vec::new()).unwrap().is_none());
+    assert_eq!(pool.stats().refused_memory, 1);
+    pool.put(Handle::new(1, 1), &bytes, Stamp::default()).unwrap();
+}
+
+#[test]
+fn get_without_memory_says_so_and_the_chunk_stays() {
+    let store = Store::new(&StoreOptions::new(16 * MIB)).unwrap();
+    for options in [PoolOptions::persistent(Sharing::Shared), PoolOptions::ephemeral(Sharing::Private)] {
+        let pool = store.pool(options).unwrap();
+        let (handle, bytes) = (Handle::new(1, 1), Random(1).bytes(200_000));
+        pool.put(handle, &bytes, Stamp::default()).unwrap();
+        let mut into = Vec::new();
+        let failed = without_memory(|| pool.get_vec(handle, &mut into));
+        assert!(matches!(failed, Err(GetError::NoMemory { bytes: 200_000 })), "{failed:?}");
+        assert!(pool.get_vec(handle, &mut into).unwrap().is_some() && into == bytes);
+    }
+}
+
+#[test]
+fn store_larger_than_the_address_space_is_an_error() {
+    let store = Store::new(&StoreOptions::new(usize::MAX / 4));
+    assert!(matches!(store, Err(OpenError::Memory { .. })), "{store:?}");
+}
