@@ -1,1 +1,77 @@
 //! The lossless frame codec.
+//!
+//! # How am I supposed to use this?
+//! Say what the picture is ([`Picture::of`] a layout), and keep an [`Encoder`] and a [`Decoder`]: they own their
+//! scratch, so that nothing is allocated per frame at steady state.
+//!
+//! ```
+//! use shrbuf::{Format, Layout};
+//! use tmem_cache::codec::{Decoder, Encoder, Picture, Rows, RowsMut, Tier};
+//!
+//! let layout = Layout::linear(Format::Yuyv, 66, 33, 1)?;
+//! let picture = Picture::of(&layout)?;
+//! let frame = vec![7; picture.bytes()];
+//!
+//! let mut stream = Vec::new();
+//! let summary = Encoder::new(1).encode(&picture, Rows::Packed(&frame), None, Tier::Fast, &mut stream)?;
+//! assert_eq!(summary.bytes_out, stream.len());
+//!
+//! let mut back = vec![0; picture.bytes()];
+//! Decoder::new(1).decode(&picture, &stream, None, RowsMut::Packed(&mut back))?;
+//! assert_eq!(back, frame);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A frame that lies in a [`shrbuf::Shrbuf`] comes as [`Rows::Guard`] and goes as [`RowsMut::Guard`]; its padding is
+//! neither read nor written. Frames of one object may share a [`Reference`]: one picture from which each of them is
+//! predicted, so that any of them is decoded, evicted or sent alone. [`Decoder::decode_region`] decodes only the stripes
+//! that a region touches.
+//!
+//! The stream is laid down in `FORMAT.md`, to the bit.
+//!
+//! # What lives where
+//! | module | story |
+//! | --- | --- |
+//! | [`picture`] | what the codec knows of a layout; how it is cut into stripes |
+//! | [`rows`] | where samples come from and go to |
+//! | [`reference`] | the shared picture that frames are predicted from |
+//! | [`encoder`], [`decoder`] | frames to streams and back |
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod bits;
+mod block;
+pub mod decoder;
+pub mod encoder;
+#[doc(hidden)]
+pub mod fuzzing;
+mod lanes;
+mod path;
+pub mod picture;
+mod predict;
+pub mod reference;
+pub mod rows;
+mod sample;
+mod stream;
+mod stripe;
+mod workers;
+
+pub use decoder::{DecodeError, Decoder};
+pub use encoder::{EncodeError, Encoder, Summary};
+pub use picture::{Picture, PictureError, Region};
+pub use reference::{Reference, ReferenceBuilder};
+pub use rows::{Rows, RowsMut, WrongRows};
+
+/// How hard the encoder works. The decoder takes either.
+///
+/// Version 1 of the format has one way to code: both tiers make the same stream. Looking for the best coding of every row
+/// and block in it was tried and gains 0.1 %; a tier worth its time needs a kind of stripe with a better entropy coder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// On the way in: several GB/s a core.
+    Fast,
+    /// For idle chunks, in the background: smaller and slower.
+    Dense,
+}
