@@ -19,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut reference = ReferenceBuilder::new(&picture);
         frames.iter().try_for_each(|f| reference.add(Rows::Packed(f)))?;
         let reference = reference.build();
-        for reference in [None, reference.as_ref()] {
+        let tiers = [Tier::Fast, Tier::Dense].into_iter().flat_map(|t| [(t, None), (t, reference.as_ref())]);
+        for (tier, reference) in tiers {
             let (mut stream, mut back) = (Vec::new(), vec![0; picture.bytes()]);
             let (mut best_in, mut best_out, mut coded) = (f64::MAX, f64::MAX, 0);
             for _ in 0..20 {
@@ -27,8 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 for frame in &frames {
                     stream.clear();
                     let start = Instant::now();
-                    coded +=
-                        encoder.encode(&picture, Rows::Packed(frame), reference, Tier::Fast, &mut stream)?.bytes_out;
+                    coded += encoder.encode(&picture, Rows::Packed(frame), reference, tier, &mut stream)?.bytes_out;
                     best_in = best_in.min(start.elapsed().as_secs_f64());
                     let start = Instant::now();
                     decoder.decode(&picture, &stream, reference, RowsMut::Packed(&mut back))?;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let ratio = (frames.len() * picture.bytes()) as f64 / coded as f64;
             let speed = |seconds: f64| picture.bytes() as f64 / seconds / 1e9;
             let with = if reference.is_some() { "with a reference" } else { "alone" };
-            println!("{file} {with}: {ratio:.3}, {:.2} and {:.2} GB/s", speed(best_in), speed(best_out));
+            println!("{file} {tier:?} {with}: {ratio:.3}, {:.2} and {:.2} GB/s", speed(best_in), speed(best_out));
         }
     }
     Ok(())

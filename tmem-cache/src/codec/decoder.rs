@@ -246,7 +246,7 @@ impl<'a> Frame<'a> {
         let (kind, coded) = self.stream.stripe(stripe.index, start)?;
         let plane = &self.picture.planes()[stripe.plane];
         let lanes = Lanes::of(plane);
-        let Scratch { bytes, words, parts, .. } = scratch;
+        let Scratch { bytes, words, parts, dense, .. } = scratch;
         let rows = stripe.rows.len();
         let result = match kind {
             Kind::Raw if coded.len() == samples.len() => {
@@ -254,15 +254,21 @@ impl<'a> Frame<'a> {
                 Ok(())
             }
             Kind::Raw => Err("it is raw and not of its size"),
-            Kind::Coded if plane.wide => {
+            Kind::Coded | Kind::Dense if plane.wide => {
                 let reference = self.reference.map(|r| r.word_rows(stripe, &lanes));
                 let task = Task { plane, lanes: &lanes, rows, reference };
-                self.path.decode(&task, coded, words, parts, samples)
+                match kind {
+                    Kind::Dense => self.path.decode_dense(&task, coded, words, &mut dense.decode, samples),
+                    _ => self.path.decode(&task, coded, words, parts, samples),
+                }
             }
-            Kind::Coded => {
+            Kind::Coded | Kind::Dense => {
                 let reference = self.reference.map(|r| r.byte_rows(stripe, &lanes));
                 let task = Task { plane, lanes: &lanes, rows, reference };
-                self.path.decode(&task, coded, bytes, parts, samples)
+                match kind {
+                    Kind::Dense => self.path.decode_dense(&task, coded, bytes, &mut dense.decode, samples),
+                    _ => self.path.decode(&task, coded, bytes, parts, samples),
+                }
             }
         };
         result.map_err(|what| DecodeError::Stripe { stripe: stripe.index, what })

@@ -82,14 +82,14 @@ impl Encoder {
         picture: &Picture,
         rows: Rows<'_>,
         reference: Option<&Reference>,
-        _tier: Tier,
+        tier: Tier,
         out: &mut Vec<u8>,
     ) -> Result<Summary, EncodeError> {
         rows.check(picture)?;
         if let Some(other) = reference.filter(|r| r.picture() != picture) {
             return Err(EncodeError::Reference { expected: picture.to_string(), given: other.picture().to_string() });
         }
-        let frame = Frame { path: self.path, picture, rows, reference };
+        let frame = Frame { path: self.path, picture, rows, reference, tier };
         let (start, stripes) = (out.len(), picture.stripes());
         let head = start + stream::head_bytes(picture);
         out.resize(head, 0);
@@ -142,13 +142,15 @@ struct Frame<'a> {
     picture: &'a Picture,
     rows: Rows<'a>,
     reference: Option<&'a Reference>,
+    tier: Tier,
 }
 
 impl Frame<'_> {
     /// Appends a stripe to `out`.
     fn encode(&self, index: usize, scratch: &mut Scratch, out: &mut Vec<u8>) -> Kind {
         let stripe = self.picture.stripe(index);
-        let Scratch { bytes, words, parts, stripe: room } = scratch;
+        let Scratch { bytes, words, parts, stripe: room, dense, other } = scratch;
+        other.clear();
         let samples = self.rows.stripe(self.picture, &stripe, room);
         let Stripe { plane, ref rows, .. } = stripe;
         let plane = &self.picture.planes()[plane];
@@ -158,12 +160,24 @@ impl Frame<'_> {
             let reference = self.reference.map(|r| r.word_rows(&stripe, &lanes));
             let task = Task { plane, lanes: &lanes, rows: rows.len(), reference };
             self.path.encode(&task, samples, words, parts, out);
+            if self.tier == Tier::Dense {
+                self.path.encode_dense(&task, samples, &mut dense.words, &mut dense.encode, other);
+            }
         } else {
             let reference = self.reference.map(|r| r.byte_rows(&stripe, &lanes));
             let task = Task { plane, lanes: &lanes, rows: rows.len(), reference };
             self.path.encode(&task, samples, bytes, parts, out);
+            if self.tier == Tier::Dense {
+                self.path.encode_dense(&task, samples, &mut dense.bytes, &mut dense.encode, other);
+            }
         }
-        if out.len() - start < samples.len() {
+        let coded = out.len() - start;
+        if self.tier == Tier::Dense && other.len() < coded.min(samples.len()) {
+            out.truncate(start);
+            out.extend_from_slice(other);
+            return Kind::Dense;
+        }
+        if coded < samples.len() {
             return Kind::Coded;
         }
         out.truncate(start);

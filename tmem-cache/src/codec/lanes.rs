@@ -230,6 +230,7 @@ impl Lanes {
             for lane in lanes {
                 row[lane.start + lane.len] = last;
             }
+            row[lanes[2].start - 1] = first;
             row[lanes[3].start - 1] = first;
         }
     }

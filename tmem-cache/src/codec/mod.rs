@@ -44,10 +44,12 @@ mod avx512;
 mod bits;
 mod block;
 pub mod decoder;
+mod dense;
 pub mod encoder;
 #[doc(hidden)]
 pub mod fuzzing;
 mod lanes;
+mod linear;
 mod path;
 pub mod picture;
 mod predict;
@@ -65,13 +67,11 @@ pub use reference::{Reference, ReferenceBuilder};
 pub use rows::{Rows, RowsMut, WrongRows};
 
 /// How hard the encoder works. The decoder takes either.
-///
-/// Version 1 of the format has one way to code: both tiers make the same stream. Looking for the best coding of every row
-/// and block in it was tried and gains 0.1 %; a tier worth its time needs a kind of stripe with a better entropy coder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tier {
     /// On the way in: several GB/s a core.
     Fast,
-    /// For idle chunks, in the background: smaller and slower.
+    /// For idle chunks, in the background: predictions fitted to each stripe and an entropy coder with contexts. Each stripe
+    /// is the smaller one of both tiers'.
     Dense,
 }

@@ -1,6 +1,7 @@
 //! Which code runs: the best that the processor has, chosen once.
 
 use super::block::Portable;
+use super::dense::{self, Bucket};
 use super::sample::Sample;
 use super::stripe::{self, Parts, RowScratch, Task};
 
@@ -79,6 +80,40 @@ impl Path {
             Path::Avx512 => unsafe { x86::decode_avx512(task, coded, scratch, parts, samples) },
         }
     }
+
+    /// See [`dense::encode::encode`].
+    pub fn encode_dense<S: Bucket>(
+        self,
+        task: &Task<'_, S>,
+        samples: &[u8],
+        rows: &mut dense::encode::Rows<S>,
+        shared: &mut dense::encode::Shared,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Path::Portable => dense::encode::encode(task, samples, rows, shared, out),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx2 | Path::Avx512 => unsafe { x86::encode_dense(task, samples, rows, shared, out) },
+        }
+    }
+
+    /// See [`dense::decode::decode`].
+    pub fn decode_dense<S: Bucket>(
+        self,
+        task: &Task<'_, S>,
+        coded: &[u8],
+        scratch: &mut RowScratch<S>,
+        room: &mut dense::decode::Room,
+        samples: &mut [u8],
+    ) -> Result<(), &'static str> {
+        match self {
+            Path::Portable => dense::decode::decode(task, coded, scratch, room, samples),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx2 | Path::Avx512 => unsafe { x86::decode_dense(task, coded, scratch, room, samples) },
+        }
+    }
 }
 
 /// The same code once more for each instruction set: plain loops become vector code of that set.
@@ -113,6 +148,29 @@ mod x86 {
             }
         };
     }
+    /// Dense stripes have no code for AVX-512 of their own.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn encode_dense<S: Bucket>(
+        task: &Task<'_, S>,
+        samples: &[u8],
+        rows: &mut dense::encode::Rows<S>,
+        shared: &mut dense::encode::Shared,
+        out: &mut Vec<u8>,
+    ) {
+        dense::encode::encode(task, samples, rows, shared, out);
+    }
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn decode_dense<S: Bucket>(
+        task: &Task<'_, S>,
+        coded: &[u8],
+        scratch: &mut RowScratch<S>,
+        room: &mut dense::decode::Room,
+        samples: &mut [u8],
+    ) -> Result<(), &'static str> {
+        dense::decode::decode(task, coded, scratch, room, samples)
+    }
+
     path!(encode_avx2, decode_avx2, Avx2, "avx2,bmi1,bmi2,lzcnt,popcnt");
     path!(encode_avx512, decode_avx512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
 }
@@ -123,6 +181,9 @@ pub(crate) struct Scratch {
     pub bytes: RowScratch<u8>,
     pub words: RowScratch<u16>,
     pub parts: Parts,
+    pub dense: dense::Room,
+    /// A stripe's dense form, until it is known which of its forms is the smallest.
+    pub other: Vec<u8>,
     /// Samples of a stripe on their way into or out of a buffer's mapping.
     pub stripe: Vec<u8>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Every prediction is parallel along a lane (see [`super::lanes`]), but for the first lane of a stripe's first row.
 
-use super::lanes::{Lane, Lanes, ORDER, PAD};
+use super::lanes::{Lane, Lanes, ORDER, PAD, ends};
 use super::sample::Sample;
 
 /// What a group of rows is predicted from.
@@ -120,21 +120,32 @@ pub(crate) fn row<W: Way, S: Sample>(
                 }
                 at += lane.len;
             }
-            // The sample that stands for what lies beyond the right edge; lanes that follow look at it.
-            let first = component[0];
-            if first.len > 0 {
-                row[lane.start + lane.len] = row[first.start + first.len - 1];
-            }
+            right_edge(component, lane, row);
         }
-        if component[0].len > 0 {
-            row[component[3].start - 1] = row[component[0].start];
-        }
+        left_edges(component, row);
+    }
+}
+
+/// The sample that stands for what lies beyond the right end of a lane; lanes that follow look at it.
+#[inline(always)]
+pub(super) fn right_edge<S: Sample>(component: &[Lane; 4], lane: Lane, row: &mut [S]) {
+    if let Some((_, last)) = ends(component, row) {
+        row[lane.start + lane.len] = last;
+    }
+}
+
+/// The samples that stand for what lies beyond the left end of lanes.
+#[inline(always)]
+pub(super) fn left_edges<S: Sample>(component: &[Lane; 4], row: &mut [S]) {
+    if let Some((first, _)) = ends(component, row) {
+        row[component[2].start - 1] = first;
+        row[component[3].start - 1] = first;
     }
 }
 
 /// The samples of a lane, up to the next multiple of [`PAD`], `shift` further to the right.
 #[inline(always)]
-fn span<S>(row: &[S], lane: Lane, shift: isize) -> &[S] {
+pub(super) fn span<S>(row: &[S], lane: Lane, shift: isize) -> &[S] {
     let start = lane.start.wrapping_add_signed(shift);
     &row[start..start + lane.len.next_multiple_of(PAD)]
 }
@@ -147,22 +158,10 @@ struct Place<'a, S> {
 }
 
 impl<S: Sample> Place<'_, S> {
-    /// Neighbours left and right: lane and shift of each. Lane 0 has none in its own row.
-    #[inline(always)]
-    fn sides(&self) -> [(Lane, isize); 2] {
-        let [l0, l1, l2, l3] = *self.component;
-        match self.phase {
-            0 => [(l3, -1), (l1, 0)],
-            1 => [(l0, 0), (l2, 0)],
-            2 => [(l0, 0), (l0, 1)],
-            _ => [(l2, 0), (l0, 1)],
-        }
-    }
-
     #[inline(always)]
     fn between<W: Way>(&self, above: Option<&[S]>, reference: Option<&[S]>, rest: &mut [S], residuals: &mut [S]) {
         let lane = self.component[self.phase];
-        let [left, right] = self.sides();
+        let [left, right] = sides(self.component, self.phase);
         let beside = |row| (part(row, left, lane.len), part(row, right, lane.len));
         if self.phase == 0 {
             match (above, reference) {
@@ -201,9 +200,21 @@ impl<S: Sample> Place<'_, S> {
     }
 }
 
+/// Neighbours left and right: lane and shift of each. Lane 0 has none in its own row.
+#[inline(always)]
+pub(super) fn sides(component: &[Lane; 4], phase: usize) -> [(Lane, isize); 2] {
+    let [l0, l1, l2, l3] = *component;
+    match phase {
+        0 => [(l3, -1), (l1, 0)],
+        1 => [(l0, 0), (l2, 0)],
+        2 => [(l0, 0), (l0, 1)],
+        _ => [(l2, 0), (l0, 1)],
+    }
+}
+
 /// As many samples as a lane of `len` has, from another one.
 #[inline(always)]
-fn part<S>(row: &[S], (lane, shift): (Lane, isize), len: usize) -> &[S] {
+pub(super) fn part<S>(row: &[S], (lane, shift): (Lane, isize), len: usize) -> &[S] {
     span(row, Lane { start: lane.start, len }, shift)
 }
 

@@ -17,9 +17,10 @@ pub(crate) const ENTRY: usize = 8;
 pub(crate) enum Kind {
     Raw = 0,
     Coded = 1,
+    Dense = 2,
 }
 
-const KINDS: [Kind; 2] = [Kind::Raw, Kind::Coded];
+const KINDS: [Kind; 3] = [Kind::Raw, Kind::Coded, Kind::Dense];
 const KIND_SHIFT: u32 = 30;
 
 /// Bytes of a stream before its stripes.

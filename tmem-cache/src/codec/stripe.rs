@@ -29,16 +29,21 @@ pub(crate) struct Task<'a, S> {
 }
 
 impl<S> Task<'_, S> {
-    fn reference(&self, row: usize) -> Option<&[S]> {
-        self.reference.map(|all| &all[row * self.lanes.size()..][..self.lanes.size()])
+    pub(super) fn reference(&self, row: usize) -> Option<&[S]> {
+        self.reference.map(|all| self.part(all, row))
+    }
+
+    /// A row of `rows`, which has all of the stripe's, taken apart.
+    pub(super) fn part<'r>(&self, rows: &'r [S], row: usize) -> &'r [S] {
+        &rows[row * self.lanes.size()..][..self.lanes.size()]
     }
 
     /// The group of a row. The first rows, which have nothing above them, are one by themselves.
-    fn group(&self, row: usize) -> usize {
+    pub(super) fn group(&self, row: usize) -> usize {
         (row + GROUP - self.plane.up) / GROUP
     }
 
-    fn groups(&self) -> usize {
+    pub(super) fn groups(&self) -> usize {
         self.group(self.rows - 1) + 1
     }
 
@@ -59,18 +64,18 @@ pub(crate) struct RowScratch<S> {
 }
 
 /// The room for one row.
-struct Turn<'a, S> {
+pub(super) struct Turn<'a, S> {
     /// The row to work on, and the one above of the same colours, both taken apart.
-    now: &'a mut [S],
-    above: Option<&'a [S]>,
-    row: &'a mut [S],
-    spare: &'a mut [S],
-    residuals: &'a mut [S],
+    pub now: &'a mut [S],
+    pub above: Option<&'a [S]>,
+    pub row: &'a mut [S],
+    pub spare: &'a mut [S],
+    pub residuals: &'a mut [S],
     trial: &'a mut [S],
 }
 
 impl<S: Sample> RowScratch<S> {
-    fn fit(&mut self, lanes: &Lanes) {
+    pub(super) fn fit(&mut self, lanes: &Lanes) {
         let grow = |v: &mut Vec<S>, len| {
             if v.len() < len {
                 v.resize(len, S::default());
@@ -84,7 +89,7 @@ impl<S: Sample> RowScratch<S> {
     }
 
     #[inline(always)]
-    fn turn(&mut self, row: usize, up: usize) -> Turn<'_, S> {
+    pub(super) fn turn(&mut self, row: usize, up: usize) -> Turn<'_, S> {
         let [a, b, c] = &mut self.ring;
         let (now, one, two) = match row % 3 {
             0 => (a, c, b),
@@ -175,7 +180,7 @@ pub(crate) fn encode<K: Kernel, S: Sample>(
 
 /// The mode that codes a row in the fewest bits, by estimate.
 #[inline(always)]
-fn best_mode<S: Sample>(
+pub(super) fn best_mode<S: Sample>(
     lanes: &Lanes,
     row: &mut [S],
     above: Option<&[S]>,
@@ -202,7 +207,7 @@ fn best_mode<S: Sample>(
 
 /// About how many bits a block takes.
 #[inline(always)]
-fn estimate<S: Sample>(block: &[S]) -> usize {
+pub(super) fn estimate<S: Sample>(block: &[S]) -> usize {
     let sum = block.iter().fold(0u32, |sum, &v| sum + u32::from(v.to_u16()));
     if sum == 0 {
         return 0;

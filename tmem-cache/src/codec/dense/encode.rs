@@ -1,0 +1,242 @@
+//! One stripe to bytes.
+
+use super::super::bits::BitWriter;
+use super::super::block::BLOCK;
+use super::super::lanes::{ORDER, PAD};
+use super::super::linear;
+use super::super::predict::{self, Forward};
+use super::super::stripe::{Task, best_mode, estimate};
+use super::context::{self, CONTEXTS, OF, Ring, SETS};
+use super::fit::{self, SLACK};
+use super::model::{ESCAPE, SCALES};
+use super::rans::{Models, Writer};
+use super::{Bucket, LINEAR};
+
+/// Room for a stripe's samples.
+#[derive(Debug, Default)]
+pub(crate) struct Rows<S> {
+    /// All rows, taken apart.
+    rows: Vec<S>,
+    row: Vec<S>,
+    spare: Vec<S>,
+    /// Residuals, later buckets, in the order of coding.
+    residuals: Vec<S>,
+    trial: Vec<S>,
+}
+
+/// Room that does not depend on the samples' type.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    weights: Vec<i8>,
+    modes: Vec<u8>,
+    ring: Ring,
+    symbols: Vec<u8>,
+    metrics: Vec<u8>,
+    counts: Vec<[u32; 256]>,
+    models: Models,
+    writer: Writer,
+    low: Vec<u8>,
+}
+
+/// Appends the coded stripe to `out`.
+#[inline(always)]
+pub(crate) fn encode<S: Bucket>(
+    task: &Task<'_, S>,
+    samples: &[u8],
+    rows: &mut Rows<S>,
+    shared: &mut Shared,
+    out: &mut Vec<u8>,
+) {
+    residuals(task, samples, rows, shared);
+    let (lanes, n) = (task.lanes, task.lanes.samples());
+    let components = lanes.components().len();
+    let Shared { weights, modes, ring, symbols, metrics, counts, models, writer, low } = shared;
+    let Rows { residuals, .. } = rows;
+
+    out.extend_from_slice(modes);
+    if modes.contains(&LINEAR) {
+        out.extend(weights.iter().map(|&w| w as u8));
+    }
+    let low_bits = low_bits(task, residuals);
+    out.extend(low_bits[..components].iter().map(|&l| l as u8));
+
+    let mut bits = BitWriter::default();
+    low.resize(task.rows * (2 * n + 8 * 4 * components) + 8, 0);
+    symbols.resize(task.rows * n, 0);
+    metrics.resize(task.rows * n + PAD, 0);
+    counts.clear();
+    counts.resize(components * SETS * CONTEXTS, [0; 256]);
+    ring.clear(lanes.size());
+    let mut at = 0;
+    for y in 0..task.rows {
+        let (row, above) = ring.turn(y, task.plane.up);
+        let mut of_row = at;
+        for (component, &low_bits) in lanes.components().iter().zip(&low_bits) {
+            for phase in ORDER {
+                let lane = component[phase];
+                let range = of_row..of_row + lane.len;
+                of_row = range.end;
+                let residuals = &mut residuals[range.clone()];
+                if low_bits > 0 {
+                    for four in residuals.chunks_mut(4) {
+                        let mut word = 0;
+                        for (i, v) in four.iter_mut().enumerate() {
+                            let below;
+                            (*v, below) = v.cut(low_bits);
+                            word |= below << (i as u32 * low_bits);
+                        }
+                        bits.put(low, word, four.len() as u32 * low_bits);
+                    }
+                }
+                let symbols = &mut symbols[range];
+                symbols.iter_mut().zip(residuals).for_each(|(symbol, v)| *symbol = v.symbol());
+                row[lane.start..lane.start + lane.len].copy_from_slice(symbols);
+            }
+        }
+        for (number, component) in lanes.components().iter().enumerate() {
+            for phase in ORDER {
+                let len = component[phase].len;
+                context::metrics(component, phase, row, above, &mut metrics[at..]);
+                let set = &mut counts[(number * SETS + usize::from(phase > 0)) * CONTEXTS..][..CONTEXTS];
+                for (metric, symbol) in metrics[at..at + len].iter().zip(&symbols[at..at + len]) {
+                    set[usize::from(OF[usize::from(*metric)])][usize::from(*symbol)] += 1;
+                }
+                at += len;
+            }
+        }
+    }
+
+    let mut names = vec![[0; 256]; components * SETS];
+    for (names, counts) in names.iter_mut().zip(counts.chunks(CONTEXTS)) {
+        let chosen = counts.iter().map(|counts| best_model::<S>(models, counts));
+        let chosen: [Option<u8>; CONTEXTS] = chosen.collect::<Vec<_>>().try_into().unwrap_or([None; CONTEXTS]);
+        let used = (0..CONTEXTS).fold(0u16, |used, i| used | u16::from(chosen[i].is_some()) << i);
+        out.extend_from_slice(&used.to_le_bytes());
+        out.extend(chosen.iter().flatten());
+        *names = OF.map(|context| chosen[usize::from(context)].unwrap_or(0));
+    }
+
+    writer.clear();
+    let chosen: Vec<_> = names.iter().map(|names| models.chosen(names)).collect();
+    for _ in 0..task.rows {
+        for (component, chosen) in lanes.components().iter().zip(chosen.chunks(SETS)).rev() {
+            for phase in ORDER.into_iter().rev() {
+                let range = at - component[phase].len..at;
+                at = range.start;
+                writer.symbols(&chosen[usize::from(phase > 0)], &metrics[range.clone()], &symbols[range], at);
+            }
+        }
+    }
+
+    out.extend_from_slice(&((writer.escaped.len() * S::BYTES) as u32).to_le_bytes());
+    out.extend_from_slice(&(bits.len() as u32).to_le_bytes());
+    for &place in writer.escaped.iter().rev() {
+        residuals[place as usize].put(out);
+    }
+    out.extend_from_slice(&low[..bits.len()]);
+    out.extend(writer.states.iter().flat_map(|state| state.to_le_bytes()));
+    out.extend(writer.words.iter().rev().flat_map(|word| word.to_le_bytes()));
+}
+
+/// All residuals of the stripe, and the mode of each group.
+#[inline(always)]
+fn residuals<S: Bucket>(task: &Task<'_, S>, samples: &[u8], room: &mut Rows<S>, shared: &mut Shared) {
+    let (lanes, n, size) = (task.lanes, task.lanes.samples(), task.lanes.size());
+    let Rows { rows, row, spare, residuals, trial } = room;
+    rows.resize(task.rows * size, S::default());
+    row.resize(n, S::default());
+    spare.resize(2 * n, S::default());
+    residuals.resize(task.rows * n + SLACK, S::default());
+    trial.resize(n + BLOCK + SLACK, S::default());
+    for (bytes, into) in samples.chunks_exact(task.plane.row_bytes).zip(rows.chunks_exact_mut(size)) {
+        lanes.split(S::load(bytes, row), into, spare);
+    }
+    let Shared { weights, modes, .. } = shared;
+    fit::fit(task, rows, trial, weights);
+    modes.clear();
+    for y in 0..task.rows {
+        let (before, rest) = rows.split_at_mut(y * size);
+        let now = &mut rest[..size];
+        let above = y.checked_sub(task.plane.up).map(|y| &before[y * size..][..size]);
+        let reference = task.reference(y);
+        let both = task.reference(y).zip(y.checked_sub(task.plane.up).and_then(|y| task.reference(y)));
+        if task.group(y) == modes.len() {
+            let mode = best_mode(lanes, now, above, reference, trial);
+            let cost = |trial: &[S]| -> usize { trial[..n].chunks(BLOCK).map(estimate).sum() };
+            predict::row::<Forward, S>(lanes, mode, now, above, reference, trial);
+            let plain = cost(trial);
+            let fitted = above.map(|above| {
+                linear::row::<Forward, S>(lanes, weights, now, above, both, trial);
+                cost(trial)
+            });
+            modes.push(if fitted.is_some_and(|fitted| fitted <= plain) { LINEAR } else { mode as u8 });
+        }
+        let residuals = &mut residuals[y * n..];
+        match (predict::Mode::of(modes[task.group(y)]), above) {
+            (None, Some(above)) => linear::row::<Forward, S>(lanes, weights, now, above, both, residuals),
+            (mode, _) => {
+                let mode = mode.unwrap_or(predict::Mode::Between);
+                predict::row::<Forward, S>(lanes, mode, now, above, reference, residuals);
+            }
+        }
+    }
+}
+
+/// The bits below the buckets of each component: so many that its mean residual is of bucket 8 to 15.
+#[inline(always)]
+fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
+    let mut out = [0; 4];
+    let mut first = 0;
+    for (component, out) in task.lanes.components().iter().zip(&mut out) {
+        let len: usize = component.iter().map(|lane| lane.len).sum();
+        if S::MOST_LOW > 0 && len > 0 {
+            let rows = residuals.chunks_exact(task.lanes.samples()).take(task.rows);
+            let sum: u64 =
+                rows.map(|row| row[first..first + len].iter().map(|v| u64::from(v.to_u16())).sum::<u64>()).sum();
+            let mean = sum / (len * task.rows) as u64;
+            *out = (mean.max(8).ilog2() - 3).min(S::MOST_LOW);
+        }
+        first += len;
+    }
+    out
+}
+
+/// The model that codes symbols of these numbers in the fewest bits; `None` where there are none.
+fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8> {
+    let most = counts.iter().rposition(|&count| count > 0)?;
+    let counts = &counts[..=most];
+    let escape = 8 * 256 * S::BYTES as u64;
+    let mut cost = |model: u8| -> u64 {
+        let model = models.get(model);
+        let of = |(count, (cost, known)): (&u32, (&u16, &bool))| -> u64 {
+            u64::from(*count) * (u64::from(*cost) + if *known { 0 } else { escape })
+        };
+        counts.iter().zip(model.costs.iter().zip(&model.known)).map(of).sum()
+    };
+    // The scale that makes the mean that of the symbols, nearly: from there downhill.
+    let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
+    let number: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let start = ((sum * 16 / number + 1).ilog2() * 6).clamp(1, SCALES as u32 - 2) as i32;
+    let mut best = (u64::MAX, 0);
+    for shape in 0..4 {
+        let mut at = |scale: i32| (cost((shape * SCALES as i32 + scale) as u8), scale);
+        let last = SCALES as i32 - 1;
+        let mut here = at(start);
+        for step in [-4, 4, -2, 2, -1, 1] {
+            loop {
+                let there = here.1 + step;
+                if !(0..=last).contains(&there) {
+                    break;
+                }
+                let there = at(there);
+                if there.0 >= here.0 {
+                    break;
+                }
+                here = there;
+            }
+        }
+        best = best.min((here.0, shape * SCALES as i32 + here.1));
+    }
+    debug_assert!(most <= usize::from(ESCAPE));
+    Some(best.1 as u8)
+}

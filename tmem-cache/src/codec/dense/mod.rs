@@ -1,0 +1,28 @@
+//! The dense kind of stripe: better predictions, and symbols by their probabilities.
+//!
+//! Each stripe brings weights that its samples are predicted with ([`fit`], [`super::linear`]). What is left is coded by
+//! [`rans`], each symbol by one of the distributions of [`model`], which the stripe has chosen for each of the contexts
+//! of [`context`]. Both neighbours of most symbols are known before them, as those of samples are, so that predictions
+//! and contexts are taken by whole lanes; symbols alone are decoded one by one.
+
+mod bucket;
+mod context;
+pub(crate) mod decode;
+pub(crate) mod encode;
+mod fit;
+mod model;
+mod rans;
+
+pub(crate) use bucket::Bucket;
+
+/// The mode of rows that are predicted by weights; others are those of [`super::predict::Mode`].
+const LINEAR: u8 = 4;
+
+/// Room for one stripe in work.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    pub encode: encode::Shared,
+    pub bytes: encode::Rows<u8>,
+    pub words: encode::Rows<u16>,
+    pub decode: decode::Room,
+}
