@@ -57,11 +57,10 @@ impl Store {
 }
 
 impl Inner {
-    /// Chunks in memory, oldest first; of sealed segments only.
+    /// Chunks in memory, oldest first.
     fn residents(&self, state: &PoolState) -> Vec<(u64, std::sync::Weak<Resident<Chunk>>)> {
         let segments = lock(&state.segments);
-        let sealed = segments.iter().filter(|(_, l)| l.segment.upgrade().is_some_and(|s| s.room() == 0));
-        sealed.flat_map(|(key, l)| l.residents.iter().map(|r| (key.0, r.clone()))).collect()
+        segments.iter().flat_map(|(key, l)| l.residents.iter().map(|r| (key.0, r.clone()))).collect()
     }
 
     fn recompress(&self, state: &Arc<PoolState>, until: Instant) -> usize {
