@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (mut puts, mut n) = (Vec::new(), 0u32);
         while n < 600 {
             for y in 0..1080 {
-                let at = (y * 7 + n as usize * 13) % 1079 * row;
+                let at = (y * 7 + n as usize * 17) % 1079 * row;
                 frame.write()?.plane(0).write(y, 0, &bytes[at..at + row], &account);
             }
             let start = Instant::now();

@@ -24,12 +24,11 @@ impl Store {
     /// One round of upkeep: closes holes, makes idle chunks denser for as long as `recompress` lasts, and gives spare memory
     /// back that nobody needed since the last round. [`Store::upkeep`] calls it from a thread; bytes moved or made denser.
     pub fn maintain(&self, recompress: Duration) -> usize {
+        let pools = self.0.pools();
+        let mut done: usize = pools.iter().map(|pool| self.0.compact(pool, COMPACT_STEP)).sum();
+        // From here on, or holes that keep coming would leave no time for it.
         let until = Instant::now() + recompress;
-        let mut done = 0;
-        for pool in self.0.pools() {
-            done += self.0.compact(&pool, COMPACT_STEP);
-            done += self.0.recompress(&pool, until);
-        }
+        done += pools.iter().map(|pool| self.0.recompress(pool, until)).sum::<usize>();
         self.0.arena.give_idle_back();
         done
     }
@@ -58,11 +57,10 @@ impl Store {
 }
 
 impl Inner {
-    /// Chunks in memory, oldest first; of sealed segments only.
+    /// Chunks in memory, oldest first.
     fn residents(&self, state: &PoolState) -> Vec<(u64, std::sync::Weak<Resident<Chunk>>)> {
         let segments = lock(&state.segments);
-        let sealed = segments.iter().filter(|(_, l)| l.segment.upgrade().is_some_and(|s| s.room() == 0));
-        sealed.flat_map(|(key, l)| l.residents.iter().map(|r| (key.0, r.clone()))).collect()
+        segments.iter().flat_map(|(key, l)| l.residents.iter().map(|r| (key.0, r.clone()))).collect()
     }
 
     fn recompress(&self, state: &Arc<PoolState>, until: Instant) -> usize {
