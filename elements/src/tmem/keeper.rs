@@ -3,15 +3,19 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use shrbuf_pipeline::stats::HeldGauge;
 use shrbuf_pipeline::{Frame, Timestamp, Waker};
+use tmem_cache::pressure::{Law, System, steer};
 use tmem_cache::store::{Handle, ObjectId, Pool, PutError, Stamp};
 
 use super::replay::Wish;
 use super::timeline::{Entry, Timeline};
+
+/// From one look at the system's memory to the next.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Wakes a thread that parks; before it has started, does nothing.
 #[derive(Default)]
@@ -94,13 +98,21 @@ pub(super) fn handle(number: u64) -> Handle {
 }
 
 /// Puts what comes in until the input has ended, or everything stops. Numbers go on from `next`.
-pub(super) fn run(shared: &Shared, mut next: u64, frame_time: Duration) {
+///
+/// Between puts it looks at the system's memory, and gives back what the system needs.
+pub(super) fn run(shared: &Shared, mut next: u64, frame_time: Duration, mut law: Law) {
     shared.keeper.is_this();
+    let (store, mut system) = (shared.pool.of(), System::new());
+    let mut looked = Instant::now();
     while !shared.stopping() {
         if let Some(frame) = shared.incoming.pop() {
             put(shared, &frame, next, frame_time);
             next += 1;
             shared.player.wake();
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                steer(&store, &mut law, system.read());
+            }
             continue;
         }
         if shared.ending.load(Ordering::Acquire) && shared.incoming.is_empty() {

@@ -37,7 +37,8 @@ use shrbuf_pipeline::{
 };
 use timeline::Timeline;
 use tmem_cache::codec::Picture;
-use tmem_cache::store::{PoolOptions, Sharing};
+use tmem_cache::pressure::Law;
+use tmem_cache::store::{PoolOptions, Sharing, Upkeep};
 
 use crate::memory::{self, Memory};
 
@@ -76,6 +77,8 @@ shrbuf_pipeline::properties! {
         store: Option<String> = None,
         /// Its share of a full store, relative to the others'.
         weight: u32 = 1,
+        /// Share of one core that makes idle frames smaller, and memory dense.
+        upkeep: f64 = 0.1,
         /// Frames that may wait to be compressed; one that finds no room is dropped.
         waiting: u32 = 2,
         /// Takes commands from standard input.
@@ -124,6 +127,9 @@ impl Tmem {
         if !(1..=16).contains(&self.waiting) {
             return Err(BuildError::of("waiting", "must be 1 to 16"));
         }
+        if !(0.0..=1.0).contains(&self.upkeep) {
+            return Err(BuildError::of("upkeep", "is a share of a core, from 0 to 1"));
+        }
         if self.keep.is_zero() {
             return Err(BuildError::of("keep", "must be more than nothing"));
         }
@@ -149,6 +155,11 @@ impl Build for Tmem {
         self.build_with_remote().map(|(element, _)| element)
     }
 }
+
+/// Bytes that a store keeps whatever the pressure: some frames.
+const LEAST: u64 = 32 << 20;
+/// Bytes of memory that are left to others.
+const OTHERS: u64 = 128 << 20;
 
 const OUT: usize = 0;
 const REPLAY: usize = 1;
@@ -177,6 +188,8 @@ struct Run {
     buffers: Option<Arc<Pool>>,
     control: Option<Control>,
     threads: Vec<JoinHandle<()>>,
+    /// Ends with the run.
+    _upkeep: Option<Upkeep>,
 }
 
 fn limit(what: impl std::fmt::Display) -> Failure {
@@ -303,10 +316,18 @@ impl Element for Store {
             start.watch(buffers.fences_fd().try_clone_to_owned().map_err(limit)?, FENCES)?;
             Some(Arc::new(buffers))
         };
-        let mut run = Run { shared: Arc::clone(&shared), buffers: buffers.clone(), control, threads: Vec::new() };
+        let upkeep = (self.config.upkeep > 0.0).then(|| shared.pool.of().upkeep(self.config.upkeep));
+        let mut run = Run {
+            shared: Arc::clone(&shared),
+            buffers: buffers.clone(),
+            control,
+            threads: Vec::new(),
+            _upkeep: upkeep.transpose().map_err(limit)?,
+        };
         let frame_time = Duration::from_secs_f64(1.0 / stream.rate.unwrap_or(Rate::new(30, 1)).hz().max(1e-3));
         let keeper = Arc::clone(&shared);
-        run.threads.push(self.spawn("keeps", move || keeper::run(&keeper, next, frame_time))?);
+        let law = Law::new(LEAST.min(self.config.max.0), self.config.max.0, OTHERS);
+        run.threads.push(self.spawn("keeps", move || keeper::run(&keeper, next, frame_time, law))?);
         if let Some(buffers) = buffers {
             let (player, after) = (Arc::clone(&shared), self.config.after);
             run.threads.push(self.spawn("replays", move || replay::run(&player, &buffers, after))?);
