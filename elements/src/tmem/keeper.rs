@@ -64,6 +64,8 @@ pub(super) struct Shared {
     pub(super) outgoing: ArrayQueue<Frame>,
     pub(super) timeline: Mutex<Timeline>,
     pub(super) wishes: Mutex<Vec<Wish>>,
+    /// Time stamp of the newest frame that was put.
+    pub(super) newest: AtomicU64,
     /// The first number that a replay has still to send.
     pub(super) needed: AtomicU64,
     pub(super) keeper: Wake,
@@ -148,6 +150,7 @@ fn put(shared: &Shared, frame: &Frame, number: u64, frame_time: Duration) {
             }
         }
     }
+    shared.newest.store(entry.timestamp.0, Ordering::Release);
     let mut timeline = shared.timeline();
     timeline.push(entry, |gone| {
         pool.flush(handle(gone.number));

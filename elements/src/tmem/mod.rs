@@ -29,11 +29,12 @@ pub use command::{Command, CommandError};
 use control::Control;
 use crossbeam_queue::ArrayQueue;
 use keeper::{Counts, Shared, Wake};
+use replay::Wish;
 use shrbuf::{Ledger, Pool, Shrbuf};
 use shrbuf_pipeline::property::Bytes;
 use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
-    OutputOffer, Ports, Rate, Rates, Refusal, Role, SizeOffer, Sizes, Start, Stream, Video, Wanted,
+    OutputOffer, Ports, Rate, Rates, Refusal, Role, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
 };
 use timeline::Timeline;
 use tmem_cache::codec::Picture;
@@ -113,7 +114,8 @@ impl Remote {
 
 impl Shared {
     fn wish(&self, command: Command) {
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        let now = Timestamp(self.newest.load(Ordering::Acquire));
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(Wish { command, now });
         self.player.wake();
     }
 }
@@ -288,6 +290,7 @@ impl Element for Store {
         }
         let (pool, timeline) = self.pool(&stream)?;
         let next = timeline.newest().map_or(0, |newest| newest.number + 1);
+        let newest = timeline.newest().map_or(0, |newest| newest.timestamp.0);
         let buffers = std::mem::take(&mut self.buffers);
         let shared = Arc::new(Shared {
             pool,
@@ -297,6 +300,7 @@ impl Element for Store {
             outgoing: ArrayQueue::new(buffers.len().max(1)),
             timeline: Mutex::new(timeline),
             wishes: Mutex::default(),
+            newest: AtomicU64::new(newest),
             needed: AtomicU64::new(u64::MAX),
             keeper: Wake::default(),
             player: Wake::default(),

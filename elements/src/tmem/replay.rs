@@ -11,8 +11,12 @@ use super::command::Command;
 use super::keeper::{Counts, Shared, handle};
 use super::timeline::Entry;
 
-/// What somebody wishes for.
-pub(super) type Wish = Command;
+/// What somebody wishes for, and the newest frame's time stamp then: moments are of the frames' own clock.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) command: Command,
+    pub(super) now: Timestamp,
+}
 
 /// A replay under way.
 #[derive(Debug, Clone, Copy)]
@@ -67,26 +71,25 @@ pub(super) fn run(shared: &Shared, buffers: &shrbuf::Pool, after: Duration) {
     }
 }
 
-/// Wishes become jobs. Moments are of the frames' own clock: now is the newest frame's time stamp.
+/// Wishes become jobs, as soon as there is a frame at all.
 fn take_wishes(shared: &Shared, after: Duration, jobs: &mut Vec<Job>) {
     let mut wishes = shared.wishes.lock().unwrap_or_else(PoisonError::into_inner);
     if wishes.is_empty() {
         return;
     }
-    let Some((oldest, now)) = ({
-        let timeline = shared.timeline();
-        timeline.oldest().zip(timeline.newest())
-    }) else {
+    let oldest = shared.timeline().oldest();
+    let Some(oldest) = oldest else {
         if shared.drained.load(Ordering::Acquire) {
             // Nothing was kept, and nothing will be.
             wishes.clear();
         }
         return;
     };
-    let now = now.timestamp;
-    let ago = |duration: Duration| Timestamp(now.0.saturating_sub(nanoseconds(duration)));
-    for wish in wishes.drain(..) {
-        match wish {
+    for Wish { command, now } in wishes.drain(..) {
+        // Before the first frame, the first frame.
+        let now = now.max(oldest.timestamp);
+        let ago = |duration: Duration| Timestamp(now.0.saturating_sub(nanoseconds(duration)));
+        match command {
             Command::Trigger(own) => {
                 Counts::add(&shared.counts.triggers);
                 let until = Timestamp(now.0.saturating_add(nanoseconds(own.unwrap_or(after))));
