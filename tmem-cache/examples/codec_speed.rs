@@ -28,8 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 for frame in &frames {
                     stream.clear();
                     let start = Instant::now();
-                    coded +=
-                        encoder.encode(&picture, Rows::Packed(frame), reference, tier, &mut stream)?.bytes_out;
+                    coded += encoder.encode(&picture, Rows::Packed(frame), reference, tier, &mut stream)?.bytes_out;
                     best_in = best_in.min(start.elapsed().as_secs_f64());
                     let start = Instant::now();
                     decoder.decode(&picture, &stream, reference, RowsMut::Packed(&mut back))?;

@@ -26,7 +26,11 @@ macro_rules! linear {
     ($type:ident, $sum:ident, $add:ident) => {
         impl Linear for $type {
             #[inline(always)]
-            fn predict<const N: usize>(base: &[$type; PAD], others: &[[$type; PAD]; N], weights: &[i8; N]) -> [$type; PAD] {
+            fn predict<const N: usize>(
+                base: &[$type; PAD],
+                others: &[[$type; PAD]; N],
+                weights: &[i8; N],
+            ) -> [$type; PAD] {
                 let mut sums = [32 as $sum; PAD];
                 for (other, &weight) in others.iter().zip(weights) {
                     for i in 0..PAD {
@@ -67,7 +71,14 @@ pub(crate) fn row<W: Way, S: Linear>(
                     Some((same, up)) => {
                         let far = far(component, phase, same, up);
                         let [a, b, c, d] = near.others;
-                        step::<W, S, REFERRING>(near.base, [a, b, c, d, far[0], far[1], far[2]], far[3], weights, rest, residuals);
+                        step::<W, S, REFERRING>(
+                            near.base,
+                            [a, b, c, d, far[0], far[1], far[2]],
+                            far[3],
+                            weights,
+                            rest,
+                            residuals,
+                        );
                     }
                     None => step::<W, S, ALONE>(near.base, near.others, near.base, weights, rest, residuals),
                 }

@@ -8,7 +8,7 @@ use super::super::predict::{self, Forward};
 use super::super::stripe::{Task, best_mode, estimate};
 use super::context::{self, CONTEXTS, OF, Ring, SETS};
 use super::fit::{self, SLACK};
-use super::model::{ESCAPE, SCALES};
+use super::model::SCALES;
 use super::rans::{Models, Writer};
 use super::{Bucket, LINEAR};
 
@@ -191,7 +191,8 @@ fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
         let len: usize = component.iter().map(|lane| lane.len).sum();
         if S::MOST_LOW > 0 && len > 0 {
             let rows = residuals.chunks_exact(task.lanes.samples()).take(task.rows);
-            let sum: u64 = rows.map(|row| row[first..first + len].iter().map(|v| u64::from(v.to_u16())).sum::<u64>()).sum();
+            let sum: u64 =
+                rows.map(|row| row[first..first + len].iter().map(|v| u64::from(v.to_u16())).sum::<u64>()).sum();
             let mean = sum / (len * task.rows) as u64;
             *out = (mean.max(8).ilog2() - 3).min(S::MOST_LOW);
         }
@@ -204,13 +205,9 @@ fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
 fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8> {
     let most = counts.iter().rposition(|&count| count > 0)?;
     let counts = &counts[..=most];
-    let escape = 8 * 256 * S::BYTES as u64;
     let mut cost = |model: u8| -> u64 {
-        let model = models.get(model);
-        let of = |(count, (cost, known)): (&u32, (&u16, &bool))| -> u64 {
-            u64::from(*count) * (u64::from(*cost) + if *known { 0 } else { escape })
-        };
-        counts.iter().zip(model.costs.iter().zip(&model.known)).map(of).sum()
+        let costs = &models.get(model).costs[S::BYTES - 1];
+        counts.iter().zip(costs).map(|(&count, &cost)| u64::from(count) * u64::from(cost)).sum()
     };
     // The scale that makes the mean that of the symbols, nearly: from there downhill.
     let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
@@ -236,6 +233,5 @@ fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8>
         }
         best = best.min((here.0, shape * SCALES as i32 + here.1));
     }
-    debug_assert!(most <= usize::from(ESCAPE));
     Some(best.1 as u8)
 }
