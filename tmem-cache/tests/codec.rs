@@ -105,8 +105,10 @@ fn every_format_comes_back_by_its_reference() {
         let base = natural(format, 133, 29, 3);
         let reference = Reference::new(&picture, Rows::Packed(&base)).unwrap();
         for frame in [base.clone(), natural(format, 133, 29, 4), noise(base.len(), 5)] {
-            let stream = encode(&picture, &frame, Some(&reference), Tier::Fast);
-            assert!(decode(&picture, &stream, Some(&reference)) == Ok(frame), "{format}");
+            for tier in [Tier::Fast, Tier::Dense] {
+                let stream = encode(&picture, &frame, Some(&reference), tier);
+                assert!(decode(&picture, &stream, Some(&reference)) == Ok(frame.clone()), "{format} {tier:?}");
+            }
         }
         let same = encode(&picture, &base, Some(&reference), Tier::Fast).len();
         let alone = encode(&picture, &base, None, Tier::Fast).len();
@@ -190,12 +192,12 @@ fn buffer_of_another_picture_is_refused() {
 fn threads_make_no_difference() {
     let picture = picture(Format::Yuyv, 640, 480);
     let frame = natural(Format::Yuyv, 640, 480, 9);
-    let one = encode(&picture, &frame, None, Tier::Fast);
+    let one = encode(&picture, &frame, None, Tier::Dense);
     let mut encoder = Encoder::new(3);
     let mut decoder = Decoder::new(3);
     for _ in 0..20 {
         let mut stream = Vec::new();
-        encoder.encode(&picture, Rows::Packed(&frame), None, Tier::Fast, &mut stream).unwrap();
+        encoder.encode(&picture, Rows::Packed(&frame), None, Tier::Dense, &mut stream).unwrap();
         assert!(stream == one);
         let mut back = vec![0; frame.len()];
         decoder.decode(&picture, &stream, None, RowsMut::Packed(&mut back)).unwrap();
@@ -208,7 +210,7 @@ fn any_flipped_bit_is_found() {
     for format in [Format::Nv12, Format::Srggb12] {
         let picture = picture(format, 24, 10);
         let frame = natural(format, 24, 10, 11);
-        let stream = encode(&picture, &frame, None, Tier::Fast);
+        let stream = encode(&picture, &frame, None, Tier::Dense);
         for bit in 0..stream.len() * 8 {
             let mut damaged = stream.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -230,7 +232,7 @@ fn damaged_stripe_is_named() {
 #[test]
 fn stream_cut_or_extended_anywhere_is_found() {
     let picture = picture(Format::Yu12, 21, 13);
-    let stream = encode(&picture, &natural(Format::Yu12, 21, 13, 13), None, Tier::Fast);
+    let stream = encode(&picture, &natural(Format::Yu12, 21, 13, 13), None, Tier::Dense);
     for len in 0..stream.len() {
         let error = decode(&picture, &stream[..len], None).unwrap_err();
         assert!(matches!(error, DecodeError::Truncated { given, needed } if given == len && needed > len), "{error}");
@@ -255,7 +257,7 @@ fn regions_are_crops_of_the_whole() {
         let (width, height) = (501, 301);
         let picture = picture(format, width, height);
         let frame = natural(format, width, height, 17);
-        let stream = encode(&picture, &frame, None, Tier::Fast);
+        let stream = encode(&picture, &frame, None, Tier::Dense);
         let mut random = Random(18);
         let mut below = |n: u32| (random.next() % u64::from(n)) as u32;
         for _ in 0..20 {
@@ -309,8 +311,23 @@ fn noise_grows_by_less_than_one_percent() {
     for format in Format::all() {
         let picture = picture(format, 400, 300);
         let frame = noise(picture.bytes(), 23);
-        let stream = encode(&picture, &frame, None, Tier::Fast);
+        let stream = encode(&picture, &frame, None, Tier::Dense);
         assert!(stream.len() * 100 <= frame.len() * 101, "{picture}: {} of {}", stream.len(), frame.len());
+    }
+}
+
+#[test]
+fn dense_is_never_larger_and_smaller_where_it_matters() {
+    for format in Format::all() {
+        for (width, height) in [(5, 11), (127, 30), (400, 300)] {
+            let picture = picture(format, width, height);
+            for (name, frame) in contents(&picture, format, width, height) {
+                let [fast, dense] = [Tier::Fast, Tier::Dense].map(|tier| encode(&picture, &frame, None, tier).len());
+                assert!(dense <= fast, "{picture} {name}: {dense} of {fast}");
+                let large = width == 400 && name == "natural";
+                assert!(!large || dense * 100 < fast * 98, "{picture} {name}: {dense} of {fast}");
+            }
+        }
     }
 }
 

@@ -13,9 +13,10 @@ fuzz_target!(|data: &[u8]| {
     let frame: Vec<u8> = rest.iter().copied().chain([0]).cycle().take(picture.bytes()).collect();
     let near: Vec<u8> = frame.iter().map(|v| v.wrapping_add(v & 3)).collect();
     let Ok(reference) = Reference::new(&picture, Rows::Packed(&near)) else { unreachable!("it has the picture's size") };
-    for reference in [None, Some(&reference)] {
+    let tiers = [Tier::Fast, Tier::Dense].into_iter();
+    for (tier, reference) in tiers.flat_map(|tier| [(tier, None), (tier, Some(&reference))]) {
         let mut stream = Vec::new();
-        let encoded = Encoder::new(1).encode(&picture, Rows::Packed(&frame), reference, Tier::Fast, &mut stream);
+        let encoded = Encoder::new(1).encode(&picture, Rows::Packed(&frame), reference, tier, &mut stream);
         assert!(encoded.is_ok());
         let mut back = vec![0; frame.len()];
         let decoded = Decoder::new(1).decode(&picture, &stream, reference, RowsMut::Packed(&mut back));

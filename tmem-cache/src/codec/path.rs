@@ -212,10 +212,11 @@ mod tests {
                 let frame = frame(picture.bytes(), 1);
                 let near: Vec<u8> = frame.iter().map(|v| v ^ 1).collect();
                 let reference = Reference::new(&picture, Rows::Packed(&near)).unwrap();
-                for reference in [None, Some(&reference)] {
+                let tiers = [Tier::Fast, Tier::Dense].into_iter();
+                for (tier, reference) in tiers.flat_map(|tier| [(tier, None), (tier, Some(&reference))]) {
                     let encode = |path| {
                         let (mut encoder, mut stream) = (Encoder::with_path(1, path), Vec::new());
-                        encoder.encode(&picture, Rows::Packed(&frame), reference, Tier::Fast, &mut stream).unwrap();
+                        encoder.encode(&picture, Rows::Packed(&frame), reference, tier, &mut stream).unwrap();
                         stream
                     };
                     let portable = encode(Path::Portable);
@@ -258,6 +259,38 @@ mod tests {
             }
             for path in Path::available() {
                 assert_eq!(decode(path), portable, "bit {i} {path:?}");
+            }
+        }
+        assert!(good > 100 && bad > 100, "{good} decoded, {bad} refused");
+    }
+
+    #[test]
+    fn all_paths_agree_on_arbitrary_dense_stripes() {
+        let layout = Layout::linear(Format::Srggb12, 67, 21, 1).unwrap();
+        let picture = Picture::of(&layout).unwrap();
+        let plane = &picture.planes()[0];
+        let lanes = super::super::lanes::Lanes::of(plane);
+        let task = Task::<u16> { plane, lanes: &lanes, rows: 21, reference: None };
+        let (mut room, mut whole) = (dense::Room::default(), Vec::new());
+        let frame = frame(67 * 2 * 21, 3);
+        Path::Portable.encode_dense(&task, &frame, &mut room.words, &mut room.encode, &mut whole);
+        let (mut good, mut bad) = (0, 0);
+        for i in (0..whole.len() * 8).step_by(3) {
+            let mut coded = whole.clone();
+            coded[i / 8] ^= 1 << (i % 8);
+            let mut decode = |path: Path| {
+                let mut samples = vec![0; frame.len()];
+                let mut rows = RowScratch::default();
+                path.decode_dense(&task, &coded, &mut rows, &mut room.decode, &mut samples).map(|()| samples)
+            };
+            let portable = decode(Path::Portable);
+            if portable.is_ok() {
+                good += 1
+            } else {
+                bad += 1
+            }
+            for path in Path::available() {
+                assert!(decode(path) == portable, "bit {i} {path:?}");
             }
         }
         assert!(good > 100 && bad > 100, "{good} decoded, {bad} refused");

@@ -8,7 +8,7 @@ use super::super::predict::{self, Forward};
 use super::super::stripe::{Task, best_mode, estimate};
 use super::context::{self, CONTEXTS, OF, Ring, SETS};
 use super::fit::{self, SLACK};
-use super::model::{ESCAPE, SCALES};
+use super::model::SCALES;
 use super::rans::{Models, Writer};
 use super::{Bucket, LINEAR};
 
@@ -205,13 +205,9 @@ fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
 fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8> {
     let most = counts.iter().rposition(|&count| count > 0)?;
     let counts = &counts[..=most];
-    let escape = 8 * 256 * S::BYTES as u64;
     let mut cost = |model: u8| -> u64 {
-        let model = models.get(model);
-        let of = |(count, (cost, known)): (&u32, (&u16, &bool))| -> u64 {
-            u64::from(*count) * (u64::from(*cost) + if *known { 0 } else { escape })
-        };
-        counts.iter().zip(model.costs.iter().zip(&model.known)).map(of).sum()
+        let costs = &models.get(model).costs[S::BYTES - 1];
+        counts.iter().zip(costs).map(|(&count, &cost)| u64::from(count) * u64::from(cost)).sum()
     };
     // The scale that makes the mean that of the symbols, nearly: from there downhill.
     let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
@@ -237,6 +233,5 @@ fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8>
         }
         best = best.min((here.0, shape * SCALES as i32 + here.1));
     }
-    debug_assert!(most <= usize::from(ESCAPE));
     Some(best.1 as u8)
 }

@@ -72,9 +72,10 @@ impl<'a> Reader<'a> {
                 *out = slot as u8;
                 let next = (slot >> 19) * (*state >> BITS) + (slot >> 8 & (TOTAL as u32 - 1));
                 let word = u32::from(words[read % STATES]);
-                let low = next < LEAST;
-                *state = if low { next << 16 | word } else { next };
-                read += usize::from(low);
+                // By arithmetic: a branch would be mispredicted every few symbols.
+                let low = u32::from(next < LEAST);
+                *state = next << (16 * low) | word & 0u32.wrapping_sub(low);
+                read += low as usize;
             }
             self.at += read;
         }
@@ -103,19 +104,20 @@ pub(crate) struct Share {
 #[derive(Debug)]
 pub(crate) struct Model {
     shares: [Share; 256],
-    /// Bits of a symbol, in 256ths; without what follows an escape.
-    pub costs: [u16; 256],
-    /// Symbols that are not escaped.
-    pub known: [bool; 256],
+    /// Bits of a symbol, in 256ths, where an escape is followed by 8 bits, and by 16.
+    pub costs: [[u32; 256]; 2],
 }
 
 impl Model {
     fn of(model: u8) -> Model {
-        let (mut shares, mut costs) = ([Share::default(); 256], [0; 256]);
+        let (mut shares, mut costs) = ([Share::default(); 256], [[0; 256]; 2]);
         let all = frequencies(model);
         let mut start = 0;
         for (symbol, size) in all.into_iter().map(u32::from).enumerate() {
-            costs[symbol] = cost(if size > 0 { size } else { all[usize::from(ESCAPE)].into() });
+            let escaped = size == 0 || symbol == usize::from(ESCAPE);
+            let code = cost(if escaped { all[usize::from(ESCAPE)].into() } else { size });
+            costs[0][symbol] = code + if escaped { 8 << 8 } else { 0 };
+            costs[1][symbol] = code + if escaped { 16 << 8 } else { 0 };
             if size > 0 {
                 // Division by a constant after Alverson (1991): exact for 31 bits.
                 let shift = (size - 1).checked_ilog2().map_or(0, |bit| bit + 1);
@@ -130,13 +132,12 @@ impl Model {
             }
             start += size;
         }
-        let known = std::array::from_fn(|symbol| all[symbol] > 0 && symbol != usize::from(ESCAPE));
-        Model { shares, costs, known }
+        Model { shares, costs }
     }
 }
 
 /// Bits of a symbol that occurs `size` times of [`TOTAL`], in 256ths: the logarithm, bit by bit.
-fn cost(size: u32) -> u16 {
+fn cost(size: u32) -> u32 {
     let whole = size.ilog2();
     let mut x = u64::from(size) << (31 - whole);
     let mut log = whole;
@@ -146,7 +147,7 @@ fn cost(size: u32) -> u16 {
         log = log << 1 | more;
         x >>= more;
     }
-    (BITS * 256 - log) as u16
+    BITS * 256 - log
 }
 
 /// The encoder's tables, made as they are needed.
@@ -212,9 +213,9 @@ impl Writer {
             }
             let mut x = self.states[i % STATES];
             self.words[at] = x as u16;
-            let high = x >= share.most;
-            at += usize::from(high);
-            x = if high { x >> 16 } else { x };
+            let high = u32::from(x >= share.most);
+            at += high as usize;
+            x >>= 16 * high;
             let quotient = ((u64::from(x) * u64::from(share.reciprocal)) >> 32) as u32 >> share.shift;
             self.states[i % STATES] = x + share.start + quotient * share.rest;
         }
