@@ -249,7 +249,7 @@ impl Property for Bytes {
         }
     }
     fn show(&self) -> String {
-        let fits = |(_, unit): &&(&str, u64)| self.0 >= *unit && self.0 % unit == 0;
+        let fits = |(_, unit): &&(&str, u64)| self.0 >= *unit && self.0.is_multiple_of(*unit);
         let (name, unit) = Bytes::UNITS.iter().find(fits).unwrap_or(&("B", 1));
         format!("\"{}{name}\"", self.0 / unit)
     }

@@ -41,7 +41,7 @@ impl Timeline {
 
     /// Takes the oldest out while it is older than `before`.
     pub(super) fn expire(&mut self, before: Timestamp) -> Option<Entry> {
-        self.entries.pop_front_if(|oldest| oldest.timestamp < before)
+        if self.oldest()?.timestamp < before { self.pop() } else { None }
     }
 
     /// Takes the oldest out, whatever its age.

@@ -1,6 +1,8 @@
 //! The weights of [`super::super::linear`] that suit a stripe: least squares over a quarter of its rows, without the
 //! samples that a plain prediction misses by far. Those are edges; what is to be coded well is all the rest.
 
+#![expect(clippy::needless_range_loop, reason = "rows and columns of matrices")]
+
 use super::super::lanes::{Lane, PAD};
 use super::super::linear::{ALONE, Linear, REFERRING, far, near, weights};
 use super::super::predict::{self, Forward, Mode};

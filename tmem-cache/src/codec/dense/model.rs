@@ -23,7 +23,7 @@ pub(crate) fn frequencies(model: u8) -> [u16; 256] {
     let (shape, scale) = (usize::from(model) / SCALES, u32::from(model) % SCALES as u32);
     let width = [16u64, 20, 25][scale as usize % 3] << (scale / 3);
     let weight = |size: u64| {
-        let mut weight = (width << 31) / (width + (size * size << 10));
+        let mut weight = (width << 31) / (width + ((size * size) << 10));
         for _ in 0..SQUARINGS[shape] {
             weight = (weight * weight) >> 31;
         }
