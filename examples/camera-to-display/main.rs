@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Verdict::Continue
     });
     for e in report.graph.counts() {
-        println!("{}: {:?}", e.name, e.counts);
+        println!("{}: {}", e.name, e.counts);
     }
     println!("{} bytes copied", report.graph.ledger().copied());
     report.error.map_or(Ok(()), |error| Err(error.into()))

@@ -1,5 +1,6 @@
 //! What is counted while a pipeline runs: plain atomics, written on the steady path, read by whoever asks.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -114,6 +115,21 @@ pub struct NodeCounts {
     pub held: Option<Held>,
 }
 
+/// `300 frames, 2 dropped, latency 11.9 ms (p50), 16.4 ms (p99)`.
+impl fmt::Display for NodeCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} frames, {} dropped", self.frames, self.dropped)?;
+        if self.corrupt > 0 {
+            write!(f, ", {} corrupt", self.corrupt)?;
+        }
+        if let Some(latency) = self.latency {
+            let ms = |ns: u64| ns as f64 / 1e6;
+            write!(f, ", latency {:.1} ms (p50), {:.1} ms (p99)", ms(latency.p50), ms(latency.p99))?;
+        }
+        Ok(())
+    }
+}
+
 /// A distribution of nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Latency {
@@ -182,6 +198,14 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_told_in_a_line() {
+        let latency = Some(Latency { p50: 11_900_000, p99: 16_440_000, max: 20_000_000 });
+        let counts = NodeCounts { frames: 300, dropped: 2, corrupt: 1, latency, held: None };
+        let line = "300 frames, 2 dropped, 1 corrupt, latency 11.9 ms (p50), 16.4 ms (p99)";
+        assert_eq!(counts.to_string(), line);
+    }
 
     #[test]
     fn every_value_lies_below_the_end_of_its_bucket_within_four_per_cent() {
