@@ -14,6 +14,8 @@ pub enum Reason {
     Generate,
     /// A CPU read a file into a frame, or a frame into a file: the frame's first or last station.
     File,
+    /// A CPU compressed a frame into a store, or brought it out again, as somebody asked.
+    Store,
     /// A CPU looked at the picture (a screenshot, a checksum).
     Inspect,
     /// A CPU wrote the same picture in another format.
@@ -34,6 +36,7 @@ impl fmt::Display for Reason {
         f.pad(match self {
             Reason::Generate => "generate",
             Reason::File => "file",
+            Reason::Store => "store",
             Reason::Inspect => "inspect",
             Reason::Convert => "convert",
             Reason::Transfer => "transfer",

@@ -305,13 +305,73 @@ fn an_input_without_a_signal_says_so_before_anything_starts() {
         return;
     }
     let _hdmi = Hdmi::select();
-    set_control("dv_timings_signal_mode", "No Signal");
+    for (mode, said) in [("No Signal", "no signal"), ("No Lock", "cannot lock"), ("Out of Range", "beyond what")] {
+        set_control("dv_timings_signal_mode", mode);
 
-    let report = run_frames(camera_to_display(Hdmi::camera(), KmsSink::default(), |_| {}), 30);
+        let report = run_frames(camera_to_display(Hdmi::camera(), KmsSink::default(), |_| {}), 30);
 
-    let error = report.error.unwrap();
-    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("camera")));
-    assert!(error.to_string().contains("no signal"), "{error}");
+        let error = report.error.unwrap();
+        assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("camera")));
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_signal_that_is_lost_in_mid_stream_is_a_typed_error() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let _hdmi = Hdmi::select();
+    let (sender, lost) = std::sync::mpsc::channel();
+    let mut frames = 0;
+    let graph = camera_to_display(Hdmi::camera(), KmsSink::default(), move |_| {
+        frames += 1;
+        if frames == 20 {
+            set_control("dv_timings_signal_mode", "No Signal");
+            sender.send(Instant::now()).unwrap();
+        }
+    });
+
+    let report = run_frames(graph, 300);
+
+    let after = lost.try_recv().unwrap().elapsed();
+    let error = report.error.as_ref().unwrap();
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("camera")), "{error}");
+    assert!(after < SOON, "{after:?}");
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_sequence_that_wraps_around_is_no_drop() {
+    if !on_test_drivers() {
+        return;
+    }
+    // It begins 128 before the wrap.
+    set_control("wrap_sequence_number", "true");
+    let report = run_frames(quiet(), 200);
+    set_control("wrap_sequence_number", "false");
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(counts(&report.graph, "display").frames, 200);
+    // What the machine was too slow for, and no four thousand million.
+    assert!(counts(&report.graph, "camera").dropped < 100, "{:?}", counts(&report.graph, "camera"));
+}
+
+#[test]
+fn time_stamps_that_wrap_around_are_shown_too() {
+    if !on_test_drivers() {
+        return;
+    }
+    for bits in ["64 Bit", "32 Bit"] {
+        set_control("wrap_timestamp", bits);
+        let report = run_frames(quiet(), 60);
+        set_control("wrap_timestamp", "None");
+
+        assert!(report.error.is_none(), "{}", report.error.unwrap());
+        assert_eq!(counts(&report.graph, "display").frames, 60);
+    }
 }
 
 #[test]

@@ -221,7 +221,8 @@ impl Element for Source {
         };
         let cache = self.config.cache.map(|max| {
             let max = usize::try_from(max.0).unwrap_or(usize::MAX);
-            FrameCache::new(&Store::new(&StoreOptions::new(max))?, 1)
+            let ledger = self.environment.ledger.clone();
+            FrameCache::new(&Store::new(&StoreOptions { ledger, ..StoreOptions::new(max) })?, 1)
         });
         let cache = cache.transpose().map_err(|e| limit(e.into()))?;
         self.run =

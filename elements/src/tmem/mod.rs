@@ -143,7 +143,6 @@ impl Tmem {
             remote: remote.clone(),
             counts: Arc::default(),
             input: None,
-            replay: None,
             buffers: Vec::new(),
             kept: None,
             run: None,
@@ -177,21 +176,33 @@ struct Store {
     counts: Arc<Counts>,
     /// As negotiated.
     input: Option<Stream>,
-    replay: Option<Stream>,
     buffers: Vec<Shrbuf>,
     /// What is kept over a restart, and for pictures of which stream.
     kept: Option<(Stream, tmem_cache::store::Pool, Timeline)>,
     run: Option<Run>,
 }
 
-/// What exists between start and stop.
+/// What exists between start and stop. Its threads end with it.
 struct Run {
     shared: Arc<Shared>,
-    buffers: Option<Arc<Pool>>,
+    buffers: Arc<Pool>,
     control: Option<Control>,
     threads: Vec<JoinHandle<()>>,
     /// Ends with the run.
     _upkeep: Option<Upkeep>,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.keeper.wake();
+        self.shared.player.wake();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of a store panicked");
+            }
+        }
+    }
 }
 
 fn limit(what: impl std::fmt::Display) -> Failure {
@@ -214,7 +225,9 @@ impl Store {
             options = options.thinning();
         }
         let max = usize::try_from(c.max.0).unwrap_or(usize::MAX);
-        shared_store::pool(c.store.as_deref(), max, options).map(|pool| (pool, Timeline::default())).map_err(limit)
+        shared_store::pool(c.store.as_deref(), max, &self.environment.ledger, options)
+            .map(|pool| (pool, Timeline::default()))
+            .map_err(limit)
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
@@ -264,7 +277,6 @@ impl Element for Store {
     fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.buffers.clear();
         self.buffers = memory::allocate(stream, &self.environment.name)?;
-        self.replay = Some(*stream);
         Ok(self.buffers.clone())
     }
 
@@ -312,18 +324,13 @@ impl Element for Store {
             counts: Arc::clone(&self.counts),
             held: Arc::clone(&self.environment.held),
         });
-        let buffers = if buffers.is_empty() {
-            None
-        } else {
-            let idle = Arc::clone(&shared);
-            let buffers = Pool::new(buffers, move |_| idle.player.wake()).map_err(limit)?;
-            start.watch(buffers.fences_fd().try_clone_to_owned().map_err(limit)?, FENCES)?;
-            Some(Arc::new(buffers))
-        };
+        let idle = Arc::clone(&shared);
+        let buffers = Arc::new(Pool::new(buffers, move |_| idle.player.wake()).map_err(limit)?);
+        start.watch(buffers.fences_fd().try_clone_to_owned().map_err(limit)?, FENCES)?;
         let upkeep = (self.config.upkeep > 0.0).then(|| shared.pool.of().upkeep(self.config.upkeep));
         let mut run = Run {
             shared: Arc::clone(&shared),
-            buffers: buffers.clone(),
+            buffers: Arc::clone(&buffers),
             control,
             threads: Vec::new(),
             _upkeep: upkeep.transpose().map_err(limit)?,
@@ -332,10 +339,8 @@ impl Element for Store {
         let keeper = Arc::clone(&shared);
         let law = Law::new(LEAST.min(self.config.max.0), self.config.max.0, OTHERS);
         run.threads.push(self.spawn("keeps", move || keeper::run(&keeper, next, frame_time, law))?);
-        if let Some(buffers) = buffers {
-            let (player, after) = (Arc::clone(&shared), self.config.after);
-            run.threads.push(self.spawn("replays", move || replay::run(&player, &buffers, after))?);
-        }
+        let (player, after) = (Arc::clone(&shared), self.config.after);
+        run.threads.push(self.spawn("replays", move || replay::run(&player, &buffers, after))?);
         self.remote.set(Some(shared));
         self.run = Some(run);
         Ok(())
@@ -343,13 +348,13 @@ impl Element for Store {
 
     fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        match (token, &run.buffers, &mut run.control) {
-            (FENCES, Some(buffers), _) => buffers.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
-            (CONTROL, _, Some(control)) => {
+        match (token, &mut run.control) {
+            (FENCES, _) => run.buffers.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            (CONTROL, Some(control)) => {
                 control.read(|command| run.shared.wish(command));
                 Ok(())
             }
-            (REPLAYED, ..) => {
+            (REPLAYED, _) => {
                 // Read first: what went out before it was set is in the queue then.
                 let finished = run.shared.finished.load(Ordering::Acquire);
                 while let Some(frame) = run.shared.outgoing.pop() {
@@ -371,30 +376,21 @@ impl Element for Store {
     }
 
     fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
-        match &self.run {
-            Some(run) if run.buffers.is_some() => {
-                run.shared.ending.store(true, Ordering::Release);
-                run.shared.keeper.wake();
-                Ok(())
-            }
-            _ => context.end_all(),
-        }
+        let Some(run) = &self.run else { return context.end_all() };
+        // Passed on once all that was asked for has gone out.
+        run.shared.ending.store(true, Ordering::Release);
+        run.shared.keeper.wake();
+        Ok(())
     }
 
     fn stop(&mut self) {
         self.remote.set(None);
         let Some(run) = self.run.take() else { return };
-        run.shared.stopping.store(true, Ordering::Release);
-        run.shared.keeper.wake();
-        run.shared.player.wake();
-        for thread in run.threads {
-            if thread.join().is_err() {
-                tracing::error!(element = self.environment.name, "a thread of the store panicked");
-            }
-        }
-        let timeline = std::mem::take(&mut *run.shared.timeline());
+        let shared = Arc::clone(&run.shared);
+        drop(run);
+        let timeline = std::mem::take(&mut *shared.timeline());
         if let Some(stream) = self.input {
-            self.kept = Some((stream, run.shared.pool.clone(), timeline));
+            self.kept = Some((stream, shared.pool.clone(), timeline));
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) enum Target<'a> {
 
 impl Coders {
     pub(crate) fn new(ledger: &Ledger) -> Coders {
-        Coders { idle: Mutex::new(Vec::new()), account: ledger.account("tmem", Reason::Transfer) }
+        Coders { idle: Mutex::new(Vec::new()), account: ledger.account("tmem", Reason::Store) }
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Coder, &Account) -> T) -> T {

@@ -72,7 +72,6 @@ use coder::Coders;
 use index::{Index, Key, Resident};
 use pool::Owner;
 use pool_state::PoolState;
-use shrbuf::Ledger;
 
 use crate::file_tier::{FileError, FileTier, Label, Record};
 use crate::sync::{Mutex, lock};
@@ -133,7 +132,7 @@ impl Store {
         Ok(Store(Arc::new(Inner {
             arena,
             index: Index::new(),
-            coders: Coders::new(&Ledger::default()),
+            coders: Coders::new(&options.ledger),
             pools: Mutex::default(),
             limit: bytes,
             budget: AtomicUsize::new(bytes),

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use shrbuf::Ledger;
+
 /// What the segments' memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backing {
-    /// Anonymous memory in huge pages: 256 MiB go back to the kernel in about a millisecond.
+    /// Anonymous memory in huge pages: 256 MiB go back to the kernel in 2 to 6 ms.
     #[default]
     Anonymous,
     /// A memfd. Only where `transparent_hugepage/shmem_enabled` is `advise` does it get huge pages; without, giving back
-    /// 256 MiB takes about 60 ms (an AMD EPYC virtual machine), whichever call does it.
+    /// 256 MiB takes 50 to 105 ms (an AMD EPYC virtual machine), whichever call does it.
     Memfd,
 }
 
@@ -22,12 +24,14 @@ pub struct StoreOptions {
     pub backing: Backing,
     /// The file tier, if there is one.
     pub file: Option<FileOptions>,
+    /// Where the bytes of frames that are put and got are counted, as [`shrbuf::Reason::Store`].
+    pub ledger: Ledger,
 }
 
 impl StoreOptions {
-    /// Memory only.
+    /// Memory only, counted by itself.
     pub fn new(limit: usize) -> StoreOptions {
-        StoreOptions { limit, backing: Backing::default(), file: None }
+        StoreOptions { limit, backing: Backing::default(), file: None, ledger: Ledger::default() }
     }
 }
 

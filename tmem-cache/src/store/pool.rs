@@ -21,6 +21,9 @@ use crate::file_tier::{Label, Record};
 /// Most bytes of a chunk.
 pub const MAX_CHUNK: usize = 256 << 20;
 
+/// A chunk, the stamp it was put with, and the version of its entry.
+type FoundChunk = (Arc<Resident<Chunk>>, Stamp, u64);
+
 /// What a get brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Got {
@@ -252,22 +255,25 @@ impl Pool {
     }
 
     fn get_shared(&self, handle: Handle, target: &mut Target<'_>) -> Result<Option<Got>, GetError> {
-        let counters = &self.0.state.counters;
         let key = self.key(handle);
-        match self.store().index.find(key) {
+        let Some((chunk, stamp, version)) = self.counted(self.store().index.find(key))? else { return Ok(None) };
+        let bytes = self.copy_out(key, &chunk, version, target)?;
+        count(&self.0.state.counters.hits);
+        Ok(Some(Got { bytes, stamp }))
+    }
+
+    /// A chunk that was found; what was not is counted.
+    fn counted(&self, found: Found<Chunk>) -> Result<Option<FoundChunk>, GetError> {
+        match found {
             Found::Nothing => {
-                count(&counters.misses);
+                count(&self.0.state.counters.misses);
                 Ok(None)
             }
             Found::Leased => {
-                count(&counters.busy);
+                count(&self.0.state.counters.busy);
                 Err(GetError::Leased)
             }
-            Found::Chunk(chunk, stamp, version) => {
-                let bytes = self.copy_out(key, &chunk, version, target)?;
-                count(&counters.hits);
-                Ok(Some(Got { bytes, stamp }))
-            }
+            Found::Chunk(chunk, stamp, version) => Ok(Some((chunk, stamp, version))),
         }
     }
 
@@ -276,21 +282,9 @@ impl Pool {
     /// # Errors
     /// [`GetError::Leased`] where somebody else holds it.
     pub fn lease(&self, handle: Handle) -> Result<Option<Lease<'_>>, GetError> {
-        let counters = &self.0.state.counters;
         let key = self.key(handle);
-        match self.store().index.lease(key) {
-            Found::Nothing => {
-                count(&counters.misses);
-                Ok(None)
-            }
-            Found::Leased => {
-                count(&counters.busy);
-                Err(GetError::Leased)
-            }
-            Found::Chunk(chunk, stamp, version) => {
-                Ok(Some(Lease { pool: self, key, chunk, stamp, version, ended: false }))
-            }
-        }
+        let found = self.counted(self.store().index.lease(key))?;
+        Ok(found.map(|(chunk, stamp, version)| Lease { pool: self, key, chunk, stamp, version, ended: false }))
     }
 
     /// Reads, checks and decodes outside of every lock. A chunk found damaged is flushed.
