@@ -426,7 +426,7 @@ impl Element for Source {
                     streaming.event()?;
                 }
                 if events.readable || events.error {
-                    self.unexpected += u64::from(!streaming.frame(events, context)?);
+                    self.unexpected += u64::from(!streaming.frame(context)?);
                 }
                 Ok(())
             }
@@ -459,16 +459,12 @@ impl Element for Source {
 
 impl Streaming {
     /// One DQBUF; false where the driver returned something that cannot be used.
-    fn frame(&mut self, events: Events, context: &mut Context<'_>) -> Result<bool, Failure> {
+    fn frame(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
         let device = |e: DqbufError| Failure::new(FailureKind::Device, e);
         let buffer = match self.queue.dequeue() {
             Ok(Dequeued::Buffer(buffer)) => buffer,
-            Ok(Dequeued::NotReady) if events.error => {
-                return Err(Failure::new(
-                    FailureKind::Device,
-                    "the driver reports an error (POLLERR) and has no frame",
-                ));
-            }
+            // With POLLERR too: a queue that had failed would say so here. vb2_fop_poll() reports it also where a signal
+            // interrupts its wait for the driver's lock.
             Ok(Dequeued::NotReady) => return Ok(true),
             Ok(Dequeued::EndOfStream) => return context.end_all().map(|()| true),
             Err(DqbufError::Overrun { index, .. }) => {
