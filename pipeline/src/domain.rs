@@ -15,6 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use crate::element::{Element, Failure, FailureKind};
 use crate::frame::{Frame, Timestamp};
 use crate::ring::{Bell, Item, Ring};
+use crate::spin::Spin;
 use crate::stats::NodeStats;
 
 /// What all domains of a run obey.
@@ -333,6 +334,7 @@ pub(crate) struct Domain {
     wakers: Vec<(Arc<AtomicBool>, usize, u32)>,
     timers: Vec<Timer>,
     control: Arc<Control>,
+    spin: Spin,
 }
 
 /// No slot has this number.
@@ -354,6 +356,7 @@ impl Domain {
             wakers: Vec::new(),
             timers: Vec::new(),
             control,
+            spin: Spin::new(),
         })
     }
 
@@ -413,11 +416,13 @@ impl Domain {
                 return Ok(());
             }
             let worked = self.rings_round()? | self.wakers_round()?;
-            rounds = if worked { rounds + 1 } else { 0 };
-            if worked && rounds % ROUNDS != 0 {
+            let busy = worked || self.spin.until(|| self.has_work());
+            rounds = if busy { rounds + 1 } else { 0 };
+            if busy && rounds % ROUNDS != 0 {
                 continue;
             }
-            let timeout = if worked || !self.may_sleep() { EpollTimeout::ZERO } else { self.until_due() };
+            let until_due = self.timers_round()?;
+            let timeout = if busy || !self.may_sleep() { EpollTimeout::ZERO } else { until_due };
             let result = self.epoll.wait(&mut events, timeout);
             self.bell.awake();
             let n = match result {
@@ -428,7 +433,6 @@ impl Domain {
             for event in &events[..n] {
                 self.dispatch(event)?;
             }
-            self.timers_round()?;
         }
     }
 
@@ -440,9 +444,12 @@ impl Domain {
             Control::END => self.slots.iter().all(|s| !s.flags.source || s.flags.ended.get()),
             _ => true,
         };
-        obeyed
-            && self.rings.iter().all(|(r, ..)| r.is_empty())
-            && self.wakers.iter().all(|(pending, ..)| !pending.load(Ordering::Relaxed))
+        obeyed && !self.has_work()
+    }
+
+    fn has_work(&self) -> bool {
+        self.rings.iter().any(|(r, ..)| !r.is_empty())
+            || self.wakers.iter().any(|(pending, ..)| pending.load(Ordering::Relaxed))
     }
 
     fn rings_round(&mut self) -> Result<bool, Failure> {
@@ -479,31 +486,36 @@ impl Domain {
         Ok(worked)
     }
 
-    fn until_due(&self) -> EpollTimeout {
-        let due = self.timers.iter().map(|t| t.due.load(Ordering::Relaxed)).min().unwrap_or(NEVER);
-        if due == NEVER {
-            return EpollTimeout::NONE;
-        }
-        // Rounded up, so that the last millisecond does not become a busy loop.
-        let left = Timestamp(due).since(Timestamp::now()).div_ceil(1_000_000);
-        EpollTimeout::try_from(left.min(i32::MAX as u64) as i32).unwrap_or(EpollTimeout::MAX)
-    }
-
-    fn timers_round(&mut self) -> Result<(), Failure> {
+    /// Calls what is due, and says how long nothing more will be: one look at the clock for both.
+    fn timers_round(&mut self) -> Result<EpollTimeout, Failure> {
         if self.timers.is_empty() {
-            return Ok(());
+            return Ok(EpollTimeout::NONE);
         }
-        let now = Timestamp::now().0;
+        let now = Timestamp::now();
+        let (mut next, mut called) = (NEVER, false);
         for i in 0..self.timers.len() {
             // A source that ends takes its timers with it.
             let Some(timer) = self.timers.get(i) else { break };
-            if timer.due.load(Ordering::Relaxed) <= now {
-                timer.due.store(now.saturating_add(timer.interval), Ordering::Relaxed);
-                let (slot, token) = (timer.slot, timer.token);
-                self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
+            let due = timer.due.load(Ordering::Relaxed);
+            if due > now.0 {
+                next = next.min(due);
+                continue;
             }
+            timer.due.store(now.0.saturating_add(timer.interval), Ordering::Relaxed);
+            let (slot, token) = (timer.slot, timer.token);
+            self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
+            called = true;
         }
-        Ok(())
+        if called {
+            // That took time, and may have set others.
+            return Ok(EpollTimeout::ZERO);
+        }
+        if next == NEVER {
+            return Ok(EpollTimeout::NONE);
+        }
+        // Rounded up, so that the last millisecond does not become a busy loop.
+        let left = Timestamp(next).since(now).div_ceil(1_000_000);
+        Ok(EpollTimeout::try_from(left.min(i32::MAX as u64) as i32).unwrap_or(EpollTimeout::MAX))
     }
 
     fn dispatch(&mut self, event: &EpollEvent) -> Result<(), Failure> {

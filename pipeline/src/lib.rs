@@ -17,6 +17,7 @@ pub mod reference;
 mod ring;
 pub mod run;
 pub mod solve;
+mod spin;
 pub mod stats;
 pub mod supervise;
 

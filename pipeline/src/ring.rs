@@ -11,6 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::frame::Frame;
 use crate::queue::{Full, QueueSpec};
+use crate::spin::Spin;
 use crate::stats::NodeStats;
 
 /// Wakes a domain's loop, with a system call only where it sleeps.
@@ -67,6 +68,8 @@ pub(crate) struct Ring {
     writer: OnceLock<Thread>,
     writer_waits: AtomicBool,
     closed: AtomicBool,
+    /// Before the writer waits.
+    spin: Spin,
     /// Of the queue element this ring stands for.
     stats: Arc<NodeStats>,
 }
@@ -80,6 +83,7 @@ impl Ring {
             writer: OnceLock::new(),
             writer_waits: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            spin: Spin::new(),
             stats,
         }
     }
@@ -100,6 +104,9 @@ impl Ring {
                 Ok(()) => return,
                 Err(back) => back,
             };
+            if self.spin.until(|| !self.items.is_full()) {
+                continue;
+            }
             self.writer.get_or_init(std::thread::current);
             self.writer_waits.store(true, Ordering::Relaxed);
             // Pairs with the fence in `pop`: either it sees us waiting, or we see the room it made.

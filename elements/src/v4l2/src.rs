@@ -15,8 +15,8 @@ use shrbuf_pipeline::{
 };
 
 use super::ioctl::{
-    self, Buffer, Clock, Dequeued, DqbufError, DvTimingsError, Event, FormatRequest, Fraction, FrameIntervals,
-    FrameSizes, PixelFormat,
+    self, Clock, Dequeued, DqbufError, DvTimingsError, Event, FormatRequest, Fraction, FrameIntervals, FrameSizes,
+    PixelFormat, PlanePayload,
 };
 use super::{AllocateError, CaptureQueue, Device, FormatInfo, OpenError};
 
@@ -107,6 +107,7 @@ struct Allocated {
 struct Streaming {
     queue: CaptureQueue,
     pool: Arc<Pool>,
+    whole: Vec<Whole>,
     color: Colorimetry,
     stall: Duration,
     /// As the watchdog last saw things, and how often it has seen them so.
@@ -391,6 +392,7 @@ impl Element for Source {
         let Some(Allocated { mut queue, buffers, color, rate }) = self.allocated.take() else {
             return Err(Failure::new(FailureKind::Config, "started without buffers"));
         };
+        let whole = buffers.first().map_or_else(Vec::new, |b| Whole::of(b.layout()));
         let (requeue, retry) = (queue.requeue_handle(), start.waker(RETRY));
         let pool = Pool::new(buffers, move |index| {
             if let Err(super::RequeueError::Qbuf(_)) = requeue.requeue(index as u32) {
@@ -414,7 +416,7 @@ impl Element for Source {
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
         let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, None);
-        self.streaming = Some(Streaming { queue, pool, color, stall, quiet, quiet_ticks, frames, sequence });
+        self.streaming = Some(Streaming { queue, pool, whole, color, stall, quiet, quiet_ticks, frames, sequence });
         Ok(())
     }
 
@@ -482,7 +484,7 @@ impl Streaming {
         };
         self.frames += 1;
         let sequence = self.count(buffer.sequence, context);
-        let corrupt = buffer.is_corrupt() || !is_whole(&buffer, memory.layout());
+        let corrupt = buffer.is_corrupt() || !Whole::are_in(&self.whole, buffer.planes());
         memory.set_state(if corrupt { State::Corrupt } else { State::Filled });
         let frame = Frame { buffer: memory, timestamp, sequence, color: self.color, crop: None, corrupt };
         context.push(0, frame)?;
@@ -537,13 +539,27 @@ impl Streaming {
     }
 }
 
-/// True where every memory plane has as many bytes as the picture needs, and begins where the layout says.
-fn is_whole(buffer: &Buffer, layout: &Layout) -> bool {
-    buffer.planes().iter().enumerate().all(|(segment, payload)| {
-        let first = layout.planes().iter().find(|p| usize::from(p.segment) == segment);
-        let end = u64::from(payload.data_offset) + u64::from(payload.bytesused);
-        first.is_some_and(|p| p.offset == payload.data_offset) && end >= layout.segment_bytes(segment)
-    })
+/// What a whole picture has in a memory plane.
+struct Whole {
+    data_offset: u32,
+    /// First byte after it.
+    end: u64,
+}
+
+impl Whole {
+    fn of(layout: &Layout) -> Vec<Whole> {
+        let first = |segment| layout.planes().iter().find(|p| usize::from(p.segment) == segment);
+        let whole = |segment| Some(Whole { data_offset: first(segment)?.offset, end: layout.segment_bytes(segment) });
+        (0..).map_while(whole).collect()
+    }
+
+    fn are_in(whole: &[Whole], payloads: &[PlanePayload]) -> bool {
+        let is_in = |(whole, payload): (&Whole, &PlanePayload)| {
+            let end = u64::from(payload.data_offset) + u64::from(payload.bytesused);
+            payload.data_offset == whole.data_offset && end >= whole.end
+        };
+        whole.len() == payloads.len() && whole.iter().zip(payloads).all(is_in)
+    }
 }
 
 #[cfg(test)]

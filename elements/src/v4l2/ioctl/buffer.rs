@@ -49,7 +49,8 @@ impl std::fmt::Display for Memory {
 /// A `v4l2_buffer` that owns the plane array its pointer needs.
 pub(super) struct RawBuffer {
     pub(super) buffer: sys::v4l2_buffer,
-    planes: [sys::v4l2_plane; VIDEO_MAX_PLANES],
+    /// Of the multi-planar API.
+    planes: Option<[sys::v4l2_plane; VIDEO_MAX_PLANES]>,
 }
 
 /// A plane as both APIs have it.
@@ -63,37 +64,37 @@ pub(super) struct RawPlane {
 impl RawBuffer {
     /// `planes` is how many the kernel may read and write. Passing no more than a format has keeps the kernel from
     /// allocating: its ioctl entry copies up to two plane structs on its stack, more go through kvmalloc.
+    // Inlined, so that it is made where it stays.
+    #[inline]
     pub(super) fn new(buf_type: BufType, memory: Memory, index: u32, planes: usize) -> RawBuffer {
         let mut buffer = sys::v4l2_buffer::zeroed();
         buffer.type_ = buf_type as u32;
         buffer.memory = memory as u32;
         buffer.index = index;
+        let mut raw = RawBuffer { buffer, planes: None };
         if buf_type.is_mplane() {
-            buffer.length = planes.clamp(1, VIDEO_MAX_PLANES) as u32;
+            raw.buffer.length = planes.clamp(1, VIDEO_MAX_PLANES) as u32;
+            raw.planes = Some([sys::v4l2_plane::zeroed(); VIDEO_MAX_PLANES]);
         }
-        RawBuffer { buffer, planes: [sys::v4l2_plane::zeroed(); VIDEO_MAX_PLANES] }
-    }
-
-    fn is_mplane(&self) -> bool {
-        self.buffer.type_ == BufType::VideoCaptureMplane as u32
+        raw
     }
 
     /// For the ioctl; valid until `self` moves.
     pub(super) fn as_mut_ptr(&mut self) -> *mut sys::v4l2_buffer {
-        if self.is_mplane() {
-            self.buffer.m.planes = self.planes.as_mut_ptr();
+        if let Some(planes) = &mut self.planes {
+            self.buffer.m.planes = planes.as_mut_ptr();
         }
         &mut self.buffer
     }
 
     /// How many planes the buffer has, after QUERYBUF or DQBUF wrote it.
     pub(super) fn num_planes(&self) -> usize {
-        if self.is_mplane() { (self.buffer.length as usize).min(VIDEO_MAX_PLANES) } else { 1 }
+        if self.planes.is_some() { (self.buffer.length as usize).min(VIDEO_MAX_PLANES) } else { 1 }
     }
 
     pub(super) fn plane(&self, plane: usize) -> RawPlane {
-        if self.is_mplane() {
-            let p = &self.planes[plane];
+        if let Some(planes) = &self.planes {
+            let p = &planes[plane];
             RawPlane { bytesused: p.bytesused, data_offset: p.data_offset, length: p.length }
         } else {
             RawPlane { bytesused: self.buffer.bytesused, data_offset: 0, length: self.buffer.length }
@@ -102,9 +103,9 @@ impl RawBuffer {
 
     /// Names the dma-buf that holds `plane`, and how much of it may be written.
     pub(super) fn set_dmabuf(&mut self, plane: usize, fd: BorrowedFd<'_>, length: u32) {
-        if self.is_mplane() {
-            self.planes[plane].m.fd = fd.as_raw_fd();
-            self.planes[plane].length = length;
+        if let Some(planes) = &mut self.planes {
+            planes[plane].m.fd = fd.as_raw_fd();
+            planes[plane].length = length;
         } else {
             self.buffer.m.fd = fd.as_raw_fd();
             self.buffer.length = length;
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn mplane_buffer_points_at_its_own_planes() {
         let mut raw = RawBuffer::new(BufType::VideoCaptureMplane, Memory::Mmap, 3, 2);
-        let planes = raw.planes.as_mut_ptr();
+        let planes = raw.planes.as_mut().unwrap().as_mut_ptr();
         let buffer = raw.as_mut_ptr();
         // SAFETY: `buffer` points into `raw`, and `planes` is the member that as_mut_ptr just set.
         assert_eq!(unsafe { (*buffer).m.planes }, planes);

@@ -80,6 +80,7 @@ pub fn qbuf(fd: impl AsFd, buf_type: BufType, index: u32, planes: QbufPlanes<'_>
 }
 
 impl QbufPlanes<'_> {
+    #[inline]
     pub(super) fn to_raw(self, buf_type: BufType, index: u32) -> RawBuffer {
         match self {
             QbufPlanes::Mmap(num_planes) => RawBuffer::new(buf_type, Memory::Mmap, index, num_planes),
