@@ -326,6 +326,10 @@ impl Consumer {
                 Ok(Step::Ended) => self.over = Some(Over::Ended),
                 Err(error) => self.over = Some(Over::Failed(error)),
             }
+            if self.over.is_some() {
+                // Stays readable from now on, whatever the producer does, until its caller has heard of it.
+                let _ = shutdown(self.socket.fd.as_raw_fd(), Shutdown::Read);
+            }
         }
         if let Some((_, frame)) = self.newest.take() {
             self.received += 1;
