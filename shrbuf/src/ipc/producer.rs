@@ -217,15 +217,20 @@ impl Producer {
             Err(nix::Error::EINTR) => 0,
             Err(e) => return Err(IpcError::os("epoll_wait")(e)),
         };
+        let mut called = false;
         for event in &events[..n] {
             match event.data() {
-                LISTENER => self.accept(),
+                LISTENER => called = true,
                 data if data & STATE != 0 => {
                     let index = (data & !STATE) as usize;
                     self.each(|peer, packet| peer.tell_state(index, packet));
                 }
                 id => self.serve(id as u32),
             }
+        }
+        // Last, so that one who has died and comes again finds its place free.
+        if called {
+            self.accept();
         }
         Ok(())
     }
