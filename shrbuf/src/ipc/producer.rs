@@ -30,7 +30,7 @@ pub struct Options {
     pub mode: u32,
     /// Users who may connect; empty for all whom the mode lets.
     pub users: Vec<u32>,
-    /// Connections at most, 1 to 1024.
+    /// Consumers at most, 1 to 1024.
     pub consumers: u32,
     /// Frames that each may hold at once, 1 to 64.
     pub window: u32,
@@ -70,6 +70,8 @@ const STATE: u64 = 1 << 32;
 const EVENTS: usize = 32;
 /// Connections accepted, and messages of one peer read, before others have their turn.
 const TURN: usize = 16;
+/// Connections beyond the consumers': monitors, and those who have yet to say what they are.
+const OTHERS: usize = 4;
 /// A monitor may ask again after this time.
 const ASK_AGAIN: u64 = 20_000_000;
 
@@ -118,7 +120,7 @@ impl Producer {
             listener,
             rate,
             slots: announced.into_iter().map(|announced| Slot { announced, watched: false }).collect(),
-            peers: Vec::with_capacity(options.consumers as usize),
+            peers: Vec::with_capacity(options.consumers as usize + OTHERS),
             options,
             next_id: 1,
             counts: Counts::default(),
@@ -272,14 +274,11 @@ impl Producer {
         let Ok(who) = getsockopt(&socket, PeerCredentials) else { return };
         let mut peer = Peer::new(socket, self.next_id, who.pid() as u32, who.uid(), now());
         let allowed = self.options.users.is_empty() || self.options.users.contains(&who.uid());
-        if allowed && self.peers.len() >= self.options.consumers as usize {
-            // Somebody who has connected and says nothing keeps nobody out.
-            if let Some(i) = self.peers.iter().position(|p| p.phase == Phase::Silent || p.phase == Phase::Told) {
-                let mut idle = self.peers.remove(i);
-                farewell(&mut idle, Close::Because(Reason::Full), &mut self.packet, &mut self.counts);
-            }
+        let most = self.options.consumers as usize + OTHERS;
+        if allowed && self.peers.len() >= most {
+            self.evict(|phase| phase == Phase::Silent);
         }
-        let full = self.peers.len() >= self.options.consumers as usize;
+        let full = self.peers.len() >= most;
         let refused = match (allowed, full) {
             (false, _) => Some(Reason::NotAllowed),
             (_, true) => Some(Reason::Full),
@@ -298,6 +297,32 @@ impl Producer {
                 }
             }
         }
+    }
+
+    /// Closes the oldest connection in such a phase: somebody who connects and then keeps silent keeps nobody out.
+    fn evict(&mut self, phase: impl Fn(Phase) -> bool) -> Option<usize> {
+        let at = self.peers.iter().position(|p| phase(p.phase))?;
+        let mut peer = self.peers.remove(at);
+        farewell(&mut peer, Close::Because(Reason::Full), &mut self.packet, &mut self.counts);
+        Some(at)
+    }
+
+    /// Finds a place for peer `at`, which says what it is; where that peer is then.
+    fn admit(&mut self, at: usize, role: Role) -> Result<usize, Close> {
+        let is = |wanted: Role| {
+            move |phase| match phase {
+                Phase::Silent => false,
+                Phase::Monitor => wanted == Role::Monitor,
+                _ => wanted == Role::Consumer,
+            }
+        };
+        let most = if role == Role::Monitor { OTHERS } else { self.options.consumers as usize };
+        if self.peers.iter().filter(|p| is(role)(p.phase)).count() < most {
+            return Ok(at);
+        }
+        let told = |phase| role == Role::Consumer && phase == Phase::Told;
+        let gone = self.evict(told).ok_or(Close::Because(Reason::Full))?;
+        Ok(if gone < at { at - 1 } else { at })
     }
 
     /// Reads what peer `id` has sent.
@@ -344,6 +369,8 @@ impl Producer {
                 if version < VERSION {
                     return Err(Close::Because(Reason::Version));
                 }
+                let at = self.admit(at, role)?;
+                let peer = &mut self.peers[at];
                 peer.name = name;
                 if role == Role::Monitor {
                     peer.phase = Phase::Monitor;

@@ -27,6 +27,13 @@ pub fn raw(path: &Path) -> OwnedFd {
     fd
 }
 
+/// A connection that has said what a consumer says first.
+pub fn greeting(path: &Path) -> OwnedFd {
+    let fd = raw(path);
+    nix::unistd::write(&fd, &hello()).unwrap();
+    fd
+}
+
 fn message(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|w| w.to_ne_bytes()).collect()
 }

@@ -56,13 +56,27 @@ fn connections_that_say_nothing_keep_nobody_out() {
     let _alone = Descriptors::count();
     let path = socket("silent");
     let mut source = Source::new(&path, options(2, 2, Policy::Block), 4);
-    let silent: Vec<_> = (0..4).map(|_| crate::hostile::raw(&path)).collect();
+    let silent: Vec<_> = (0..8).map(|_| crate::hostile::raw(&path)).collect();
     source.until(|s| s.producer.counts().refused == 2);
     let good = spawn("consume 10 0", &path);
     source.until(|s| s.producer.consumers() == 1);
     source.send_until(|s| s.sent == 10);
     assert_eq!(source.said(good), "10 0 0");
     drop(silent);
+}
+
+#[test]
+fn connections_that_take_the_buffers_and_no_more_keep_nobody_out() {
+    let _alone = Descriptors::count();
+    let path = socket("told");
+    let mut source = Source::new(&path, options(2, 2, Policy::Block), 4);
+    let told: Vec<_> = (0..3).map(|_| crate::hostile::greeting(&path)).collect();
+    source.until(|s| s.producer.counts().refused == 1);
+    let good = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(good), "10 0 0");
+    drop(told);
 }
 
 #[test]
