@@ -513,7 +513,8 @@ mod tests {
         let mut all: Vec<Vec<u8>> = to_producer().iter().map(|m| m.encode(&mut packet).to_vec()).collect();
         all.extend(to_consumer().iter().map(|m| m.encode(&mut packet).to_vec()));
         let mut taken = 0;
-        for i in 0..if cfg!(miri) { 300 } else { 200_000 } {
+        let rounds = if cfg!(miri) { 300 } else { 200_000 };
+        for i in 0..rounds {
             let mut bytes = all[i % all.len()].clone();
             for _ in 0..1 + random() % 3 {
                 let at = random() as usize % bytes.len();
@@ -528,6 +529,6 @@ mod tests {
                 assert_eq!(ToConsumer::parse(message.encode(&mut packet)), Ok(message));
             }
         }
-        assert!(taken > 50, "only {taken} were messages");
+        assert!(taken > rounds / 20, "only {taken} were messages");
     }
 }

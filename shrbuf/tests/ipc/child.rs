@@ -9,8 +9,8 @@ use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Policy, Received, Wishes
 use shrbuf::{Account, State};
 
 use crate::common::account;
-use crate::hostile;
 use crate::source::{PATIENCE, Source, number, options};
+use crate::{allocations, hostile};
 
 const ROLE: &str = "SHRBUF_IPC_CHILD";
 
@@ -50,6 +50,7 @@ fn child() {
         "write" => write(socket),
         "refused" => refused(socket),
         "produce" => produce(socket),
+        "allocations" => allocations::consume(socket),
         "hostile" => hostile::attack(socket, next(), next()),
         other => panic!("no role {other}"),
     }
@@ -57,7 +58,7 @@ fn child() {
     std::process::exit(0);
 }
 
-fn say(what: std::fmt::Arguments<'_>) {
+pub fn say(what: std::fmt::Arguments<'_>) {
     println!("\n>{what}");
     std::io::stdout().flush().unwrap();
 }

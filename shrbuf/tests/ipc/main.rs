@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod allocations;
 mod c_client;
 mod child;
 mod death;
