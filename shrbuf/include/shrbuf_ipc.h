@@ -62,7 +62,6 @@ struct shrbuf_word {
 };
 
 #define SHRBUF_RELEASE_SKIPPED 1u /* not looked at */
-#define SHRBUF_RELEASE_FENCE 2u   /* a sync_file comes along: done once it has signalled */
 
 struct shrbuf_release {
     uint32_t type;

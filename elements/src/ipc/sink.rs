@@ -160,6 +160,11 @@ impl Element for Sink {
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
         if run.awaited > 0 {
+            // More than there are buffers: a source that sends one again and again.
+            if run.early.len() == MAX_BUFFERS {
+                run.early.pop_front();
+                context.dropped(1);
+            }
             run.early.push_back(frame);
             return Ok(());
         }

@@ -14,7 +14,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use crate::attach;
 use crate::buffer::{Shrbuf, WeakShrbuf};
 use crate::pool::{MAX_BUFFERS, Pool};
-use crate::sys::seqpacket::{self, MAX_FDS};
+use crate::sys::seqpacket;
 
 use super::IpcError;
 use super::message::{FrameInfo, NAME, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
@@ -33,9 +33,6 @@ pub struct Wishes {
 
 /// Messages read before the caller has its turn.
 const TURN: usize = 256;
-
-/// Descriptors that came with a message.
-pub(super) type Descriptors = [Option<OwnedFd>; MAX_FDS];
 
 /// One end of a connection, and the sending of what a consumer says.
 pub(super) struct Socket {
@@ -80,7 +77,7 @@ impl Socket {
         let bit = 1 << index;
         let skipped = self.skipping.load(Ordering::Relaxed) & bit != 0
             && self.skipping.fetch_and(!bit, Ordering::Relaxed) & bit != 0;
-        let message = ToProducer::Release { buffer: index as u32, skipped, fence: false };
+        let message = ToProducer::Release { buffer: index as u32, skipped };
         match self.say(message) {
             Ok(()) | Err(IpcError::Gone) => {}
             // There is room for as many releases as a consumer has frames. A producer that sent more has itself to blame:
@@ -90,36 +87,52 @@ impl Socket {
     }
 
     /// The next message; `None` where there is none yet.
-    pub(super) fn hear(&self) -> Result<Option<(ToConsumer, Descriptors)>, IpcError> {
+    pub(super) fn hear(&self) -> Result<Option<ToConsumer>, IpcError> {
         let mut bytes = [0; MAX_MESSAGE];
-        let mut result = seqpacket::receive(self.fd.as_fd(), &mut bytes);
-        if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset) {
-            // Said once, where the producer closed before it had read all of ours; what it said comes after.
-            result = seqpacket::receive(self.fd.as_fd(), &mut bytes);
-        }
-        let received = match result {
-            Ok(received) if received.len == 0 => return Err(IpcError::Gone),
-            Ok(received) => received,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(IpcError::Gone),
-            Err(e) => return Err(IpcError::os("recvmsg")(e)),
-        };
-        if !received.whole {
-            return Err(IpcError::Protocol("a message was too long, or brought too many descriptors"));
-        }
-        let message = ToConsumer::parse(&bytes[..received.len])?;
-        let fds = received.fds.iter().flatten().count();
-        let expected = if let ToConsumer::Buffer { layout, .. } = &message { layout.segments() } else { 0 };
-        if fds != expected {
-            return Err(IpcError::Protocol("a message did not bring as many descriptors as it should"));
-        }
-        Ok(Some((message, received.fds)))
+        let received = self.again(|| seqpacket::receive_plain(self.fd.as_fd(), &mut bytes))?;
+        let Some((len, whole)) = received else { return Ok(None) };
+        message(&bytes[..len], whole).map(Some)
     }
 
     /// The next message, waited for until `end`.
-    pub(super) fn hear_until(&self, end: Deadline) -> Result<(ToConsumer, Descriptors), IpcError> {
+    pub(super) fn hear_until(&self, end: Deadline) -> Result<ToConsumer, IpcError> {
+        self.until(end, || self.hear())
+    }
+
+    /// As [`Socket::hear_until`], with descriptors where it brings some.
+    fn hear_buffer_until(&self, end: Deadline) -> Result<(ToConsumer, Vec<OwnedFd>), IpcError> {
+        self.until(end, || {
+            let mut bytes = [0; MAX_MESSAGE];
+            let received = self.again(|| seqpacket::receive(self.fd.as_fd(), &mut bytes))?;
+            let Some(received) = received else { return Ok(None) };
+            let message = message(&bytes[..received.len], received.whole)?;
+            let fds: Vec<OwnedFd> = received.fds.into_iter().flatten().collect();
+            let expected = if let ToConsumer::Buffer { layout, .. } = &message { layout.segments() } else { 0 };
+            if fds.len() != expected {
+                return Err(IpcError::Protocol("a message did not bring as many descriptors as it should"));
+            }
+            Ok(Some((message, fds)))
+        })
+    }
+
+    /// What a call receives; `None` where there is nothing.
+    fn again<T>(&self, mut receive: impl FnMut() -> io::Result<T>) -> Result<Option<T>, IpcError> {
+        let mut result = receive();
+        if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset) {
+            // Said once, where the producer closed before it had read all of ours; what it said comes after.
+            result = receive();
+        }
+        match result {
+            Ok(received) => Ok(Some(received)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Err(IpcError::Gone),
+            Err(e) => Err(IpcError::os("recvmsg")(e)),
+        }
+    }
+
+    fn until<T>(&self, end: Deadline, hear: impl Fn() -> Result<Option<T>, IpcError>) -> Result<T, IpcError> {
         loop {
-            if let Some(heard) = self.hear()? {
+            if let Some(heard) = hear()? {
                 return Ok(heard);
             }
             let left = end.left();
@@ -128,6 +141,16 @@ impl Socket {
             }
         }
     }
+}
+
+fn message(bytes: &[u8], whole: bool) -> Result<ToConsumer, IpcError> {
+    if bytes.is_empty() {
+        return Err(IpcError::Gone);
+    }
+    if !whole {
+        return Err(IpcError::Protocol("a message was too long, or brought descriptors that it should not"));
+    }
+    Ok(ToConsumer::parse(bytes)?)
 }
 
 /// When a caller's patience ends.
@@ -183,7 +206,7 @@ impl Connection {
             Ok(()) | Err(IpcError::Gone) => {}
             Err(e) => return Err(e),
         }
-        let welcome = match socket.hear_until(end)?.0 {
+        let welcome = match socket.hear_until(end)? {
             ToConsumer::Welcome(welcome) => welcome,
             ToConsumer::Bye(reason) => return Err(IpcError::Refused(reason)),
             _ => return Err(IpcError::Protocol("it began with something other than a welcome")),
@@ -194,9 +217,9 @@ impl Connection {
         }
         let mut buffers = Vec::with_capacity(welcome.buffers as usize);
         for next in 0..welcome.buffers {
-            match socket.hear_until(end)? {
+            match socket.hear_buffer_until(end)? {
                 (ToConsumer::Buffer { index, layout }, fds) if index == next => {
-                    let import = Shrbuf::import(fds.into_iter().flatten().collect(), layout);
+                    let import = Shrbuf::import(fds, layout);
                     buffers.push(import.map_err(|source| IpcError::Import { index, source })?);
                 }
                 (ToConsumer::Bye(reason), _) => return Err(IpcError::Refused(reason)),
@@ -347,7 +370,7 @@ impl Consumer {
 
     /// One message.
     fn step(&mut self) -> Result<Step, IpcError> {
-        let Some((message, _)) = self.socket.hear()? else { return Ok(Step::Nothing) };
+        let Some(message) = self.socket.hear()? else { return Ok(Step::Nothing) };
         match message {
             ToConsumer::Frame { buffer: index, state, dropped, info } => {
                 let buffer = self.pool.take(index as usize);

@@ -95,7 +95,7 @@ pub(crate) enum ToProducer {
     Ready { buffers: u32 },
     Start,
     Stop,
-    Release { buffer: u32, skipped: bool, fence: bool },
+    Release { buffer: u32, skipped: bool },
     Query,
 }
 

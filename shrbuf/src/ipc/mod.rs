@@ -63,9 +63,10 @@
 //! - A consumer's memory is its own mapping of its own descriptor: a producer that dies takes nothing away.
 //! - A consumer that is dropped keeps its socket open until the last of its frames is dropped too.
 //! - A dma-buf carries its fences with it, whichever process attached them, so nothing about them travels here: wait with
-//!   [`Shrbuf::export_fence`](crate::Shrbuf::export_fence) as within a process. A consumer may give a frame back before its
-//!   device is done, since the producer's pool waits for the dma-buf's fences; a device whose driver attaches none has its
-//!   sync_file sent along. The [state](crate::State) of a frame that is sent while it is filled follows as a message.
+//!   [`Shrbuf::export_fence`](crate::Shrbuf::export_fence), signal with
+//!   [`Shrbuf::import_fence`](crate::Shrbuf::import_fence), as within a process. A frame may be given back before a device
+//!   is done with it whose fence is in the dma-buf: the producer's pool waits for that. The [state](crate::State) of a
+//!   frame that is sent while it is filled follows as a message.
 //!
 //! # Trust
 //! Who may connect is up to the socket's permissions and a list of users. What a peer sends is checked against what it may

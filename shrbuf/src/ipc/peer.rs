@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::buffer::Shrbuf;
-use crate::fence::{Access, Fence};
 use crate::pool::MAX_BUFFERS;
-use crate::segment::MemoryKind;
 use crate::state::State;
 use crate::sys::seqpacket;
 
@@ -135,23 +133,13 @@ impl Peer {
         Ok(())
     }
 
-    /// The consumer gives a buffer back, done with it once `fence` has signalled. What waits may go now.
-    pub(super) fn release(
-        &mut self,
-        index: u32,
-        skipped: bool,
-        fence: Option<OwnedFd>,
-        now: u64,
-        packet: &mut Packet,
-    ) -> Result<(), Close> {
+    /// The consumer gives a buffer back. What waits may go now.
+    pub(super) fn release(&mut self, index: u32, skipped: bool, now: u64, packet: &mut Packet) -> Result<(), Close> {
         let held = self.held.get_mut(index as usize).and_then(Option::take);
         let held = held.ok_or(Close::Because(Reason::Protocol))?;
         self.in_flight -= 1;
         self.released += 1;
         self.skipped += u64::from(skipped);
-        if let Some(fd) = fence {
-            wait_for_in(&held.buffer, fd).ok_or(Close::Because(Reason::Protocol))?;
-        }
         drop(held);
         while let Some(next) = self.waiting.front().map(|w| w.index)
             && self.has_room(next)
@@ -204,19 +192,6 @@ impl Peer {
             held_since: std::array::from_fn(|i| self.held[i].as_ref().map_or(0, |h| h.since)),
         }
     }
-}
-
-/// Puts the fence into the buffer's dma-bufs: whoever writes them next waits for it. `None` where it is no fence, or
-/// the memory takes none.
-fn wait_for_in(buffer: &Shrbuf, fd: OwnedFd) -> Option<()> {
-    let fence = Fence::new(fd).ok()?;
-    for (i, segment) in buffer.segments().iter().enumerate() {
-        if segment.kind() != MemoryKind::DmaBuf {
-            return None;
-        }
-        buffer.import_fence(i, Access::Read, &fence).ok()?;
-    }
-    Some(())
 }
 
 /// What a failure to send means for the connection.

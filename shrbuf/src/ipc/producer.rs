@@ -347,23 +347,14 @@ impl Producer {
         // More than any message that a consumer may send has: what is longer is not whole.
         let mut bytes = [0; 64];
         let peer = &mut self.peers[at];
-        let received = match seqpacket::receive(peer.socket.as_fd(), &mut bytes) {
-            Ok(received) if received.len == 0 => return Err(Close::Gone),
+        let (len, whole) = match seqpacket::receive_plain(peer.socket.as_fd(), &mut bytes) {
+            Ok((0, _)) => return Err(Close::Gone),
             Ok(received) => received,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(_) => return Err(Close::Gone),
         };
         let broken = Close::Because(Reason::Protocol);
-        if !received.whole {
-            return Err(broken);
-        }
-        let message = ToProducer::parse(&bytes[..received.len]).map_err(|_| broken)?;
-        let mut fds = received.fds.into_iter().flatten();
-        let (fd, more) = (fds.next(), fds.next());
-        let wants_fd = matches!(message, ToProducer::Release { fence: true, .. });
-        if fd.is_some() != wants_fd || more.is_some() {
-            return Err(broken);
-        }
+        let message = if whole { ToProducer::parse(&bytes[..len]).map_err(|_| broken)? } else { return Err(broken) };
         match (peer.phase, message) {
             (Phase::Silent, ToProducer::Hello { version, role, policy, window, name }) => {
                 if version < VERSION {
@@ -387,8 +378,8 @@ impl Producer {
             }
             (Phase::Ready, ToProducer::Start) => peer.phase = Phase::Started,
             (Phase::Started, ToProducer::Stop) => peer.stop(),
-            (Phase::Started | Phase::Stopped, ToProducer::Release { buffer, skipped, .. }) => {
-                peer.release(buffer, skipped, fd, now(), &mut self.packet)?;
+            (Phase::Started | Phase::Stopped, ToProducer::Release { buffer, skipped }) => {
+                peer.release(buffer, skipped, now(), &mut self.packet)?;
             }
             (Phase::Monitor, ToProducer::Query) => self.report(at)?,
             _ => return Err(broken),

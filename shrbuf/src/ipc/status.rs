@@ -58,8 +58,7 @@ impl Monitor {
             Ok(()) | Err(IpcError::Gone) => {}
             Err(e) => return Err(e),
         }
-        let Overview { consumers, buffers, pid, frames, unseen, refused, now, since } = match self.0.hear_until(end)?.0
-        {
+        let Overview { consumers, buffers, pid, frames, unseen, refused, now, since } = match self.0.hear_until(end)? {
             ToConsumer::Overview(overview) => overview,
             ToConsumer::Bye(reason) => return Err(IpcError::Refused(reason)),
             _ => return Err(IpcError::Protocol("it answered with something other than its status")),
@@ -69,7 +68,7 @@ impl Monitor {
         }
         let mut status = Status { pid, buffers, frames, unseen, refused, now, since, consumers: Vec::new() };
         for _ in 0..consumers {
-            match self.0.hear_until(end)?.0 {
+            match self.0.hear_until(end)? {
                 ToConsumer::Consumer(consumer) => status.consumers.push(*consumer),
                 _ => return Err(IpcError::Protocol("its status has fewer consumers than it said")),
             }

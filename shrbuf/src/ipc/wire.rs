@@ -71,7 +71,6 @@ mod kind {
 }
 
 const SKIPPED: u32 = 1;
-const FENCE: u32 = 2;
 const CORRUPT: u32 = 1;
 const CROP: u32 = 2;
 const FULL_RANGE: u32 = 4;
@@ -126,8 +125,8 @@ impl ToProducer {
             ToProducer::Ready { buffers } => packet.begin(kind::READY).u32(buffers),
             ToProducer::Start => packet.begin(kind::START),
             ToProducer::Stop => packet.begin(kind::STOP),
-            ToProducer::Release { buffer, skipped, fence } => {
-                let flags = if skipped { SKIPPED } else { 0 } | if fence { FENCE } else { 0 };
+            ToProducer::Release { buffer, skipped } => {
+                let flags = if skipped { SKIPPED } else { 0 };
                 packet.begin(kind::RELEASE).u32(buffer).u32(flags)
             }
             ToProducer::Query => packet.begin(kind::QUERY),
@@ -161,8 +160,8 @@ impl ToProducer {
             kind::QUERY => ToProducer::Query,
             _ => {
                 let (buffer, flags) = (r.u32(), r.u32());
-                r.check("flags", flags, flags & !(SKIPPED | FENCE) == 0)?;
-                ToProducer::Release { buffer, skipped: flags & SKIPPED != 0, fence: flags & FENCE != 0 }
+                r.check("flags", flags, flags & !SKIPPED == 0)?;
+                ToProducer::Release { buffer, skipped: flags & SKIPPED != 0 }
             }
         })
     }
@@ -413,7 +412,7 @@ mod tests {
 
     fn to_producer() -> Vec<ToProducer> {
         let hello = |role, policy| ToProducer::Hello { version: 3, role, policy, window: 7, name: [b'n'; NAME] };
-        let release = |skipped, fence| ToProducer::Release { buffer: 63, skipped, fence };
+        let release = |skipped| ToProducer::Release { buffer: 63, skipped };
         vec![
             hello(Role::Consumer, None),
             hello(Role::Consumer, Some(Policy::Block)),
@@ -422,9 +421,8 @@ mod tests {
             ToProducer::Ready { buffers: 9 },
             ToProducer::Start,
             ToProducer::Stop,
-            release(false, false),
-            release(true, false),
-            release(false, true),
+            release(false),
+            release(true),
             ToProducer::Query,
         ]
     }

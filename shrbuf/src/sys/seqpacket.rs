@@ -7,7 +7,7 @@ use std::io;
 use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::SockFlag;
+use nix::sys::socket::{MsgFlags, SockFlag, recvmsg};
 
 /// Most descriptors that a message brings: one for each plane.
 pub(crate) const MAX_FDS: usize = 4;
@@ -71,6 +71,21 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Re
         message = unsafe { libc::CMSG_NXTHDR(&raw const header, message) };
     }
     Ok(received)
+}
+
+/// Takes a message that is to bring no descriptors: how long it is, and whether it was whole and brought none.
+///
+/// Without a control buffer the kernel installs no descriptor, so that none of a hostile peer's has to be closed here:
+/// close(2) of one of a FUSE file system waits for whoever serves that.
+pub(crate) fn receive_plain(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, bool)> {
+    let mut part = [io::IoSliceMut::new(bytes)];
+    loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut part, None, MsgFlags::MSG_DONTWAIT) {
+            Ok(m) => return Ok((m.bytes, !m.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC))),
+            Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// Sends a message with up to [`MAX_FDS`] descriptors, whole or not at all; `WouldBlock` where the socket is full.
@@ -173,7 +188,7 @@ mod tests {
 
     #[test]
     fn descriptors_too_many_are_not_whole_and_none_stays_open() {
-        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+        use nix::sys::socket::{ControlMessage, sendmsg};
         let ((a, b), (x, y)) = (pair(), pair());
         let many = [x.as_raw_fd(); 9];
         let part = [io::IoSlice::new(b"f")];
@@ -184,6 +199,20 @@ mod tests {
         drop((got, x));
         // The last descriptor of that end is gone, so that this one is at its end.
         assert_eq!(receive(y.as_fd(), &mut bytes).unwrap().len, 0);
+    }
+
+    #[test]
+    fn descriptors_where_none_should_be_are_not_whole() {
+        let ((a, b), (x, y)) = (pair(), pair());
+        send(a.as_fd(), b"f", &[x.as_fd()]).unwrap();
+        send(a.as_fd(), b"f", &[]).unwrap();
+        drop(x);
+        let mut bytes = [0; 16];
+        assert_eq!(receive_plain(b.as_fd(), &mut bytes).unwrap(), (1, false));
+        assert_eq!(receive(y.as_fd(), &mut bytes).unwrap().len, 0, "it stayed open");
+        assert_eq!(receive_plain(b.as_fd(), &mut bytes).unwrap(), (1, true));
+        let empty = receive_plain(b.as_fd(), &mut bytes).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
