@@ -44,7 +44,8 @@ shrbuf_pipeline::properties! {
         lag: Lag = Lag::Latest,
         /// Frames that wait for a consumer, with "drop-oldest".
         depth: u32 = 2,
-        /// Keeps the first frames until so many consumers are there; the source waits once it has no buffer left.
+        /// Keeps the first frames until so many consumers are there: with "block" all of them, so that the source waits in the
+        /// end, else the last that it may hold.
         wait_for: u32 = 0,
     }
 }
@@ -104,6 +105,8 @@ struct Run {
     /// Frames that came before there were consumers enough.
     early: VecDeque<Frame>,
     awaited: usize,
+    /// How many of them at most.
+    kept: usize,
     ending: bool,
 }
 
@@ -113,8 +116,7 @@ impl Element for Sink {
     }
 
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
-        let waiting = if self.config.lag == Lag::DropOldest { self.config.depth } else { 1 };
-        let holds = self.config.consumers.saturating_mul(self.config.window).saturating_add(waiting);
+        let holds = self.holds();
         Ok(InputOffer {
             video: shrbuf::Format::all().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
             memory: Consumes { holds, ..Consumes::cpu() },
@@ -140,7 +142,8 @@ impl Element for Sink {
         let fd = std::os::fd::AsFd::as_fd(&producer).try_clone_to_owned();
         start.watch(fd.map_err(|e| Failure::new(FailureKind::Limit, e))?, PEERS)?;
         let early = VecDeque::with_capacity(if self.config.wait_for > 0 { MAX_BUFFERS } else { 0 });
-        self.run = Some(Run { producer, early, awaited: self.config.wait_for as usize, ending: false });
+        let kept = if self.config.lag == Lag::Block { MAX_BUFFERS } else { self.holds() as usize };
+        self.run = Some(Run { producer, early, awaited: self.config.wait_for as usize, kept, ending: false });
         Ok(())
     }
 
@@ -160,8 +163,7 @@ impl Element for Sink {
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
         if run.awaited > 0 {
-            // More than there are buffers: a source that sends one again and again.
-            if run.early.len() == MAX_BUFFERS {
+            if run.early.len() >= run.kept {
                 run.early.pop_front();
                 context.dropped(1);
             }
@@ -192,6 +194,14 @@ impl Element for Sink {
         report("lagged", dropped);
         report("unseen", unseen);
         report("refused", refused);
+    }
+}
+
+impl Sink {
+    /// What all consumers may hold, and what waits for those that lag.
+    fn holds(&self) -> u32 {
+        let waiting = if self.config.lag == Lag::DropOldest { self.config.depth } else { 1 };
+        self.config.consumers.saturating_mul(self.config.window).saturating_add(waiting)
     }
 }
 

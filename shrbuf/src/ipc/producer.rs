@@ -68,8 +68,6 @@ const LISTENER: u64 = u64::MAX;
 const STATE: u64 = 1 << 32;
 /// Events taken at once.
 const EVENTS: usize = 32;
-/// Connections accepted, and messages of one peer read, before others have their turn.
-const TURN: usize = 16;
 /// Connections beyond the consumers': monitors, and those who have yet to say what they are.
 const OTHERS: usize = 4;
 /// A monitor may ask again after this time.
@@ -250,22 +248,16 @@ impl Producer {
     }
 
     fn accept(&mut self) {
-        for _ in 0..TURN {
-            match seqpacket::accept(self.listener.socket.as_fd()) {
-                Ok(socket) => self.welcome(socket),
-                Err(nix::Error::EMFILE | nix::Error::ENFILE) => {
-                    // Or the listener would stay ready, and we would never sleep again.
-                    self.spare = None;
-                    if let Ok(socket) = seqpacket::accept(self.listener.socket.as_fd()) {
-                        drop(socket);
-                        self.counts.refused += 1;
-                    }
-                    self.spare = self.epoll.0.try_clone().ok();
-                    return;
-                }
-                // None left, or one that has gone again meanwhile.
-                Err(_) => return,
+        match seqpacket::accept(self.listener.socket.as_fd()) {
+            Ok(socket) => self.welcome(socket),
+            Err(nix::Error::EMFILE | nix::Error::ENFILE) => {
+                // Or the listener would stay ready, and we would never sleep again.
+                self.spare = None;
+                self.counts.refused += u64::from(seqpacket::accept(self.listener.socket.as_fd()).is_ok());
+                self.spare = self.epoll.0.try_clone().ok();
             }
+            // One that has gone again meanwhile.
+            Err(_) => {}
         }
     }
 
@@ -325,32 +317,29 @@ impl Producer {
         Ok(if gone < at { at - 1 } else { at })
     }
 
-    /// Reads what peer `id` has sent.
+    /// Reads a message of peer `id`; for more than one the descriptor is ready again, after the others had their turn.
     fn serve(&mut self, id: u32) {
-        for _ in 0..TURN {
-            // It may have been closed by an event before this one.
-            let Some(at) = self.peers.iter().position(|p| p.id == id) else { return };
-            match self.message(at) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(close) => {
-                    let mut peer = self.peers.remove(at);
-                    farewell(&mut peer, close, &mut self.packet, &mut self.counts);
-                    return;
-                }
-            }
+        let place = |peers: &[Peer]| peers.iter().position(|p| p.id == id);
+        // It may have been closed by an event before this one.
+        let Some(at) = place(&self.peers) else { return };
+        if let Err(close) = self.message(at)
+            // Another may have given way to it meanwhile.
+            && let Some(at) = place(&self.peers)
+        {
+            let mut peer = self.peers.remove(at);
+            farewell(&mut peer, close, &mut self.packet, &mut self.counts);
         }
     }
 
-    /// Reads and obeys one message; false where there is none.
-    fn message(&mut self, at: usize) -> Result<bool, Close> {
+    /// Reads and obeys one message, if there is one.
+    fn message(&mut self, at: usize) -> Result<(), Close> {
         // More than any message that a consumer may send has: what is longer is not whole.
         let mut bytes = [0; 64];
         let peer = &mut self.peers[at];
         let (len, whole) = match seqpacket::receive_plain(peer.socket.as_fd(), &mut bytes) {
             Ok((0, _)) => return Err(Close::Gone),
             Ok(received) => received,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(_) => return Err(Close::Gone),
         };
         let broken = Close::Because(Reason::Protocol);
@@ -365,13 +354,13 @@ impl Producer {
                 peer.name = name;
                 if role == Role::Monitor {
                     peer.phase = Phase::Monitor;
-                    return Ok(true);
+                    return Ok(());
                 }
                 let wish = policy.filter(|&p| p != Policy::Block).unwrap_or(self.options.policy);
                 peer.policy = wish;
                 peer.window = if window == 0 { self.options.window } else { window.min(self.options.window) };
                 peer.depth = self.options.depth as usize;
-                self.tell(at)?;
+                return self.tell(at);
             }
             (Phase::Told, ToProducer::Ready { buffers }) if buffers as usize == self.slots.len() => {
                 peer.phase = Phase::Ready;
@@ -379,12 +368,12 @@ impl Producer {
             (Phase::Ready, ToProducer::Start) => peer.phase = Phase::Started,
             (Phase::Started, ToProducer::Stop) => peer.stop(),
             (Phase::Started | Phase::Stopped, ToProducer::Release { buffer, skipped }) => {
-                peer.release(buffer, skipped, now(), &mut self.packet)?;
+                return peer.release(buffer, skipped, now(), &mut self.packet);
             }
-            (Phase::Monitor, ToProducer::Query) => self.report(at)?,
+            (Phase::Monitor, ToProducer::Query) => return self.report(at),
             _ => return Err(broken),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// What a consumer is granted, and every buffer.

@@ -49,6 +49,7 @@ fn child() {
         "state" => state(socket),
         "write" => write(socket),
         "refused" => refused(socket),
+        "gone" => gone(socket),
         "produce" => produce(socket),
         "allocations" => allocations::consume(socket),
         "hostile" => hostile::attack(socket, next(), next()),
@@ -161,6 +162,11 @@ fn refused(socket: &Path) {
         Err(IpcError::Refused(reason)) => say(format_args!("{reason:?}")),
         other => panic!("{other:?}"),
     }
+}
+
+fn gone(socket: &Path) {
+    let error = Connection::open(socket, &Wishes::default(), PATIENCE).unwrap_err();
+    assert!(matches!(error, IpcError::Gone), "{error:?}");
 }
 
 fn produce(socket: &Path) {

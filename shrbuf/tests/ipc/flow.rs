@@ -87,6 +87,7 @@ fn a_stopped_consumer_harms_no_other() {
         source.until(|s| s.producer.counts().sent > sent);
     }
     assert_eq!(counts(&source.said(good)), [500, 0, 0]);
+    source.until(|s| s.producer.consumers() < 2);
     assert_eq!(source.producer.consumers(), 1, "nobody takes anything from one that is only stopped");
     kill(Pid::from_raw(stopped.id() as i32), Signal::SIGKILL).unwrap();
     stopped.wait().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use shrbuf::ipc::{Connection, IpcError, Monitor, Options, Policy, Producer, Wishes};
 
 use crate::child::spawn;
-use crate::common::Descriptors;
+use crate::common::{Descriptors, with_descriptors_left};
 use crate::source::{PATIENCE, Source, options, socket};
 
 #[test]
@@ -77,6 +77,24 @@ fn connections_that_take_the_buffers_and_no_more_keep_nobody_out() {
     source.send_until(|s| s.sent == 10);
     assert_eq!(source.said(good), "10 0 0");
     drop(told);
+}
+
+#[test]
+fn without_descriptors_a_producer_refuses_and_goes_on() {
+    let _alone = Descriptors::count();
+    let path = socket("descriptors");
+    let mut source = Source::new(&path, options(2, 2, Policy::Block), 4);
+    let good = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    let refused = spawn("gone", &path);
+    with_descriptors_left(0, || source.until(|s| s.producer.counts().refused == 1));
+    source.said(refused);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(good), "10 0 0");
+    let next = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 20);
+    assert_eq!(source.said(next), "10 0 0");
 }
 
 #[test]
