@@ -91,6 +91,7 @@ fn without_descriptors_a_producer_refuses_and_goes_on() {
     source.said(refused);
     source.send_until(|s| s.sent == 10);
     assert_eq!(source.said(good), "10 0 0");
+    source.until(|s| s.producer.consumers() == 0);
     let next = spawn("consume 10 0", &path);
     source.until(|s| s.producer.consumers() == 1);
     source.send_until(|s| s.sent == 20);
