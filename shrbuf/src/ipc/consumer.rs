@@ -18,7 +18,8 @@ use crate::sys::seqpacket;
 
 use super::IpcError;
 use super::message::{FrameInfo, NAME, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
-use super::wire::{MAX_MESSAGE, Packet, VERSION};
+use super::packet::{MAX_MESSAGE, Packet};
+use super::wire::VERSION;
 
 /// What a consumer asks for.
 #[derive(Debug, Clone, Default)]

@@ -75,6 +75,7 @@
 mod announced;
 mod consumer;
 mod message;
+mod packet;
 mod path;
 mod peer;
 mod producer;
@@ -88,9 +89,10 @@ use std::time::Duration;
 pub use announced::Announced;
 pub use consumer::{Connection, Consumer, Next, Received, Wishes};
 pub use message::{ConsumerStatus, FrameInfo, Policy, Reason};
+pub use packet::WireError;
 pub use producer::{Counts, Options, Producer};
 pub use status::{Monitor, Status};
-pub use wire::{VERSION, WireError, fuzzing};
+pub use wire::{VERSION, fuzzing};
 
 use crate::buffer::BufferId;
 use crate::pool::PoolError;

@@ -9,7 +9,7 @@ use crate::state::State;
 use crate::sys::seqpacket;
 
 use super::message::{ConsumerStatus, FrameInfo, NAME, Policy, Reason, ToConsumer};
-use super::wire::Packet;
+use super::packet::Packet;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

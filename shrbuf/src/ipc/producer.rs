@@ -18,9 +18,10 @@ use crate::state::State;
 use crate::sys::seqpacket;
 
 use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
+use super::packet::Packet;
 use super::path::Listener;
 use super::peer::{Close, Peer, Phase, Waiting, sent};
-use super::wire::{Packet, VERSION};
+use super::wire::VERSION;
 use super::{Announced, IpcError, now};
 
 /// What a producer allows.
