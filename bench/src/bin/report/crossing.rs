@@ -91,7 +91,7 @@ pub fn measure() -> Result<Value> {
     }
     let best = |said: &mut dyn Iterator<Item = &Value>, what: &str| least(said.filter_map(|v| crate::figure(v, what)));
     let sizes = SIZES.iter().enumerate().map(|(i, (width, height))| {
-        let mut latency = |what| best(&mut of_ours[i].iter().map(|(_, said)| said), what);
+        let latency = |what| best(&mut of_ours[i].iter().map(|(_, said)| said), what);
         json!({
             "width": width, "height": height,
             "ours": {
