@@ -43,6 +43,8 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Draw a pipeline
     Graph(GraphArgs),
+    /// Show who holds the buffers of an `ipc-sink`
+    Top(TopArgs),
 }
 
 /// A pipeline file, and what is changed in it.
@@ -171,6 +173,36 @@ pub struct GraphArgs {
     /// Write an SVG picture to this file, instead of text to standard output
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  shrbuf top /run/user/1000/camera
+  shrbuf top /run/user/1000/camera --json | jq '.consumers[] | {name, fps, lagged}'
+
+Rates are those since the last time; in JSON, and the first time, those since the beginning.
+Ctrl-C ends it.
+Exit codes: 0 done, 1 there is no producer, or no longer.")]
+pub struct TopArgs {
+    /// Socket of the producer
+    pub socket: PathBuf,
+    /// Print one JSON object, once: pid, up_s, frames, fps, unseen, refused, buffers, consumers[] with what each holds
+    #[arg(long)]
+    pub json: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "S", value_parser = interval, default_value = "1s")]
+    pub interval: Duration,
+    /// End after so many looks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: Option<u64>,
+}
+
+/// A producer sends those away who ask more often.
+fn interval(text: &str) -> Result<Duration, String> {
+    let least = Duration::from_millis(50);
+    let interval = duration(text)?;
+    if interval < least { Err(format!("the shortest is {least:?}")) } else { Ok(interval) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -23,7 +23,7 @@ pub struct Link {
     rate: Option<f64>,
     /// Kind of kernel object: `dma-buf` or `memfd`.
     memory: String,
-    /// Who allocates it: `v4l2`, `udmabuf`, `dma-heap` or `memfd`.
+    /// Who allocates it: `v4l2`, `udmabuf`, `dma-heap`, `memfd`, or another `process`.
     allocator: &'static str,
     /// Bytes from row to row of the first plane.
     stride: u32,

@@ -18,6 +18,7 @@ mod run;
 mod signals;
 mod summary;
 mod table;
+mod top;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Devices(args) => devices::devices(&args),
         Command::Graph(args) => graph::graph(&args),
+        Command::Top(args) => top::top(&args),
     }
     .write()
 }

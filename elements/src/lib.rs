@@ -23,6 +23,7 @@ pub mod convert;
 pub mod file_sink;
 pub mod file_src;
 mod image;
+pub mod ipc;
 #[cfg(feature = "kms")]
 pub mod kms;
 mod memory;
@@ -45,10 +46,12 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<v4l2::V4l2Src>(),
         ElementType::of::<test_src::TestSrc>(),
         ElementType::of::<file_src::FileSrc>(),
+        ElementType::of::<ipc::IpcSrc>(),
         #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsSink>(),
         ElementType::of::<screen_sink::ScreenSink>(),
         ElementType::of::<file_sink::FileSink>(),
+        ElementType::of::<ipc::IpcSink>(),
         ElementType::of::<null_sink::NullSink>(),
         ElementType::of::<convert::Convert>(),
         ElementType::of::<tee::Tee>(),

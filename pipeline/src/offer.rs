@@ -191,6 +191,8 @@ pub enum Origin {
     Udmabuf,
     /// memfd.
     Memfd,
+    /// Another process, which passes its dma-bufs.
+    Process,
 }
 
 impl Origin {
@@ -201,6 +203,7 @@ impl Origin {
             Origin::DmaHeap => "dma-heap",
             Origin::Udmabuf => "udmabuf",
             Origin::Memfd => "memfd",
+            Origin::Process => "process",
         }
     }
 

@@ -12,6 +12,11 @@ use crate::buffer::{BufferId, Shrbuf, WeakShrbuf};
 
 static NEXT_CONSUMER: AtomicU64 = AtomicU64::new(1);
 
+/// A number for somebody who attaches; never given twice.
+pub(crate) fn next_consumer() -> u64 {
+    NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed)
+}
+
 struct Entry<T> {
     id: BufferId,
     buffer: WeakShrbuf,
@@ -47,7 +52,7 @@ impl<T: Any + Send + Sync> Default for ImportCache<T> {
 impl<T: Any + Send + Sync> ImportCache<T> {
     /// An empty cache of a new importer.
     pub fn new() -> ImportCache<T> {
-        ImportCache { consumer: NEXT_CONSUMER.fetch_add(1, Ordering::Relaxed), entries: Vec::new(), hits: 0, misses: 0 }
+        ImportCache { consumer: next_consumer(), entries: Vec::new(), hits: 0, misses: 0 }
     }
 
     /// What `import` made of `buffer`, now or earlier. A hit takes no lock and allocates nothing.

@@ -138,6 +138,17 @@ impl Shrbuf {
         s.as_fd().try_clone_to_owned()
     }
 
+    /// As [`Shrbuf::export`], for someone who is only to read: a memfd is opened anew, read-only, and its file's
+    /// permissions taken back to that. How a dma-buf may be accessed was settled when its exporter made the descriptor.
+    ///
+    /// # Errors
+    /// As there, and that of open(2) where /proc is not mounted.
+    pub fn export_read_only(&self, segment: usize) -> io::Result<OwnedFd> {
+        let s = self.core.segments.get(segment).ok_or(io::ErrorKind::NotFound)?;
+        self.core.fenced.store(true, Ordering::Relaxed);
+        s.read_only()
+    }
+
     /// Number of this buffer in this process.
     pub fn id(&self) -> BufferId {
         self.core.id

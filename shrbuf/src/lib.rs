@@ -33,6 +33,7 @@
 //! | [`fence`] | sync_file |
 //! | [`attach`] | import once |
 //! | [`exporter`] | memfd, udmabuf, dma-heap |
+//! | [`ipc`] | frames for other processes, and from them |
 
 pub mod access;
 pub mod attach;
@@ -41,6 +42,7 @@ pub mod exporter;
 pub mod fence;
 pub mod format;
 mod idle;
+pub mod ipc;
 pub mod layout;
 pub mod ledger;
 mod poll;

@@ -9,11 +9,11 @@ use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
-use nix::sys::stat::{SFlag, fstat};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{Whence, lseek64};
 
@@ -186,6 +186,19 @@ impl Segment {
         }
         let short: Vec<u8> = name.bytes().filter(|&b| b != 0).take(31).collect();
         dma_buf::set_name(self.as_fd(), &CString::new(short).map_err(io::Error::other)?)
+    }
+
+    /// A descriptor for someone who is only to read, as far as the kind of memory allows.
+    pub(crate) fn read_only(&self) -> io::Result<OwnedFd> {
+        if self.kind == MemoryKind::DmaBuf || !self.writable() {
+            return self.as_fd().try_clone_to_owned();
+        }
+        let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        let fd = open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        // Or whoever has it could do the same for writing. A memfd of another user is that user's to protect, which is
+        // the one way for this to fail.
+        let _ = fchmod(&fd, Mode::S_IRUSR | Mode::S_IRGRP | Mode::S_IROTH);
+        Ok(fd)
     }
 
     fn opening(&self) -> &Opening {

@@ -5,7 +5,9 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use common::{Descriptors, account, one_segment, row, two_segments, with_descriptors_left};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shrbuf::exporter::{DmaHeap, Exporter, Memfd, Udmabuf};
+use shrbuf::ipc::{Announced, Connection, FrameInfo, Next, Options, Producer, Wishes};
 use shrbuf::{Access, AccessError, Fence, FenceStatus, Layout, Pool, Shrbuf};
 
 mod raw {
@@ -375,4 +378,61 @@ fn descriptor_that_is_no_fence_returns_error() {
     let error = Fence::new(File::open("/dev/null").unwrap().into()).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTTY));
     descriptors.assert_same();
+}
+
+const CONSUMER: &str = "SHRBUF_FENCES_SOCKET";
+
+/// Not a test: the other process of the test below.
+#[test]
+fn consumer() {
+    let Ok(socket) = std::env::var(CONSUMER) else { return };
+    let connection = Connection::open(socket.as_ref(), &Wishes::default(), LONG).unwrap();
+    let mut consumer = connection.start().unwrap();
+    let Next::Frame(frame) = consumer.wait(LONG).unwrap() else { panic!("no frame") };
+    let written = frame.buffer.export_fence(0, Access::Read).unwrap().unwrap();
+    assert_eq!(written.status().unwrap(), FenceStatus::Pending);
+    println!("\n>pending");
+    assert!(written.wait(LONG).unwrap());
+    // Dropped while a device here still reads it: it goes back once that is done.
+    let vgem = Vgem::open().unwrap();
+    let reading = vgem.begin(Access::Read, &frame.buffer, 0);
+    drop(frame);
+    assert!(!is_readable(consumer.fences_fd(), PollTimeout::ZERO));
+    reading.end();
+    assert!(is_readable(consumer.fences_fd(), PollTimeout::from(5000_u16)));
+    consumer.reap().unwrap();
+}
+
+#[test]
+fn fences_cross_to_another_process_with_the_dma_buf() {
+    on_vgem(|vgem, exporter| {
+        let buffer = exporter.allocate(&one_segment()).unwrap();
+        let path = std::env::temp_dir().join(format!("shrbuf-fences-{}", std::process::id()));
+        let announced = vec![Announced::of(&buffer).unwrap()];
+        let pool = Pool::new(vec![buffer], |_| {}).unwrap();
+        let mut producer = Producer::bind(&path, Options::default(), announced, None).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "consumer", "--nocapture"])
+            .env(CONSUMER, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while producer.consumers() == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "the consumer has failed");
+            producer.wait(Some(Duration::from_millis(50))).unwrap();
+        }
+        let frame = pool.acquire().unwrap();
+        let writing = vgem.begin(Access::Write, &frame, 0);
+        producer.send(&frame, &FrameInfo::default()).unwrap();
+        drop(frame);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.by_ref().any(|line| line.unwrap() == ">pending"));
+        writing.end();
+        assert!(child.wait().unwrap().success());
+        while pool.idle() == 0 {
+            producer.wait(Some(Duration::from_millis(50))).unwrap();
+            pool.reap().unwrap();
+        }
+        assert_eq!(producer.counts().refused, 0);
+    });
 }

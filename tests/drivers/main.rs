@@ -5,3 +5,4 @@ mod faults;
 mod limits;
 mod negotiation;
 mod pixels;
+mod processes;

@@ -2,6 +2,7 @@
 
 mod describe;
 mod interrupted;
+mod ipc;
 mod outputs;
 mod run;
 mod wrong;

@@ -28,6 +28,11 @@ impl Descriptors {
         Descriptors { before: open(), _alone }
     }
 
+    /// Number and target of each that is open now.
+    pub fn open_now() -> Vec<String> {
+        open()
+    }
+
     /// # Panics
     /// Where one is open that was not, or closed that was open.
     pub fn assert_same(&self) {

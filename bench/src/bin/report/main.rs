@@ -1,6 +1,6 @@
-//! Graphs, ours beside GStreamer's: natively, and in the virtual machine on vivid and vkms.
+//! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms.
 //!
-//! `report DIR native guest` runs those parts and writes JSON into DIR; `report guest` is what it runs in the virtual
+//! `report DIR native ipc guest` runs those parts and writes JSON into DIR; `report guest` is what it runs in the virtual
 //! machine.
 
 use std::fs;
@@ -10,6 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 use shrbuf_bench::{Result, table};
 
+mod crossing;
 mod guest;
 mod native;
 mod peer;
@@ -31,7 +32,7 @@ fn write(folder: &Path, name: &str, value: &Value) -> Result<()> {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [guest]")? {
+    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [ipc] [guest]")? {
         (guest, []) if guest == "guest" => {
             println!("{}", guest::measure()?);
             return Ok(());
@@ -48,6 +49,12 @@ fn main() -> Result<()> {
         let native = native::measure()?;
         write(&folder, "native.json", &native)?;
         rows.extend(native::rows(&native));
+    }
+    if parts.iter().any(|part| part == "ipc") {
+        eprintln!("bench: frames into another process");
+        let ipc = crossing::measure()?;
+        write(&folder, "ipc.json", &ipc)?;
+        rows.extend(crossing::rows(&ipc));
     }
     if parts.iter().any(|part| part == "guest") {
         eprintln!("bench: camera to display, in the virtual machine");

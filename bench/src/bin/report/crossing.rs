@@ -1,0 +1,128 @@
+//! Frames into another process, ours by `crossing` and theirs by `shmsink ! shmsrc`, at 60 a second.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shrbuf_bench::process::{self, Used};
+use shrbuf_bench::table::{Goal, Row};
+use shrbuf_bench::{Result, least};
+
+use crate::peer;
+
+/// Times everything is run, ours and theirs by turns; the best of each counts.
+const ROUNDS: usize = 3;
+const SIZES: [(u32, u32); 3] = [(640, 360), (1920, 1080), (3840, 2160)];
+const SHORT: u64 = 60;
+const LONG: u64 = 420;
+/// Longest time until a producer listens.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a producer and its consumer used, the latter's output last.
+fn pair(socket: &Path, mut producer: Command, mut consumer: Command) -> Result<(Used, Used)> {
+    let _ = std::fs::remove_file(socket);
+    let running = std::thread::spawn(move || process::run(&mut producer).map_err(|e| e.to_string()));
+    let begin = Instant::now();
+    while !socket.exists() && !running.is_finished() && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let consumed = process::run(&mut consumer)?;
+    let produced = running.join().map_err(|_| "the producer's thread panicked")??;
+    Ok((produced, consumed))
+}
+
+fn socket() -> PathBuf {
+    std::env::temp_dir().join(format!("shrbuf-bench-{}", std::process::id()))
+}
+
+/// CPU µs of both processes, and what the consumer said.
+fn ours((width, height): (u32, u32), frames: u64) -> Result<(f64, Value)> {
+    let socket = socket();
+    let program = crate::ours("crossing")?;
+    let mut send = Command::new(&program);
+    send.arg("send").arg(&socket).args([width.to_string(), height.to_string(), frames.to_string()]);
+    let mut receive = Command::new(&program);
+    // The last frames may be on their way as the producer ends, which ends the consumer well.
+    receive.arg("receive").arg(&socket).arg(frames.to_string());
+    let (produced, consumed) = pair(&socket, send, receive)?;
+    Ok((produced.cpu_us() + consumed.cpu_us(), serde_json::from_str(&consumed.output)?))
+}
+
+fn theirs((width, height): (u32, u32), frames: u64) -> Result<f64> {
+    let socket = socket();
+    let bytes = u64::from(width) * u64::from(height) * 3 / 2;
+    let (path, rate, room) = (socket.display(), bytes * 60, bytes * 8);
+    // Some more than are taken: the consumer that has all it wants ends well, one whose producer has gone does not.
+    let made = frames + 10;
+    let producer = peer::gst(&format!(
+        "fakesrc num-buffers={made} sizetype=fixed sizemax={bytes} filltype=nothing format=time datarate={rate} ! \
+         shmsink socket-path={path} shm-size={room} wait-for-connection=true sync=true"
+    ));
+    let consumer = peer::gst(&format!("shmsrc socket-path={path} num-buffers={frames} ! fakesink"));
+    let (produced, consumed) = pair(&socket, producer, consumer)?;
+    Ok(produced.cpu_us() + consumed.cpu_us())
+}
+
+fn floor() -> Result<Value> {
+    let mut command = Command::new(crate::ours("crossing")?);
+    command.arg("floor").arg(LONG.to_string());
+    Ok(serde_json::from_str(&process::run(&mut command)?.output)?)
+}
+
+/// `{floor, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: {cpu_us}}]}`, a frame.
+pub fn measure() -> Result<Value> {
+    let peer = peer::installed();
+    let mut floors = Vec::new();
+    let mut of_ours = vec![Vec::new(); SIZES.len()];
+    let mut of_theirs = vec![Vec::new(); SIZES.len()];
+    for _ in 0..ROUNDS {
+        floors.push(floor()?);
+        for (i, &size) in SIZES.iter().enumerate() {
+            let ((short, _), (long, said)) = (ours(size, SHORT)?, ours(size, LONG)?);
+            of_ours[i].push(((long - short) / (LONG - SHORT) as f64, said));
+            if peer {
+                match theirs(size, SHORT).and_then(|short| Ok(theirs(size, LONG)? - short)) {
+                    Ok(us) => of_theirs[i].push(us / (LONG - SHORT) as f64),
+                    Err(why) => eprintln!("bench: the peer at {size:?}: {why}"),
+                }
+            }
+        }
+    }
+    let best = |said: &mut dyn Iterator<Item = &Value>, what: &str| least(said.filter_map(|v| crate::figure(v, what)));
+    let sizes = SIZES.iter().enumerate().map(|(i, (width, height))| {
+        let latency = |what| best(&mut of_ours[i].iter().map(|(_, said)| said), what);
+        json!({
+            "width": width, "height": height,
+            "ours": {
+                "cpu_us": least(of_ours[i].iter().map(|(cpu, _)| *cpu)),
+                "p50_ns": latency("/p50_ns"), "p99_ns": latency("/p99_ns"),
+            },
+            "theirs": { "cpu_us": least(of_theirs[i].iter().copied()) },
+        })
+    });
+    let sizes: Vec<Value> = sizes.collect();
+    let floor = json!({ "p50_ns": best(&mut floors.iter(), "/p50_ns"), "p99_ns": best(&mut floors.iter(), "/p99_ns") });
+    Ok(json!({ "floor": floor, "sizes": sizes }))
+}
+
+/// Lines of the table.
+pub fn rows(measured: &Value) -> Vec<Row> {
+    let us = |value: &Value, what: &str| crate::figure(value, what).map(|ns| ns / 1e3);
+    let mut rows = Vec::new();
+    for size in measured["sizes"].as_array().into_iter().flatten() {
+        let of = format!("NV12 {}x{} into another process", size["width"], size["height"]);
+        let goal = if size["height"] == 1080 { Goal::Part(0.1) } else { Goal::None };
+        let cpu = |whose: &str| crate::figure(size, &format!("/{whose}/cpu_us"));
+        rows.push(Row::new(format!("{of}: CPU µs"), cpu("ours"), cpu("theirs"), goal));
+        let floor = us(measured, "/floor/p50_ns");
+        let goal = floor.map_or(Goal::None, |floor| Goal::AtMost(2.0 * floor));
+        rows.push(Row::new(format!("{of}: latency p50 µs (eventfd)"), us(size, "/ours/p50_ns"), floor, goal));
+        let floor = us(measured, "/floor/p99_ns");
+        rows.push(Row::new(format!("{of}: latency p99 µs (eventfd)"), us(size, "/ours/p99_ns"), floor, Goal::None));
+    }
+    let cpu = |i: usize| crate::figure(measured, &format!("/sizes/{i}/ours/cpu_us"));
+    let grown = cpu(2).zip(cpu(0)).map(|(large, small)| large / small);
+    rows.push(Row::new("4K beside 640x360: CPU, times", grown, None, Goal::None));
+    rows
+}

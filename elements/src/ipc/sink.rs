@@ -1,0 +1,232 @@
+//! `ipc-sink`.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use nix::unistd::User;
+use shrbuf::Shrbuf;
+use shrbuf::ipc::{Announced, Counts, Options, Producer};
+use shrbuf::pool::MAX_BUFFERS;
+use shrbuf_pipeline::property::{Build, BuildError};
+use shrbuf_pipeline::{
+    Consumes, Context, Element, Events, Failure, FailureKind, Frame, InputOffer, Ports, Rate, Refusal, Start, Stream,
+    Timestamp, Video, Wanted,
+};
+
+use super::{Lag, failed, info};
+
+shrbuf_pipeline::properties! {
+    /// Frames for other processes, without a copy.
+    ///
+    /// Any number of consumers (`ipc-src`, or a program in Rust or C) connect to a Unix socket and get the frames' memory
+    /// itself, for reading only where it is a memfd. The memory stays the source's: a consumer holds up to `window` of its
+    /// buffers, and gives them back one by one, or all when it ends, however it does. A consumer that lags gets frames as
+    /// `lag` says and harms no other, except with "block", which is for consumers that must have every frame.
+    ///
+    /// ```toml
+    /// [element.out]
+    /// type = "ipc-sink"
+    /// path = "/run/user/1000/camera"
+    /// consumers = 2
+    /// ```
+    pub struct IpcSink = "ipc-sink" {
+        /// Where consumers connect: a socket, made here. Beside it lies a lock, `<path>.lock`.
+        path: PathBuf = PathBuf::new(),
+        /// Permission bits of the socket, in octal: who has `w` may connect.
+        mode: String = "600".to_owned(),
+        /// Users who may connect, by name or number, with commas between; not set, all whom `mode` lets.
+        users: Option<String> = None,
+        /// Connections at most. The source has `window` buffers more for each.
+        consumers: u32 = 4,
+        /// Frames that each consumer may hold at once.
+        window: u32 = 3,
+        /// What happens to a frame for a consumer that holds as many. Consumers may ask for another way, but not for "block".
+        lag: Lag = Lag::Latest,
+        /// Frames that wait for a consumer, with "drop-oldest".
+        depth: u32 = 2,
+        /// Keeps the first frames until so many consumers are there: with "block" all of them, so that the source waits in the
+        /// end, else the last that it may hold.
+        wait_for: u32 = 0,
+    }
+}
+
+const PEERS: u32 = 0;
+
+impl Build for IpcSink {
+    fn build(self) -> Result<Box<dyn Element>, BuildError> {
+        if self.path.as_os_str().is_empty() {
+            return Err(BuildError::of("path", "is not set; it says where consumers connect, such as \"/tmp/camera\""));
+        }
+        let mode = u32::from_str_radix(&self.mode, 8).ok().filter(|&mode| mode <= 0o777);
+        let mode = mode.ok_or_else(|| BuildError::of("mode", "must be permission bits in octal, such as \"660\""))?;
+        let most = MAX_BUFFERS as u32;
+        for (name, value) in [("consumers", self.consumers), ("window", self.window), ("depth", self.depth)] {
+            if !(1..=most).contains(&value) {
+                return Err(BuildError::of(name, format!("must be 1 to {most}")));
+            }
+        }
+        if self.wait_for > self.consumers {
+            return Err(BuildError::of("wait-for", format!("must not be above `consumers`, {}", self.consumers)));
+        }
+        let users = self.users.as_deref().map(users).transpose()?.unwrap_or_default();
+        let (consumers, window, policy, depth) = (self.consumers, self.window, self.lag.into(), self.depth);
+        let options = Options { mode, users, consumers, window, policy, depth };
+        let counts = Counts::default();
+        Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts }))
+    }
+}
+
+/// Their numbers.
+fn users(list: &str) -> Result<Vec<u32>, BuildError> {
+    let number = |name: &str| match name.parse::<u32>() {
+        Ok(number) => Ok(number),
+        Err(_) => match User::from_name(name) {
+            Ok(Some(user)) => Ok(user.uid.as_raw()),
+            Ok(None) => Err(BuildError::of("users", format!("names `{name}`, who is no user of this machine"))),
+            Err(e) => Err(BuildError::of("users", format!("names `{name}`, who could not be looked up: {e}"))),
+        },
+    };
+    list.split(',').map(|name| number(name.trim())).collect()
+}
+
+struct Sink {
+    config: IpcSink,
+    options: Options,
+    /// Between negotiation and start.
+    announced: Vec<Announced>,
+    rate: Option<Rate>,
+    run: Option<Run>,
+    /// Of earlier runs.
+    counts: Counts,
+}
+
+struct Run {
+    producer: Producer,
+    /// Frames that came before there were consumers enough.
+    early: VecDeque<Frame>,
+    awaited: usize,
+    /// How many of them at most.
+    kept: usize,
+    ending: bool,
+}
+
+impl Element for Sink {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        let holds = self.holds();
+        Ok(InputOffer {
+            video: shrbuf::Format::all().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
+            memory: Consumes { holds, ..Consumes::cpu() },
+            wanted: Wanted::default(),
+            natural: None,
+        })
+    }
+
+    fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        self.announced.clear();
+        if buffers.len() > MAX_BUFFERS {
+            return Err(Refusal::new(format!("takes {MAX_BUFFERS} buffers at most, these are {}", buffers.len())));
+        }
+        let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>();
+        self.announced = announced.map_err(|e| Refusal::new(e.to_string()))?;
+        self.rate = stream.rate;
+        Ok(())
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        let (announced, rate) = (std::mem::take(&mut self.announced), self.rate.map(|r| (r.num, r.den)));
+        let producer = Producer::bind(&self.config.path, self.options.clone(), announced, rate).map_err(failed)?;
+        let fd = std::os::fd::AsFd::as_fd(&producer).try_clone_to_owned();
+        start.watch(fd.map_err(|e| Failure::new(FailureKind::Limit, e))?, PEERS)?;
+        let early = VecDeque::with_capacity(if self.config.wait_for > 0 { MAX_BUFFERS } else { 0 });
+        let kept = if self.config.lag == Lag::Block { MAX_BUFFERS } else { self.holds() as usize };
+        self.run = Some(Run { producer, early, awaited: self.config.wait_for as usize, kept, ending: false });
+        Ok(())
+    }
+
+    fn ready(&mut self, _token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        run.producer.ready().map_err(failed)?;
+        if run.awaited > 0 && run.producer.consumers() >= run.awaited {
+            run.awaited = 0;
+            while let Some(frame) = run.early.pop_front() {
+                run.send(frame, context)?;
+            }
+        }
+        run.finish_if_done(context);
+        Ok(())
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        if run.awaited > 0 {
+            if run.early.len() >= run.kept {
+                run.early.pop_front();
+                context.dropped(1);
+            }
+            run.early.push_back(frame);
+            return Ok(());
+        }
+        run.send(frame, context)
+    }
+
+    fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
+        if let Some(run) = &mut self.run {
+            run.ending = true;
+            run.finish_if_done(context);
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.counts = total(&self.counts, &run.producer.counts());
+        }
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        let now = self.run.as_ref().map(|run| run.producer.counts()).unwrap_or_default();
+        let Counts { unseen, sent, dropped, refused, .. } = total(&self.counts, &now);
+        report("sent", sent);
+        report("lagged", dropped);
+        report("unseen", unseen);
+        report("refused", refused);
+    }
+}
+
+impl Sink {
+    /// What all consumers may hold, and what waits for those that lag.
+    fn holds(&self) -> u32 {
+        let waiting = if self.config.lag == Lag::DropOldest { self.config.depth } else { 1 };
+        self.config.consumers.saturating_mul(self.config.window).saturating_add(waiting)
+    }
+}
+
+impl Run {
+    fn send(&mut self, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.producer.send(&frame.buffer, &info(&frame)).map_err(failed)?;
+        context.shown(frame.timestamp, Timestamp::now());
+        Ok(())
+    }
+
+    /// The last frames have gone to those who must have them: says so to everybody.
+    fn finish_if_done(&mut self, context: &mut Context<'_>) {
+        if self.ending && self.early.is_empty() && self.producer.owed() == 0 {
+            self.producer.end();
+            context.finish();
+        }
+    }
+}
+
+fn total(a: &Counts, b: &Counts) -> Counts {
+    Counts {
+        frames: a.frames + b.frames,
+        unseen: a.unseen + b.unseen,
+        sent: a.sent + b.sent,
+        dropped: a.dropped + b.dropped,
+        refused: a.refused + b.refused,
+    }
+}

@@ -1,0 +1,198 @@
+//! Frames across processes: one producer, any number of consumers, no copy.
+//!
+//! # How am I supposed to use this?
+//! A producer [announces](Announced) its buffers and [listens](Producer); it [sends](Producer::send) a reference to each
+//! consumer and calls [`Producer::ready`] when its descriptor is readable. A consumer [connects](Connection), looks at the
+//! buffers, imports them where it needs to, [starts](Connection::start), and [receives](Consumer::receive) frames as
+//! [`Shrbuf`](crate::Shrbuf)s, whose last drop gives them back. In a pipeline the elements `ipc-sink` and `ipc-src` do
+//! that.
+//!
+//! Descriptors and layouts travel once, with SCM_RIGHTS over a SEQPACKET socket; from then on a frame is a message of 64
+//! bytes, and giving it back one of 12. `shrbuf/PROTOCOL.md` describes them, `shrbuf/include/shrbuf_ipc.h` is for C.
+//!
+//! ```standalone_crate
+//! use std::time::Duration;
+//! use shrbuf::ipc::{Announced, Connection, FrameInfo, Next, Options, Producer, Wishes};
+//! use shrbuf::{Format, Layout, Ledger, Reason, State, exporter::Memfd};
+//!
+//! type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+//!
+//! fn consume(socket: &str) -> Result {
+//!     let connection = Connection::open(socket.as_ref(), &Wishes::default(), Duration::from_secs(5))?;
+//!     let mut consumer = connection.start()?;
+//!     let Next::Frame(frame) = consumer.wait(Duration::from_secs(5))? else { return Err("no frame".into()) };
+//!     let mut row = [0; 4];
+//!     let account = Ledger::default().account("example", Reason::Inspect);
+//!     frame.buffer.read()?.plane(0).read(1, 0, &mut row, &account);
+//!     assert_eq!((frame.info.sequence, row), (7, [1, 2, 3, 4]));
+//!     Ok(()) // dropping the frame gives it back
+//! }
+//!
+//! fn main() -> Result {
+//!     // The consumer is a process of its own: this program once more.
+//!     if let Some(socket) = std::env::args().nth(1) {
+//!         return consume(&socket);
+//!     }
+//!     let mut buffer = Memfd::new("example").allocate(&Layout::linear(Format::Grey, 4, 2, 1)?)?;
+//!     let account = Ledger::default().account("example", Reason::Generate);
+//!     buffer.write()?.plane(0).write(1, 0, &[1, 2, 3, 4], &account);
+//!     buffer.set_state(State::Filled);
+//!
+//!     let socket = std::env::temp_dir().join(format!("shrbuf-example-{}", std::process::id()));
+//!     let announced = vec![Announced::of(&buffer)?];
+//!     let mut producer = Producer::bind(&socket, Options::default(), announced, None)?;
+//!     let mut consumer = std::process::Command::new(std::env::current_exe()?).arg(&socket).spawn()?;
+//!     while producer.consumers() == 0 {
+//!         producer.wait(None)?;
+//!     }
+//!     producer.send(&buffer, &FrameInfo { sequence: 7, ..FrameInfo::default() })?;
+//!     assert_eq!(buffer.references(), 2);
+//!     assert!(consumer.wait()?.success());
+//!     while producer.consumers() > 0 {
+//!         producer.wait(None)?;
+//!     }
+//!     assert_eq!(buffer.references(), 1);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Who owns what, and for how long
+//! - The producer holds a reference for each consumer that has a frame, so that nobody writes the buffer. It drops it when
+//!   the consumer gives the frame back, or when the consumer's end of the socket closes, whatever closed it: the kernel
+//!   tells. No timer takes anything back.
+//! - A consumer's memory is its own mapping of its own descriptor: a producer that dies takes nothing away.
+//! - A consumer that is dropped keeps its socket open until the last of its frames is dropped too.
+//! - A dma-buf carries its fences with it, whichever process attached them, so nothing about them travels here: wait with
+//!   [`Shrbuf::export_fence`](crate::Shrbuf::export_fence), signal with
+//!   [`Shrbuf::import_fence`](crate::Shrbuf::import_fence), as within a process. A frame may be given back before a device
+//!   is done with it whose fence is in the dma-buf: the producer's pool waits for that. The [state](crate::State) of a
+//!   frame that is sent while it is filled follows as a message.
+//!
+//! # Trust
+//! Who may connect is up to the socket's permissions and a list of users. What a peer sends is checked against what it may
+//! send then; anything else closes its connection and no other. A producer answers nobody who does not read.
+
+mod announced;
+mod consumer;
+mod message;
+mod packet;
+mod path;
+mod peer;
+mod producer;
+mod status;
+mod wire;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use announced::Announced;
+pub use consumer::{Connection, Consumer, Next, Received, Wishes};
+pub use message::{ConsumerStatus, FrameInfo, Policy, Reason};
+pub use packet::WireError;
+pub use producer::{Counts, Options, Producer};
+pub use status::{Monitor, Status};
+pub use wire::{VERSION, fuzzing};
+
+use crate::buffer::BufferId;
+use crate::pool::PoolError;
+use crate::segment::ImportError;
+
+/// What went wrong between processes.
+#[derive(Debug, thiserror::Error)]
+pub enum IpcError {
+    /// Something about the socket's path.
+    #[error("{call} failed for {path:?}: {source}")]
+    Path {
+        /// System call.
+        call: &'static str,
+        /// Path of the socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another producer listens there.
+    #[error("another producer listens at {path:?}; end it, or choose another path")]
+    InUse {
+        /// Path of the socket.
+        path: PathBuf,
+    },
+    /// There is a file of another kind.
+    #[error("{path:?} is not a socket; choose another path, nothing is overwritten")]
+    NoSocket {
+        /// Path.
+        path: PathBuf,
+    },
+    /// Nobody listens there.
+    #[error("no producer listens at {path:?} ({source}); start it first, and check the path")]
+    NoProducer {
+        /// Path of the socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The producer closed the connection and said why.
+    #[error("the producer closed the connection: {0}")]
+    Refused(Reason),
+    /// The producer closed the connection without a word.
+    #[error("the producer has gone; frames already received stay valid")]
+    Gone,
+    /// The producer did not answer in the time that the caller gave it.
+    #[error("no answer from the producer in {0:.1?}; it may be stopped")]
+    Late(Duration),
+    /// The peer sent what is no message.
+    #[error("the producer broke the protocol: {0}")]
+    Wire(#[from] WireError),
+    /// The peer sent a message that has no place there.
+    #[error("the producer broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The memory that the producer passed is not to be had.
+    #[error("buffer {index} of the producer: {source}{}", within(.source))]
+    Import {
+        /// The producer's number of it.
+        index: u32,
+        /// Why not.
+        source: ImportError,
+    },
+    /// The buffers cannot be given out again and again.
+    #[error("{0}; frames of an earlier connection are still held here, or the producer is this process")]
+    Pool(#[from] PoolError),
+    /// Options that cannot be.
+    #[error("{0}")]
+    Options(String),
+    /// A frame in a buffer that was not announced.
+    #[error("buffer {0} was not announced to the consumers; announce every buffer of the pool before the first frame")]
+    NotAnnounced(BufferId),
+    /// The kernel refused.
+    #[error("{call} failed: {source}")]
+    Os {
+        /// What was tried.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl IpcError {
+    fn os<E: Into<io::Error>>(call: &'static str) -> impl Fn(E) -> IpcError {
+        move |e| IpcError::Os { call, source: e.into() }
+    }
+}
+
+fn within(error: &ImportError) -> &'static str {
+    match error {
+        ImportError::WithProducer | ImportError::OtherLayout { .. } => {
+            "; within one process, link the elements instead"
+        }
+        _ => "",
+    }
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+fn now() -> u64 {
+    match nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
+        Ok(t) => t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64,
+        // Linux always has it.
+        Err(_) => 0,
+    }
+}

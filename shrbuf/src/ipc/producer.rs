@@ -1,0 +1,464 @@
+//! The producer's side: who is connected, and one frame to all of them.
+//!
+//! Everything happens on the thread that calls, and nothing blocks: one descriptor says when [`Producer::ready`] is to be
+//! called. What a message costs is a send; a frame for a consumer that lags waits here, and goes out as one is given back.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
+use crate::buffer::Shrbuf;
+use crate::pool::MAX_BUFFERS;
+use crate::state::State;
+use crate::sys::seqpacket;
+
+use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
+use super::packet::Packet;
+use super::path::Listener;
+use super::peer::{Close, Peer, Phase, Waiting, sent};
+use super::wire::VERSION;
+use super::{Announced, IpcError, now};
+
+/// What a producer allows.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Permission bits of the socket: who has `w` may connect.
+    pub mode: u32,
+    /// Users who may connect; empty for all whom the mode lets.
+    pub users: Vec<u32>,
+    /// Consumers at most, 1 to 1024.
+    pub consumers: u32,
+    /// Frames that each may hold at once, 1 to 64.
+    pub window: u32,
+    /// What happens to a frame for a consumer that lags. A consumer may ask for another policy, but for
+    /// [`Policy::Block`] only where it stands here.
+    pub policy: Policy,
+    /// Frames that wait for a consumer whose policy drops the oldest, 1 to 64.
+    pub depth: u32,
+}
+
+impl Default for Options {
+    /// The same user, 8 consumers that hold 2 frames each, the latest for those that lag.
+    fn default() -> Options {
+        Options { mode: 0o600, users: Vec::new(), consumers: 8, window: 2, policy: Policy::Latest, depth: 2 }
+    }
+}
+
+/// What a producer has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Frames that somebody took, counted once.
+    pub frames: u64,
+    /// Frames that came while nobody took any.
+    pub unseen: u64,
+    /// Frames sent, for each consumer.
+    pub sent: u64,
+    /// Frames dropped for a consumer that lagged, for each.
+    pub dropped: u64,
+    /// Connections that were refused, or ended for what the peer sent.
+    pub refused: u64,
+}
+
+const LISTENER: u64 = u64::MAX;
+/// With a buffer's index: its state has changed.
+const STATE: u64 = 1 << 32;
+/// Events taken at once.
+const EVENTS: usize = 32;
+/// Connections beyond the consumers': monitors, and those who have yet to say what they are.
+const OTHERS: usize = 4;
+/// A monitor may ask again after this time.
+const ASK_AGAIN: u64 = 20_000_000;
+
+struct Slot {
+    announced: Announced,
+    /// Its state is watched, since a frame of it was sent before it was filled.
+    watched: bool,
+}
+
+/// Frames for other processes, at a socket.
+pub struct Producer {
+    epoll: Epoll,
+    listener: Listener,
+    options: Options,
+    rate: Option<(u32, u32)>,
+    slots: Vec<Slot>,
+    peers: Vec<Peer>,
+    next_id: u32,
+    counts: Counts,
+    since: u64,
+    packet: Packet,
+    /// Given up for a moment where there is no other descriptor left, so that a connection can be refused.
+    spare: Option<OwnedFd>,
+}
+
+impl Producer {
+    /// Listens at `path` for consumers of frames in the announced buffers, at `rate` frames a second (numerator and
+    /// denominator) where there is one.
+    ///
+    /// # Errors
+    /// [`IpcError::InUse`] where another producer listens, [`IpcError::Options`], and the kernel's.
+    pub fn bind(
+        path: &Path,
+        options: Options,
+        announced: Vec<Announced>,
+        rate: Option<(u32, u32)>,
+    ) -> Result<Producer, IpcError> {
+        check(&options, announced.len())?;
+        let listener = Listener::bind(path, options.mode)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(IpcError::os("epoll_create1"))?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+        epoll.add(&listener.socket, event).map_err(IpcError::os("epoll_ctl"))?;
+        let spare = epoll.0.try_clone().map_err(IpcError::os("dup"))?;
+        Ok(Producer {
+            epoll,
+            listener,
+            rate,
+            slots: announced.into_iter().map(|announced| Slot { announced, watched: false }).collect(),
+            peers: Vec::with_capacity(options.consumers as usize + OTHERS),
+            options,
+            next_id: 1,
+            counts: Counts::default(),
+            since: now(),
+            packet: Packet::default(),
+            spare: Some(spare),
+        })
+    }
+
+    /// Sends a frame to every consumer that has started: at once, or when it has room, or not at all, as its policy says.
+    /// Each holds a reference until it gives the buffer back or its connection ends. Returns for how many it was.
+    ///
+    /// # Errors
+    /// [`IpcError::NotAnnounced`].
+    pub fn send(&mut self, buffer: &Shrbuf, info: &FrameInfo) -> Result<usize, IpcError> {
+        let index = self.slots.iter().position(|s| s.announced.id == buffer.id());
+        let index = index.ok_or(IpcError::NotAnnounced(buffer.id()))?;
+        if buffer.state() == State::Filling {
+            self.watch_state(index, buffer)?;
+        }
+        let now = now();
+        let mut takers = 0;
+        self.each(|peer, packet| {
+            if peer.phase != Phase::Started {
+                return Ok(());
+            }
+            takers += 1;
+            peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, now, packet)
+        });
+        if takers > 0 {
+            self.counts.frames += 1
+        } else {
+            self.counts.unseen += 1
+        }
+        Ok(takers)
+    }
+
+    /// Deals with whatever has come: connections, buffers given back, the end of consumers. To be called whenever the
+    /// descriptor is readable; does not block.
+    ///
+    /// # Errors
+    /// That of epoll_wait(2); no peer causes one.
+    pub fn ready(&mut self) -> Result<(), IpcError> {
+        self.poll(EpollTimeout::ZERO)
+    }
+
+    /// **Blocks** until something has come, or `timeout` is over, and deals with it.
+    ///
+    /// # Errors
+    /// As [`Producer::ready`].
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), IpcError> {
+        self.poll(timeout.map_or(EpollTimeout::NONE, |t| EpollTimeout::try_from(t).unwrap_or(EpollTimeout::MAX)))
+    }
+
+    /// Consumers that take frames.
+    pub fn consumers(&self) -> usize {
+        self.peers.iter().filter(|p| p.phase == Phase::Started).count()
+    }
+
+    /// Frames that wait for consumers whose policy is [`Policy::Block`].
+    pub fn owed(&self) -> usize {
+        self.peers.iter().map(|p| p.owed()).sum()
+    }
+
+    /// What has been done so far.
+    pub fn counts(&self) -> Counts {
+        self.peers.iter().map(|p| p.counts()).fold(self.counts, |counts, (sent, dropped)| Counts {
+            sent: counts.sent + sent,
+            dropped: counts.dropped + dropped,
+            ..counts
+        })
+    }
+
+    /// Tells all consumers that the stream has ended, and lets go of everything. Without it they learn only that the
+    /// producer has gone.
+    pub fn end(&mut self) {
+        self.each(|_, _| Err(Close::Because(Reason::Ended)));
+    }
+
+    /// Calls `f` with every connection, and closes those for which it says so.
+    fn each(&mut self, mut f: impl FnMut(&mut Peer, &mut Packet) -> Result<(), Close>) {
+        let (packet, counts) = (&mut self.packet, &mut self.counts);
+        self.peers.retain_mut(|peer| match f(peer, packet) {
+            Ok(()) => true,
+            Err(close) => {
+                farewell(peer, close, packet, counts);
+                false
+            }
+        });
+    }
+
+    fn poll(&mut self, timeout: EpollTimeout) -> Result<(), IpcError> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let n = match self.epoll.wait(&mut events, timeout) {
+            Ok(n) => n,
+            Err(nix::Error::EINTR) => 0,
+            Err(e) => return Err(IpcError::os("epoll_wait")(e)),
+        };
+        let mut called = false;
+        for event in &events[..n] {
+            match event.data() {
+                LISTENER => called = true,
+                data if data & STATE != 0 => {
+                    let index = (data & !STATE) as usize;
+                    self.each(|peer, packet| peer.tell_state(index, packet));
+                }
+                id => self.serve(id as u32),
+            }
+        }
+        // Last, so that one who has died and comes again finds its place free.
+        if called {
+            self.accept();
+        }
+        Ok(())
+    }
+
+    fn watch_state(&mut self, index: usize, buffer: &Shrbuf) -> Result<(), IpcError> {
+        let slot = &mut self.slots[index];
+        if !slot.watched {
+            let fd = buffer.state_fd().map_err(IpcError::os("eventfd"))?;
+            // Edge-triggered, so that it never needs to be read.
+            let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, STATE | index as u64);
+            self.epoll.add(fd, event).map_err(IpcError::os("epoll_ctl"))?;
+            slot.watched = true;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        match seqpacket::accept(self.listener.socket.as_fd()) {
+            Ok(socket) => self.welcome(socket),
+            Err(nix::Error::EMFILE | nix::Error::ENFILE) => {
+                // Or the listener would stay ready, and we would never sleep again.
+                self.spare = None;
+                self.counts.refused += u64::from(seqpacket::accept(self.listener.socket.as_fd()).is_ok());
+                self.spare = self.epoll.0.try_clone().ok();
+            }
+            // One that has gone again meanwhile.
+            Err(_) => {}
+        }
+    }
+
+    /// Takes a connection, or refuses it.
+    fn welcome(&mut self, socket: OwnedFd) {
+        let Ok(who) = getsockopt(&socket, PeerCredentials) else { return };
+        let mut peer = Peer::new(socket, self.next_id, who.pid() as u32, who.uid(), now());
+        let allowed = self.options.users.is_empty() || self.options.users.contains(&who.uid());
+        let most = self.options.consumers as usize + OTHERS;
+        if allowed && self.peers.len() >= most {
+            self.evict(|phase| phase == Phase::Silent);
+        }
+        let full = self.peers.len() >= most;
+        let refused = match (allowed, full) {
+            (false, _) => Some(Reason::NotAllowed),
+            (_, true) => Some(Reason::Full),
+            _ => {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(peer.id));
+                self.epoll.add(&peer.socket, event).err().map(|_| Reason::Resources)
+            }
+        };
+        match refused {
+            Some(reason) => farewell(&mut peer, Close::Because(reason), &mut self.packet, &mut self.counts),
+            None => {
+                self.peers.push(peer);
+                // After 2^32 connections an early one may still be there.
+                while self.peers.iter().any(|p| p.id == self.next_id) {
+                    self.next_id = self.next_id.wrapping_add(1);
+                }
+            }
+        }
+    }
+
+    /// Closes the oldest connection in such a phase: somebody who connects and then keeps silent keeps nobody out.
+    fn evict(&mut self, phase: impl Fn(Phase) -> bool) -> Option<usize> {
+        let at = self.peers.iter().position(|p| phase(p.phase))?;
+        let mut peer = self.peers.remove(at);
+        farewell(&mut peer, Close::Because(Reason::Full), &mut self.packet, &mut self.counts);
+        Some(at)
+    }
+
+    /// Finds a place for peer `at`, which says what it is; where that peer is then.
+    fn admit(&mut self, at: usize, role: Role) -> Result<usize, Close> {
+        let is = |wanted: Role| {
+            move |phase| match phase {
+                Phase::Silent => false,
+                Phase::Monitor => wanted == Role::Monitor,
+                _ => wanted == Role::Consumer,
+            }
+        };
+        let most = if role == Role::Monitor { OTHERS } else { self.options.consumers as usize };
+        if self.peers.iter().filter(|p| is(role)(p.phase)).count() < most {
+            return Ok(at);
+        }
+        let told = |phase| role == Role::Consumer && phase == Phase::Told;
+        let gone = self.evict(told).ok_or(Close::Because(Reason::Full))?;
+        Ok(if gone < at { at - 1 } else { at })
+    }
+
+    /// Reads a message of peer `id`; for more than one the descriptor is ready again, after the others had their turn.
+    fn serve(&mut self, id: u32) {
+        let place = |peers: &[Peer]| peers.iter().position(|p| p.id == id);
+        // It may have been closed by an event before this one.
+        let Some(at) = place(&self.peers) else { return };
+        if let Err(close) = self.message(at)
+            // Another may have given way to it meanwhile.
+            && let Some(at) = place(&self.peers)
+        {
+            let mut peer = self.peers.remove(at);
+            farewell(&mut peer, close, &mut self.packet, &mut self.counts);
+        }
+    }
+
+    /// Reads and obeys one message, if there is one.
+    fn message(&mut self, at: usize) -> Result<(), Close> {
+        // More than any message that a consumer may send has: what is longer is not whole.
+        let mut bytes = [0; 64];
+        let peer = &mut self.peers[at];
+        let (len, whole) = match seqpacket::receive_plain(peer.socket.as_fd(), &mut bytes) {
+            Ok((0, _)) => return Err(Close::Gone),
+            Ok(received) => received,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err(Close::Gone),
+        };
+        let broken = Close::Because(Reason::Protocol);
+        let message = if whole { ToProducer::parse(&bytes[..len]).map_err(|_| broken)? } else { return Err(broken) };
+        match (peer.phase, message) {
+            (Phase::Silent, ToProducer::Hello { version, role, policy, window, name }) => {
+                if version < VERSION {
+                    return Err(Close::Because(Reason::Version));
+                }
+                let at = self.admit(at, role)?;
+                let peer = &mut self.peers[at];
+                peer.name = name;
+                if role == Role::Monitor {
+                    peer.phase = Phase::Monitor;
+                    return Ok(());
+                }
+                let wish = policy.filter(|&p| p != Policy::Block).unwrap_or(self.options.policy);
+                peer.policy = wish;
+                peer.window = if window == 0 { self.options.window } else { window.min(self.options.window) };
+                peer.depth = self.options.depth as usize;
+                return self.tell(at);
+            }
+            (Phase::Told, ToProducer::Ready { buffers }) if buffers as usize == self.slots.len() => {
+                peer.phase = Phase::Ready;
+            }
+            (Phase::Ready, ToProducer::Start) => peer.phase = Phase::Started,
+            (Phase::Started, ToProducer::Stop) => peer.stop(),
+            (Phase::Started | Phase::Stopped, ToProducer::Release { buffer, skipped }) => {
+                return peer.release(buffer, skipped, now(), &mut self.packet);
+            }
+            (Phase::Monitor, ToProducer::Query) => return self.report(at),
+            _ => return Err(broken),
+        }
+        Ok(())
+    }
+
+    /// What a consumer is granted, and every buffer.
+    fn tell(&mut self, at: usize) -> Result<(), Close> {
+        let peer = &mut self.peers[at];
+        let welcome = Welcome {
+            version: VERSION,
+            id: peer.id,
+            policy: peer.policy,
+            window: peer.window,
+            buffers: self.slots.len() as u32,
+            rate: self.rate,
+        };
+        peer.send(&ToConsumer::Welcome(welcome), &mut self.packet)?;
+        for (index, Slot { announced, .. }) in self.slots.iter().enumerate() {
+            let message = ToConsumer::Buffer { index: index as u32, layout: announced.layout };
+            let fds: Vec<BorrowedFd<'_>> = announced.fds.iter().map(AsFd::as_fd).collect();
+            sent(seqpacket::send(peer.socket.as_fd(), message.encode(&mut self.packet), &fds))?;
+        }
+        peer.phase = Phase::Told;
+        Ok(())
+    }
+
+    /// Tells a monitor of everybody.
+    fn report(&mut self, at: usize) -> Result<(), Close> {
+        let now = now();
+        if now.saturating_sub(self.peers[at].asked) < ASK_AGAIN {
+            return Err(Close::Because(Reason::Rate));
+        }
+        self.peers[at].asked = now;
+        let consumers = || self.peers.iter().filter(|p| p.phase != Phase::Monitor && p.phase != Phase::Silent);
+        let overview = Overview {
+            consumers: consumers().count() as u32,
+            buffers: self.slots.len() as u32,
+            pid: std::process::id(),
+            frames: self.counts.frames,
+            unseen: self.counts.unseen,
+            refused: self.counts.refused,
+            now,
+            since: self.since,
+        };
+        self.peers[at].send(&ToConsumer::Overview(overview), &mut self.packet)?;
+        for consumer in consumers() {
+            self.peers[at].send(&ToConsumer::Consumer(Box::new(consumer.status())), &mut self.packet)?;
+        }
+        Ok(())
+    }
+}
+
+/// The last word to a peer, as far as it can be said. Its references go with it.
+fn farewell(peer: &mut Peer, close: Close, packet: &mut Packet, counts: &mut Counts) {
+    let (sent, dropped) = peer.counts();
+    counts.sent += sent;
+    counts.dropped += dropped;
+    if let Close::Because(reason) = close {
+        counts.refused += u64::from(reason != Reason::Ended);
+        // A peer that is gone, or whose socket is full, hears nothing.
+        let _ = peer.send(&ToConsumer::Bye(reason), packet);
+    }
+}
+
+impl AsFd for Producer {
+    /// Readable while [`Producer::ready`] has something to do.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Producer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Producer of {} buffers, {} consumers", self.slots.len(), self.consumers())
+    }
+}
+
+fn check(options: &Options, buffers: usize) -> Result<(), IpcError> {
+    let most = MAX_BUFFERS as u64;
+    let ranges = [
+        ("consumers", u64::from(options.consumers), u64::from(MAX_CONNECTIONS)),
+        ("window", u64::from(options.window), most),
+        ("depth", u64::from(options.depth), most),
+        ("buffers", buffers as u64, most),
+    ];
+    match ranges.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
+        Some((name, value, most)) => Err(IpcError::Options(format!("{name} is {value}; it can be 1 to {most}"))),
+        None => Ok(()),
+    }
+}

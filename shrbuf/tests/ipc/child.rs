@@ -1,0 +1,179 @@
+//! What the other processes do.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Policy, Received, Wishes};
+use shrbuf::{Account, State};
+
+use crate::common::account;
+use crate::source::{PATIENCE, Source, number, options};
+use crate::{allocations, hostile};
+
+const ROLE: &str = "SHRBUF_IPC_CHILD";
+
+/// This binary once more, as `role` at `socket`. What it prints after a line `>` can be read.
+pub fn spawn(role: &str, socket: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child::child", "--nocapture", "--test-threads=1"])
+        .env(ROLE, role)
+        .env("SHRBUF_IPC_SOCKET", socket)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for a child to end well; what it said.
+pub fn said(child: Child) -> String {
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}: {text}", output.status);
+    text.split_once('>').map_or(String::new(), |(_, said)| said.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Not a test: the way into this binary for its children.
+#[test]
+fn child() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let socket = std::env::var("SHRBUF_IPC_SOCKET").unwrap();
+    let socket = Path::new(&socket);
+    let mut words = role.split(' ');
+    let name = words.next().unwrap();
+    let mut next = || words.next().unwrap().parse::<u64>().unwrap();
+    match name {
+        "consume" => consume(socket, next(), Duration::from_micros(next())),
+        "forever" => forever(socket),
+        "hold" => hold(socket),
+        "state" => state(socket),
+        "write" => write(socket),
+        "refused" => refused(socket),
+        "gone" => gone(socket),
+        "produce" => produce(socket),
+        "allocations" => allocations::consume(socket),
+        "hostile" => hostile::attack(socket, next(), next()),
+        other => panic!("no role {other}"),
+    }
+    // The harness has nothing to add, and a summary of its own would mix with what was said.
+    std::process::exit(0);
+}
+
+pub fn say(what: std::fmt::Arguments<'_>) {
+    println!("\n>{what}");
+    std::io::stdout().flush().unwrap();
+}
+
+pub fn connect(socket: &Path, wishes: &Wishes) -> Consumer {
+    Connection::open(socket, wishes, PATIENCE).unwrap().start().unwrap()
+}
+
+fn next(consumer: &mut Consumer) -> Option<Received> {
+    match consumer.wait(PATIENCE).unwrap() {
+        Next::Frame(frame) => Some(frame),
+        Next::Ended => None,
+        Next::Nothing => panic!("no frame came"),
+    }
+}
+
+/// Takes frames until the end, or so many, and looks at each twice: as it comes and before it is given back.
+fn consume(socket: &Path, frames: u64, pause: Duration) {
+    let mut consumer = connect(socket, &Wishes { name: "consume".into(), ..Wishes::default() });
+    let account = account();
+    let mut last = None;
+    while consumer.received() < frames
+        && let Some(frame) = next(&mut consumer)
+    {
+        whole(&frame, &account);
+        assert!(last.is_none_or(|last| last < frame.info.sequence), "out of order");
+        if consumer.dropped() + consumer.skipped() == 0
+            && let Some(last) = last
+        {
+            assert_eq!(last + 1, frame.info.sequence, "lost without being counted");
+        }
+        last = Some(frame.info.sequence);
+        std::thread::sleep(pause);
+        whole(&frame, &account);
+    }
+    say(format_args!("{} {} {}", consumer.received(), consumer.dropped(), consumer.skipped()));
+}
+
+fn whole(frame: &Received, account: &Account) {
+    assert_eq!(number(&frame.buffer, account), frame.info.sequence);
+    assert_eq!(frame.info.timestamp, frame.info.sequence + 1);
+    assert_eq!(frame.buffer.state(), State::Filled);
+}
+
+fn forever(socket: &Path) {
+    // It may be killed before, or come while the producer is full.
+    let Ok(connection) = Connection::open(socket, &Wishes::default(), PATIENCE) else { return };
+    let Ok(mut consumer) = connection.start() else { return };
+    let mut held = Vec::new();
+    while let Ok(Next::Frame(frame)) = consumer.wait(PATIENCE) {
+        // Two in hand, so that a kill finds some.
+        held.insert(0, frame);
+        held.truncate(2);
+    }
+}
+
+/// Fills its window and keeps it.
+fn hold(socket: &Path) {
+    let connection = Connection::open(socket, &Wishes::default(), PATIENCE).unwrap();
+    let window = connection.window();
+    let mut consumer = connection.start().unwrap();
+    let _held: Vec<_> = (0..window).map(|_| next(&mut consumer).unwrap()).collect();
+    say(format_args!("holds"));
+    loop {
+        std::thread::sleep(PATIENCE);
+    }
+}
+
+/// Gets a frame before it is filled, and waits until it is.
+fn state(socket: &Path) {
+    let mut consumer = connect(socket, &Wishes::default());
+    let frame = next(&mut consumer).unwrap();
+    assert_eq!(frame.buffer.state(), State::Filling);
+    say(format_args!("filling"));
+    let buffer = frame.buffer.clone();
+    let waiter = std::thread::spawn(move || buffer.wait_state(|s| s == State::Filled, PATIENCE));
+    // Messages arrive where they are read.
+    assert!(next(&mut consumer).is_none());
+    assert_eq!(waiter.join().unwrap(), Ok(State::Filled));
+    assert_eq!(number(&frame.buffer, &account()), 77);
+}
+
+/// Tries to write what it was given to read.
+fn write(socket: &Path) {
+    let mut consumer = connect(socket, &Wishes::default());
+    let mut frame = next(&mut consumer).unwrap();
+    let fd = frame.buffer.export(0).unwrap();
+    assert!(matches!(frame.buffer.write().unwrap_err(), shrbuf::AccessError::ReadOnly));
+    assert!(nix::unistd::write(&fd, b"mine").is_err(), "write(2) on the descriptor");
+    assert!(nix::unistd::ftruncate(&fd, 0).is_err(), "ftruncate(2) on the descriptor");
+    let seal = nix::fcntl::FcntlArg::F_ADD_SEALS(nix::fcntl::SealFlag::F_SEAL_WRITE);
+    assert!(nix::fcntl::fcntl(&fd, seal).is_err(), "a seal of ours on the producer's memory");
+    let mode = nix::sys::stat::fstat(&fd).unwrap().st_mode & 0o777;
+    assert_eq!(mode, 0o444, "others could open it anew for writing");
+}
+
+fn refused(socket: &Path) {
+    let wishes = Wishes { policy: Some(Policy::Latest), ..Wishes::default() };
+    match Connection::open(socket, &wishes, PATIENCE) {
+        Err(IpcError::Refused(reason)) => say(format_args!("{reason:?}")),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn gone(socket: &Path) {
+    let error = Connection::open(socket, &Wishes::default(), PATIENCE).unwrap_err();
+    assert!(matches!(error, IpcError::Gone), "{error:?}");
+}
+
+fn produce(socket: &Path) {
+    let mut source = Source::new(socket, options(4, 2, Policy::Latest), 8);
+    say(format_args!("listens"));
+    source.send_until(|_| {
+        std::thread::sleep(Duration::from_micros(200));
+        false
+    });
+}

@@ -1,0 +1,133 @@
+//! A client that sends whatever comes to its mind, beside one that behaves.
+
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, socket,
+};
+use shrbuf::ipc::Policy;
+
+use crate::child::{said, spawn};
+use crate::common::Descriptors;
+use crate::source::{Source, options};
+
+const HELLO: u32 = 1;
+const READY: u32 = 2;
+const START: u32 = 3;
+const STOP: u32 = 4;
+const RELEASE: u32 = 5;
+const QUERY: u32 = 6;
+
+/// A connection without any manners.
+pub fn raw(path: &Path) -> OwnedFd {
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    connect(fd.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+    fd
+}
+
+/// A connection that has said what a consumer says first.
+pub fn greeting(path: &Path) -> OwnedFd {
+    let fd = raw(path);
+    nix::unistd::write(&fd, &hello()).unwrap();
+    fd
+}
+
+fn message(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|w| w.to_ne_bytes()).collect()
+}
+
+fn hello() -> Vec<u8> {
+    let magic = u32::from_ne_bytes(*b"SHRB");
+    [message(&[HELLO, magic, 1, 0, 0, 0]), vec![b'h'; 32]].concat()
+}
+
+/// Sends `count` messages, anew whenever it has been thrown out.
+pub fn attack(path: &Path, seed: u64, count: u64) {
+    let mut state = seed;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let proper = |random: &mut dyn FnMut(u64) -> u64| match random(8) {
+        0 => hello(),
+        1 => message(&[READY, 12]),
+        2 => message(&[READY, random(100) as u32]),
+        3 => message(&[START]),
+        4 => message(&[STOP]),
+        5 => message(&[QUERY]),
+        _ => message(&[RELEASE, random(70) as u32, random(4) as u32]),
+    };
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let mut sent = 0;
+    let mut connections = 0;
+    while sent < count {
+        let fd = raw(path);
+        connections += 1;
+        // Some get as far as a consumer does.
+        let begin = [hello(), message(&[READY, 12]), message(&[START])];
+        let mut script: Vec<Vec<u8>> = begin[..random(4) as usize].to_vec();
+        for _ in 0..1 + random(6) {
+            let mut bytes = proper(&mut random);
+            match random(5) {
+                0 => bytes.truncate(random(bytes.len() as u64) as usize),
+                1 => bytes.resize(bytes.len() + 1 + random(60_000) as usize, 7),
+                2 => {
+                    let at = random(bytes.len() as u64) as usize;
+                    bytes[at] = random(256) as u8;
+                }
+                3 => bytes = (0..random(900)).map(|_| random(256) as u8).collect(),
+                _ => {}
+            }
+            script.push(bytes);
+        }
+        for bytes in script {
+            let rights = vec![null.as_raw_fd(); [0, 0, 0, 1, 2, 9, 200][random(7) as usize]];
+            let control: &[ControlMessage] =
+                if rights.is_empty() { &[] } else { &[ControlMessage::ScmRights(&rights)] };
+            sent += 1;
+            // Never waits: whoever reads nothing must not be waited for by the other side either.
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            if sendmsg::<()>(fd.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None).is_err() {
+                break;
+            }
+        }
+        // One in two waits for what the producer makes of it, the others are gone at once.
+        if random(2) == 0 {
+            nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Write).unwrap();
+            let mut bytes = [0; 1024];
+            while recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()).is_ok_and(|n| n > 0) {}
+        }
+    }
+    println!("\n>{sent} messages over {connections} connections");
+}
+
+#[test]
+fn a_hostile_client_harms_nobody() {
+    let descriptors = Descriptors::count();
+    let path = crate::source::socket("hostile");
+    // Every place is contested but that of the good one, who comes first.
+    let mut source = Source::new(&path, options(4, 2, Policy::Latest), 12);
+    let mut good = spawn("consume 100000000 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    let mut attackers: Vec<_> =
+        [7_u64, 0x1234_5678, 0xdead_beef].map(|seed| spawn(&format!("hostile {seed} 34000"), &path)).into();
+    source.send_until(|_| attackers.iter_mut().all(|a| a.try_wait().unwrap().is_some()));
+    for attacker in attackers {
+        println!("{}", said(attacker));
+    }
+    assert!(good.try_wait().unwrap().is_none(), "the good consumer has been harmed");
+    source.until(|s| s.producer.consumers() == 1);
+    source.producer.end();
+    let text = source.said(good);
+    let received: u64 = text.split(' ').next().unwrap().parse().unwrap();
+    assert!(received > 1000, "{text}");
+    assert_eq!(source.pool.idle(), 12);
+    assert!(source.producer.counts().refused > 10_000, "{:?}", source.producer.counts());
+    println!("{:?}; the good consumer got {text}", source.producer.counts());
+    drop(source);
+    descriptors.assert_same();
+}

@@ -1,0 +1,13 @@
+//! Frames across real processes: this test binary is its own consumer, producer and attacker, run once more.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod allocations;
+mod c_client;
+mod child;
+mod death;
+mod flow;
+mod hostile;
+mod source;
+mod trust;

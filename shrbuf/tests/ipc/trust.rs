@@ -1,0 +1,210 @@
+//! Who may connect, and to what.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+use shrbuf::ipc::{Connection, IpcError, Monitor, Options, Policy, Producer, Wishes};
+
+use crate::child::spawn;
+use crate::common::{Descriptors, with_descriptors_left};
+use crate::source::{PATIENCE, Source, options, socket};
+
+#[test]
+fn the_socket_has_the_mode_asked_for() {
+    let _alone = Descriptors::count();
+    let path = socket("mode");
+    let _source = Source::new(&path, Options { mode: 0o620, ..Options::default() }, 1);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
+}
+
+fn refusal(test: &str, options: Options) -> String {
+    let _alone = Descriptors::count();
+    let path = socket(test);
+    let mut source = Source::new(&path, options, 2);
+    let mut child = spawn("refused", &path);
+    source.until(|s| s.producer.counts().refused == 1);
+    assert!(child.wait().unwrap().success());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.unwrap(), &mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_user_who_is_not_on_the_list_is_told_so() {
+    let nobody = fs::metadata("/proc/self").unwrap().uid() + 1;
+    let said = refusal("users", Options { users: vec![nobody], ..Options::default() });
+    assert!(said.contains(">NotAllowed"), "{said}");
+}
+
+#[test]
+fn one_consumer_too_many_is_told_so_and_the_first_stays() {
+    let _alone = Descriptors::count();
+    let path = socket("full");
+    let mut source = Source::new(&path, options(1, 2, Policy::Block), 4);
+    let first = spawn("consume 100 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    let second = spawn("refused", &path);
+    source.until(|s| s.producer.counts().refused == 1);
+    assert_eq!(source.said(second), "Full");
+    source.send_until(|s| s.sent == 100);
+    assert_eq!(source.said(first), "100 0 0");
+}
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let _alone = Descriptors::count();
+    let path = socket("silent");
+    let mut source = Source::new(&path, options(2, 2, Policy::Block), 4);
+    let silent: Vec<_> = (0..8).map(|_| crate::hostile::raw(&path)).collect();
+    source.until(|s| s.producer.counts().refused == 2);
+    let good = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(good), "10 0 0");
+    drop(silent);
+}
+
+#[test]
+fn connections_that_take_the_buffers_and_no_more_keep_nobody_out() {
+    let _alone = Descriptors::count();
+    let path = socket("told");
+    let mut source = Source::new(&path, options(2, 2, Policy::Block), 4);
+    let told: Vec<_> = (0..3).map(|_| crate::hostile::greeting(&path)).collect();
+    source.until(|s| s.producer.counts().refused == 1);
+    let good = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(good), "10 0 0");
+    drop(told);
+}
+
+#[test]
+fn without_descriptors_a_producer_refuses_and_goes_on() {
+    let _alone = Descriptors::count();
+    let path = socket("descriptors");
+    let mut source = Source::new(&path, options(2, 2, Policy::Block), 4);
+    let good = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    let refused = spawn("gone", &path);
+    with_descriptors_left(0, || source.until(|s| s.producer.counts().refused == 1));
+    source.said(refused);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(good), "10 0 0");
+    source.until(|s| s.producer.consumers() == 0);
+    let next = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 20);
+    assert_eq!(source.said(next), "10 0 0");
+}
+
+#[test]
+fn memory_is_passed_for_reading_only() {
+    let _alone = Descriptors::count();
+    let path = socket("write");
+    let mut source = Source::new(&path, options(1, 2, Policy::Block), 2);
+    let child = spawn("write", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send();
+    source.said(child);
+}
+
+#[test]
+fn two_producers_cannot_have_one_socket() {
+    let descriptors = Descriptors::count();
+    let path = socket("twice");
+    let source = Source::new(&path, Options::default(), 1);
+    let announced = || vec![];
+    let second = Producer::bind(&path, Options::default(), announced(), None);
+    assert!(matches!(second.unwrap_err(), IpcError::Options(_)));
+    let buffer = shrbuf::exporter::Memfd::new("second").allocate(&crate::common::one_segment()).unwrap();
+    let announced = vec![shrbuf::ipc::Announced::of(&buffer).unwrap()];
+    let second = Producer::bind(&path, Options::default(), announced, None);
+    assert!(matches!(second.unwrap_err(), IpcError::InUse { .. }));
+    assert!(path.exists());
+    drop((source, buffer));
+    descriptors.assert_same();
+}
+
+#[test]
+fn leftovers_of_a_killed_producer_are_replaced() {
+    let _alone = Descriptors::count();
+    let path = socket("stale");
+    let mut killed = spawn("produce", &path);
+    while !path.exists() || Monitor::open(&path, PATIENCE).is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(path.exists(), "SIGKILL leaves the socket");
+    let mut source = Source::new(&path, options(1, 2, Policy::Block), 2);
+    let child = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(child), "10 0 0");
+}
+
+#[test]
+fn a_file_in_the_way_is_left_alone() {
+    let _alone = Descriptors::count();
+    let path = socket("file");
+    fs::write(&path, "mine").unwrap();
+    let buffer = shrbuf::exporter::Memfd::new("file").allocate(&crate::common::one_segment()).unwrap();
+    let announced = vec![shrbuf::ipc::Announced::of(&buffer).unwrap()];
+    let bound = Producer::bind(&path, Options::default(), announced, None);
+    assert!(matches!(bound.unwrap_err(), IpcError::NoSocket { .. }));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn nobody_there_is_told_at_once() {
+    let _alone = Descriptors::count();
+    let none = Connection::open(&socket("none"), &Wishes::default(), PATIENCE);
+    assert!(matches!(none.unwrap_err(), IpcError::NoProducer { .. }));
+}
+
+#[test]
+fn a_producer_that_does_not_answer_is_given_up_when_the_caller_says() {
+    let _alone = Descriptors::count();
+    let path = socket("mute");
+    let _mute = Source::new(&path, Options::default(), 1);
+    let late = Connection::open(&path, &Wishes::default(), Duration::from_millis(50));
+    assert!(matches!(late.unwrap_err(), IpcError::Late(_)));
+}
+
+#[test]
+fn a_monitor_sees_who_holds_what() {
+    let _alone = Descriptors::count();
+    let path = socket("monitor");
+    let mut source = Source::new(&path, options(3, 2, Policy::DropOldest), 6);
+    let mut holder = spawn("hold", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send();
+    source.send();
+    source.send();
+    let asked = std::thread::spawn(move || Monitor::open(&path, PATIENCE).unwrap().ask(PATIENCE).unwrap());
+    source.until(|_| asked.is_finished());
+    let status = asked.join().unwrap();
+    assert_eq!((status.pid, status.buffers, status.frames), (std::process::id(), 6, 3));
+    assert_eq!(status.consumers.len(), 1);
+    let consumer = &status.consumers[0];
+    assert_eq!((consumer.pid, consumer.held(), consumer.sent, consumer.pending), (holder.id(), 2, 2, 1));
+    assert!(consumer.held_since.iter().all(|&since| since == 0 || (status.since..=status.now).contains(&since)));
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[test]
+fn a_monitor_that_asks_too_often_is_sent_away() {
+    let _alone = Descriptors::count();
+    let path = socket("often");
+    let mut source = Source::new(&path, Options::default(), 1);
+    let asked = std::thread::spawn(move || {
+        let mut monitor = Monitor::open(&path, PATIENCE).unwrap();
+        (0..1000).find_map(|_| monitor.ask(PATIENCE).err()).map(|e| e.to_string())
+    });
+    source.until(|_| asked.is_finished());
+    let said = asked.join().unwrap().unwrap();
+    assert!(said.contains("more often than allowed"), "{said}");
+}
