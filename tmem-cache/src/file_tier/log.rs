@@ -6,11 +6,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::budget::Budget;
-use super::record::{HEADER, Header, Label, MARK};
+use super::file::{LogFile, Record};
+use super::record::{HEADER, Header, Label};
 use crate::store::Handle;
 use crate::store::chunk::hash;
 use crate::store::options::FileOptions;
@@ -56,72 +57,6 @@ pub enum FileError {
 
 fn os(call: &'static str, path: &Path) -> impl Fn(io::Error) -> FileError {
     move |source| FileError::Os { call, path: path.to_owned(), source }
-}
-
-/// One file, removed with the last record that anybody has of it, unless durable ones are in it that were not flushed.
-#[derive(Debug)]
-struct LogFile {
-    file: File,
-    path: PathBuf,
-    written: AtomicU64,
-    /// Durable records that were not flushed.
-    durable: AtomicU32,
-    dirty: AtomicBool,
-    held: Arc<AtomicU64>,
-}
-
-impl Drop for LogFile {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.written.load(Ordering::Relaxed), Ordering::Relaxed);
-        if self.durable.load(Ordering::Relaxed) == 0 {
-            // If it stays, the next opening finds nothing live in it and tries again.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// A chunk's place in a file.
-#[derive(Debug)]
-pub(crate) struct Record {
-    file: Arc<LogFile>,
-    at: u64,
-    stored: u32,
-    durable: AtomicBool,
-}
-
-impl Record {
-    pub(crate) fn len(&self) -> usize {
-        self.stored as usize
-    }
-
-    /// True until it is flushed, of a durable pool.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.durable.load(Ordering::Relaxed)
-    }
-
-    /// The stored bytes, unchecked. **Blocks.**
-    ///
-    /// # Errors
-    /// That of read(2); a file cut short is `UnexpectedEof`.
-    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(self.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        bytes.resize(self.len(), 0);
-        self.file.file.read_exact_at(&mut bytes, self.at + HEADER as u64)?;
-        Ok(bytes)
-    }
-
-    /// The chunk has been flushed: it will not be found again.
-    pub(crate) fn kill(&self) {
-        if !self.durable.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        if let Err(e) = self.file.file.write_all_at(&[1], self.at + MARK) {
-            tracing::warn!("{}: a flushed chunk may come back after a restart: {e}", self.file.path.display());
-        }
-        self.file.dirty.store(true, Ordering::Relaxed);
-        self.file.durable.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The chunks of one durable pool, as found.
@@ -224,23 +159,18 @@ impl FileTier {
             flushed: false,
         };
         let file = log.file(&self.options.directory, &self.held)?;
-        let at = file.written.load(Ordering::Relaxed);
-        let write = |bytes, at| file.file.write_all_at(bytes, at);
-        if let Err(e) = write(&header.encode(), at).and_then(|()| write(stored, at + HEADER as u64)) {
-            // What follows a record that is not whole would not be found, so the file ends here or gets no more.
-            if file.file.set_len(at).is_err() {
+        let record = file.append(&header.encode(), stored, name.is_some()).map_err(|(e, cut)| {
+            // What follows a record that is not whole would not be found, so the file ends there or gets no more.
+            if !cut {
                 log.current = None;
             }
-            return Err(os("write", &file.path)(e));
-        }
-        file.written.fetch_add(bytes, Ordering::Relaxed);
-        file.held.fetch_add(bytes, Ordering::Relaxed);
-        file.dirty.store(true, Ordering::Relaxed);
-        file.durable.fetch_add(name.is_some().into(), Ordering::Relaxed);
-        if at + bytes >= FILE_BYTES {
+            os("write", &file.path)(e)
+        })?;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        if file.end() >= FILE_BYTES {
             log.current = None;
         }
-        Ok(Arc::new(Record { file, at, stored: stored.len() as u32, durable: AtomicBool::new(name.is_some()) }))
+        Ok(Arc::new(record))
     }
 
     /// Returns once everything appended and marked before is on the device. **Blocks.**
@@ -254,12 +184,8 @@ impl FileTier {
             log.files.iter().filter_map(std::sync::Weak::upgrade).collect()
         };
         for file in files {
-            if file.dirty.swap(false, Ordering::Relaxed)
-                && let Err(e) = file.file.sync_data()
-            {
-                file.dirty.store(true, Ordering::Relaxed);
-                return Err(os("fdatasync", &file.path)(e));
-            }
+            file.mark().map_err(os("write", &file.path))?;
+            file.sync().map_err(os("fdatasync", &file.path))?;
         }
         Ok(())
     }
@@ -272,12 +198,14 @@ impl Log {
             return Ok(file.clone());
         }
         let path = dir.join(format!("{:08}.log", self.next_file));
+        // Also where it fails: a file that was made and is not used stays in the way of the next, if it cannot be removed.
+        self.next_file += 1;
         let file =
             OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(os("create", &path))?;
+        // Dropped, it removes the file.
+        let file = Arc::new(LogFile::new(file, path, 0, held));
         // So that the file's name is there after a power failure.
         File::open(dir).and_then(|d| d.sync_all()).map_err(os("fsync", dir))?;
-        self.next_file += 1;
-        let file = Arc::new(LogFile::new(file, path, held));
         self.files.push(Arc::downgrade(&file));
         self.current = Some(file.clone());
         Ok(file)
@@ -292,9 +220,7 @@ impl Log {
         latest: &mut HashMap<(u64, Handle), (u64, Label, Arc<Record>)>,
     ) -> Result<(), FileError> {
         let len = file.metadata().map_err(os("stat", &path))?.len();
-        let log_file = Arc::new(LogFile::new(file, path, held));
-        log_file.written.store(len, Ordering::Relaxed);
-        held.fetch_add(len, Ordering::Relaxed);
+        let log_file = Arc::new(LogFile::new(file, path, len, held));
         self.files.push(Arc::downgrade(&log_file));
         let mut at = 0;
         while at + (HEADER as u64) <= len {
@@ -307,9 +233,7 @@ impl Log {
             }
             self.sequence = self.sequence.max(header.sequence);
             let live = header.pool != 0 && !header.flushed;
-            log_file.durable.fetch_add(live.into(), Ordering::Relaxed);
-            let durable = AtomicBool::new(live);
-            let record = Arc::new(Record { file: log_file.clone(), at, stored: header.stored, durable });
+            let record = Arc::new(log_file.record(at, header.stored, live));
             at = next;
             if !live {
                 continue;
@@ -324,12 +248,5 @@ impl Log {
             }
         }
         Ok(())
-    }
-}
-
-impl LogFile {
-    fn new(file: File, path: PathBuf, held: &Arc<AtomicU64>) -> LogFile {
-        let (written, durable, dirty) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        LogFile { file, path, written, durable, dirty, held: held.clone() }
     }
 }

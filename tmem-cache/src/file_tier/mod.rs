@@ -8,9 +8,11 @@
 //! the later counts (a put over another is appended before the older one is marked).
 
 mod budget;
+mod file;
 mod log;
 mod record;
 
+pub(crate) use file::Record;
 pub use log::FileError;
-pub(crate) use log::{FileTier, Record};
+pub(crate) use log::FileTier;
 pub(crate) use record::Label;
