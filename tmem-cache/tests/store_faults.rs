@@ -7,6 +7,7 @@ mod common;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use common::{Dir, MIB, Random, file};
 use seccompiler::{
@@ -200,6 +201,22 @@ fn chunks_that_cannot_be_pushed_out_stay_in_memory() {
     (0..8).for_each(|i| assert!(get(&pool, i) == Some(chunk(i))));
     assert!(store.push_out(usize::MAX) > 0);
     (0..8).for_each(|i| assert!(get(&pool, i) == Some(chunk(i))));
+}
+
+#[test]
+fn space_that_cannot_be_given_back_is_given_back_later() {
+    let dir = Dir::new();
+    let (store, pool) = open(&dir);
+    (0..20).for_each(|i| put(&pool, i, i).unwrap());
+    (1..20).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
+    let before = store.stats().bytes_files;
+
+    failing(&[(libc::SYS_fallocate, &[])], libc::EIO, || store.maintain(Duration::ZERO));
+
+    assert_eq!(store.stats().bytes_files, before);
+    store.maintain(Duration::ZERO);
+    assert!(store.stats().bytes_files < before / 2, "{} of {before}", store.stats().bytes_files);
+    assert!(get(&pool, 0) == Some(chunk(0)));
 }
 
 /// Those who count memfds take turns.

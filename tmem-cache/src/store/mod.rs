@@ -89,7 +89,7 @@ pub struct StoreStats {
     pub bytes_memory: u64,
     /// Bytes of memory it may have just now.
     pub budget: u64,
-    /// Bytes of files, with what is dead in them.
+    /// Bytes of files, holes left out. What is dead becomes a hole in [`Store::maintain`].
     pub bytes_files: u64,
 }
 

@@ -40,7 +40,7 @@ impl StoreOptions {
 pub struct FileOptions {
     /// A directory for it alone, made if it is not there.
     pub directory: PathBuf,
-    /// Most bytes of files.
+    /// Most bytes that files take, holes left out.
     pub limit: u64,
     /// Most bytes written in 24 hours, for the life of flash; a quarter of it may come at once.
     pub writes_per_day: u64,

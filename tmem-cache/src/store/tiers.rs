@@ -10,7 +10,7 @@ use super::options::Life;
 use super::pool_state::PoolState;
 use super::stats::count;
 use super::{FOR_MOVES, Inner, Store};
-use crate::file_tier::Label;
+use crate::file_tier::{FileTier, Label};
 use crate::sync::lock;
 use crate::sys::segment::{Extent, SEGMENT};
 
@@ -22,7 +22,8 @@ const COMPACT_STEP: usize = 8 << 20;
 
 impl Store {
     /// One round of upkeep: closes holes, makes idle chunks denser for as long as `recompress` lasts, and gives spare memory
-    /// back that nobody needed since the last round. [`Store::upkeep`] calls it from a thread; bytes moved or made denser.
+    /// back that nobody needed since the last round, and the space of dead chunks in files. [`Store::upkeep`] calls it from
+    /// a thread; bytes moved or made denser. **Blocks** on the file system, if there is a file tier.
     pub fn maintain(&self, recompress: Duration) -> usize {
         let pools = self.0.pools();
         let mut done: usize = pools.iter().map(|pool| self.0.compact(pool, COMPACT_STEP)).sum();
@@ -30,6 +31,7 @@ impl Store {
         let until = Instant::now() + recompress;
         done += pools.iter().map(|pool| self.0.recompress(pool, until)).sum::<usize>();
         self.0.arena.give_idle_back();
+        self.0.file.iter().for_each(FileTier::tidy);
         done
     }
 
