@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::chunk::{Chunk, hash};
 use super::index::Resident;
 use super::options::Life;
-use super::pool_state::PoolState;
+use super::pool_state::{Listed, Place, PoolState};
 use super::stats::count;
 use super::{FOR_MOVES, Inner, Store};
 use crate::file_tier::{FileTier, Label};
@@ -26,7 +26,9 @@ impl Store {
     /// a thread; bytes moved or made denser. **Blocks** on the file system, if there is a file tier.
     pub fn maintain(&self, recompress: Duration) -> usize {
         let pools = self.0.pools();
-        let mut done: usize = pools.iter().map(|pool| self.0.compact(pool, COMPACT_STEP)).sum();
+        // Where old chunks are halved the order counts, and holes go with their segments.
+        let compacted = pools.iter().filter(|pool| !pool.options().thins());
+        let mut done: usize = compacted.map(|pool| self.0.compact(pool, COMPACT_STEP)).sum();
         // From here on, or holes that keep coming would leave no time for it.
         let until = Instant::now() + recompress;
         done += pools.iter().map(|pool| self.0.recompress(pool, until)).sum::<usize>();
@@ -60,14 +62,15 @@ impl Store {
 
 impl Inner {
     /// Chunks in memory, oldest first.
-    fn residents(&self, state: &PoolState) -> Vec<(u64, std::sync::Weak<Resident<Chunk>>)> {
+    fn residents(&self, state: &PoolState) -> Vec<(Place, std::sync::Weak<Resident<Chunk>>)> {
         let segments = lock(&state.segments);
-        segments.iter().flat_map(|(key, l)| l.residents.iter().map(|r| (key.0, r.clone()))).collect()
+        let place = |((age, _), l): (&(u64, u32), &Listed)| Place { age: *age, thinned: l.thinned };
+        segments.iter().flat_map(|s| s.1.residents.iter().map(move |r| (place(s), r.clone()))).collect()
     }
 
     fn recompress(&self, state: &Arc<PoolState>, until: Instant) -> usize {
         let mut done = 0;
-        for (age, chunk) in self.residents(state) {
+        for (from, chunk) in self.residents(state) {
             if Instant::now() >= until {
                 break;
             }
@@ -86,7 +89,7 @@ impl Inner {
             chunk.set_tried();
             let Some((coding, bytes)) = denser else { continue };
             let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
-            let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, age) else { break };
+            let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, from, false) else { break };
             let now = Chunk::new(state, coding, original as u32, hash(&bytes), Some(room.write(&bytes)), None);
             let _turn = lock(&state.mover);
             if self.swap(state, &chunk, now) {
