@@ -1,7 +1,7 @@
 //! System calls that fail: a put is refused, a get says so, nobody gets anything wrong, and all is well again afterwards.
 //!
-//! A seccomp filter makes the kernel answer a call with an error. It holds for one thread and can never be taken off, so
-//! each fault has a thread of its own, and what comes after it happens on the test's.
+//! A seccomp filter makes the kernel answer a call with an error. It holds for one thread and can never be taken off,
+//! so each fault has a thread of its own, and what comes after it happens on the test's.
 
 mod common;
 

@@ -9,10 +9,10 @@
 //!
 //! # Space
 //! What is dead in a file that something else keeps is punched out of it (`FALLOC_FL_PUNCH_HOLE`), by
-//! [`Store::maintain`](crate::store::Store::maintain) and before a record is refused for the limit: a write to no cell of
-//! flash. Of a durable record the header stays, which says where the next one is, and what shares a block with it, so up
-//! to 8 KiB each where blocks have 4 KiB; chunks smaller than that give nothing back until their file goes. Where the file
-//! system knows no holes (`EOPNOTSUPP`), space comes back a file at a time.
+//! [`Store::maintain`](crate::store::Store::maintain) and before a record is refused for the limit. It writes none of the
+//! day's bytes. Of a durable record the header stays, which says where the next one is, and what shares a block with it,
+//! so up to 8 KiB each where blocks have 4 KiB; chunks smaller than that give nothing back until their file goes. Where
+//! the file system knows no holes (`EOPNOTSUPP`), space comes back a file at a time.
 //!
 //! # Crashes
 //! What is there after one: of each file the records up to the first that is not whole. Of two records of one handle

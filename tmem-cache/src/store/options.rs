@@ -106,10 +106,10 @@ pub struct PoolOptions {
     pub quota: Option<usize>,
     /// What to do with chunks that compress poorly.
     pub admission: Admission,
-    /// How often old chunks are halved before the oldest segment goes whole: of the older half of the segments, chunks of
-    /// odd indices go; of the older quarter, those whose index is no multiple of 4, and so on. So of 2ⁿ neighbours by
-    /// index one stays, for frames at even distances, while there are two segments and more for each step. Ephemeral
-    /// pools; 0 is not at all, more than 12 are 12.
+    /// How often old chunks are halved before the oldest segment goes whole: of the older half of the segments, chunks
+    /// of odd indices go; of the older quarter, those whose index is no multiple of 4, and so on. So of 2ⁿ neighbours by
+    /// index one stays, and frames are at even distances. A step needs two segments (of 4 MiB) of its own, so it takes 64
+    /// MiB for three. Ephemeral pools; 0 is not at all, more than 12 are 12.
     pub thinning: u8,
     /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier.
     pub durable: Option<String>,

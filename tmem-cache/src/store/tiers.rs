@@ -21,9 +21,9 @@ const WORTH: f64 = 0.97;
 const COMPACT_STEP: usize = 8 << 20;
 
 impl Store {
-    /// One round of upkeep: closes holes, makes idle chunks denser for as long as `recompress` lasts, and gives spare memory
-    /// back that nobody needed since the last round, and the space of dead chunks in files. [`Store::upkeep`] calls it from
-    /// a thread; bytes moved or made denser. **Blocks** on the file system, if there is a file tier.
+    /// One round of upkeep: closes holes, makes idle chunks denser for as long as `recompress` lasts, and gives back spare
+    /// memory that nobody needed since the last round, and the space of dead chunks in files. [`Store::upkeep`] calls it
+    /// from a thread; bytes moved or made denser. **Blocks** on the file system, if there is a file tier.
     pub fn maintain(&self, recompress: Duration) -> usize {
         let pools = self.0.pools();
         // Where old chunks are halved the order counts, and holes go with their segments.
