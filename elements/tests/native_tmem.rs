@@ -36,8 +36,10 @@ fn camera() -> TestSrc {
     }
 }
 
+/// What is not about dropping has room for frames to wait, so that a loaded machine drops none.
 fn tmem() -> Tmem {
-    Tmem { keep: Duration::from_millis(500), max: Bytes(64 << 20), memory: Memory::Memfd, ..Tmem::default() }
+    let keep = Duration::from_millis(500);
+    Tmem { keep, max: Bytes(64 << 20), waiting: 16, memory: Memory::Memfd, ..Tmem::default() }
 }
 
 /// `camera → tmem`, whose replay is looked at.
@@ -210,6 +212,35 @@ fn memory_that_does_not_suffice_drops_the_oldest() {
     let (_, seen) = too_much(tmem());
 
     assert!((20..100).contains(&seen.len()), "{}", seen.len());
+}
+
+#[test]
+fn old_frames_thin_out_down_to_the_least_rate() {
+    // 436 frames fit, in 24 segments, of which the oldest three may be halved for the third time.
+    let tmem =
+        Tmem { keep: Duration::from_secs(60), max: Bytes(96 << 20), min_rate: Some(Rate::new(RATE, 4)), ..tmem() };
+    let (graph, remote, seen) = replayed(TestSrc { rate: Rate::new(2 * RATE, 1), ..camera() }, tmem);
+
+    let report = run_while(graph, |frames| {
+        if frames < 1300 {
+            return Verdict::Continue;
+        }
+        remote.send(Command::Trigger(None));
+        Verdict::End
+    });
+
+    let seen: Vec<Seen> = seen.try_iter().collect();
+    are_whole(&seen);
+    let dropped = counts(&report.graph, "store").dropped;
+    let mut apart: Vec<u64> = seen.windows(2).map(|pair| pair[1].sequence - pair[0].sequence).collect();
+    let reach = seen.last().unwrap().sequence - seen[0].sequence;
+    println!("{} frames reach back {reach}, {dropped} were dropped before", seen.len());
+    assert!(reach > 436 * 4 / 3, "{} frames reach back {reach}", seen.len());
+    apart.sort_unstable();
+    // A segment may have gone as the replay passed.
+    assert!(apart[apart.len() - 2] <= 8 + dropped, "{apart:?}");
+    let [once, twice, thrice] = [2, 4, 8].map(|n| apart.iter().filter(|apart| **apart >= n).count());
+    assert!(apart[20] == 1 && once >= 20 && twice >= 10 && thrice >= 5, "{apart:?}");
 }
 
 #[test]

@@ -282,20 +282,53 @@ fn weights_share_a_full_store() {
     assert!(store.stats().bytes_memory <= 64 * MIB as u64 + 2 * 4 * MIB as u64);
 }
 
-#[test]
-fn thinning_keeps_every_second_old_chunk() {
-    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
-    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).thinning()).unwrap();
+/// Puts chunks of 64 KiB, of which `fit` find room at once; the indices that are there then.
+fn thinned(options: PoolOptions, count: u32, fit: usize) -> Vec<u32> {
+    let store = Store::new(&StoreOptions::new(fit * (64 << 10))).unwrap();
+    let pool = store.pool(options).unwrap();
     let mut random = Random(4);
-    let count = 80 * 16;
     for i in 0..count {
         let noise: Vec<u8> = (0..8192).flat_map(|_| random.next().to_le_bytes()).collect();
-        put(&pool, Handle::new(1, i), &noise);
+        assert!(put(&pool, Handle::new(1, i), &noise), "{i}");
+        // It moves chunks too, and they must not count as thinned then.
+        if i % 100 == 0 {
+            store.maintain(std::time::Duration::ZERO);
+        }
     }
-    assert!(pool.stats().evicted_thinned > 0);
-    let there: Vec<u32> = (0..count).filter(|i| pool.lease(Handle::new(1, *i)).unwrap().is_some()).collect();
-    let reach = count - there[0];
-    assert!(reach as usize >= there.len() * 5 / 4, "{} chunks reach back {reach}", there.len());
+    (0..count).filter(|i| pool.lease(Handle::new(1, *i)).unwrap().is_some()).collect()
+}
+
+#[test]
+fn thinning_halves_old_chunks_as_often_as_it_may_and_no_more() {
+    // 16 segments, and the last step takes two.
+    let (count, fit) = (3500, 1024);
+    let reach = [0, 1, 2, 3, 9].map(|halvings| {
+        let there = thinned(PoolOptions::ephemeral(Sharing::Shared).thinning(halvings), count, fit);
+        let apart: Vec<u32> = there.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(apart.iter().max(), Some(&(1 << halvings.min(3))), "{halvings} halvings");
+        assert!(apart.is_sorted_by(|older, newer| older >= newer), "older ones are farther apart: {apart:?}");
+        assert!(apart[apart.len() - fit / 3..].iter().all(|n| *n == 1), "the newest are all there");
+        (count - there[0]) as usize
+    });
+    println!("{reach:?} of {count} chunks in the room of {fit}");
+    // A step brings half of the room, less what lies idle in segments that are not full: one for each step, of 16.
+    for (halvings, reach) in reach.windows(2).take(3).enumerate() {
+        let more = reach[1] - reach[0];
+        assert!((fit / 5..=fit / 2).contains(&more), "halving {halvings} brings {more}");
+    }
+}
+
+#[test]
+fn thinning_of_indices_that_it_cannot_tell_apart_drops_the_oldest() {
+    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).thinning(3)).unwrap();
+    let mut random = Random(4);
+    for i in 0..2000 {
+        let noise: Vec<u8> = (0..8192).flat_map(|_| random.next().to_le_bytes()).collect();
+        assert!(put(&pool, Handle::new(1, 8 * i), &noise), "{i}");
+    }
+    let there: Vec<u32> = (0..2000).filter(|i| pool.lease(Handle::new(1, 8 * i)).unwrap().is_some()).collect();
+    assert!(there.len() > 400 && there == (2000 - there.len() as u32..2000).collect::<Vec<_>>(), "{there:?}");
 }
 
 #[test]

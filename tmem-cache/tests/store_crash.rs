@@ -25,7 +25,7 @@ fn chunk(index: u32) -> Vec<u8> {
     random.bytes(len)
 }
 
-/// The child: puts, now and then flushes, and says what has been synced. Runs until it is killed.
+/// The child: puts, now and then flushes, has holes made, and says what has been synced. Runs until it is killed.
 #[test]
 fn child_puts_until_it_is_killed() {
     let Ok(path) = std::env::var(CHILD) else { return };
@@ -35,6 +35,9 @@ fn child_puts_until_it_is_killed() {
         pool.put(Handle::new(1, index), &chunk(index), Stamp::default()).unwrap();
         if index >= 20 {
             pool.flush(Handle::new(1, index - 20));
+        }
+        if index % 8 == 5 {
+            store.maintain(Duration::ZERO);
         }
         if index % 4 == 3 {
             store.sync().unwrap();

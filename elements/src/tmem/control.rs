@@ -1,9 +1,9 @@
 //! Where commands come from while a pipeline runs: standard input, a socket, a file.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ enum Origin {
     Lines { fd: OwnedFd, begun: Vec<u8> },
     /// A line in each datagram.
     Socket { socket: UnixDatagram, path: PathBuf },
-    /// A level that the kernel tells changes of by EPOLLPRI, as sysfs does of a GPIO line: a rise to 1 is a trigger.
+    /// A level, `0` or `1` as text, that the kernel tells changes of by EPOLLPRI, as sysfs does of a GPIO line.
     Level { file: File, high: bool },
 }
 
@@ -82,9 +82,9 @@ impl Control {
             Ok(wish) => command(wish),
             Err(error) => tracing::warn!(%error, "not understood"),
         };
-        for event in &events[..n] {
-            let Some(origin) = self.origins.get_mut(event.data() as usize) else { continue };
-            if !origin.read(&mut take) {
+        for (at, origin) in self.origins.iter_mut().enumerate() {
+            let told = events[..n].iter().any(|event| event.data() == at as u64);
+            if !origin.read(told, &mut take) {
                 // It has ended, and would be readable for ever.
                 let _ = self.epoll.delete(&*origin);
             }
@@ -93,10 +93,11 @@ impl Control {
 }
 
 impl Origin {
-    /// One read; false where no more will come.
-    fn read(&mut self, take: &mut impl FnMut(&[u8])) -> bool {
+    /// One read where the kernel told of this one, of a level anyhow; false where no more will come.
+    fn read(&mut self, told: bool, take: &mut impl FnMut(&[u8])) -> bool {
         let mut bytes = [0; LINE];
         match self {
+            Origin::Lines { .. } | Origin::Socket { .. } if !told => true,
             Origin::Lines { fd, begun } => match nix::unistd::read(&*fd, &mut bytes) {
                 Ok(0) => false,
                 Ok(n) => {
@@ -119,15 +120,22 @@ impl Origin {
                 }
                 true
             }
-            Origin::Level { file, high } => {
-                let n = file.seek(SeekFrom::Start(0)).and_then(|_| file.read(&mut bytes)).unwrap_or(0);
-                let now = bytes[..n].first() == Some(&b'1');
-                if now && !*high {
-                    take(b"");
+            // Where only rises are told of (a GPIO line's `edge` is `rising`) nobody sees it fall, so each is one. Of the
+            // files in /proc/sys the loop that has our descriptor has heard what there was to hear, so it is looked at.
+            Origin::Level { file, high } => match file.read_at(&mut bytes, 0) {
+                Ok(n) => {
+                    let now = n > 0 && bytes[0] == b'1';
+                    if now && (told || !*high) {
+                        take(b"");
+                    }
+                    *high = now;
+                    true
                 }
-                *high = now;
-                true
-            }
+                Err(error) => {
+                    tracing::warn!(%error, "the trigger's file can no longer be read");
+                    false
+                }
+            },
         }
     }
 }
@@ -177,7 +185,7 @@ fn level_or_lines(path: &Path) -> io::Result<Origin> {
     }
     let mut origin = Origin::Level { file, high: false };
     // The level now is no rise; and only after a read does sysfs tell of a change.
-    origin.read(&mut |_| {});
+    origin.read(false, &mut |_| {});
     Ok(origin)
 }
 
@@ -268,6 +276,52 @@ mod tests {
         assert_eq!(second.kind(), FailureKind::Config);
         assert!(second.to_string().contains(&path.display().to_string()), "{second}");
         drop(first);
+    }
+
+    /// The host name in a namespace of this thread's own: a file that has 0 or 1 where one is called so, and whose changes
+    /// the kernel tells by POLLPRI, as those of a GPIO line's `value`.
+    #[test]
+    fn a_level_triggers_when_it_rises() {
+        // SAFETY: it takes a number, and changes what this thread sees of host names.
+        if unsafe { libc::unshare(libc::CLONE_NEWUTS) } != 0 {
+            println!("needs CAP_SYS_ADMIN, for a UTS namespace");
+            return;
+        }
+        let path = Path::new("/proc/sys/kernel/hostname");
+        let set = |name: &str| std::fs::write(path, name).unwrap();
+        set("1");
+        let mut control = Control::open(false, None, Some(path)).unwrap().unwrap();
+        // As a domain's loop waits.
+        let outer = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        outer.add(control.fd().unwrap(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).unwrap();
+        let woken = |control: &mut Control| {
+            let n = outer.wait(&mut [EpollEvent::empty()], EpollTimeout::from(50u16)).unwrap();
+            if n == 0 { Vec::new() } else { read(control) }
+        };
+        assert_eq!(woken(&mut control), [], "it was 1 before");
+        for _ in 0..3 {
+            set("0");
+            assert_eq!(woken(&mut control), []);
+            set("1");
+            assert_eq!(woken(&mut control), [Command::Trigger(None)]);
+            assert_eq!(woken(&mut control), []);
+        }
+        // Told of a rise where nobody saw it fall.
+        set("0");
+        set("1");
+        assert_eq!(read(&mut control), [Command::Trigger(None)]);
+        // What is neither is no level.
+        set("camera");
+        assert_eq!(woken(&mut control), []);
+    }
+
+    /// As of a GPIO line that is unexported, which would be readable for ever.
+    #[test]
+    fn a_level_that_cannot_be_read_any_more_has_ended() {
+        let path = scratch("level");
+        let mut level = Origin::Level { file: File::create(&path).unwrap(), high: false };
+        assert!(!level.read(true, &mut |line| panic!("{line:?}")));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

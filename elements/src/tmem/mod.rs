@@ -69,8 +69,8 @@ shrbuf_pipeline::properties! {
         max: Bytes = Bytes(1 << 30),
         /// What follows a trigger.
         after: Duration = Duration::ZERO,
-        /// Where memory does not suffice, every second old frame goes before the oldest second does, if no fewer than
-        /// this many a second are left then.
+        /// Where memory does not suffice, every second frame of the older half goes before the oldest second does, of
+        /// the older quarter every second again, and so on, as long as no fewer than this many a second are left.
         min_rate: Option<Rate> = None,
         /// Frames that a replay has still to send stay; new ones are refused for them where memory is full.
         pin: bool = false,
@@ -86,7 +86,8 @@ shrbuf_pipeline::properties! {
         stdin: bool = false,
         /// Takes commands from datagrams to a Unix socket that it makes at this path, for this user.
         socket: Option<PathBuf> = None,
-        /// Takes commands from a FIFO; or of a file like sysfs' gpio/value, each rise to 1 as a trigger.
+        /// Takes commands from a FIFO; or of a file with 0 or 1, whose changes the kernel tells by POLLPRI, each rise to 1
+        /// as a trigger: sysfs' gpio/value, once the line's edge is "rising" or "both".
         trigger: Option<PathBuf> = None,
         /// Memory of replayed frames: "auto" takes the first that all consumers can import.
         memory: Memory = Memory::Auto,
@@ -220,9 +221,10 @@ impl Store {
         let c = &self.config;
         let kind = if c.pin { PoolOptions::persistent } else { PoolOptions::ephemeral };
         let mut options = kind(Sharing::Shared).weight(c.weight);
-        let halved = stream.rate.map(|rate| rate.hz() / 2.0);
-        if c.min_rate.zip(halved).is_some_and(|(least, halved)| halved >= least.hz()) {
-            options = options.thinning();
+        if let Some((least, rate)) = c.min_rate.zip(stream.rate) {
+            // 31 halvings are all that an index has bits for.
+            let halvings = (1..=31).take_while(|n| rate.hz() / 2f64.powi(*n) >= least.hz()).count();
+            options = options.thinning(halvings as u8);
         }
         let max = usize::try_from(c.max.0).unwrap_or(usize::MAX);
         shared_store::pool(c.store.as_deref(), max, &self.environment.ledger, options)

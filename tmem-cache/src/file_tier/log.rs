@@ -5,12 +5,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::budget::Budget;
-use super::record::{HEADER, Header, Label, MARK};
+use super::file::{LogFile, Record};
+use super::record::{HEADER, Header, Label};
 use crate::store::Handle;
 use crate::store::chunk::hash;
 use crate::store::options::FileOptions;
@@ -38,7 +39,7 @@ pub enum FileError {
         /// The directory.
         path: PathBuf,
     },
-    /// The files' limit.
+    /// The files' limit, with the space of dead records given back.
     #[error("{held} of {limit} bytes of files are taken; raise the limit or flush")]
     Limit {
         /// Bytes taken.
@@ -58,79 +59,23 @@ fn os(call: &'static str, path: &Path) -> impl Fn(io::Error) -> FileError {
     move |source| FileError::Os { call, path: path.to_owned(), source }
 }
 
-/// One file, removed with the last record that anybody has of it, unless durable ones are in it that were not flushed.
-#[derive(Debug)]
-struct LogFile {
-    file: File,
-    path: PathBuf,
-    written: AtomicU64,
-    /// Durable records that were not flushed.
-    durable: AtomicU32,
-    dirty: AtomicBool,
-    held: Arc<AtomicU64>,
-}
-
-impl Drop for LogFile {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.written.load(Ordering::Relaxed), Ordering::Relaxed);
-        if self.durable.load(Ordering::Relaxed) == 0 {
-            // If it stays, the next opening finds nothing live in it and tries again.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// A chunk's place in a file.
-#[derive(Debug)]
-pub(crate) struct Record {
-    file: Arc<LogFile>,
-    at: u64,
-    stored: u32,
-    durable: AtomicBool,
-}
-
-impl Record {
-    pub(crate) fn len(&self) -> usize {
-        self.stored as usize
-    }
-
-    /// True until it is flushed, of a durable pool.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.durable.load(Ordering::Relaxed)
-    }
-
-    /// The stored bytes, unchecked. **Blocks.**
-    ///
-    /// # Errors
-    /// That of read(2); a file cut short is `UnexpectedEof`.
-    pub(crate) fn read(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(self.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        bytes.resize(self.len(), 0);
-        self.file.file.read_exact_at(&mut bytes, self.at + HEADER as u64)?;
-        Ok(bytes)
-    }
-
-    /// The chunk has been flushed: it will not be found again.
-    pub(crate) fn kill(&self) {
-        if !self.durable.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        if let Err(e) = self.file.file.write_all_at(&[1], self.at + MARK) {
-            tracing::warn!("{}: a flushed chunk may come back after a restart: {e}", self.file.path.display());
-        }
-        self.file.dirty.store(true, Ordering::Relaxed);
-        self.file.durable.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// The chunks of one durable pool, as found.
 pub(crate) type Found = Vec<(Label, Arc<Record>)>;
 
+/// The file that gets the next record, and the lock of whoever writes one.
+type Open = Mutex<Option<Arc<LogFile>>>;
+
+/// Lock order: an open file, then the list.
 #[derive(Debug)]
 pub(crate) struct FileTier {
     options: FileOptions,
-    log: Mutex<Log>,
+    /// Records of durable pools.
+    durable: Open,
+    /// Records that do not outlive the store. In files of their own, so that no durable put waits for a drain's write.
+    spilled: Open,
+    files: Mutex<Files>,
+    sequence: AtomicU64,
+    budget: Mutex<Budget>,
     held: Arc<AtomicU64>,
     started: Instant,
     found: Mutex<HashMap<u64, Found>>,
@@ -138,13 +83,18 @@ pub(crate) struct FileTier {
     _lock: nix::fcntl::Flock<File>,
 }
 
-#[derive(Debug)]
-struct Log {
-    current: Option<Arc<LogFile>>,
-    files: Vec<std::sync::Weak<LogFile>>,
-    next_file: u64,
+#[derive(Debug, Default)]
+struct Files {
+    all: Vec<Weak<LogFile>>,
+    next: u64,
+}
+
+/// What a directory held when it was opened.
+#[derive(Debug, Default)]
+struct Scan {
+    files: Files,
     sequence: u64,
-    budget: Budget,
+    latest: HashMap<(u64, Handle), (u64, Label, Arc<Record>)>,
 }
 
 /// What a pool's name is in a header; 0 for none.
@@ -166,29 +116,34 @@ impl FileTier {
         let flock = nix::fcntl::Flock::lock(lock_file, nix::fcntl::FlockArg::LockExclusiveNonblock);
         let _lock = flock.map_err(|_| FileError::InUse { path: dir.clone() })?;
         let held = Arc::new(AtomicU64::new(0));
-        let mut log = Log {
-            current: None,
-            files: Vec::new(),
-            next_file: 0,
-            sequence: 0,
-            budget: Budget::new(options.writes_per_day),
-        };
-        let mut latest = HashMap::new();
+        let mut scan = Scan::default();
         for entry in fs::read_dir(dir).map_err(os("list", dir))? {
             let path = entry.map_err(os("list", dir))?.path();
             let number: Option<Option<u64>> =
                 path.extension().is_some_and(|e| e == "log").then(|| path.file_stem()?.to_str()?.parse().ok());
             let Some(number) = number.flatten() else { continue };
-            log.next_file = log.next_file.max(number + 1);
+            scan.files.next = scan.files.next.max(number + 1);
             let file = OpenOptions::new().read(true).write(true).open(&path).map_err(os("open", &path))?;
-            log.scan(file, path, &held, &mut latest)?;
+            scan.read(file, path, &held)?;
         }
         let mut found: HashMap<u64, Found> = HashMap::new();
-        for ((pool, _), (_, label, record)) in latest {
+        for ((pool, _), (_, label, record)) in scan.latest {
             found.entry(pool).or_default().push((label, record));
         }
-        let (log, found) = (Mutex::new(log), Mutex::new(found));
-        Ok(FileTier { options: options.clone(), log, held, started: Instant::now(), found, _lock })
+        let tier = FileTier {
+            options: options.clone(),
+            durable: Mutex::default(),
+            spilled: Mutex::default(),
+            files: Mutex::new(scan.files),
+            sequence: AtomicU64::new(scan.sequence),
+            budget: Mutex::new(Budget::new(options.writes_per_day)),
+            held,
+            started: Instant::now(),
+            found: Mutex::new(found),
+            _lock,
+        };
+        tier.tidy();
+        Ok(tier)
     }
 
     /// What was found of the pool of that name, once.
@@ -196,7 +151,7 @@ impl FileTier {
         lock(&self.found).remove(&tag(Some(name))).unwrap_or_default()
     }
 
-    /// Bytes of all files.
+    /// Bytes that all files take, holes left out.
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
@@ -207,40 +162,88 @@ impl FileTier {
     /// [`FileError`]; nothing is left of the record then.
     pub(crate) fn append(&self, name: Option<&str>, label: &Label, stored: &[u8]) -> Result<Arc<Record>, FileError> {
         let bytes = (HEADER + stored.len()) as u64;
-        let mut log = lock(&self.log);
-        let held = self.held();
-        if held + bytes > self.options.limit {
-            return Err(FileError::Limit { held, limit: self.options.limit });
+        if !self.take(bytes) {
+            self.tidy();
+            if !self.take(bytes) {
+                return Err(FileError::Limit { held: self.held(), limit: self.options.limit });
+            }
         }
-        if !log.budget.take(bytes, self.started.elapsed()) {
+        let record = self.write(name, label, stored);
+        if record.is_err() {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        record
+    }
+
+    /// Counts bytes as held, as far as the limit allows.
+    fn take(&self, bytes: u64) -> bool {
+        let more = |held: u64| Some(held + bytes).filter(|held| *held <= self.options.limit);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn write(&self, name: Option<&str>, label: &Label, stored: &[u8]) -> Result<Arc<Record>, FileError> {
+        if !lock(&self.budget).take((HEADER + stored.len()) as u64, self.started.elapsed()) {
             return Err(FileError::Budget { per_day: self.options.writes_per_day });
         }
-        log.sequence += 1;
+        let mut open = lock(if name.is_some() { &self.durable } else { &self.spilled });
+        let file = match &*open {
+            Some(file) => file.clone(),
+            None => open.insert(self.create(name.is_some())?).clone(),
+        };
         let header = Header {
             label: *label,
             pool: tag(name),
-            sequence: log.sequence,
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
             stored: stored.len() as u32,
             flushed: false,
         };
-        let file = log.file(&self.options.directory, &self.held)?;
-        let at = file.written.load(Ordering::Relaxed);
-        let write = |bytes, at| file.file.write_all_at(bytes, at);
-        if let Err(e) = write(&header.encode(), at).and_then(|()| write(stored, at + HEADER as u64)) {
-            // What follows a record that is not whole would not be found, so the file ends here or gets no more.
-            if file.file.set_len(at).is_err() {
-                log.current = None;
+        let record = file.append(&header.encode(), stored, name.is_some()).map_err(|(e, cut)| {
+            // What follows a record that is not whole would not be found, so the file ends there or gets no more.
+            if !cut {
+                *open = None;
             }
-            return Err(os("write", &file.path)(e));
+            os("write", &file.path)(e)
+        })?;
+        if file.end() >= FILE_BYTES {
+            *open = None;
         }
-        file.written.fetch_add(bytes, Ordering::Relaxed);
-        file.held.fetch_add(bytes, Ordering::Relaxed);
-        file.dirty.store(true, Ordering::Relaxed);
-        file.durable.fetch_add(name.is_some().into(), Ordering::Relaxed);
-        if at + bytes >= FILE_BYTES {
-            log.current = None;
+        Ok(Arc::new(record))
+    }
+
+    /// A new file.
+    fn create(&self, durable: bool) -> Result<Arc<LogFile>, FileError> {
+        let dir = &self.options.directory;
+        // Never the same again: a file that was made and is not used stays in the way, if it cannot be removed.
+        let number = {
+            let mut files = lock(&self.files);
+            files.next += 1;
+            files.next - 1
+        };
+        let path = dir.join(format!("{number:08}.log"));
+        let file =
+            OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(os("create", &path))?;
+        // Dropped, it removes the file.
+        let file = Arc::new(LogFile::new(file, path, 0, durable, &self.held));
+        // So that the file's name is there after a power failure.
+        File::open(dir).and_then(|d| d.sync_all()).map_err(os("fsync", dir))?;
+        lock(&self.files).all.push(Arc::downgrade(&file));
+        Ok(file)
+    }
+
+    /// The files there are.
+    fn files(&self) -> Vec<Arc<LogFile>> {
+        let mut files = lock(&self.files);
+        files.all.retain(|f| f.strong_count() > 0);
+        files.all.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Marks what could not be marked before, and gives the space of dead records back. **Blocks** on the file system.
+    pub(crate) fn tidy(&self) {
+        for file in self.files() {
+            if let Err(e) = file.mark().and_then(|()| file.punch()) {
+                tracing::warn!("{}: its dead records keep their space for now: {e}", file.path.display());
+            }
         }
-        Ok(Arc::new(Record { file, at, stored: stored.len() as u32, durable: AtomicBool::new(name.is_some()) }))
     }
 
     /// Returns once everything appended and marked before is on the device. **Blocks.**
@@ -248,54 +251,20 @@ impl FileTier {
     /// # Errors
     /// [`FileError::Os`]; what was not synced before is then not certain.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
-        let files: Vec<_> = {
-            let mut log = lock(&self.log);
-            log.files.retain(|f| f.strong_count() > 0);
-            log.files.iter().filter_map(std::sync::Weak::upgrade).collect()
-        };
-        for file in files {
-            if file.dirty.swap(false, Ordering::Relaxed)
-                && let Err(e) = file.file.sync_data()
-            {
-                file.dirty.store(true, Ordering::Relaxed);
-                return Err(os("fdatasync", &file.path)(e));
-            }
+        for file in self.files() {
+            file.mark().map_err(os("write", &file.path))?;
+            file.sync().map_err(os("fdatasync", &file.path))?;
         }
         Ok(())
     }
 }
 
-impl Log {
-    /// The file that gets the next record.
-    fn file(&mut self, dir: &Path, held: &Arc<AtomicU64>) -> Result<Arc<LogFile>, FileError> {
-        if let Some(file) = &self.current {
-            return Ok(file.clone());
-        }
-        let path = dir.join(format!("{:08}.log", self.next_file));
-        let file =
-            OpenOptions::new().create_new(true).read(true).write(true).open(&path).map_err(os("create", &path))?;
-        // So that the file's name is there after a power failure.
-        File::open(dir).and_then(|d| d.sync_all()).map_err(os("fsync", dir))?;
-        self.next_file += 1;
-        let file = Arc::new(LogFile::new(file, path, held));
-        self.files.push(Arc::downgrade(&file));
-        self.current = Some(file.clone());
-        Ok(file)
-    }
-
+impl Scan {
     /// Reads a file from an earlier life.
-    fn scan(
-        &mut self,
-        file: File,
-        path: PathBuf,
-        held: &Arc<AtomicU64>,
-        latest: &mut HashMap<(u64, Handle), (u64, Label, Arc<Record>)>,
-    ) -> Result<(), FileError> {
+    fn read(&mut self, file: File, path: PathBuf, held: &Arc<AtomicU64>) -> Result<(), FileError> {
         let len = file.metadata().map_err(os("stat", &path))?.len();
-        let log_file = Arc::new(LogFile::new(file, path, held));
-        log_file.written.store(len, Ordering::Relaxed);
-        held.fetch_add(len, Ordering::Relaxed);
-        self.files.push(Arc::downgrade(&log_file));
+        let log_file = Arc::new(LogFile::new(file, path, len, true, held));
+        self.files.all.push(Arc::downgrade(&log_file));
         let mut at = 0;
         while at + (HEADER as u64) <= len {
             let mut bytes = [0; HEADER];
@@ -307,19 +276,17 @@ impl Log {
             }
             self.sequence = self.sequence.max(header.sequence);
             let live = header.pool != 0 && !header.flushed;
-            log_file.durable.fetch_add(live.into(), Ordering::Relaxed);
-            let durable = AtomicBool::new(live);
-            let record = Arc::new(Record { file: log_file.clone(), at, stored: header.stored, durable });
+            let record = Arc::new(log_file.record(at, header.stored, live));
             at = next;
             if !live {
                 continue;
             }
             let whole = record.read().is_ok_and(|b| hash(&b) == header.label.hash);
             let of = (header.pool, header.label.handle);
-            let older = latest.get(&of).is_some_and(|(sequence, ..)| *sequence > header.sequence);
+            let older = self.latest.get(&of).is_some_and(|(sequence, ..)| *sequence > header.sequence);
             if !whole || older {
                 record.kill();
-            } else if let Some((_, _, beaten)) = latest.insert(of, (header.sequence, header.label, record)) {
+            } else if let Some((_, _, beaten)) = self.latest.insert(of, (header.sequence, header.label, record)) {
                 beaten.kill();
             }
         }
@@ -327,9 +294,29 @@ impl Log {
     }
 }
 
-impl LogFile {
-    fn new(file: File, path: PathBuf, held: &Arc<AtomicU64>) -> LogFile {
-        let (written, durable, dirty) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
-        LogFile { file, path, written, durable, dirty, held: held.clone() }
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::store::chunk::Coding;
+
+    #[test]
+    fn durable_record_waits_for_no_write_of_another() {
+        let directory = std::env::temp_dir().join(format!("tmem-log-{}", std::process::id()));
+        let options = FileOptions { directory: directory.clone(), limit: 1 << 20, writes_per_day: 1 << 20 };
+        let tier = FileTier::open(&options).unwrap();
+        let (handle, stamp) = Default::default();
+        let label = Label { handle, stamp, coding: Coding::Raw, original: 3, hash: hash(b"abc") };
+        let spilled = tier.append(None, &label, b"abc").unwrap();
+
+        // As a drain has it while it writes.
+        let writing = lock(&tier.spilled);
+        let durable = tier.append(Some("pool"), &label, b"abc").unwrap();
+        tier.tidy();
+        tier.sync().unwrap();
+        drop(writing);
+
+        assert_eq!((spilled.read().unwrap(), durable.read().unwrap()), (b"abc".to_vec(), b"abc".to_vec()));
+        drop((spilled, durable, tier));
+        fs::remove_dir_all(directory).unwrap();
     }
 }

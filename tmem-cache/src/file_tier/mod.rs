@@ -4,13 +4,27 @@
 //! the same shape as the segments in memory. A record is a header and the stored bytes, each with a checksum. A flush
 //! marks the record's header in place, which needs no space and cannot tear. Nothing else is ever written twice.
 //!
-//! What is there after a crash: of each file the records up to the first that is not whole. Of two records of one handle
-//! the later counts (a put over another is appended before the older one is marked).
+//! Durable records have files of their own, so that a durable put waits for no drain's write. The others do not outlive
+//! the store.
+//!
+//! # Space
+//! What is dead in a file that something else keeps is punched out of it (`FALLOC_FL_PUNCH_HOLE`), by
+//! [`Store::maintain`](crate::store::Store::maintain) and before a record is refused for the limit. It writes none of the
+//! day's bytes. Of a durable record the header stays, which says where the next one is, and what shares a block with it,
+//! so up to 8 KiB each where blocks have 4 KiB; chunks smaller than that give nothing back until their file goes. Where
+//! the file system knows no holes (`EOPNOTSUPP`), space comes back a file at a time.
+//!
+//! # Crashes
+//! What is there after one: of each file the records up to the first that is not whole. Of two records of one handle
+//! the later counts (a put over another is appended before the older one is marked). A hole is made only of what has been
+//! marked; should a power failure undo the mark and not the hole, the checksum of the bytes says that they are gone.
 
 mod budget;
+mod file;
 mod log;
 mod record;
 
+pub(crate) use file::Record;
 pub use log::FileError;
-pub(crate) use log::{FileTier, Record};
+pub(crate) use log::FileTier;
 pub(crate) use record::Label;

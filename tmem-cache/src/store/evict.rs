@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::chunk::Chunk;
 use super::index::Resident;
-use super::options::{Life, PoolOptions, Sharing};
+use super::options::{HALVINGS, Life, PoolOptions, Sharing};
 use super::pool::forget;
-use super::pool_state::{Listed, PoolState};
+use super::pool_state::{Listed, Place, PoolState};
 use super::stats::count;
 use super::{FOR_MOVES, Inner, Key};
 use crate::sync::lock;
@@ -90,13 +90,23 @@ impl Inner {
         if state.held() <= 2 * SEGMENT {
             state.seal();
         }
+        let halvings = if cause == Cause::Limit { options.thinning.min(HALVINGS) } else { 0 };
         let held = lock(&state.segments).len();
         // Leased chunks may hold the oldest; then one of the next goes.
-        for nth in 0..8.min(held) {
-            let may_thin = options.thinning && cause == Cause::Limit && nth == 0;
-            let Some((key, listed, thin)) = take_oldest(state, nth, may_thin) else { return false };
-            let survivors =
-                if thin { self.thin(state, &listed, key.0) } else { self.drop_all(state, &options, &listed, cause) };
+        let mut passed = 0;
+        while passed < 8.min(held) {
+            let Some((key, mut listed, thin)) = take_oldest(state, passed, halvings) else { return false };
+            listed.residents.retain(|resident| resident.strong_count() > 0);
+            let survivors = match thin {
+                Some(halving) => {
+                    listed.thinned = halving;
+                    self.thin(state, &listed, Place { age: key.0, thinned: halving })
+                }
+                None => {
+                    passed += 1;
+                    self.drop_all(state, &options, &listed, cause)
+                }
+            };
             let freed = listed.residents.len() > survivors.len() || listed.segment.strong_count() == 0;
             if !survivors.is_empty() {
                 let residents = survivors.iter().map(Arc::downgrade).collect();
@@ -122,7 +132,7 @@ impl Inner {
         let mut survivors = Vec::new();
         for chunk in listed.residents.iter().filter_map(std::sync::Weak::upgrade) {
             let len = chunk.value.memory.as_ref().map_or(0, Extent::len);
-            if len <= reinsert && self.was_got(state, &chunk) && self.relocate(state, &chunk, u64::MAX) {
+            if len <= reinsert && self.was_got(state, &chunk) && self.relocate(state, &chunk, None) {
                 count(&state.counters.reinserted);
                 reinsert -= len;
                 continue;
@@ -132,15 +142,20 @@ impl Inner {
         survivors
     }
 
-    /// Every second chunk goes, the others move together; what stays in the segment.
-    fn thin(&self, state: &Arc<PoolState>, listed: &Listed, age: u64) -> Vec<Arc<Resident<Chunk>>> {
-        let mut survivors = Vec::new();
-        for (i, chunk) in listed.residents.iter().filter_map(std::sync::Weak::upgrade).enumerate() {
-            if i % 2 == 1 || !self.relocate(state, &chunk, age) {
-                survivors.extend(self.drop_one(state, chunk, &state.counters.evicted_thinned));
-            }
+    /// Every second chunk goes, those that stay move together; what stays in the segment: all, where none is to go.
+    ///
+    /// By index, so that the same chunks stay whatever segments they lie in, and none is halved more often than asked.
+    fn thin(&self, state: &Arc<PoolState>, listed: &Listed, now: Place) -> Vec<Arc<Resident<Chunk>>> {
+        let apart = 1 << now.thinned;
+        let stays = |chunk: &Arc<Resident<Chunk>>| chunk.owners().iter().any(|handle| handle.index % apart == 0);
+        let alive = listed.residents.iter().filter_map(std::sync::Weak::upgrade).filter(|chunk| !chunk.is_dead());
+        let (stay, go): (Vec<_>, Vec<_>) = alive.partition(stays);
+        if go.is_empty() {
+            return stay;
         }
-        survivors
+        // What there is no room to move goes too, or the segment would not.
+        let go = go.into_iter().chain(stay.into_iter().filter(|chunk| !self.relocate(state, chunk, Some((now, true)))));
+        go.filter_map(|chunk| self.drop_one(state, chunk, &state.counters.evicted_thinned)).collect()
     }
 
     /// Takes a chunk's entries out; the chunk where somebody leases it.
@@ -162,13 +177,14 @@ impl Inner {
         chunk.owners().into_iter().fold(false, |got, handle| self.index.was_got(Key { pool, handle }) | got)
     }
 
-    /// Copies a chunk to where moved chunks go (`age`), or where puts do (`u64::MAX`). The caller has the turn.
-    fn relocate(&self, state: &Arc<PoolState>, chunk: &Arc<Resident<Chunk>>, age: u64) -> bool {
+    /// Copies a chunk to where those go that are moved out of a segment (true where that is halved), or where puts do
+    /// (`None`). The caller has the turn.
+    fn relocate(&self, state: &Arc<PoolState>, chunk: &Arc<Resident<Chunk>>, from: Option<(Place, bool)>) -> bool {
         let Some(extent) = &chunk.value.memory else { return false };
         let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
-        let room = match age {
-            u64::MAX => state.reserve(&self.arena, extent.len(), limit),
-            age => state.reserve_move(&self.arena, extent.len(), limit, age),
+        let room = match from {
+            None => state.reserve(&self.arena, extent.len(), limit),
+            Some((from, halved)) => state.reserve_move(&self.arena, extent.len(), limit, from, halved),
         };
         let Some(room) = room else { return false };
         let memory = room.write(&extent.bytes());
@@ -180,6 +196,9 @@ impl Inner {
     /// nobody has it any more.
     pub(super) fn swap(&self, state: &Arc<PoolState>, chunk: &Arc<Resident<Chunk>>, now: Chunk) -> bool {
         let now = Resident::new(now, Vec::new());
+        if chunk.is_tried() {
+            now.set_tried();
+        }
         if !state.register(&now) {
             return false;
         }
@@ -209,7 +228,8 @@ impl Inner {
                 let (u, l) = segment.fill();
                 (used, live) = (used + u, live + l);
                 if l < u {
-                    holes.push((u - l, *key, listed.residents.clone()));
+                    let from = Place { age: key.0, thinned: listed.thinned };
+                    holes.push((u - l, from, listed.residents.clone()));
                 }
             }
             if used - live <= used / 100 {
@@ -217,19 +237,19 @@ impl Inner {
             }
             holes.sort_by_key(|hole| std::cmp::Reverse(hole.0));
             // Readers may hold what is left of a segment; then the next is moved.
-            let movable = holes.into_iter().find_map(|(_, key, residents)| {
+            let movable = holes.into_iter().find_map(|(_, from, residents)| {
                 let alive = residents.iter().filter_map(std::sync::Weak::upgrade).filter(|chunk| !chunk.is_dead());
                 let alive: Vec<_> = alive.collect();
-                (!alive.is_empty()).then_some((key, alive))
+                (!alive.is_empty()).then_some((from, alive))
             });
-            let Some((key, residents)) = movable else { break };
+            let Some((from, residents)) = movable else { break };
             let len = |chunk: &Resident<Chunk>| chunk.value.memory.as_ref().map_or(0, Extent::len);
             if used - live <= 2 * residents.iter().map(|chunk| len(chunk)).max().unwrap_or(0) {
                 break;
             }
             let mut some = 0;
             for chunk in residents {
-                if self.relocate(state, &chunk, key.0) {
+                if self.relocate(state, &chunk, Some((from, false))) {
                     some += len(&chunk);
                     count(&state.counters.compacted);
                 }
@@ -259,13 +279,19 @@ fn cause_counter(state: &PoolState, cause: Cause) -> &std::sync::atomic::AtomicU
     }
 }
 
-/// Takes a segment off the list: the oldest of the older half that is to be thinned (then true), else the `nth` oldest.
-fn take_oldest(state: &PoolState, nth: usize, may_thin: bool) -> Option<((u64, u32), Listed, bool)> {
+/// Takes a segment off the list: the oldest of those to be halved next (then how often it has been), else the `nth` oldest.
+fn take_oldest(state: &PoolState, nth: usize, halvings: u8) -> Option<((u64, u32), Listed, Option<u8>)> {
     let mut segments = lock(&state.segments);
     segments.retain(|_, l| l.segment.strong_count() > 0);
-    let half = if may_thin { segments.len() / 2 } else { 0 };
-    let unthinned = segments.iter().take(half).find(|(_, l)| !l.thinned).map(|(key, _)| *key);
-    let key = unthinned.or_else(|| segments.keys().nth(nth).copied())?;
+    let count = segments.len();
+    let may_thin = |(at, (_, l)): &(usize, (&(u64, u32), &Listed))| {
+        let zone = count >> (l.thinned + 1);
+        // One alone would be halved again and again, and nothing come to it.
+        l.thinned < halvings && zone > 1 && *at < zone
+    };
+    let next = segments.iter().enumerate().filter(may_thin).min_by_key(|(_, (_, l))| l.thinned);
+    let thin = next.map(|(_, (key, l))| (*key, l.thinned + 1));
+    let key = thin.map(|(key, _)| key).or_else(|| segments.keys().nth(nth).copied())?;
     let (key, listed) = segments.remove_entry(&key)?;
-    Some((key, listed, unthinned.is_some()))
+    Some((key, listed, thin.map(|(_, halving)| halving)))
 }

@@ -31,7 +31,8 @@
 //!
 //! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 64 KiB and
 //! more, all told (`tests/store_overhead.rs` measures it): about 350 bytes of heap a chunk, a hundredth of a persistent
-//! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet. Chunks of 16 KiB cost 5 %.
+//! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet, and one more for each
+//! halving where old chunks are thinned. Chunks of 16 KiB cost 5 %.
 //!
 //! | module | story |
 //! | --- | --- |
@@ -89,7 +90,7 @@ pub struct StoreStats {
     pub bytes_memory: u64,
     /// Bytes of memory it may have just now.
     pub budget: u64,
-    /// Bytes of files, with what is dead in them.
+    /// Bytes of files, holes left out. What is dead becomes a hole in [`Store::maintain`].
     pub bytes_files: u64,
 }
 

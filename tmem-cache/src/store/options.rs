@@ -40,7 +40,7 @@ impl StoreOptions {
 pub struct FileOptions {
     /// A directory for it alone, made if it is not there.
     pub directory: PathBuf,
-    /// Most bytes of files.
+    /// Most bytes that files take, holes left out.
     pub limit: u64,
     /// Most bytes written in 24 hours, for the life of flash; a quarter of it may come at once.
     pub writes_per_day: u64,
@@ -90,6 +90,9 @@ impl Default for Admission {
     }
 }
 
+/// Most halvings that make a difference: it takes a store of 64 GiB to have segments for more.
+pub(crate) const HALVINGS: u8 = 12;
+
 /// What a pool is made with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolOptions {
@@ -103,8 +106,11 @@ pub struct PoolOptions {
     pub quota: Option<usize>,
     /// What to do with chunks that compress poorly.
     pub admission: Admission,
-    /// Of old segments, every second chunk goes before the oldest whole segment does.
-    pub thinning: bool,
+    /// How often old chunks are halved before the oldest segment goes whole: of the older half of the segments, chunks
+    /// of odd indices go; of the older quarter, those whose index is no multiple of 4, and so on. So of 2ⁿ neighbours by
+    /// index one stays, and frames are at even distances. A step needs two segments (of 4 MiB) of its own, so it takes 64
+    /// MiB for three. Ephemeral pools; 0 is not at all, more than 12 are 12.
+    pub thinning: u8,
     /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier.
     pub durable: Option<String>,
 }
@@ -112,7 +118,7 @@ pub struct PoolOptions {
 impl PoolOptions {
     fn of(life: Life, sharing: Sharing) -> PoolOptions {
         let admission = Admission::default();
-        PoolOptions { life, sharing, weight: 1, quota: None, admission, thinning: false, durable: None }
+        PoolOptions { life, sharing, weight: 1, quota: None, admission, thinning: 0, durable: None }
     }
 
     /// A pool whose chunks may vanish.
@@ -146,10 +152,10 @@ impl PoolOptions {
         self
     }
 
-    /// Every second old chunk goes first.
+    /// How often old chunks are halved.
     #[must_use]
-    pub fn thinning(mut self) -> PoolOptions {
-        self.thinning = true;
+    pub fn thinning(mut self, halvings: u8) -> PoolOptions {
+        self.thinning = halvings;
         self
     }
 
@@ -158,6 +164,11 @@ impl PoolOptions {
     pub fn durable(mut self, name: &str) -> PoolOptions {
         self.durable = Some(name.to_owned());
         self
+    }
+
+    /// True where old chunks are halved.
+    pub(crate) fn thins(&self) -> bool {
+        self.life == Life::Ephemeral && self.thinning > 0
     }
 
     /// True where a get takes the chunk out.

@@ -4,12 +4,13 @@
 //! from or written to a file.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
 use super::chunk::Chunk;
 use super::index::Resident;
-use super::options::PoolOptions;
+use super::options::{HALVINGS, PoolOptions};
 use super::stats::{Counters, PoolStats};
 use crate::sync::{Mutex, lock};
 use crate::sys::segment::{Arena, Extent, Reserved, SEGMENT, Segment};
@@ -19,7 +20,15 @@ use crate::sys::segment::{Arena, Extent, Reserved, SEGMENT, Segment};
 pub(crate) struct Listed {
     pub segment: Weak<Segment>,
     pub residents: Vec<Weak<Resident<Chunk>>>,
-    pub thinned: bool,
+    /// How often its chunks have been halved at least.
+    pub thinned: u8,
+}
+
+/// Where in the order a chunk was that is moved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub age: u64,
+    pub thinned: u8,
 }
 
 #[derive(Debug)]
@@ -31,6 +40,8 @@ pub(crate) struct PoolState {
     open: Mutex<Option<Arc<Segment>>>,
     /// Where chunks that are moved append, so that they keep their place in the order.
     moves: Mutex<Option<Arc<Segment>>>,
+    /// Where chunks append that stay of a segment that is halved, by how often it has been.
+    thinned: [Mutex<Option<Arc<Segment>>>; HALVINGS as usize + 1],
     pub segments: Mutex<BTreeMap<(u64, u32), Listed>>,
     /// Chunks by the hash of their stored bytes.
     pub same: Mutex<HashMap<u64, Weak<Resident<Chunk>>>>,
@@ -52,6 +63,7 @@ impl PoolState {
             counters: Counters::default(),
             open: Mutex::new(None),
             moves: Mutex::new(None),
+            thinned: std::array::from_fn(|_| Mutex::new(None)),
             segments: Mutex::new(BTreeMap::new()),
             same: Mutex::new(HashMap::new()),
             mover: Mutex::new(()),
@@ -89,9 +101,32 @@ impl PoolState {
         self.reserve_in(&self.open, arena, len, limit, quota, None)
     }
 
-    /// Room for a chunk that is moved, of a segment of `age`.
-    pub(crate) fn reserve_move(&self, arena: &Arc<Arena>, len: usize, limit: usize, age: u64) -> Option<Reserved> {
-        self.reserve_in(&self.moves, arena, len, limit, None, Some(age))
+    /// Room for a chunk that is moved out of a segment; `halved` where that is because others of it went.
+    pub(crate) fn reserve_move(
+        &self,
+        arena: &Arc<Arena>,
+        len: usize,
+        limit: usize,
+        from: Place,
+        halved: bool,
+    ) -> Option<Reserved> {
+        let open = if halved { &self.thinned[usize::from(from.thinned.min(HALVINGS))] } else { &self.moves };
+        if self.options.read().is_ok_and(|o| o.thins()) {
+            self.keep_order(open, from);
+        }
+        self.reserve_in(open, arena, len, limit, None, Some(from))
+    }
+
+    /// Takes care that chunks of `from` are not put into a segment that goes before others that are older than they are.
+    fn keep_order(&self, open: &Mutex<Option<Arc<Segment>>>, from: Place) {
+        let mut open = lock(open);
+        let follows = |s: &Segment| {
+            let between = (Bound::Excluded(s.key()), Bound::Excluded((from.age, 0)));
+            s.key().0 == from.age || s.key().0 < from.age && lock(&self.segments).range(between).next().is_none()
+        };
+        if let Some(other) = open.take_if(|s| !follows(s)) {
+            other.seal();
+        }
     }
 
     fn reserve_in(
@@ -101,7 +136,7 @@ impl PoolState {
         len: usize,
         limit: usize,
         quota: Option<usize>,
-        age: Option<u64>,
+        from: Option<Place>,
     ) -> Option<Reserved> {
         let mut open = lock(open);
         // One that was evicted meanwhile is not appended to.
@@ -111,8 +146,8 @@ impl PoolState {
         if more > 0 && quota.is_some_and(|q| self.held() + more * SEGMENT > q.max(2 * SEGMENT)) {
             return None;
         }
-        let thinned = age.is_some();
-        let age = age.unwrap_or_else(|| AGE.fetch_add(1, Ordering::Relaxed));
+        let Place { age, thinned } =
+            from.unwrap_or_else(|| Place { age: AGE.fetch_add(1, Ordering::Relaxed), thinned: 0 });
         let mut fresh: Vec<Arc<Segment>> = Vec::with_capacity(more);
         for _ in 0..more {
             let after = fresh.last().or(open.as_ref());
@@ -122,6 +157,9 @@ impl PoolState {
         let mut left = len;
         if let Some(s) = &*open {
             left -= s.reserve(left, &mut reserved);
+            if let Some(listed) = lock(&self.segments).get_mut(&s.key()) {
+                listed.thinned = listed.thinned.min(thinned);
+            }
         }
         for segment in fresh {
             left -= segment.reserve(left, &mut reserved);
@@ -151,7 +189,7 @@ impl PoolState {
 
     /// No more is appended to the segments that are open, so that they can be evicted.
     pub(crate) fn seal(&self) {
-        for open in [&self.open, &self.moves] {
+        for open in [&self.open, &self.moves].into_iter().chain(&self.thinned) {
             let mut open = lock(open);
             open.iter().for_each(|s| s.seal());
             let sealed = open.take();

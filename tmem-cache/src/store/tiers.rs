@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::chunk::{Chunk, hash};
 use super::index::Resident;
 use super::options::Life;
-use super::pool_state::PoolState;
+use super::pool_state::{Listed, Place, PoolState};
 use super::stats::count;
 use super::{FOR_MOVES, Inner, Store};
-use crate::file_tier::Label;
+use crate::file_tier::{FileTier, Label};
 use crate::sync::lock;
 use crate::sys::segment::{Extent, SEGMENT};
 
@@ -21,15 +21,19 @@ const WORTH: f64 = 0.97;
 const COMPACT_STEP: usize = 8 << 20;
 
 impl Store {
-    /// One round of upkeep: closes holes, makes idle chunks denser for as long as `recompress` lasts, and gives spare memory
-    /// back that nobody needed since the last round. [`Store::upkeep`] calls it from a thread; bytes moved or made denser.
+    /// One round of upkeep: closes holes, makes idle chunks denser for as long as `recompress` lasts, and gives back spare
+    /// memory that nobody needed since the last round, and the space of dead chunks in files. [`Store::upkeep`] calls it
+    /// from a thread; bytes moved or made denser. **Blocks** on the file system, if there is a file tier.
     pub fn maintain(&self, recompress: Duration) -> usize {
         let pools = self.0.pools();
-        let mut done: usize = pools.iter().map(|pool| self.0.compact(pool, COMPACT_STEP)).sum();
+        // Where old chunks are halved the order counts, and holes go with their segments.
+        let compacted = pools.iter().filter(|pool| !pool.options().thins());
+        let mut done: usize = compacted.map(|pool| self.0.compact(pool, COMPACT_STEP)).sum();
         // From here on, or holes that keep coming would leave no time for it.
         let until = Instant::now() + recompress;
         done += pools.iter().map(|pool| self.0.recompress(pool, until)).sum::<usize>();
         self.0.arena.give_idle_back();
+        self.0.file.iter().for_each(FileTier::tidy);
         done
     }
 
@@ -58,14 +62,15 @@ impl Store {
 
 impl Inner {
     /// Chunks in memory, oldest first.
-    fn residents(&self, state: &PoolState) -> Vec<(u64, std::sync::Weak<Resident<Chunk>>)> {
+    fn residents(&self, state: &PoolState) -> Vec<(Place, std::sync::Weak<Resident<Chunk>>)> {
         let segments = lock(&state.segments);
-        segments.iter().flat_map(|(key, l)| l.residents.iter().map(|r| (key.0, r.clone()))).collect()
+        let place = |((age, _), l): (&(u64, u32), &Listed)| Place { age: *age, thinned: l.thinned };
+        segments.iter().flat_map(|s| s.1.residents.iter().map(move |r| (place(s), r.clone()))).collect()
     }
 
     fn recompress(&self, state: &Arc<PoolState>, until: Instant) -> usize {
         let mut done = 0;
-        for (age, chunk) in self.residents(state) {
+        for (from, chunk) in self.residents(state) {
             if Instant::now() >= until {
                 break;
             }
@@ -84,7 +89,7 @@ impl Inner {
             chunk.set_tried();
             let Some((coding, bytes)) = denser else { continue };
             let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
-            let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, age) else { break };
+            let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, from, false) else { break };
             let now = Chunk::new(state, coding, original as u32, hash(&bytes), Some(room.write(&bytes)), None);
             let _turn = lock(&state.mover);
             if self.swap(state, &chunk, now) {

@@ -40,7 +40,7 @@ struct Shared {
 }
 
 /// Upkeep that goes on for as long as this lives. Dropping it waits for the end of the round: some milliseconds, or as long
-/// as the dense tier takes for the largest chunk there is.
+/// as the dense tier takes for the largest chunk there is, or the file system for the holes of a round.
 ///
 /// ```
 /// use tmem_cache::store::{Store, StoreOptions};

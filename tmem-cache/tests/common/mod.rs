@@ -54,7 +54,7 @@ pub fn stores() -> Vec<(&'static str, Store, Option<Dir>)> {
 pub fn pools(filed: bool) -> Vec<PoolOptions> {
     let kinds = [PoolOptions::ephemeral, PoolOptions::persistent];
     let mut all: Vec<_> = kinds.iter().flat_map(|k| [k(Sharing::Private), k(Sharing::Shared)]).collect();
-    all.push(PoolOptions::ephemeral(Sharing::Private).thinning());
+    all.push(PoolOptions::ephemeral(Sharing::Private).thinning(3));
     all.push(PoolOptions::ephemeral(Sharing::Shared).quota(8 * MIB));
     if filed {
         all.push(PoolOptions::persistent(Sharing::Private).durable("conformance"));
