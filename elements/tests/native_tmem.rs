@@ -3,6 +3,7 @@
 mod native;
 
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use native::Probe;
@@ -36,10 +37,19 @@ fn camera() -> TestSrc {
     }
 }
 
-/// What is not about dropping has room for frames to wait, so that a loaded machine drops none.
 fn tmem() -> Tmem {
-    let keep = Duration::from_millis(500);
-    Tmem { keep, max: Bytes(64 << 20), waiting: 16, memory: Memory::Memfd, ..Tmem::default() }
+    Tmem { keep: Duration::from_millis(500), max: Bytes(64 << 20), memory: Memory::Memfd, ..Tmem::default() }
+}
+
+/// Taken for writing by those that keep a core busy, for reading by those whose frames have to be in time.
+static CORES: RwLock<()> = RwLock::new(());
+
+fn in_time() -> RwLockReadGuard<'static, ()> {
+    CORES.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn busy() -> RwLockWriteGuard<'static, ()> {
+    CORES.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `camera → tmem`, whose replay is looked at.
@@ -68,11 +78,15 @@ fn counts(graph: &Graph, name: &str) -> NodeCounts {
 
 /// Runs; `at` is asked at each tick, with how many frames the camera has sent.
 fn run_while(graph: Graph, mut at: impl FnMut(u64) -> Verdict) -> Report {
+    run_looking(graph, |graph| at(counts(graph, "camera").frames))
+}
+
+fn run_looking(graph: Graph, mut at: impl FnMut(&Graph) -> Verdict) -> Report {
     let options = RunOptions { tick: Duration::from_millis(5), ..RunOptions::default() };
     let report = run(graph, &options, |progress| match progress {
         Progress::Running(graph, since) => {
             assert!(since < Duration::from_secs(60), "it does not end");
-            at(counts(graph, "camera").frames)
+            at(graph)
         }
         _ => Verdict::Continue,
     });
@@ -92,7 +106,9 @@ fn are_whole(seen: &[Seen]) {
 
 #[test]
 fn a_trigger_replays_what_is_kept_and_what_comes_after_it() {
-    let (graph, remote, seen) = replayed(camera(), Tmem { after: Duration::from_millis(300), ..tmem() });
+    let _turn = in_time();
+    // It counts frames by when they were put, so they may be late, but none may be dropped.
+    let (graph, remote, seen) = replayed(camera(), Tmem { after: Duration::from_millis(300), waiting: 16, ..tmem() });
     let mut triggered = None;
 
     let report = run_while(graph, |frames| {
@@ -116,6 +132,7 @@ fn a_trigger_replays_what_is_kept_and_what_comes_after_it() {
 
 #[test]
 fn triggers_that_overlap_are_one_replay() {
+    let _turn = in_time();
     let (graph, remote, seen) = replayed(camera(), Tmem { after: Duration::from_millis(300), ..tmem() });
     let mut sent: Vec<u64> = Vec::new();
 
@@ -137,7 +154,9 @@ fn triggers_that_overlap_are_one_replay() {
 
 #[test]
 fn the_past_is_played_forwards_backwards_and_frame_by_frame() {
-    let (graph, remote, seen) = replayed(camera(), tmem());
+    let _turn = in_time();
+    // It compares what two replays have, whatever a loaded machine is late with.
+    let (graph, remote, seen) = replayed(camera(), Tmem { waiting: 16, ..tmem() });
     let s = Duration::from_secs_f64;
     let mut sent = false;
 
@@ -167,6 +186,7 @@ fn the_past_is_played_forwards_backwards_and_frame_by_frame() {
 
 #[test]
 fn what_cannot_be_kept_in_time_is_dropped_and_does_not_hold_up_the_source() {
+    let _turn = busy();
     let mut graph = Graph::new("test");
     let source = TestSrc { free_run: true, size: Size::new(1280, 720), memory: Memory::Memfd, ..TestSrc::default() };
     let source = graph.add("camera", source.build().unwrap()).unwrap();
@@ -216,13 +236,20 @@ fn memory_that_does_not_suffice_drops_the_oldest() {
 
 #[test]
 fn old_frames_thin_out_down_to_the_least_rate() {
-    // 436 frames fit, in 24 segments, of which the oldest three may be halved for the third time.
-    let tmem =
-        Tmem { keep: Duration::from_secs(60), max: Bytes(96 << 20), min_rate: Some(Rate::new(RATE, 4)), ..tmem() };
+    let _turn = busy();
+    // 436 frames fit, in 24 segments, of which six may be halved twice.
+    let tmem = Tmem {
+        keep: Duration::from_secs(60),
+        max: Bytes(96 << 20),
+        min_rate: Some(Rate::new(RATE, 2)),
+        waiting: 16,
+        ..tmem()
+    };
     let (graph, remote, seen) = replayed(TestSrc { rate: Rate::new(2 * RATE, 1), ..camera() }, tmem);
 
-    let report = run_while(graph, |frames| {
-        if frames < 1300 {
+    let report = run_looking(graph, |graph| {
+        // However many a loaded machine drops.
+        if counts(graph, "camera").frames < 1000 + counts(graph, "store").dropped {
             return Verdict::Continue;
         }
         remote.send(Command::Trigger(None));
@@ -238,9 +265,9 @@ fn old_frames_thin_out_down_to_the_least_rate() {
     assert!(reach > 436 * 4 / 3, "{} frames reach back {reach}", seen.len());
     apart.sort_unstable();
     // A segment may have gone as the replay passed.
-    assert!(apart[apart.len() - 2] <= 8 + dropped, "{apart:?}");
-    let [once, twice, thrice] = [2, 4, 8].map(|n| apart.iter().filter(|apart| **apart >= n).count());
-    assert!(apart[20] == 1 && once >= 20 && twice >= 10 && thrice >= 5, "{apart:?}");
+    assert!(apart[apart.len() - 2] <= 4 + dropped, "{apart:?}");
+    let [once, twice] = [2, 4].map(|n| apart.iter().filter(|apart| **apart >= n).count());
+    assert!(apart[20] == 1 && once >= 40 && twice >= 20, "{apart:?}");
 }
 
 #[test]

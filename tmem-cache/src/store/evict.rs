@@ -279,7 +279,8 @@ fn cause_counter(state: &PoolState, cause: Cause) -> &std::sync::atomic::AtomicU
     }
 }
 
-/// Takes a segment off the list: the oldest of those to be halved next (then how often it has been), else the `nth` oldest.
+/// Takes a segment off the list: the oldest of those to be halved next (then how often it has been), else the `nth`
+/// oldest.
 fn take_oldest(state: &PoolState, nth: usize, halvings: u8) -> Option<((u64, u32), Listed, Option<u8>)> {
     let mut segments = lock(&state.segments);
     segments.retain(|_, l| l.segment.strong_count() > 0);
