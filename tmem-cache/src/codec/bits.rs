@@ -1,8 +1,9 @@
 //! Bits one after the other, the lowest of a byte first.
 
-use super::block::DENSEST;
+/// Most bits that are put at a time: so many come from one unaligned load.
+pub(crate) const MOST: u32 = 56;
 
-/// Writes up to [`DENSEST`] bits at a time.
+/// Writes up to [`MOST`] bits at a time.
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     /// Bytes written; bits not yet counted here are in `pending`.
@@ -15,7 +16,7 @@ impl BitWriter {
     /// Appends the lowest `count` bits of `value`, whose others are 0. `to` has 8 bytes beyond what is written.
     #[inline(always)]
     pub fn put(&mut self, to: &mut [u8], value: u64, count: u32) {
-        debug_assert!(count <= DENSEST);
+        debug_assert!(count <= MOST);
         let word = self.pending | value << self.count;
         to[self.bytes..self.bytes + 8].copy_from_slice(&word.to_le_bytes());
         let total = self.count + count;

@@ -1,11 +1,11 @@
 //! One stripe to bytes.
 
 use super::super::bits::BitWriter;
-use super::super::block::BLOCK;
-use super::super::lanes::{ORDER, PAD};
-use super::super::linear;
-use super::super::predict::{self, Forward};
-use super::super::stripe::{Task, best_mode, estimate};
+use super::rows::BLOCK;
+use super::lanes::{ORDER, PAD};
+use super::linear;
+use super::predict::{self, Forward};
+use super::rows::{Task, best_mode, estimate};
 use super::context::{self, CONTEXTS, OF, Ring, SETS};
 use super::fit::{self, SLACK};
 use super::model::SCALES;
