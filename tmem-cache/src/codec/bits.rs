@@ -50,15 +50,9 @@ impl<'a> BitReader<'a> {
         let byte = self.at / 8;
         let word = match self.from.get(byte..byte + 8) {
             Some(eight) => u64::from_le_bytes(std::array::from_fn(|i| eight[i])),
-            None => self.last(byte),
+            None => last(self.from, byte),
         };
         word >> (self.at % 8)
-    }
-
-    #[cold]
-    fn last(&self, byte: usize) -> u64 {
-        let rest = self.from.get(byte..).unwrap_or_default();
-        rest.iter().take(8).rev().fold(0, |word, &b| word << 8 | u64::from(b))
     }
 
     /// Goes on by `count` bits.
@@ -76,6 +70,13 @@ impl<'a> BitReader<'a> {
     pub fn bytes(&self) -> usize {
         self.at.div_ceil(8)
     }
+}
+
+/// Not a method: the reader of one stays in registers, as nobody else has its address.
+#[cold]
+fn last(from: &[u8], byte: usize) -> u64 {
+    let rest = from.get(byte..).unwrap_or_default();
+    rest.iter().take(8).rev().fold(0, |word, &b| word << 8 | u64::from(b))
 }
 
 #[cfg(test)]

@@ -34,13 +34,7 @@ impl Path {
     }
 
     /// See [`fast::encode::encode`].
-    pub fn encode(
-        self,
-        task: &fast::Task<'_>,
-        samples: &[u8],
-        room: &mut fast::encode::Room,
-        out: &mut Vec<u8>,
-    ) {
+    pub fn encode(self, task: &fast::Task<'_>, samples: &[u8], room: &mut fast::encode::Room, out: &mut Vec<u8>) {
         match self {
             Path::Portable => encode(Portable, task, samples, room, out),
             #[cfg(target_arch = "x86_64")]

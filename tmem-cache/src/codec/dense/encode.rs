@@ -1,15 +1,15 @@
 //! One stripe to bytes.
 
 use super::super::bits::BitWriter;
-use super::rows::BLOCK;
-use super::lanes::{ORDER, PAD};
-use super::linear;
-use super::predict::{self, Forward};
-use super::rows::{Task, best_mode, estimate};
 use super::context::{self, CONTEXTS, OF, Ring, SETS};
 use super::fit::{self, SLACK};
+use super::lanes::{ORDER, PAD};
+use super::linear;
 use super::model::SCALES;
+use super::predict::{self, Forward};
 use super::rans::{Models, Writer};
+use super::rows::BLOCK;
+use super::rows::{Task, best_mode, estimate};
 use super::{Bucket, LINEAR};
 
 /// Room for a stripe's samples.

@@ -233,12 +233,6 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn mix(self, even: Two, odd: Two) -> Two {
-        // SAFETY: as above.
-        unsafe { each!(even, odd, |x, y| _mm256_blendv_epi8(x, y, _mm256_set1_epi16(-256))) }
-    }
-
-    #[inline(always)]
     fn split(self, a: Two, b: Two) -> (Two, Two) {
         // SAFETY: as above.
         unsafe {
@@ -320,15 +314,12 @@ impl Kernel for Avx2 {
             let one = _mm256_set1_epi8((1u32 << k) as i8);
             let low = _mm256_sub_epi8(one, _mm256_set1_epi8(1));
             let reach = each!(v, |x| _mm256_cmpeq_epi8(_mm256_max_epu8(x, one), x));
-            let fields =
-                each!(v, reach, |x, r| _mm256_or_si256(_mm256_and_si256(x, low), _mm256_and_si256(r, one)));
+            let fields = each!(v, reach, |x, r| _mm256_or_si256(_mm256_and_si256(x, low), _mm256_and_si256(r, one)));
             let beyond = each!(v, |x| _mm256_subs_epu8(x, one));
             // Bit k, and k + 1 where there is one, to bit 7.
             let (a, b) = (_mm_cvtsi64_si128(7 - i64::from(k)), _mm_cvtsi64_si128(6 - i64::from(k)));
-            let more = [
-                mask!(each!(beyond, |x| _mm256_sll_epi16(x, a))),
-                mask!(each!(beyond, |x| _mm256_sll_epi16(x, b))),
-            ];
+            let more =
+                [mask!(each!(beyond, |x| _mm256_sll_epi16(x, a))), mask!(each!(beyond, |x| _mm256_sll_epi16(x, b)))];
             (fields, Quotients { first: mask!(reach), more })
         }
     }
@@ -398,7 +389,7 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn unpack(self, from: &[u8; BYTES], width: u32, top: u32) -> (Two, u64) {
+    fn unpack(self, from: &[u8; BYTES], width: u32) -> (Two, u64) {
         let n = width.min(8) as usize;
         let from = from.as_ptr();
         // SAFETY: as above; the last of the four loads of 16 bytes is at 6 * 8 at most.
@@ -414,9 +405,8 @@ impl Kernel for Avx2 {
             }
             let fields =
                 Two(_mm256_packus_epi16(words!(0), words!(2 * n)), _mm256_packus_epi16(words!(4 * n), words!(6 * n)));
-            // A shift by 16 leaves nothing.
-            let up = _mm_cvtsi32_si128(if top < 8 { 7 - top as i32 } else { 16 });
-            (fields, mask!(each!(fields, |x| _mm256_sll_epi16(x, up))))
+            let top = _mm_cvtsi32_si128(8 - n as i32);
+            (fields, mask!(each!(fields, |x| _mm256_sll_epi16(x, top))))
         }
     }
 

@@ -1,20 +1,20 @@
 //! The codes of blocks, which say how wide their fields are: 4 bits each, with runs of zeros shortened.
 
-/// Codes two to a byte, the first in the lower half; a byte of 0 is followed by the number of further bytes of 0.
-pub(super) fn put(codes: &[u8], out: &mut Vec<u8>) {
-    let mut zeros = None;
-    for pair in codes.chunks(2) {
-        let byte = pair[0] | pair.get(1).unwrap_or(&0) << 4;
-        match zeros {
-            Some(at) if byte == 0 && out[at] < 255 => out[at] += 1,
-            _ if byte == 0 => {
-                out.extend_from_slice(&[0, 0]);
-                zeros = Some(out.len() - 1);
-            }
-            _ => {
-                out.push(byte);
-                zeros = None;
-            }
+/// Codes two to a byte, the first in the lower half; a byte of 0 is followed by the number of further bytes of 0. `room` is
+/// for the bytes before runs are shortened.
+pub(super) fn put(codes: &[u8], room: &mut Vec<u8>, out: &mut Vec<u8>) {
+    let (pairs, last) = codes.as_chunks::<2>();
+    room.clear();
+    room.extend(pairs.iter().map(|[low, high]| low | high << 4));
+    room.extend_from_slice(last);
+    if !room.contains(&0) {
+        return out.extend_from_slice(room);
+    }
+    for run in room.chunk_by(|a, b| a == b) {
+        if run[0] == 0 {
+            out.extend(run.chunks(256).flat_map(|run| [0, (run.len() - 1) as u8]));
+        } else {
+            out.extend_from_slice(run);
         }
     }
 }
@@ -61,9 +61,8 @@ mod tests {
         for blocks in [1, 2, 3, 64, 511, 2000] {
             for every in [1, 2, 3, 70, 900] {
                 let codes: Vec<u8> = (0..blocks).map(|i| if i % every == 0 { (i % 16) as u8 } else { 0 }).collect();
-                let mut bytes = Vec::new();
-                put(&codes, &mut bytes);
-                let mut room = Vec::new();
+                let (mut bytes, mut room) = (Vec::new(), Vec::new());
+                put(&codes, &mut room, &mut bytes);
                 let pairs = get(&bytes, blocks, &mut room).unwrap();
                 let back: Vec<u8> = pairs.iter().flat_map(|p| [p & 15, p >> 4]).take(blocks).collect();
                 assert_eq!(back, codes, "{blocks} {every}");

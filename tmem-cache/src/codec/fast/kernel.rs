@@ -28,8 +28,6 @@ pub(crate) trait Kernel: Copy {
     /// Words times 2^k.
     fn shift_words(self, v: Self::Vector, k: u32) -> Self::Vector;
 
-    /// The bytes at even places of `even`, at odd ones of `odd`.
-    fn mix(self, even: Self::Vector, odd: Self::Vector) -> Self::Vector;
     /// The bytes at even and at odd places of 128, both with bits 3 and 4 of their numbers swapped: what AVX2 does fastest.
     fn split(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector);
     /// The reverse.
@@ -50,8 +48,8 @@ pub(crate) trait Kernel: Copy {
     /// Stores fields of `width` (1 to 8) bits: eight fields next to each other in `width` bytes, the eights of the vector
     /// in the order 0, 2, 1, 3, 4, 6, 5, 7. Writes beyond these `8 * width` bytes what it likes.
     fn pack(self, fields: Self::Vector, width: u32, to: &mut [u8; BYTES]);
-    /// The fields that [`Kernel::pack`] stored, and which of them have bit `top`; none of them where `top` is 8.
-    fn unpack(self, from: &[u8; BYTES], width: u32, top: u32) -> (Self::Vector, u64);
+    /// The fields that [`Kernel::pack`] stored, and which of them have their highest bit. With a `width` of 0 they are 0.
+    fn unpack(self, from: &[u8; BYTES], width: u32) -> (Self::Vector, u64);
     /// Bytes of which `planes` are two adjacent bits, the lower one of which has the value `one`.
     fn spread(self, planes: [u64; 2], one: u8) -> Self::Vector;
 

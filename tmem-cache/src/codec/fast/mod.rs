@@ -1,16 +1,17 @@
 //! The fast kind of stripe: several GB/s a core, both ways.
 //!
-//! A stripe is worked on as one run of bytes, whatever the rows in it: a *unit* of a few vectors at a time is predicted
-//! from what lies a fixed distance *back*, which is the row above, or from the reference. So every prediction is parallel,
-//! and no row's end needs care. Residuals are sorted by component into *blocks* of 64, and of each block the lowest bits
-//! are stored as fields of one width, what is above them in unary: one mask says which of the 64 quotients are at least 1,
-//! the next which *of those* are at least 2, up to 4. A block takes a few vector and word operations, and no branch that
-//! depends on a sample.
+//! A stripe is worked on as one run of bytes, whatever the rows in it: each is predicted from what lies a fixed distance
+//! *back*, which is the row above, or from the reference. So every prediction is parallel, and no row's end needs care.
+//! Residuals are sorted by component into *blocks* of 64, and of each block the lowest bits are stored as fields of one
+//! width, what is above them in unary: one mask says which of the 64 quotients are at least 1, the next which *of those*
+//! are at least 2, up to 4. A block takes a few vector and word operations, and hardly a branch that depends on a sample.
+//! Work goes by chunks in short passes, so that a processor has several blocks in work at a time.
 //!
 //! | file | story |
 //! | --- | --- |
 //! | [`kernel`], [`portable`], [`avx2`] | vectors of 64 bytes |
-//! | [`predict`] | units to residuals and back |
+//! | [`predict`] | samples to differences and back |
+//! | [`sort`] | differences to residuals and back |
 //! | [`codes`] | the widths of blocks |
 //! | [`encode`], [`decode`] | stripes to bytes and back |
 
@@ -22,22 +23,23 @@ pub(crate) mod encode;
 mod kernel;
 pub(crate) mod portable;
 mod predict;
+mod sort;
 
 use super::picture::{Pattern, Plane};
-pub(crate) use kernel::Kernel;
 use kernel::BYTES;
+pub(crate) use kernel::Kernel;
 
 /// Residuals of a block.
 const BLOCK: usize = 64;
 
-/// Bytes of a stripe that share a mode. Units divide it.
+/// Bytes of a stripe that share a mode. Units of all shapes divide it.
 const CHUNK: usize = 4096;
 
 /// Bytes to either side of the place above that predictions look at, at most.
 const MARGIN: usize = 8;
 
-/// The least distance back: a unit's predictions come from whole units before it.
-const LEAST_BACK: usize = 256 + MARGIN;
+/// The least distance back: a vector is predicted from whole ones before it.
+const LEAST_BACK: usize = BYTES + MARGIN;
 
 /// Bytes before the codes: how many there are of them, and of masks.
 const SIZES: usize = 2 + 4;
@@ -85,29 +87,25 @@ pub(crate) enum Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Geometry {
     back: usize,
-    /// From a sample to its neighbours of the same component, for bytes at even and at odd places.
-    beside: [usize; 2],
     /// After so many bytes components repeat.
     period: usize,
 }
 
 impl Geometry {
     fn of(plane: &Plane) -> Geometry {
-        let (beside, period) = match plane.pattern {
-            Pattern::LumaFirst => ([2, 4], 4),
-            Pattern::ChromaFirst => ([4, 2], 4),
-            Pattern::Components(n) => {
-                let bytes = usize::from(n) * if plane.wide { 2 } else { 1 };
-                ([bytes, bytes], bytes)
-            }
+        let period = match plane.pattern {
+            // Of luma every other sample: its neighbours share more noise with it, where a camera has demosaiced it.
+            Pattern::LumaFirst | Pattern::ChromaFirst => 4,
+            Pattern::Components(n) => usize::from(n) * if plane.wide { 2 } else { 1 },
         };
         let above = plane.up * plane.row_bytes;
-        Geometry { back: above * LEAST_BACK.div_ceil(above), beside, period }
+        Geometry { back: above * LEAST_BACK.div_ceil(above), period }
     }
 
-    /// Where the first unit starts that has all of its predictions in the stripe.
-    fn head(&self, unit: usize) -> usize {
-        (self.back + MARGIN).next_multiple_of(unit)
+    /// Where the first vector starts that has all that it is predicted from in the stripe.
+    #[inline(always)]
+    fn head(&self) -> usize {
+        (self.back + MARGIN).next_multiple_of(BYTES)
     }
 }
 

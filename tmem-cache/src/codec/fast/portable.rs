@@ -97,11 +97,6 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn mix(self, even: Bytes, odd: Bytes) -> Bytes {
-        std::array::from_fn(|i| if i % 2 == 0 { even[i] } else { odd[i] })
-    }
-
-    #[inline(always)]
     fn split(self, a: Bytes, b: Bytes) -> (Bytes, Bytes) {
         let (mut even, mut odd) = ([0; BYTES], [0; BYTES]);
         for (to, from) in EIGHTS.into_iter().enumerate() {
@@ -175,7 +170,7 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn unpack(self, from: &Bytes, width: u32, top: u32) -> (Bytes, u64) {
+    fn unpack(self, from: &Bytes, width: u32) -> (Bytes, u64) {
         let (n, mut fields) = (width.min(8) as usize, [0; BYTES]);
         for (i, to) in EIGHTS.into_iter().enumerate() {
             let mut eight = [0; 8];
@@ -185,7 +180,7 @@ impl Kernel for Portable {
                 *x = ((word >> (n * j)) & ((1 << n) - 1)) as u8;
             }
         }
-        (fields, if top < 8 { plane(&fields, top) } else { 0 })
+        (fields, plane(&fields, width.saturating_sub(1)))
     }
 
     #[inline(always)]
