@@ -24,6 +24,9 @@ pub(crate) use rows::{RowScratch, Task};
 /// The mode of rows that are predicted by weights; others are those of [`predict::Mode`].
 const LINEAR: u8 = 4;
 
+/// Modes, that one among them.
+const MODES: u8 = LINEAR + 1;
+
 /// Room for one stripe in work.
 #[derive(Debug, Default)]
 pub(crate) struct Room {

@@ -1,8 +1,7 @@
-//! The rows of a stripe, and the choice of their modes.
+//! The rows of a stripe in work, and what their residuals would cost.
 
 use super::super::picture::Plane;
 use super::lanes::{Lanes, PAD};
-use super::predict::{self, Forward, Mode};
 use super::sample::Sample;
 
 /// Rows that share a mode.
@@ -88,33 +87,6 @@ impl<S: Sample> RowScratch<S> {
         let Self { row, spare, residuals, .. } = self;
         Turn { now, above, row, spare, residuals }
     }
-}
-
-/// The mode that codes a row in the fewest bits, by estimate.
-#[inline(always)]
-pub(super) fn best_mode<S: Sample>(
-    lanes: &Lanes,
-    row: &mut [S],
-    above: Option<&[S]>,
-    reference: Option<&[S]>,
-    trial: &mut [S],
-) -> Mode {
-    let mut best = (usize::MAX, Mode::Between);
-    for mode in Mode::ALL {
-        let possible = match mode {
-            Mode::Above => above.is_some(),
-            Mode::Between => true,
-            Mode::Reference | Mode::Both => reference.is_some(),
-        };
-        if possible {
-            predict::row::<Forward, S>(lanes, mode, row, above, reference, trial);
-            let bits = trial[..lanes.samples()].chunks(BLOCK).map(estimate).sum();
-            if bits < best.0 {
-                best = (bits, mode);
-            }
-        }
-    }
-    best.1
 }
 
 /// About how many bits a block takes.

@@ -363,8 +363,8 @@ impl Kernel for Avx2 {
 
     #[inline(always)]
     fn pack(self, fields: Two, width: u32, to: &mut [u8; BYTES]) {
-        // SAFETY: as above; the last of the four stores of 16 bytes is at 6 * 7 at most, and in the tables `width` is 8 at
-        // most.
+        // SAFETY: as above; the last of the four stores of 16 bytes is at 6 * 7 at most, and in the tables `width` is
+        // 8 at most.
         unsafe {
             if width >= 8 {
                 return self.store(each!(fields, |x| _mm256_permute4x64_epi64::<0b11_01_10_00>(x)), to);

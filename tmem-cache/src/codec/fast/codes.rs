@@ -1,7 +1,7 @@
 //! The codes of blocks, which say how wide their fields are: 4 bits each, with runs of zeros shortened.
 
-/// Codes two to a byte, the first in the lower half; a byte of 0 is followed by the number of further bytes of 0. `room` is
-/// for the bytes before runs are shortened.
+/// Codes two to a byte, the first in the lower half; a byte of 0 is followed by the number of further bytes of 0.
+/// `room` is for the bytes before runs are shortened.
 pub(super) fn put(codes: &[u8], room: &mut Vec<u8>, out: &mut Vec<u8>) {
     let (pairs, last) = codes.as_chunks::<2>();
     room.clear();

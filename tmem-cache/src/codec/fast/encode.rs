@@ -7,7 +7,7 @@ use super::sort::sort;
 use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes, low_bits};
 
 /// Of so many vectors one is looked at to choose a mode.
-const EVERY: usize = 8;
+const EVERY: usize = 16;
 
 /// Room for one stripe in work.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
     let predictor = Predictor::<'_, K, WIDE> { kernel, geometry: Geometry::of(task.plane), reference: task.reference };
     // Differences, then residuals.
     let mut residuals = [[0; BYTES]; CHUNK / BYTES];
-    let mut quotients = [Quotients::default(); CHUNK / BLOCK];
+    let mut masks_here = [Masks::default(); CHUNK / BLOCK];
     let mut fields_len = 0;
     let mut bits = BitWriter::default();
     let mut codes_left = codes.as_mut_slice();
@@ -81,7 +81,7 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
         while block < codes_here.len() {
             let code = codes_here[block];
             if code == 0 {
-                quotients[block] = Quotients::default();
+                masks_here[block] = Masks::default();
                 block += 1;
                 continue;
             }
@@ -95,7 +95,9 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
                 high = low;
             }
             let last = k + 1 == bits_of::<WIDE>();
-            if !last && !fits(&q) {
+            let of_block = if last { Masks::default() } else { Masks::of(kernel, &q) };
+            masks_here[block] = of_block;
+            if of_block.counts[0].max(of_block.counts[1]) > MOST {
                 codes_here[block] = code_of_k::<WIDE>(k + 1);
                 continue;
             }
@@ -107,17 +109,12 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
                 kernel.pack(low, k + 1, first(to));
             }
             fields_len += 8 * (k as usize + 1);
-            quotients[block] = if last { Quotients::default() } else { q };
             block += 1;
         }
 
-        for q in &quotients[..codes_here.len()] {
-            let [a, b] = q.more;
-            let (second, third, fourth) = (a | b, b, a & b);
-            bits.put(masks, kernel.extract(second, q.first), q.first.count_ones());
-            let (n, more) = (second.count_ones(), third.count_ones());
-            let word = kernel.extract(third, second) | kernel.extract(fourth, third) << n;
-            bits.put(masks, word, n + more);
+        for of_block in &masks_here[..codes_here.len()] {
+            bits.put(masks, of_block.words[0], of_block.counts[0]);
+            bits.put(masks, of_block.words[1], of_block.counts[1]);
         }
     }
 
@@ -164,15 +161,28 @@ fn k_of<const WIDE: bool>(code: u8) -> u32 {
     if WIDE && code == 15 { 15 } else { u32::from(code) - 1 }
 }
 
-/// Whether the masks of a block are short enough.
-#[inline(always)]
-fn fits(q: &Quotients) -> bool {
-    let [a, b] = q.more;
-    q.first.count_ones().max((a | b).count_ones() + b.count_ones()) <= MOST
+/// The masks of a block: the first, and the other two one after the other. What they hold is right where neither has
+/// more than [`MOST`] bits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Masks {
+    words: [u64; 2],
+    counts: [u32; 2],
 }
 
-/// The differences of a chunk by the mode that would have suited the one before it: the samples of that are at hand, those
-/// of this one still on their way from memory.
+impl Masks {
+    #[inline(always)]
+    fn of<K: Kernel>(kernel: K, q: &Quotients) -> Masks {
+        let [a, b] = q.more;
+        let (second, third, fourth) = (a | b, b, a & b);
+        let n = second.count_ones();
+        let later = kernel.extract(third, second) | kernel.extract(fourth, third).wrapping_shl(n);
+        let words = [kernel.extract(second, q.first), later];
+        Masks { words, counts: [q.first.count_ones(), n + third.count_ones()] }
+    }
+}
+
+/// The differences of a chunk by the mode that would have suited the one before it: the samples of that are at hand,
+/// those of this one still on their way from memory.
 #[inline(always)]
 fn predict<K: Kernel, const WIDE: bool>(
     predictor: &Predictor<'_, K, WIDE>,

@@ -23,12 +23,14 @@ pub(crate) trait Kernel: Copy {
     /// Signed numbers to unsigned ones, small ones staying small: 0, -1, 1, -2, ….
     fn zigzag<const WIDE: bool>(self, v: Self::Vector) -> Self::Vector;
     fn unzigzag<const WIDE: bool>(self, v: Self::Vector) -> Self::Vector;
-    /// Each number added to the one `period` bytes before it, that being added already. `before` is what comes before.
+    /// Each number added to the one `period` (1 to 4) bytes before it, that being added already. `before` is what comes
+    /// before.
     fn along<const WIDE: bool>(self, v: Self::Vector, period: usize, before: &[u8; 16]) -> Self::Vector;
     /// Words times 2^k.
     fn shift_words(self, v: Self::Vector, k: u32) -> Self::Vector;
 
-    /// The bytes at even and at odd places of 128, both with bits 3 and 4 of their numbers swapped: what AVX2 does fastest.
+    /// The bytes at even and at odd places of 128, both with bits 3 and 4 of their numbers swapped: what AVX2 does
+    /// fastest.
     fn split(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector);
     /// The reverse.
     fn join(self, even: Self::Vector, odd: Self::Vector) -> (Self::Vector, Self::Vector);
@@ -45,10 +47,11 @@ pub(crate) trait Kernel: Copy {
     /// The same of 64 words, `k` being 15 at most. The low and the high bytes of fields come as from [`Kernel::split`],
     /// and so do the bits of masks.
     fn cut_words(self, a: Self::Vector, b: Self::Vector, k: u32) -> (Self::Vector, Self::Vector, Quotients);
-    /// Stores fields of `width` (1 to 8) bits: eight fields next to each other in `width` bytes, the eights of the vector
-    /// in the order 0, 2, 1, 3, 4, 6, 5, 7. Writes beyond these `8 * width` bytes what it likes.
+    /// Stores fields of `width` (1 to 8) bits: eight fields next to each other in `width` bytes, the eights of the
+    /// vector in the order 0, 2, 1, 3, 4, 6, 5, 7. Writes beyond these `8 * width` bytes what it likes.
     fn pack(self, fields: Self::Vector, width: u32, to: &mut [u8; BYTES]);
-    /// The fields that [`Kernel::pack`] stored, and which of them have their highest bit. With a `width` of 0 they are 0.
+    /// The fields that [`Kernel::pack`] stored, and which of them have their highest bit. With a `width` of 0 they
+    /// are 0.
     fn unpack(self, from: &[u8; BYTES], width: u32) -> (Self::Vector, u64);
     /// Bytes of which `planes` are two adjacent bits, the lower one of which has the value `one`.
     fn spread(self, planes: [u64; 2], one: u8) -> Self::Vector;

@@ -1,11 +1,12 @@
 //! The fast kind of stripe: several GB/s a core, both ways.
 //!
-//! A stripe is worked on as one run of bytes, whatever the rows in it: each is predicted from what lies a fixed distance
-//! *back*, which is the row above, or from the reference. So every prediction is parallel, and no row's end needs care.
-//! Residuals are sorted by component into *blocks* of 64, and of each block the lowest bits are stored as fields of one
-//! width, what is above them in unary: one mask says which of the 64 quotients are at least 1, the next which *of those*
-//! are at least 2, up to 4. A block takes a few vector and word operations, and hardly a branch that depends on a sample.
-//! Work goes by chunks in short passes, so that a processor has several blocks in work at a time.
+//! A stripe is worked on as one run of bytes, whatever the rows in it: each is predicted from what lies a fixed
+//! distance *back*, which is the row above, or from the reference. So every prediction is parallel, and no row's end
+//! needs care. Residuals are sorted by component into *blocks* of 64, and of each block the lowest bits are stored as
+//! fields of one width, what is above them in unary: one mask says which of the 64 quotients are at least 1, the next
+//! which *of those* are at least 2, up to 4. A block takes a few vector and word operations, and hardly a branch that
+//! depends on a sample. Work goes by chunks in short passes, so that a processor has several blocks in work at a
+//! time.
 //!
 //! | file | story |
 //! | --- | --- |
