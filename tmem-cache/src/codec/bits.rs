@@ -1,8 +1,9 @@
 //! Bits one after the other, the lowest of a byte first.
 
-use super::block::DENSEST;
+/// Most bits that are put at a time: so many come from one unaligned load.
+pub(crate) const MOST: u32 = 56;
 
-/// Writes up to [`DENSEST`] bits at a time.
+/// Writes up to [`MOST`] bits at a time.
 #[derive(Debug, Default)]
 pub(crate) struct BitWriter {
     /// Bytes written; bits not yet counted here are in `pending`.
@@ -15,7 +16,7 @@ impl BitWriter {
     /// Appends the lowest `count` bits of `value`, whose others are 0. `to` has 8 bytes beyond what is written.
     #[inline(always)]
     pub fn put(&mut self, to: &mut [u8], value: u64, count: u32) {
-        debug_assert!(count <= DENSEST);
+        debug_assert!(count <= MOST);
         let word = self.pending | value << self.count;
         to[self.bytes..self.bytes + 8].copy_from_slice(&word.to_le_bytes());
         let total = self.count + count;
@@ -49,15 +50,9 @@ impl<'a> BitReader<'a> {
         let byte = self.at / 8;
         let word = match self.from.get(byte..byte + 8) {
             Some(eight) => u64::from_le_bytes(std::array::from_fn(|i| eight[i])),
-            None => self.last(byte),
+            None => last(self.from, byte),
         };
         word >> (self.at % 8)
-    }
-
-    #[cold]
-    fn last(&self, byte: usize) -> u64 {
-        let rest = self.from.get(byte..).unwrap_or_default();
-        rest.iter().take(8).rev().fold(0, |word, &b| word << 8 | u64::from(b))
     }
 
     /// Goes on by `count` bits.
@@ -75,6 +70,13 @@ impl<'a> BitReader<'a> {
     pub fn bytes(&self) -> usize {
         self.at.div_ceil(8)
     }
+}
+
+/// Not a method: the reader of one stays in registers, as nobody else has its address.
+#[cold]
+fn last(from: &[u8], byte: usize) -> u64 {
+    let rest = from.get(byte..).unwrap_or_default();
+    rest.iter().take(8).rev().fold(0, |word, &b| word << 8 | u64::from(b))
 }
 
 #[cfg(test)]

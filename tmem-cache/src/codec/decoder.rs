@@ -2,14 +2,14 @@
 
 use std::sync::Mutex;
 
+use super::dense::{self, lanes::Lanes};
 use super::encoder::lock;
-use super::lanes::Lanes;
+use super::fast;
 use super::path::{Path, Scratch};
 use super::picture::{Picture, Region, Stripe};
 use super::reference::Reference;
 use super::rows::{RowsMut, WrongRows};
 use super::stream::{Kind, Stream};
-use super::stripe::Task;
 use super::workers::Workers;
 
 /// Why a stream does not decode. The destination may then hold anything.
@@ -245,30 +245,27 @@ impl<'a> Frame<'a> {
     ) -> Result<(), DecodeError> {
         let (kind, coded) = self.stream.stripe(stripe.index, start)?;
         let plane = &self.picture.planes()[stripe.plane];
-        let lanes = Lanes::of(plane);
-        let Scratch { bytes, words, parts, dense, .. } = scratch;
-        let rows = stripe.rows.len();
+        let Scratch { decode, bytes, words, dense, .. } = scratch;
+        let (lanes, rows) = (&Lanes::of(plane), stripe.rows.len());
         let result = match kind {
             Kind::Raw if coded.len() == samples.len() => {
                 samples.copy_from_slice(coded);
                 Ok(())
             }
             Kind::Raw => Err("it is raw and not of its size"),
-            Kind::Coded | Kind::Dense if plane.wide => {
-                let reference = self.reference.map(|r| r.word_rows(stripe, &lanes));
-                let task = Task { plane, lanes: &lanes, rows, reference };
-                match kind {
-                    Kind::Dense => self.path.decode_dense(&task, coded, words, &mut dense.decode, samples),
-                    _ => self.path.decode(&task, coded, words, parts, samples),
-                }
+            Kind::Coded => {
+                let reference = self.reference.map(|r| &r.packed()[stripe.bytes.clone()]);
+                self.path.decode(&fast::Task { plane, reference }, coded, decode, samples)
             }
-            Kind::Coded | Kind::Dense => {
-                let reference = self.reference.map(|r| r.byte_rows(stripe, &lanes));
-                let task = Task { plane, lanes: &lanes, rows, reference };
-                match kind {
-                    Kind::Dense => self.path.decode_dense(&task, coded, bytes, &mut dense.decode, samples),
-                    _ => self.path.decode(&task, coded, bytes, parts, samples),
-                }
+            Kind::Dense if plane.wide => {
+                let reference = self.reference.map(|r| r.word_rows(stripe, lanes));
+                let task = dense::Task { plane, lanes, rows, reference };
+                self.path.decode_dense(&task, coded, words, &mut dense.decode, samples)
+            }
+            Kind::Dense => {
+                let reference = self.reference.map(|r| r.byte_rows(stripe, lanes));
+                let task = dense::Task { plane, lanes, rows, reference };
+                self.path.decode_dense(&task, coded, bytes, &mut dense.decode, samples)
             }
         };
         result.map_err(|what| DecodeError::Stripe { stripe: stripe.index, what })

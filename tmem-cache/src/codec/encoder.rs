@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::Tier;
-use super::lanes::Lanes;
+use super::dense::{self, lanes::Lanes};
+use super::fast;
 use super::path::{Path, Scratch};
-use super::picture::{Picture, Stripe};
+use super::picture::Picture;
 use super::reference::Reference;
 use super::rows::{Rows, WrongRows};
 use super::stream::{self, Kind};
-use super::stripe::Task;
 use super::workers::Workers;
 
 /// What an encoding came to.
@@ -149,25 +149,22 @@ impl Frame<'_> {
     /// Appends a stripe to `out`.
     fn encode(&self, index: usize, scratch: &mut Scratch, out: &mut Vec<u8>) -> Kind {
         let stripe = self.picture.stripe(index);
-        let Scratch { bytes, words, parts, stripe: room, dense, other } = scratch;
+        let Scratch { encode, stripe: room, dense, other, .. } = scratch;
         other.clear();
         let samples = self.rows.stripe(self.picture, &stripe, room);
-        let Stripe { plane, ref rows, .. } = stripe;
-        let plane = &self.picture.planes()[plane];
-        let lanes = Lanes::of(plane);
         let start = out.len();
-        if plane.wide {
-            let reference = self.reference.map(|r| r.word_rows(&stripe, &lanes));
-            let task = Task { plane, lanes: &lanes, rows: rows.len(), reference };
-            self.path.encode(&task, samples, words, parts, out);
-            if self.tier == Tier::Dense {
+        let plane = &self.picture.planes()[stripe.plane];
+        let reference = self.reference.map(|r| &r.packed()[stripe.bytes.clone()]);
+        self.path.encode(&fast::Task { plane, reference }, samples, encode, out);
+        if self.tier == Tier::Dense {
+            let (lanes, rows) = (&Lanes::of(plane), stripe.rows.len());
+            if plane.wide {
+                let reference = self.reference.map(|r| r.word_rows(&stripe, lanes));
+                let task = dense::Task { plane, lanes, rows, reference };
                 self.path.encode_dense(&task, samples, &mut dense.words, &mut dense.encode, other);
-            }
-        } else {
-            let reference = self.reference.map(|r| r.byte_rows(&stripe, &lanes));
-            let task = Task { plane, lanes: &lanes, rows: rows.len(), reference };
-            self.path.encode(&task, samples, bytes, parts, out);
-            if self.tier == Tier::Dense {
+            } else {
+                let reference = self.reference.map(|r| r.byte_rows(&stripe, lanes));
+                let task = dense::Task { plane, lanes, rows, reference };
                 self.path.encode_dense(&task, samples, &mut dense.bytes, &mut dense.encode, other);
             }
         }

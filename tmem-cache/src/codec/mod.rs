@@ -37,27 +37,18 @@
 //! | [`reference`] | the shared picture that frames are predicted from |
 //! | [`encoder`], [`decoder`] | frames to streams and back |
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod bits;
-mod block;
 pub mod decoder;
 mod dense;
 pub mod encoder;
+mod fast;
 #[doc(hidden)]
 pub mod fuzzing;
-mod lanes;
-mod linear;
 mod path;
 pub mod picture;
-mod predict;
 pub mod reference;
 pub mod rows;
-mod sample;
 mod stream;
-mod stripe;
 mod workers;
 
 pub use decoder::{DecodeError, Decoder};

@@ -1,9 +1,8 @@
 //! Which code runs: the best that the processor has, chosen once.
 
-use super::block::Portable;
-use super::dense::{self, Bucket};
-use super::sample::Sample;
-use super::stripe::{self, Parts, RowScratch, Task};
+use super::dense::{self, Bucket, RowScratch};
+use super::fast::portable::Portable;
+use super::fast::{self, Kernel, Shape};
 
 /// A way to code stripes. All make and take the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +10,6 @@ pub(crate) enum Path {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
 }
 
 impl Path {
@@ -25,12 +22,7 @@ impl Path {
                 && is_x86_feature_detected!("bmi2")
                 && is_x86_feature_detected!("lzcnt")
                 && is_x86_feature_detected!("popcnt");
-            let avx512 = avx2
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            [Some(Path::Portable), avx2.then_some(Path::Avx2), avx512.then_some(Path::Avx512)]
+            [Some(Path::Portable), avx2.then_some(Path::Avx2)]
         };
         #[cfg(not(target_arch = "x86_64"))]
         let paths = [Some(Path::Portable)];
@@ -41,50 +33,36 @@ impl Path {
         Path::available().last().unwrap_or(Path::Portable)
     }
 
-    /// See [`stripe::encode`].
-    pub fn encode<S: Sample>(
-        self,
-        task: &Task<'_, S>,
-        samples: &[u8],
-        scratch: &mut RowScratch<S>,
-        parts: &mut Parts,
-        out: &mut Vec<u8>,
-    ) {
+    /// See [`fast::encode::encode`].
+    pub fn encode(self, task: &fast::Task<'_>, samples: &[u8], room: &mut fast::encode::Room, out: &mut Vec<u8>) {
         match self {
-            Path::Portable => stripe::encode::<Portable, S>(task, samples, scratch, parts, out),
+            Path::Portable => encode(Portable, task, samples, room, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: a path other than the portable one comes from `available` alone, which has asked the processor.
-            Path::Avx2 => unsafe { x86::encode_avx2(task, samples, scratch, parts, out) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Path::Avx512 => unsafe { x86::encode_avx512(task, samples, scratch, parts, out) },
+            Path::Avx2 => unsafe { x86::encode(task, samples, room, out) },
         }
     }
 
-    /// See [`stripe::decode`].
-    pub fn decode<S: Sample>(
+    /// See [`fast::decode::decode`].
+    pub fn decode(
         self,
-        task: &Task<'_, S>,
+        task: &fast::Task<'_>,
         coded: &[u8],
-        scratch: &mut RowScratch<S>,
-        parts: &mut Parts,
+        room: &mut fast::decode::Room,
         samples: &mut [u8],
     ) -> Result<(), &'static str> {
         match self {
-            Path::Portable => stripe::decode::<Portable, S>(task, coded, scratch, parts, samples),
+            Path::Portable => decode(Portable, task, coded, room, samples),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Path::Avx2 => unsafe { x86::decode_avx2(task, coded, scratch, parts, samples) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Path::Avx512 => unsafe { x86::decode_avx512(task, coded, scratch, parts, samples) },
+            Path::Avx2 => unsafe { x86::decode(task, coded, room, samples) },
         }
     }
 
     /// See [`dense::encode::encode`].
     pub fn encode_dense<S: Bucket>(
         self,
-        task: &Task<'_, S>,
+        task: &dense::Task<'_, S>,
         samples: &[u8],
         rows: &mut dense::encode::Rows<S>,
         shared: &mut dense::encode::Shared,
@@ -94,14 +72,14 @@ impl Path {
             Path::Portable => dense::encode::encode(task, samples, rows, shared, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Path::Avx2 | Path::Avx512 => unsafe { x86::encode_dense(task, samples, rows, shared, out) },
+            Path::Avx2 => unsafe { x86::encode_dense(task, samples, rows, shared, out) },
         }
     }
 
     /// See [`dense::decode::decode`].
     pub fn decode_dense<S: Bucket>(
         self,
-        task: &Task<'_, S>,
+        task: &dense::Task<'_, S>,
         coded: &[u8],
         scratch: &mut RowScratch<S>,
         room: &mut dense::decode::Room,
@@ -111,47 +89,70 @@ impl Path {
             Path::Portable => dense::decode::decode(task, coded, scratch, room, samples),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Path::Avx2 | Path::Avx512 => unsafe { x86::decode_dense(task, coded, scratch, room, samples) },
+            Path::Avx2 => unsafe { x86::decode_dense(task, coded, scratch, room, samples) },
         }
     }
 }
 
-/// The same code once more for each instruction set: plain loops become vector code of that set.
+#[inline(always)]
+fn encode<K: Kernel>(
+    kernel: K,
+    task: &fast::Task<'_>,
+    samples: &[u8],
+    room: &mut fast::encode::Room,
+    out: &mut Vec<u8>,
+) {
+    match Shape::of(task.plane) {
+        Shape::Single => fast::encode::encode::<K, 1, false>(kernel, task, samples, room, out),
+        Shape::Pairs => fast::encode::encode::<K, 2, false>(kernel, task, samples, room, out),
+        Shape::Quads => fast::encode::encode::<K, 4, false>(kernel, task, samples, room, out),
+        Shape::Words => fast::encode::encode::<K, 2, true>(kernel, task, samples, room, out),
+    }
+}
+
+#[inline(always)]
+fn decode<K: Kernel>(
+    kernel: K,
+    task: &fast::Task<'_>,
+    coded: &[u8],
+    room: &mut fast::decode::Room,
+    samples: &mut [u8],
+) -> Result<(), &'static str> {
+    match Shape::of(task.plane) {
+        Shape::Single => fast::decode::decode::<K, 1, false>(kernel, task, coded, room, samples),
+        Shape::Pairs => fast::decode::decode::<K, 2, false>(kernel, task, coded, room, samples),
+        Shape::Quads => fast::decode::decode::<K, 4, false>(kernel, task, coded, room, samples),
+        Shape::Words => fast::decode::decode::<K, 2, true>(kernel, task, coded, room, samples),
+    }
+}
+
+/// The same code once more for an instruction set.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::super::avx2::Avx2;
-    use super::super::avx512::Avx512;
+    use super::super::fast::avx2::Avx2;
     use super::*;
 
-    macro_rules! path {
-        ($encode:ident, $decode:ident, $kernel:ident, $features:literal) => {
-            #[target_feature(enable = $features)]
-            pub fn $encode<S: Sample>(
-                task: &Task<'_, S>,
-                samples: &[u8],
-                scratch: &mut RowScratch<S>,
-                parts: &mut Parts,
-                out: &mut Vec<u8>,
-            ) {
-                stripe::encode::<$kernel, S>(task, samples, scratch, parts, out);
-            }
-
-            #[target_feature(enable = $features)]
-            pub fn $decode<S: Sample>(
-                task: &Task<'_, S>,
-                coded: &[u8],
-                scratch: &mut RowScratch<S>,
-                parts: &mut Parts,
-                samples: &mut [u8],
-            ) -> Result<(), &'static str> {
-                stripe::decode::<$kernel, S>(task, coded, scratch, parts, samples)
-            }
-        };
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn encode(task: &fast::Task<'_>, samples: &[u8], room: &mut fast::encode::Room, out: &mut Vec<u8>) {
+        // SAFETY: this function has these features.
+        super::encode(unsafe { Avx2::new() }, task, samples, room, out);
     }
-    /// Dense stripes have no code for AVX-512 of their own.
+
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn decode(
+        task: &fast::Task<'_>,
+        coded: &[u8],
+        room: &mut fast::decode::Room,
+        samples: &mut [u8],
+    ) -> Result<(), &'static str> {
+        // SAFETY: as above.
+        super::decode(unsafe { Avx2::new() }, task, coded, room, samples)
+    }
+
+    /// Plain loops become vector code of that set.
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn encode_dense<S: Bucket>(
-        task: &Task<'_, S>,
+        task: &dense::Task<'_, S>,
         samples: &[u8],
         rows: &mut dense::encode::Rows<S>,
         shared: &mut dense::encode::Shared,
@@ -162,7 +163,7 @@ mod x86 {
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn decode_dense<S: Bucket>(
-        task: &Task<'_, S>,
+        task: &dense::Task<'_, S>,
         coded: &[u8],
         scratch: &mut RowScratch<S>,
         room: &mut dense::decode::Room,
@@ -170,17 +171,16 @@ mod x86 {
     ) -> Result<(), &'static str> {
         dense::decode::decode(task, coded, scratch, room, samples)
     }
-
-    path!(encode_avx2, decode_avx2, Avx2, "avx2,bmi1,bmi2,lzcnt,popcnt");
-    path!(encode_avx512, decode_avx512, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,bmi1,bmi2,lzcnt,popcnt");
 }
 
 /// Room for one stripe in work.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    pub encode: fast::encode::Room,
+    pub decode: fast::decode::Room,
+    /// The two kinds of rows that dense stripes have.
     pub bytes: RowScratch<u8>,
     pub words: RowScratch<u16>,
-    pub parts: Parts,
     pub dense: dense::Room,
     /// A stripe's dense form, until it is known which of its forms is the smallest.
     pub other: Vec<u8>,
@@ -235,33 +235,34 @@ mod tests {
     /// What a stripe decodes to, or why it does not, is the same on all paths even for bytes that no encoder makes.
     #[test]
     fn all_paths_agree_on_arbitrary_stripes() {
-        let layout = Layout::linear(Format::Grey, 67, 21, 1).unwrap();
-        let picture = Picture::of(&layout).unwrap();
-        let plane = &picture.planes()[0];
-        let lanes = super::super::lanes::Lanes::of(plane);
-        let task = Task::<u8> { plane, lanes: &lanes, rows: 21, reference: None };
-        let mut whole = Vec::new();
-        Path::Portable.encode(&task, &frame(67 * 21, 3), &mut RowScratch::default(), &mut Parts::default(), &mut whole);
-        let (mut good, mut bad) = (0, 0);
-        for i in 0..whole.len() * 8 {
-            let mut coded = whole.clone();
-            coded[i / 8] ^= 1 << (i % 8);
-            let decode = |path: Path| {
-                let mut samples = vec![0; 67 * 21];
-                let (mut rows, mut parts) = (RowScratch::default(), Parts::default());
-                path.decode(&task, &coded, &mut rows, &mut parts, &mut samples).map(|()| samples)
-            };
-            let portable = decode(Path::Portable);
-            if portable.is_ok() {
-                good += 1
-            } else {
-                bad += 1
+        for (format, width) in
+            [(Format::Grey, 67), (Format::Yuyv, 34), (Format::Rg24, 23), (Format::Xr24, 17), (Format::Srggb12, 33)]
+        {
+            let picture = Picture::of(&Layout::linear(format, width, 21, 1).unwrap()).unwrap();
+            let plane = &picture.planes()[0];
+            let task = fast::Task { plane, reference: None };
+            let mut whole = Vec::new();
+            Path::Portable.encode(&task, &frame(picture.bytes(), 3), &mut Default::default(), &mut whole);
+            let (mut good, mut bad) = (0, 0);
+            for i in 0..whole.len() * 8 {
+                let mut coded = whole.clone();
+                coded[i / 8] ^= 1 << (i % 8);
+                let decode = |path: Path| {
+                    let mut samples = vec![0; picture.bytes()];
+                    path.decode(&task, &coded, &mut Default::default(), &mut samples).map(|()| samples)
+                };
+                let portable = decode(Path::Portable);
+                if portable.is_ok() {
+                    good += 1
+                } else {
+                    bad += 1
+                }
+                for path in Path::available() {
+                    assert_eq!(decode(path), portable, "{picture} bit {i} {path:?}");
+                }
             }
-            for path in Path::available() {
-                assert_eq!(decode(path), portable, "bit {i} {path:?}");
-            }
+            assert!(good > 100 && bad > 100, "{picture}: {good} decoded, {bad} refused");
         }
-        assert!(good > 100 && bad > 100, "{good} decoded, {bad} refused");
     }
 
     #[test]
@@ -269,8 +270,8 @@ mod tests {
         let layout = Layout::linear(Format::Srggb12, 67, 21, 1).unwrap();
         let picture = Picture::of(&layout).unwrap();
         let plane = &picture.planes()[0];
-        let lanes = super::super::lanes::Lanes::of(plane);
-        let task = Task::<u16> { plane, lanes: &lanes, rows: 21, reference: None };
+        let lanes = dense::lanes::Lanes::of(plane);
+        let task = dense::Task::<u16> { plane, lanes: &lanes, rows: 21, reference: None };
         let (mut room, mut whole) = (dense::Room::default(), Vec::new());
         let frame = frame(67 * 2 * 21, 3);
         Path::Portable.encode_dense(&task, &frame, &mut room.words, &mut room.encode, &mut whole);

@@ -1,9 +1,9 @@
 //! The shared picture that the frames of one object are predicted from.
 
-use super::lanes::Lanes;
+use super::dense::lanes::Lanes;
+use super::dense::sample::Sample;
 use super::picture::{Picture, Stripe};
 use super::rows::{Rows, WrongRows};
-use super::sample::Sample;
 
 /// A picture that frames are predicted from: a star, not a chain, so that every frame is decoded with it alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

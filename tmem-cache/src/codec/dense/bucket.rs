@@ -1,6 +1,6 @@
 //! Residuals to symbols: those of words are cut into buckets, and what they have below is stored as it is.
 
-use super::super::linear::Linear;
+use super::linear::Linear;
 
 /// Samples whose residuals are coded so.
 pub(crate) trait Bucket: Linear {

@@ -1,8 +1,8 @@
 //! Which distribution a symbol is of: told by the symbols around it, of which the decoder has those of earlier lanes and
 //! of the row above. No symbol of a lane is the context of another one of it, so that lanes are worked on as a whole.
 
-use super::super::lanes::{Lane, PAD};
-use super::super::predict::{part, sides, span};
+use super::lanes::{Lane, PAD};
+use super::predict::{part, sides, span};
 
 /// Contexts of a set.
 pub(crate) const CONTEXTS: usize = 16;

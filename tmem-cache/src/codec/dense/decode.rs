@@ -1,13 +1,13 @@
 //! Bytes to one stripe.
 
 use super::super::bits::BitReader;
-use super::super::lanes::{ORDER, PAD};
-use super::super::linear;
-use super::super::predict::{self, Back, Mode};
-use super::super::stripe::{RowScratch, Task, Turn};
 use super::context::{self, CONTEXTS, OF, Ring, SETS};
+use super::lanes::{ORDER, PAD};
+use super::linear;
 use super::model::ESCAPE;
+use super::predict::{self, Back, Mode};
 use super::rans::{DecodeTables, Reader, STATES};
+use super::rows::{RowScratch, Task, Turn};
 use super::{Bucket, LINEAR};
 
 /// Room for one stripe in work.

@@ -1,16 +1,16 @@
 //! One stripe to bytes.
 
 use super::super::bits::BitWriter;
-use super::super::block::BLOCK;
-use super::super::lanes::{ORDER, PAD};
-use super::super::linear;
-use super::super::predict::{self, Forward};
-use super::super::stripe::{Task, best_mode, estimate};
 use super::context::{self, CONTEXTS, OF, Ring, SETS};
 use super::fit::{self, SLACK};
+use super::lanes::{ORDER, PAD};
+use super::linear;
 use super::model::SCALES;
+use super::predict::{self, Forward, Mode};
 use super::rans::{Models, Writer};
-use super::{Bucket, LINEAR};
+use super::rows::BLOCK;
+use super::rows::{Task, estimate};
+use super::{Bucket, LINEAR, MODES};
 
 /// Room for a stripe's samples.
 #[derive(Debug, Default)]
@@ -160,23 +160,39 @@ fn residuals<S: Bucket>(task: &Task<'_, S>, samples: &[u8], room: &mut Rows<S>, 
         let above = y.checked_sub(task.plane.up).map(|y| &before[y * size..][..size]);
         let reference = task.reference(y);
         let both = task.reference(y).zip(y.checked_sub(task.plane.up).and_then(|y| task.reference(y)));
-        if task.group(y) == modes.len() {
-            let mode = best_mode(lanes, now, above, reference, trial);
-            let cost = |trial: &[S]| -> usize { trial[..n].chunks(BLOCK).map(estimate).sum() };
-            predict::row::<Forward, S>(lanes, mode, now, above, reference, trial);
-            let plain = cost(trial);
-            let fitted = above.map(|above| {
-                linear::row::<Forward, S>(lanes, weights, now, above, both, trial);
-                cost(trial)
-            });
-            modes.push(if fitted.is_some_and(|fitted| fitted <= plain) { LINEAR } else { mode as u8 });
-        }
         let residuals = &mut residuals[y * n..];
-        match (predict::Mode::of(modes[task.group(y)]), above) {
-            (None, Some(above)) => linear::row::<Forward, S>(lanes, weights, now, above, both, residuals),
-            (mode, _) => {
-                let mode = mode.unwrap_or(predict::Mode::Between);
-                predict::row::<Forward, S>(lanes, mode, now, above, reference, residuals);
+        let group = task.group(y);
+        let mut best = (usize::MAX, Mode::Between as u8);
+        // The first row of a group is predicted by all modes, to choose one; then, as all rows, by the one chosen.
+        // Both in one place, as every mode has code of its own for every kind of lane.
+        let mut number = if group == modes.len() { 0 } else { MODES };
+        loop {
+            let mode = if number < MODES { number } else { modes[group] };
+            let possible = match Mode::of(mode) {
+                Some(Mode::Between) => true,
+                Some(Mode::Reference | Mode::Both) => reference.is_some(),
+                Some(Mode::Above) | None => above.is_some(),
+            };
+            match (Mode::of(mode), above) {
+                _ if !possible => {}
+                (None, Some(above)) => linear::row::<Forward, S>(lanes, weights, now, above, both, residuals),
+                (mode, _) => {
+                    let mode = mode.unwrap_or(Mode::Between);
+                    predict::row::<Forward, S>(lanes, mode, now, above, reference, residuals);
+                }
+            }
+            if number == MODES {
+                break;
+            }
+            if possible {
+                let cost = residuals[..n].chunks(BLOCK).map(estimate).sum();
+                if cost < best.0 || cost == best.0 && mode == LINEAR {
+                    best = (cost, mode);
+                }
+            }
+            number += 1;
+            if number == MODES {
+                modes.push(best.1);
             }
         }
     }

@@ -1,12 +1,12 @@
-//! The weights of [`super::super::linear`] that suit a stripe: least squares over a quarter of its rows, without the
+//! The weights of [`super::linear`] that suit a stripe: least squares over a quarter of its rows, without the
 //! samples that a plain prediction misses by far. Those are edges; what is to be coded well is all the rest.
 
 #![expect(clippy::needless_range_loop, reason = "rows and columns of matrices")]
 
-use super::super::lanes::{Lane, PAD};
-use super::super::linear::{ALONE, Linear, REFERRING, far, near, weights};
-use super::super::predict::{self, Forward, Mode};
-use super::super::stripe::Task;
+use super::lanes::{Lane, ORDER, PAD};
+use super::linear::{ALONE, Linear, REFERRING, far, near, weights};
+use super::predict::{self, Forward, Mode};
+use super::rows::Task;
 
 /// Of so many rows one is looked at.
 const EVERY: usize = 4;
@@ -47,7 +47,7 @@ fn fit_all<S: Linear, const M: usize>(task: &Task<'_, S>, rows: &[S], trial: &mu
         let reference = task.reference(y).zip(task.reference(y - up));
         let mut residuals = trial.iter().as_slice();
         for (component, sums) in lanes.components().iter().zip(&mut sums) {
-            for phase in super::super::lanes::ORDER {
+            for phase in ORDER {
                 let of_lane;
                 (of_lane, residuals) = residuals.split_at(component[phase].len);
                 add(component, phase, &row, above, reference, of_lane, &mut sums[phase]);

@@ -1,6 +1,6 @@
 //! The dense kind of stripe: better predictions, and symbols by their probabilities.
 //!
-//! Each stripe brings weights that its samples are predicted with ([`fit`], [`super::linear`]). What is left is coded by
+//! Each stripe brings weights that its samples are predicted with ([`fit`], [`linear`]). What is left is coded by
 //! [`rans`], each symbol by one of the distributions of [`model`], which the stripe has chosen for each of the contexts
 //! of [`context`]. Both neighbours of most symbols are known before them, as those of samples are, so that predictions
 //! and contexts are taken by whole lanes; symbols alone are decoded one by one.
@@ -10,13 +10,22 @@ mod context;
 pub(crate) mod decode;
 pub(crate) mod encode;
 mod fit;
+pub(crate) mod lanes;
+mod linear;
 mod model;
+mod predict;
 mod rans;
+mod rows;
+pub(crate) mod sample;
 
 pub(crate) use bucket::Bucket;
+pub(crate) use rows::{RowScratch, Task};
 
-/// The mode of rows that are predicted by weights; others are those of [`super::predict::Mode`].
+/// The mode of rows that are predicted by weights; others are those of [`predict::Mode`].
 const LINEAR: u8 = 4;
+
+/// Modes, that one among them.
+const MODES: u8 = LINEAR + 1;
 
 /// Room for one stripe in work.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@
 //! and 3 the odd ones. Lane 2 is predicted from lane 0 on both sides of it, lanes 1 and 3 from lanes 0 and 2: most
 //! samples have neighbours left and right, and yet each lane decodes at full vector width.
 
-use super::picture::{Pattern, Plane};
+use super::super::picture::{Pattern, Plane};
 use super::sample::Sample;
 
 /// Samples before and after each lane. Vector loops may write beyond the end of a lane, up to the next multiple of this.
@@ -293,7 +293,7 @@ fn join4<S: Sample>(a: &[S], b: &[S], c: &[S], d: &[S], to: &mut [S]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Picture;
+    use super::super::super::Picture;
     use super::*;
     use shrbuf::{Format, Layout};
 

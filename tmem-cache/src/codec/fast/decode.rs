@@ -1,0 +1,161 @@
+//! Bytes to one stripe.
+
+use super::super::bits::BitReader;
+use super::kernel::{BYTES, Kernel};
+use super::predict::Predictor;
+use super::sort::unsort;
+use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes};
+
+/// Room for one stripe in work.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    codes: Vec<u8>,
+}
+
+/// Decodes a stripe into the packed rows `samples`.
+///
+/// # Errors
+/// What is wrong with it. `samples` then holds anything.
+#[inline(always)]
+pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
+    kernel: K,
+    task: &Task<'_>,
+    coded: &[u8],
+    room: &mut Room,
+    samples: &mut [u8],
+) -> Result<(), &'static str> {
+    const SHORT: &str = "it is shorter than its parts";
+    let (modes, coded) = coded.split_at_checked(samples.len().div_ceil(CHUNK)).ok_or(SHORT)?;
+    let (sizes, coded) = coded.split_first_chunk::<SIZES>().ok_or(SHORT)?;
+    let [c0, c1, m0, m1, m2, m3] = *sizes;
+    let (codes, coded) = coded.split_at_checked(u16::from_le_bytes([c0, c1]).into()).ok_or(SHORT)?;
+    let (masks, fields) = coded.split_at_checked(u32::from_le_bytes([m0, m1, m2, m3]) as usize).ok_or(SHORT)?;
+    let codes = codes::get(codes, blocks(samples.len(), N, WIDE), &mut room.codes)?;
+    if codes.iter().any(|&pair| !known::<WIDE>(pair & 15) || !known::<WIDE>(pair >> 4)) {
+        return Err("it has a code of no meaning");
+    }
+    let needed: usize =
+        codes.iter().map(|&pair| 8 * usize::from(width::<WIDE>(pair & 15) + width::<WIDE>(pair >> 4))).sum();
+    if needed != fields.len() {
+        return Err("its fields are not as many as its codes say");
+    }
+
+    let predictor = Predictor::<'_, K, WIDE> { kernel, geometry: Geometry::of(task.plane), reference: task.reference };
+    let mut from = Coded { kernel, fields, at: 0, masks: BitReader::new(masks), last: [0; BYTES] };
+    let mut widths = [[0; 2]; CHUNK / BLOCK / 2];
+    // Residuals, then differences.
+    let mut differences = [[0; BYTES]; CHUNK / BYTES];
+    let chunks = codes.chunks(blocks(CHUNK, N, WIDE) / 2).zip(modes);
+    for (start, (codes, &mode)) in (0..samples.len()).step_by(CHUNK).zip(chunks) {
+        let mode = Mode::of(mode).ok_or("it has a mode of no meaning")?;
+        if mode.needs_reference() && task.reference.is_none() {
+            return Err("it needs a reference that its frame does not name");
+        }
+        for (widths, &pair) in widths.iter_mut().zip(codes) {
+            *widths = [width::<WIDE>(pair & 15), width::<WIDE>(pair >> 4)];
+        }
+        let count = blocks(CHUNK.min(samples.len() - start), N, WIDE);
+        let widths = &widths.as_flattened()[..count];
+        let (units, _) = differences.as_chunks_mut::<N>();
+        for (unit, widths) in units.iter_mut().zip(widths.chunks_exact(if WIDE { 1 } else { N })) {
+            let mut v = [kernel.zero(); N];
+            if WIDE {
+                let (a, b) = from.words(widths[0]);
+                (v[0], v[1]) = (kernel.unzigzag::<true>(a), kernel.unzigzag::<true>(b));
+            } else {
+                // One after the other in the code, too: a loop would keep them in memory.
+                v[0] = from.bytes(widths[0]);
+                if N > 1 {
+                    v[1] = from.bytes(widths[1]);
+                }
+                if N > 2 {
+                    v[2] = from.bytes(widths[2]);
+                    v[3] = from.bytes(widths[3]);
+                }
+                v = unsort::<K, N>(kernel, v);
+            }
+            for i in 0..N {
+                kernel.store(v[i], &mut unit[i]);
+            }
+        }
+        predictor.samples(mode, &differences, samples, start);
+    }
+    if from.masks.bytes() != masks.len() {
+        return Err("its masks are not as long as it says");
+    }
+    Ok(())
+}
+
+fn known<const WIDE: bool>(code: u8) -> bool {
+    WIDE || code <= 8
+}
+
+/// Bits of a residual that its block stores as they are, the one about its quotient among them.
+#[inline(always)]
+fn width<const WIDE: bool>(code: u8) -> u8 {
+    code + u8::from(WIDE && code == 15)
+}
+
+/// What blocks are decoded from.
+struct Coded<'a, K> {
+    kernel: K,
+    fields: &'a [u8],
+    at: usize,
+    masks: BitReader<'a>,
+    /// The last fields, with zeros after them.
+    last: [u8; BYTES],
+}
+
+impl<K: Kernel> Coded<'_, K> {
+    /// The next 64 residuals that are bytes.
+    #[inline(always)]
+    fn bytes(&mut self, width: u8) -> K::Vector {
+        let kernel = self.kernel;
+        let (fields, reach) = kernel.unpack(self.window(), width.into());
+        self.at += 8 * usize::from(width);
+        let more = self.more(if width == 8 { 0 } else { reach });
+        kernel.add::<false>(fields, kernel.spread(more, (1u32 << width >> 1) as u8))
+    }
+
+    /// The next 64 that are words.
+    #[inline(always)]
+    fn words(&mut self, width: u8) -> (K::Vector, K::Vector) {
+        let kernel = self.kernel;
+        let (high, packed) = (width > 8, if width > 8 { width - 8 } else { width });
+        let low_bytes = kernel.only_if(high, kernel.load(self.window()));
+        self.at += if high { BYTES } else { 0 };
+        let (fields, reach) = kernel.unpack(self.window(), packed.into());
+        self.at += 8 * usize::from(packed);
+        let more = self.more(if width == 16 { 0 } else { reach });
+        let low = kernel.add::<false>(low_bytes, kernel.only_if(!high, fields));
+        let (a, b) = kernel.join(low, kernel.only_if(high, fields));
+        let (qa, qb) = kernel.join(kernel.spread(more, 1), kernel.zero());
+        let k = u32::from(width).saturating_sub(1);
+        (kernel.add::<true>(a, kernel.shift_words(qa, k)), kernel.add::<true>(b, kernel.shift_words(qb, k)))
+    }
+
+    /// The two bits of q - 1, by the mask of those quotients that are not 0.
+    #[inline(always)]
+    fn more(&mut self, first: u64) -> [u64; 2] {
+        let second = self.kernel.deposit(self.masks.peek(), first);
+        self.masks.skip(first.count_ones());
+        let word = self.masks.peek();
+        let n = second.count_ones();
+        let third = self.kernel.deposit(word, second);
+        // An encoder makes no 64 ones; where they are, any word will do.
+        let fourth = self.kernel.deposit(word.wrapping_shr(n), third);
+        self.masks.skip(n + third.count_ones());
+        [second ^ third ^ fourth, third]
+    }
+
+    /// 64 bytes of fields.
+    #[inline(always)]
+    fn window(&mut self) -> &[u8; BYTES] {
+        let rest = &self.fields[self.at..];
+        if rest.len() < BYTES {
+            self.last[..rest.len()].copy_from_slice(rest);
+            self.last[rest.len()..].fill(0);
+        }
+        rest.first_chunk().unwrap_or(&self.last)
+    }
+}
