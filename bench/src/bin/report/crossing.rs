@@ -28,6 +28,8 @@ fn pair(socket: &Path, mut producer: Command, mut consumer: Command) -> Result<(
     while !socket.exists() && !running.is_finished() && begin.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(5));
     }
+    // Theirs is there a little before it listens.
+    std::thread::sleep(Duration::from_millis(100));
     let consumed = process::run(&mut consumer)?;
     let (produced, _) = running.join().map_err(|_| "the producer's thread panicked")??;
     Ok((produced, consumed))
