@@ -51,6 +51,18 @@ impl Used {
 /// It cannot be run, or does not end well.
 pub fn run(command: &mut Command) -> Result<Used> {
     let what = format!("{command:?}");
+    match run_anyhow(command)? {
+        (used, 0) => Ok(used),
+        (used, status) => Err(format!("{what} ended with wait status {status:#x}: {}", used.output).into()),
+    }
+}
+
+/// As [`run`], for a program that may end as it likes; with its wait status.
+///
+/// # Errors
+/// It cannot be run.
+pub fn run_anyhow(command: &mut Command) -> Result<(Used, i32)> {
+    let what = format!("{command:?}");
     let begin = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("{what}: {e}"))?;
     let mut output = String::new();
@@ -59,11 +71,8 @@ pub fn run(command: &mut Command) -> Result<Used> {
     }
     let (status, usage) = sys::wait4(child.id() as i32)?;
     let wall_us = begin.elapsed().as_secs_f64() * 1e6;
-    if status != 0 {
-        return Err(format!("{what} ended with wait status {status:#x}: {output}").into());
-    }
     let us = |t: libc::timeval| t.tv_sec as f64 * 1e6 + t.tv_usec as f64;
-    Ok(Used {
+    let used = Used {
         wall_us,
         user_us: us(usage.ru_utime),
         system_us: us(usage.ru_stime),
@@ -71,5 +80,6 @@ pub fn run(command: &mut Command) -> Result<Used> {
         voluntary_switches: usage.ru_nvcsw,
         output,
         pid: child.id(),
-    })
+    };
+    Ok((used, status))
 }

@@ -25,6 +25,8 @@ use shrbuf_pipeline::{
     Ports, Produces, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
 };
 
+/// Frames that do not count: those that waited for the consumer, and those on cold caches.
+const WARM: usize = 30;
 const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / 60);
 
 fn failed(e: impl std::fmt::Display) -> Failure {
@@ -119,7 +121,8 @@ impl Element for Clock {
     }
 }
 
-fn latency(mut ns: Vec<u64>) -> serde_json::Value {
+fn latency(ages: Vec<u64>) -> serde_json::Value {
+    let mut ns: Vec<u64> = ages.into_iter().skip(WARM).collect();
     ns.sort_unstable();
     let at = |part: usize| ns.get(ns.len().saturating_sub(1) * part / 100).copied();
     json!({ "frames": ns.len(), "p50_ns": at(50), "p99_ns": at(99) })

@@ -40,22 +40,30 @@ impl Listener {
             io::ErrorKind::WouldBlock => IpcError::InUse { path: path.to_owned() },
             _ => os("lock")(e),
         })?;
-        match fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(os("unlink"))?,
-            Ok(_) => return Err(IpcError::NoSocket { path: path.to_owned() }),
-            Err(_) => {}
+        if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+            return Err(IpcError::NoSocket { path: path.to_owned() });
         }
+        // It gets its name once it listens, in place of what a killed producer left: whoever sees it can connect.
+        let mut making = path.as_os_str().to_owned();
+        making.push(".new");
+        let making = PathBuf::from(making);
+        // A producer that was killed half-way has left one; else there is nothing to remove.
+        let _ = fs::remove_file(&making);
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let call = |call| move |e: nix::Error| os(call)(e.into());
         let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(call("socket"))?;
-        let address = UnixAddr::new(path).map_err(call("bind"))?;
+        let address = UnixAddr::new(&making).map_err(call("bind"))?;
         bind(socket.as_raw_fd(), &address).map_err(call("bind"))?;
-        // Nobody can connect before it listens.
-        let listening = fs::set_permissions(path, Permissions::from_mode(mode & 0o777))
+        // Nobody can connect before it listens, so the mode is right from the first on.
+        let named = fs::set_permissions(&making, Permissions::from_mode(mode & 0o777))
             .map_err(os("chmod"))
-            .and_then(|()| listen(&socket, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN)).map_err(call("listen")));
-        let listener = Listener { socket, path: path.to_owned(), _lock: lock };
-        listening.map(|()| listener)
+            .and_then(|()| listen(&socket, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN)).map_err(call("listen")))
+            .and_then(|()| fs::rename(&making, path).map_err(os("rename")));
+        if let Err(error) = named {
+            let _ = fs::remove_file(&making);
+            return Err(error);
+        }
+        Ok(Listener { socket, path: path.to_owned(), _lock: lock })
     }
 }
 
