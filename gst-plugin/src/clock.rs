@@ -1,5 +1,5 @@
-//! Stamps: shrbuf's are of CLOCK_MONOTONIC, GStreamer's count from when the pipeline began to play, by a clock of its choice.
-//! Mostly that clock is CLOCK_MONOTONIC itself, and a stamp is converted exactly; otherwise by its age.
+//! Stamps: shrbuf's are of CLOCK_MONOTONIC, GStreamer's count from when the pipeline began to play, by a clock of its
+//! choice. Mostly that clock is CLOCK_MONOTONIC itself, and a stamp is converted exactly; otherwise by its age.
 
 use gst::ClockTime;
 use gst::prelude::*;

@@ -18,7 +18,10 @@
 //! | `clock` | stamps of CLOCK_MONOTONIC and running time |
 //! | `sys` | the few calls for which the bindings have no safe one |
 
-#![allow(missing_docs, reason = "the bindings' macros make items that cannot be documented; properties have their blurb")]
+#![allow(
+    missing_docs,
+    reason = "the bindings' macros make items that cannot be documented; properties have their blurb"
+)]
 
 mod clock;
 pub mod shrbufsink;
@@ -26,7 +29,14 @@ pub mod shrbufsrc;
 mod sys;
 mod video;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use gst::glib;
+
+/// What a lock guards is whole at every step, so that a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     shrbufsrc::register(plugin)?;

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use gst::glib::ffi::{GFALSE, GTRUE, GQuark, gboolean, gpointer};
+use gst::glib::ffi::{GFALSE, GQuark, GTRUE, gboolean, gpointer};
 use gst::glib::translate::{IntoGlib, from_glib_none};
 use gst::{ffi, glib};
 use gst_allocators::prelude::*;
@@ -24,7 +24,8 @@ impl FdMemories {
         FdMemories { memfd: FdAllocator::new(), dma_buf: DmaBufAllocator::new() }
     }
 
-    /// A memory of the first `size` bytes behind `fd`, which it closes. A memfd is mapped at the first use and stays so.
+    /// A memory of the first `size` bytes behind `fd`, which it closes. A memfd is mapped at the first use and stays
+    /// so.
     pub(crate) fn wrap(&self, kind: MemoryKind, fd: OwnedFd, size: usize) -> Result<gst::Memory, glib::BoolError> {
         let fd = fd.into_raw_fd();
         // SAFETY: the descriptor is open and nobody else's from here on.
@@ -61,8 +62,8 @@ pub(crate) fn tie(memory: &mut gst::MemoryRef, value: impl Any + Send + Sync) {
 
 /// What was tied to `memory`, if it was a `T`.
 pub(crate) fn tied<T: Any>(memory: &gst::MemoryRef) -> Option<&T> {
-    // SAFETY: under this quark there are only boxes made by `tie`, which live until the memory is freed, or until something
-    // else is tied to it, for which it would have to be borrowed mutably.
+    // SAFETY: under this quark there are only boxes made by `tie`, which live until the memory is freed, or until
+    // something else is tied to it, for which it would have to be borrowed mutably.
     let tied = unsafe {
         let object = memory.as_ptr().cast_mut().cast::<ffi::GstMiniObject>();
         ffi::gst_mini_object_get_qdata(object, quark()).cast::<Tied>().as_ref()
@@ -88,8 +89,8 @@ impl Spent<'_> {
 /// What happens at the end of a memory's last reference.
 pub(crate) type WayBack = Arc<dyn Fn(Spent<'_>) + Send + Sync>;
 
-/// Has `way_back` decide, each time that the last reference to `memory` is dropped. A memory made of a part of it holds a
-/// reference, so that is when nobody at all has its bytes any more.
+/// Has `way_back` decide, each time that the last reference to `memory` is dropped. A memory made of a part of it holds
+/// a reference, so that is when nobody at all has its bytes any more.
 pub(crate) fn lend(memory: &mut gst::MemoryRef, way_back: WayBack) {
     unsafe extern "C" fn dispose(object: *mut ffi::GstMiniObject) -> gboolean {
         let memory = object.cast::<ffi::GstMemory>();
@@ -112,4 +113,38 @@ pub(crate) fn lend(memory: &mut gst::MemoryRef, way_back: WayBack) {
 pub(crate) fn forbid_writing(memory: &mut gst::MemoryRef) {
     // SAFETY: the memory is borrowed mutably; flags are plain bits.
     unsafe { (*memory.as_mut_ptr()).mini_object.flags |= ffi::GST_MEMORY_FLAG_READONLY };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_is_tied_is_found_and_ends_with_the_memory() {
+        gst::init().unwrap();
+        let counter = Arc::new(AtomicU32::new(0));
+        let mut memory = gst::Memory::with_size(16);
+        assert!(tied::<Arc<AtomicU32>>(&memory).is_none());
+        tie(memory.make_mut(), Arc::clone(&counter));
+        assert!(tied::<String>(&memory).is_none());
+        tied::<Arc<AtomicU32>>(&memory).unwrap().fetch_add(1, Ordering::Relaxed);
+        assert_eq!((counter.load(Ordering::Relaxed), Arc::strong_count(&counter)), (1, 2));
+        drop(memory);
+        assert_eq!(Arc::strong_count(&counter), 1);
+    }
+
+    #[test]
+    fn lent_memory_that_is_not_revived_is_freed() {
+        gst::init().unwrap();
+        let ends = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&ends);
+        let mut memory = gst::Memory::with_size(16);
+        lend(memory.make_mut(), Arc::new(move |_| drop(counter.fetch_add(1, Ordering::Relaxed))));
+        drop(memory.clone());
+        assert_eq!(ends.load(Ordering::Relaxed), 0);
+        drop(memory);
+        assert_eq!((ends.load(Ordering::Relaxed), Arc::strong_count(&ends)), (1, 1));
+    }
 }

@@ -77,8 +77,8 @@ impl Picture {
         let rate = rate.filter(|(num, den)| *num > 0 && *den > 0).map_or(gst::Fraction::new(0, 1), gst::Fraction::from);
         let info = VideoInfo::builder(format, layout.width, layout.height).fps(rate).build()?;
         let smallest = |s: usize| buffers.iter().map(|b| b.segments()[s].size()).min().unwrap_or(0);
-        // Padding behind the last row belongs to the frame where there is room for it: elements without GstVideoMeta count
-        // on it.
+        // Padding behind the last row belongs to the frame where there is room for it: elements without GstVideoMeta
+        // count on it.
         let sizes = (0..layout.segments()).map(|s| layout.segment_size(s).min(smallest(s)) as usize);
         let sizes: Vec<usize> = sizes.collect();
         let before = |segment: u8| sizes[..usize::from(segment)].iter().sum::<usize>();
@@ -104,7 +104,8 @@ pub(crate) fn layout(info: &VideoInfo) -> Result<Layout, VideoError> {
     let format = FORMATS.iter().find(|(_, theirs)| *theirs == info.format()).map(|(ours, _)| *ours);
     let format = format.ok_or(VideoError::NoFourcc(info.format()))?;
     let plane = |(&offset, &stride): (&usize, &i32)| {
-        let number = |n: usize| u32::try_from(n).map_err(|_| LayoutError::Size { width: info.width(), height: info.height() });
+        let number =
+            |n: usize| u32::try_from(n).map_err(|_| LayoutError::Size { width: info.width(), height: info.height() });
         Ok(Plane { segment: 0, offset: number(offset)?, stride: number(stride.max(0) as usize)? })
     };
     let planes = info.offset().iter().zip(info.stride()).map(plane).collect::<Result<Vec<_>, LayoutError>>()?;

@@ -1,7 +1,7 @@
 //! The element.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
@@ -16,7 +16,7 @@ use shrbuf::{Account, Ledger, Reason, Shrbuf};
 use super::pool::{Buffers, LendingPool};
 use super::serve::Service;
 use super::{Copies, Policy};
-use crate::{clock, video};
+use crate::{clock, lock, video};
 
 static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("shrbufsink", gst::DebugColorFlags::empty(), Some("frames for other processes"))
@@ -65,22 +65,46 @@ struct Total {
 #[derive(Default, glib::Properties)]
 #[properties(wrapper_type = super::ShrbufSink)]
 pub struct ShrbufSink {
-    #[property(name = "path", nick = "Path", blurb = "Where consumers connect: a socket, made here", get, set, type = Option<String>, member = path)]
-    #[property(name = "policy", nick = "Policy", blurb = "What happens to a frame for a consumer that holds as many as it may; consumers may ask for another, but not for block", get, set, type = Policy, member = policy, builder(Policy::default()))]
-    #[property(name = "copies", nick = "Copies", blurb = "What happens to a frame that is not in shared memory", get, set, type = Copies, member = copies, builder(Copies::default()))]
-    #[property(name = "consumers", nick = "Consumers", blurb = "Connections at most", get, set, type = u32, member = consumers, minimum = 1, maximum = MAX_BUFFERS as u32, default = 4)]
-    #[property(name = "window", nick = "Window", blurb = "Frames that each consumer may hold at once", get, set, type = u32, member = window, minimum = 1, maximum = MAX_BUFFERS as u32, default = 3)]
-    #[property(name = "depth", nick = "Depth", blurb = "Frames that wait for a consumer, with drop-oldest", get, set, type = u32, member = depth, minimum = 1, maximum = MAX_BUFFERS as u32, default = 2)]
-    #[property(name = "buffers", nick = "Buffers", blurb = "Buffers that upstream may hold, beside those that consumers do", get, set, type = u32, member = buffers, minimum = 1, maximum = MAX_BUFFERS as u32, default = 4)]
-    #[property(name = "wait-for", nick = "Wait for", blurb = "The first frame waits until so many consumers are there", get, set, type = u32, member = wait_for, maximum = MAX_BUFFERS as u32)]
+    #[property(
+        name = "path", nick = "Path", get, set, type = Option<String>, member = path,
+        blurb = "Where consumers connect: a socket, made here"
+    )]
+    #[property(
+        name = "policy", nick = "Policy", get, set, type = Policy, member = policy, builder(Policy::default()),
+        blurb = "What happens to a frame for a consumer that holds as many as it may; it may ask for another"
+    )]
+    #[property(
+        name = "copies", nick = "Copies", get, set, type = Copies, member = copies, builder(Copies::default()),
+        blurb = "What happens to a frame that is not in shared memory"
+    )]
+    #[property(
+        name = "consumers", nick = "Consumers", get, set, type = u32, member = consumers,
+        minimum = 1, maximum = MAX_BUFFERS as u32, default = 4,
+        blurb = "Connections at most"
+    )]
+    #[property(
+        name = "window", nick = "Window", get, set, type = u32, member = window,
+        minimum = 1, maximum = MAX_BUFFERS as u32, default = 3,
+        blurb = "Frames that each consumer may hold at once"
+    )]
+    #[property(
+        name = "depth", nick = "Depth", get, set, type = u32, member = depth,
+        minimum = 1, maximum = MAX_BUFFERS as u32, default = 2,
+        blurb = "Frames that wait for a consumer, with drop-oldest"
+    )]
+    #[property(
+        name = "buffers", nick = "Buffers", get, set, type = u32, member = buffers,
+        minimum = 1, maximum = MAX_BUFFERS as u32, default = 4,
+        blurb = "Buffers that upstream may hold, beside those that consumers do"
+    )]
+    #[property(
+        name = "wait-for", nick = "Wait for", get, set, type = u32, member = wait_for, maximum = MAX_BUFFERS as u32,
+        blurb = "The first frame waits until so many consumers are there"
+    )]
     settings: Mutex<Settings>,
     run: Mutex<Option<Arc<Run>>>,
     total: Mutex<Total>,
     ledger: Ledger,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[glib::object_subclass]
@@ -150,7 +174,6 @@ impl BaseSinkImpl for ShrbufSink {
             let most = settings.consumers;
             return Err(gst::error_msg!(gst::ResourceError::Settings, ["wait-for is above consumers, {most}"]));
         }
-        *lock(&self.total) = Total::default();
         Ok(())
     }
 
@@ -242,7 +265,9 @@ impl ShrbufSink {
         let for_copies = if copies == Copies::Deny { 0 } else { out.saturating_add(1) };
         let all = out.saturating_add(buffers).saturating_add(for_copies);
         if all > MAX_BUFFERS as u32 {
-            let e = format!("consumers x window, depth, buffers and those for copies add up to {all}; {MAX_BUFFERS} are possible");
+            let e = format!(
+                "consumers x window, depth, buffers and those for copies add up to {all}; {MAX_BUFFERS} are possible"
+            );
             return Err((gst::ResourceError::Settings, e));
         }
         let name = self.obj().name();
@@ -272,7 +297,8 @@ impl ShrbufSink {
         total.counts = sum(&total.counts, &run.service.counts().0);
     }
 
-    /// The frame in a buffer that consumers know: the one it is in, or a copy. `None` where that has been said not to be.
+    /// The frame in a buffer that consumers know: the one it is in, or a copy. `None` where that has been said not to
+    /// be.
     fn shared(&self, run: &Run, frame: &gst::Buffer) -> Result<Option<Shrbuf>, gst::FlowError> {
         if !run.gathered.load(Ordering::Relaxed) {
             self.wait_for(run, |producer| (producer.consumers() >= run.wait_for).then_some(()))?;
@@ -283,8 +309,9 @@ impl ShrbufSink {
         }
         if run.copies == Copies::Deny || (run.copies == Copies::Warn && !run.warned.swap(true, Ordering::Relaxed)) {
             let message = format!(
-                "{} passes frames in memory of its own, not of the pool that it was offered; only elements that take the pool \
-                 of the next one (videotestsrc, videoconvert to another format, decoders) can be right before this one",
+                "{} passes frames in memory of its own, not of the pool that it was offered; only elements that take \
+                 the pool of the next one (videotestsrc, videoconvert to another format, decoders) can be right before \
+                 this one",
                 self.origin()
             );
             if run.copies == Copies::Deny {

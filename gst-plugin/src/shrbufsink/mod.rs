@@ -4,17 +4,18 @@
 //! gst-launch-1.0 videotestsrc num-buffers=100 ! shrbufsink path=/tmp/picture
 //! ```
 //!
-//! Serves a socket for any number of consumers (`shrbufsrc`, `ipc-src` of a shrbuf pipeline, a program). Upstream is offered
-//! a pool of shared memory and writes its frames straight into what consumers read: no byte is copied. A frame in other memory
-//! is refused with an error that names the element it came from, or copied and counted, as `copies` says.
+//! Serves a socket for any number of consumers (`shrbufsrc`, `ipc-src` of a shrbuf pipeline, a program). Upstream is
+//! offered a pool of shared memory and writes its frames straight into what consumers read: no byte is copied. A frame
+//! in other memory is refused with an error that names the element it came from, or copied and counted, as `copies`
+//! says.
 //!
-//! A frame goes out as it comes; `sync=true` sends it at its time. A buffer is upstream's again when the last consumer has given
-//! it back, however that one ended.
+//! A frame goes out as it comes; `sync=true` sends it at its time. A buffer is upstream's again when the last consumer
+//! has given it back, however that one ended.
 //!
 //! # State
-//! With caps come the buffers ([`pool`]) and the producer that announces them ([`serve`]); other caps make new ones, and
-//! consumers hear that the stream has ended. A thread deals with the consumers; the streaming thread sends. They share the
-//! producer behind a lock that neither holds while it waits.
+//! With caps come the buffers (`pool`) and the producer that announces them (`serve`); other caps make new ones, and
+//! consumers hear that the stream has ended. A thread deals with the consumers; the streaming thread sends. They share
+//! the producer behind a lock that neither holds while it waits.
 
 mod imp;
 mod pool;

@@ -1,8 +1,8 @@
-//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy; out with consumers, and
-//! back.
+//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy; out with consumers,
+//! and back.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use gst::glib;
 use gst::subclass::prelude::*;
@@ -12,6 +12,7 @@ use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::ipc::{Announced, IpcError};
 use shrbuf::{Account, Pool, PoolError, Shrbuf, State, WeakShrbuf};
 
+use crate::lock;
 use crate::sys::{self, FdMemories};
 use crate::video::{self, VideoError};
 
@@ -36,10 +37,6 @@ struct Out {
     frame: Option<gst::Buffer>,
     /// Times that it was sent and has yet to come back.
     times: u32,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All buffers of a stream. The first `lent` are upstream's to write, the rest is for copies.
@@ -110,14 +107,14 @@ impl Buffers {
         Ok(Some(memory))
     }
 
-    /// The buffer that `frame` is in, without a copy, to be sent: `None` where it is in other memory, or not where consumers
-    /// look for its planes. `frame` is kept until the last consumer has given it back.
+    /// The buffer that `frame` is in, without a copy, to be sent: `None` where it is in other memory, or not where
+    /// consumers look for its planes. `frame` is kept until the last consumer has given it back.
     pub(super) fn adopt(self: &Arc<Self>, frame: &gst::Buffer) -> Option<Shrbuf> {
         let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
         let lease = sys::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
-        let usual = frame.meta::<gst_video::VideoMeta>().is_none_or(|meta| {
-            meta.offset() == self.info.offset() && meta.stride() == self.info.stride()
-        });
+        let usual = frame
+            .meta::<gst_video::VideoMeta>()
+            .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
         if !usual || memory.offset() != 0 || memory.size() < self.info.size() {
             return None;
         }
@@ -132,8 +129,8 @@ impl Buffers {
                 break buffer;
             }
             drop(out);
-            // The same frame again, while consumers still have it: another reference. Or its last one is being dropped right
-            // now, by the thread that serves them, and it will be back in a moment.
+            // The same frame again, while consumers still have it: another reference. Or its last one is being dropped
+            // right now, by the thread that serves them, and it will be back in a moment.
             match self.weak[index].upgrade() {
                 Some(buffer) => break buffer,
                 None => std::thread::yield_now(),
@@ -243,5 +240,121 @@ impl BufferPoolImpl for LendingPoolImpl {
         gst_video::VideoMeta::add_full(writable, flags, i.format(), i.width(), i.height(), i.offset(), i.stride())
             .map_err(|_| gst::FlowError::Error)?;
         Ok(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gst::prelude::*;
+    use gst_video::VideoFormat;
+    use shrbuf::{Ledger, Reason};
+
+    use super::*;
+
+    fn buffers() -> Arc<Buffers> {
+        gst::init().unwrap();
+        let info = VideoInfo::builder(VideoFormat::Nv12, 64, 48).build().unwrap();
+        Buffers::new("test", &info, 2, 1).unwrap().0
+    }
+
+    /// As upstream would have it.
+    fn pool(buffers: &Arc<Buffers>) -> LendingPool {
+        let pool = LendingPool::of(buffers);
+        let mut config = pool.config();
+        config.set_params(Some(&buffers.info.to_caps().unwrap()), buffers.info.size() as u32, 0, 0);
+        pool.set_config(config).unwrap();
+        pool.set_active(true).unwrap();
+        pool
+    }
+
+    fn acquire(pool: &LendingPool) -> Result<gst::Buffer, gst::FlowError> {
+        pool.acquire_buffer(Some(&gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT)))
+    }
+
+    #[test]
+    fn buffer_is_upstreams_again_after_the_last_reference() {
+        let buffers = buffers();
+        let pool = pool(&buffers);
+        let frame = acquire(&pool).unwrap();
+        let at = frame.as_ptr();
+        let sent = buffers.adopt(&frame).unwrap();
+        drop(frame);
+        let other = acquire(&pool).unwrap();
+        assert_ne!(other.as_ptr(), at);
+        assert_eq!(acquire(&pool).err(), Some(gst::FlowError::Eos));
+        drop(sent);
+        assert_eq!(acquire(&pool).unwrap().as_ptr(), at);
+        drop(other);
+        pool.set_active(false).unwrap();
+    }
+
+    #[test]
+    fn same_frame_twice_is_two_references_to_one_buffer() {
+        let buffers = buffers();
+        let pool = pool(&buffers);
+        let frame = acquire(&pool).unwrap();
+        let (first, second) = (buffers.adopt(&frame).unwrap(), buffers.adopt(&frame).unwrap());
+        assert_eq!((first.id(), first.references()), (second.id(), 2));
+        drop(first);
+        // Back and out again, while upstream still has it.
+        drop(second);
+        let third = buffers.adopt(&frame).unwrap();
+        drop(frame);
+        assert_eq!(buffers.out.iter().filter(|out| lock(out).frame.is_some()).count(), 1);
+        drop(third);
+        assert_eq!(buffers.out.iter().filter(|out| lock(out).frame.is_some()).count(), 0);
+        pool.set_active(false).unwrap();
+    }
+
+    #[test]
+    fn frames_elsewhere_are_not_adopted() {
+        let (buffers, others) = (buffers(), buffers());
+        let (pool, other) = (pool(&buffers), pool(&others));
+        let system = gst::Buffer::with_size(buffers.info.size()).unwrap();
+        assert!(buffers.adopt(&system).is_none());
+        let foreign = acquire(&other).unwrap();
+        assert!(buffers.adopt(&foreign).is_none());
+        // Memory of ours, but the planes are not where they were announced.
+        let mut shifted = acquire(&pool).unwrap();
+        shifted.make_mut().set_size(100);
+        assert!(buffers.adopt(&shifted).is_none());
+        drop((foreign, shifted));
+        pool.set_active(false).unwrap();
+        other.set_active(false).unwrap();
+    }
+
+    #[test]
+    fn pool_takes_no_other_caps_and_no_more_buffers_than_there_are() {
+        let buffers = buffers();
+        let configure = |format, least| {
+            let pool = LendingPool::of(&buffers);
+            let caps = VideoInfo::builder(format, 64, 48).build().unwrap().to_caps().unwrap();
+            let mut config = pool.config();
+            config.set_params(Some(&caps), buffers.info.size() as u32, least, 0);
+            pool.set_config(config).is_ok()
+        };
+        assert!(configure(VideoFormat::Nv12, 2));
+        assert!(!configure(VideoFormat::Nv12, 3));
+        assert!(!configure(VideoFormat::I420, 0));
+    }
+
+    #[test]
+    fn copy_is_counted_and_rows_are_found_by_their_stride() {
+        let buffers = buffers();
+        let (stride, size) = ([80, 80], 80 * 48 * 3 / 2);
+        let mut frame = gst::Buffer::from_mut_slice((0..size).map(|i| (i % 80) as u8).collect::<Vec<u8>>());
+        let flags = gst_video::VideoFrameFlags::empty();
+        let offset = [0, 80 * 48];
+        gst_video::VideoMeta::add_full(frame.make_mut(), flags, VideoFormat::Nv12, 64, 48, &offset, &stride).unwrap();
+        let mut into = buffers.for_copy().unwrap();
+        assert!(buffers.for_copy().is_none());
+        let account = Ledger::default().account("test", Reason::Transfer);
+        buffers.copy(&frame, &mut into, &account).unwrap();
+        assert_eq!(account.bytes(), 64 * 48 * 3 / 2);
+        let (inspect, mut row) = (Ledger::default().account("test", Reason::Inspect), [0; 64]);
+        into.read().unwrap().plane(1).read(23, 0, &mut row, &inspect);
+        assert_eq!(row, std::array::from_fn(|x| x as u8));
+        drop(into);
+        assert!(buffers.for_copy().is_some());
     }
 }

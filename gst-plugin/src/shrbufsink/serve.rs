@@ -3,12 +3,14 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use shrbuf::ipc::{Announced, Counts, IpcError, Options, Producer};
+
+use crate::lock;
 
 struct Shared {
     producer: Mutex<Producer>,
@@ -25,10 +27,6 @@ struct Shared {
 pub(super) struct Service {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Service {
@@ -61,8 +59,8 @@ impl Service {
         f(&mut lock(&self.shared.producer))
     }
 
-    /// **Blocks** until `look` finds something. It is called again whenever a consumer has said something, and when somebody
-    /// wants the streaming thread, which its second argument says.
+    /// **Blocks** until `look` finds something. It is called again whenever a consumer has said something, and when
+    /// somebody wants the streaming thread, which its second argument says.
     ///
     /// # Errors
     /// Why consumers are not dealt with any more.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use gst::glib;
@@ -19,8 +19,8 @@ use shrbuf::{MemoryKind, State};
 
 use super::Policy;
 use super::frames::Frames;
-use crate::clock;
 use crate::video::{self, Picture};
+use crate::{clock, lock};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -75,17 +75,26 @@ struct Run {
 #[derive(Default, glib::Properties)]
 #[properties(wrapper_type = super::ShrbufSrc)]
 pub struct ShrbufSrc {
-    #[property(name = "path", nick = "Path", blurb = "Socket of the producer", get, set, type = Option<String>, member = path)]
-    #[property(name = "policy", nick = "Policy", blurb = "What happens to frames for which there is no room here", get, set, type = Policy, member = policy, builder(Policy::default()))]
-    #[property(name = "window", nick = "Window", blurb = "Frames to hold at once, as far as the producer allows; 0 for what it allows", get, set, type = u32, member = window, maximum = MAX_BUFFERS as u32)]
-    #[property(name = "timeout", nick = "Timeout", blurb = "Longest time, in ns, that the producer may take to answer as it is connected to", get, set, type = u64, member = timeout, default = DEFAULT_TIMEOUT.as_nanos() as u64)]
+    #[property(
+        name = "path", nick = "Path", get, set, type = Option<String>, member = path,
+        blurb = "Socket of the producer"
+    )]
+    #[property(
+        name = "policy", nick = "Policy", get, set, type = Policy, member = policy, builder(Policy::default()),
+        blurb = "What happens to frames for which there is no room here"
+    )]
+    #[property(
+        name = "window", nick = "Window", get, set, type = u32, member = window, maximum = MAX_BUFFERS as u32,
+        blurb = "Frames to hold at once, as far as the producer allows; 0 for what it allows"
+    )]
+    #[property(
+        name = "timeout", nick = "Timeout", get, set, type = u64, member = timeout,
+        default = DEFAULT_TIMEOUT.as_nanos() as u64,
+        blurb = "Longest time, in ns, that the producer may take to answer as it is connected to"
+    )]
     settings: Mutex<Settings>,
     stream: Mutex<Option<Stream>>,
     run: Mutex<Option<Run>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[glib::object_subclass]
@@ -162,9 +171,9 @@ impl BaseSrcImpl for ShrbufSrc {
         let frames = Frames::new(connection.buffers(), picture).map_err(|e| failed(&e))?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let wake = Arc::new(wake.map_err(|e| failed(&format!("eventfd failed: {e}; raise the descriptor limit")))?);
-        let duration = rate.filter(|(num, _)| *num > 0).and_then(|(num, den)| {
-            gst::ClockTime::SECOND.mul_div_floor(u64::from(den), u64::from(num))
-        });
+        let duration = rate
+            .filter(|(num, _)| *num > 0)
+            .and_then(|(num, den)| gst::ClockTime::SECOND.mul_div_floor(u64::from(den), u64::from(num)));
         let window = connection.window();
         gst::info!(CATEGORY, imp = self, "connected to {path}: {caps}, {} buffers", connection.buffers().len());
         *lock(&self.stream) = Some(Stream { caps, usual, duration, window, wake: Arc::clone(&wake) });
@@ -197,8 +206,9 @@ impl BaseSrcImpl for ShrbufSrc {
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         let usual = lock(&self.stream).as_ref().is_none_or(|stream| stream.usual);
         if !usual && query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
-            let message = "the producer pads rows or spreads planes, and downstream does not take GstVideoMeta; put an element \
-                           that does behind this one (videoconvert to another format), or have the producer not pad";
+            let message = "the producer pads rows or spreads planes, and downstream does not take GstVideoMeta; put \
+                           an element that does behind this one (videoconvert to another format), or have the \
+                           producer not pad";
             gst::element_imp_error!(self, gst::CoreError::Negotiation, ["{message}"]);
             return Err(gst::loggable_error!(CATEGORY, "{message}"));
         }
@@ -239,7 +249,8 @@ impl BaseSrcImpl for ShrbufSrc {
     }
 }
 
-/// Exactly what the producer has. Elements that insist on the feature can have it; others find out by the memory's kind.
+/// Exactly what the producer has. Elements that insist on the feature can have it; others find out by the memory's
+/// kind.
 fn caps(picture: &Picture, dma_buf: bool) -> Result<gst::Caps, glib::BoolError> {
     let mut caps = picture.info.to_caps()?;
     if let Some(structure) = caps.make_mut().structure_mut(0) {

@@ -4,14 +4,14 @@
 //! gst-launch-1.0 shrbufsrc path=/tmp/picture ! filesink location=frames.raw
 //! ```
 //!
-//! Connects to a producer (`shrbufsink`, `ipc-sink` of a shrbuf pipeline, a program) as the element goes to PAUSED, and takes
-//! frames while it plays. The frames are the producer's memory: a memfd as `GstFdMemory`, a dma-buf as `GstDmaBufMemory`,
-//! neither to be written, with `GstVideoMeta`. The producer has a buffer back when GStreamer has let go of the last memory made
-//! of it. Stamps are the producer's, in the pipeline's running time.
+//! Connects to a producer (`shrbufsink`, `ipc-sink` of a shrbuf pipeline, a program) as the element goes to PAUSED, and
+//! takes frames while it plays. The frames are the producer's memory: a memfd as `GstFdMemory`, a dma-buf as
+//! `GstDmaBufMemory`, neither to be written, with `GstVideoMeta`. The producer has a buffer back when GStreamer has let
+//! go of the last memory made of it. Stamps are the producer's, in the pipeline's running time.
 //!
 //! # State
-//! Between start and stop there is a connection; from the first `create` on it is a consumer, owned by the streaming thread.
-//! `unlock` writes an eventfd that the streaming thread polls beside the producer's socket.
+//! Between start and stop there is a connection; from the first `create` on it is a consumer, owned by the streaming
+//! thread. `unlock` writes an eventfd that the streaming thread polls beside the producer's socket.
 
 mod frames;
 mod imp;

@@ -7,3 +7,4 @@ mod launch;
 mod sink;
 mod source;
 mod states;
+mod together;

@@ -72,14 +72,16 @@ fn frames_are_those_of_videotestsrc_without_a_copy() {
 fn layout_rate_stamps_and_colorimetry_come_along() {
     let socket = Temporary::new("info");
     let caps = "video/x-raw,format=NV12,width=320,height=240,framerate=25/1,colorimetry=bt709";
-    let sink = format!("videotestsrc num-buffers=5 ! {caps} ! shrbufsink path={} policy=block wait-for=1", socket.as_str());
+    let sink =
+        format!("videotestsrc num-buffers=5 ! {caps} ! shrbufsink path={} policy=block wait-for=1", socket.as_str());
     let launch = Launch::new(&sink);
     let mut consumer = connect(&socket.0, 0);
-    let frames: Vec<Received> = std::iter::from_fn(|| consume(&mut consumer).map(|f| Received { buffer: f.buffer.clone(), info: f.info }))
-        .inspect(|frame| assert_eq!(frame.buffer.layout(), &Layout::linear(Format::Nv12, 320, 240, 1).unwrap()))
-        .map(|frame| Received { buffer: frame.buffer, info: frame.info })
-        .take(2)
-        .collect();
+    let frames: Vec<Received> =
+        std::iter::from_fn(|| consume(&mut consumer).map(|f| Received { buffer: f.buffer.clone(), info: f.info }))
+            .inspect(|frame| assert_eq!(frame.buffer.layout(), &Layout::linear(Format::Nv12, 320, 240, 1).unwrap()))
+            .map(|frame| Received { buffer: frame.buffer, info: frame.info })
+            .take(2)
+            .collect();
     let [first, second] = &frames[..] else { panic!("{} frames", frames.len()) };
     assert_eq!(second.info.timestamp - first.info.timestamp, 40_000_000);
     assert_eq!((first.info.sequence, second.info.sequence), (0, 1));
@@ -104,7 +106,8 @@ fn frame_in_other_memory_is_copied_where_that_is_allowed() {
     for (copies, warned) in [("allow", false), ("warn", true)] {
         let socket = Temporary::new("copy");
         let pictures = format!("{PICTURES},format=NV12");
-        let sink = format!("{pictures} ! tee ! shrbufsink path={} policy=block wait-for=1 copies={copies}", socket.as_str());
+        let sink =
+            format!("{pictures} ! tee ! shrbufsink path={} policy=block wait-for=1 copies={copies}", socket.as_str());
         let launch = Launch::new(&sink);
         let got = all_bytes(&mut connect(&socket.0, 0));
         let log = launch.end_well();
@@ -133,7 +136,8 @@ fn consumer_that_is_killed_takes_no_frame_from_another() {
 #[test]
 fn buffers_are_upstreams_again_only_after_the_consumer() {
     let socket = Temporary::new("held");
-    let sink = format!("{PICTURES},format=GRAY8 ! shrbufsink path={} policy=latest wait-for=1 window=3", socket.as_str());
+    let sink =
+        format!("{PICTURES},format=GRAY8 ! shrbufsink path={} policy=latest wait-for=1 window=3", socket.as_str());
     let launch = Launch::new(&sink);
     let mut consumer = connect(&socket.0, 3);
     // With "latest" the producer goes on; the frame that is held must not change meanwhile.
