@@ -141,7 +141,12 @@ mod tests {
         let ends = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&ends);
         let mut memory = gst::Memory::with_size(16);
-        lend(memory.make_mut(), Arc::new(move |_| drop(counter.fetch_add(1, Ordering::Relaxed))));
+        lend(
+            memory.make_mut(),
+            Arc::new(move |_| {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }),
+        );
         drop(memory.clone());
         assert_eq!(ends.load(Ordering::Relaxed), 0);
         drop(memory);

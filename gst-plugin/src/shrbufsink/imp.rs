@@ -41,6 +41,21 @@ impl Default for Settings {
     }
 }
 
+/// How many buffers are for what.
+struct Share {
+    lent: u32,
+    for_copies: u32,
+}
+
+impl Settings {
+    fn share(&self) -> Share {
+        let waiting = if self.policy == Policy::DropOldest { self.depth } else { 1 };
+        let out = self.consumers.saturating_mul(self.window).saturating_add(waiting);
+        let for_copies = if self.copies == Copies::Deny { 0 } else { out.saturating_add(1) };
+        Share { lent: out.saturating_add(self.buffers), for_copies }
+    }
+}
+
 /// A stream of one format.
 struct Run {
     buffers: Arc<Buffers>,
@@ -70,12 +85,14 @@ pub struct ShrbufSink {
         blurb = "Where consumers connect: a socket, made here"
     )]
     #[property(
-        name = "policy", nick = "Policy", get, set, type = Policy, member = policy, builder(Policy::default()),
-        blurb = "What happens to a frame for a consumer that holds as many as it may; it may ask for another"
+        name = "policy", nick = "Policy", get, set, type = Policy, member = policy,
+        blurb = "What happens to a frame for a consumer that holds as many as it may; it may ask for another",
+        builder(Policy::default())
     )]
     #[property(
-        name = "copies", nick = "Copies", get, set, type = Copies, member = copies, builder(Copies::default()),
-        blurb = "What happens to a frame that is not in shared memory"
+        name = "copies", nick = "Copies", get, set, type = Copies, member = copies,
+        blurb = "What happens to a frame that is not in shared memory",
+        builder(Copies::default())
     )]
     #[property(
         name = "consumers", nick = "Consumers", get, set, type = u32, member = consumers,
@@ -174,6 +191,13 @@ impl BaseSinkImpl for ShrbufSink {
             let most = settings.consumers;
             return Err(gst::error_msg!(gst::ResourceError::Settings, ["wait-for is above consumers, {most}"]));
         }
+        let Share { lent, for_copies } = settings.share();
+        let all = lent.saturating_add(for_copies);
+        if all > MAX_BUFFERS as u32 {
+            let of = "consumers x window, depth, buffers and those for copies";
+            let message = format!("{of} add up to {all}; {MAX_BUFFERS} are possible");
+            return Err(gst::error_msg!(gst::ResourceError::Settings, ["{message}"]));
+        }
         Ok(())
     }
 
@@ -259,19 +283,10 @@ impl BaseSinkImpl for ShrbufSink {
 
 impl ShrbufSink {
     fn begin_run(&self, settings: Settings, info: VideoInfo) -> Result<Run, (gst::ResourceError, String)> {
-        let Settings { path, policy, copies, consumers, window, depth, buffers, wait_for } = settings;
-        let waiting = if policy == Policy::DropOldest { depth } else { 1 };
-        let out = consumers.saturating_mul(window).saturating_add(waiting);
-        let for_copies = if copies == Copies::Deny { 0 } else { out.saturating_add(1) };
-        let all = out.saturating_add(buffers).saturating_add(for_copies);
-        if all > MAX_BUFFERS as u32 {
-            let e = format!(
-                "consumers x window, depth, buffers and those for copies add up to {all}; {MAX_BUFFERS} are possible"
-            );
-            return Err((gst::ResourceError::Settings, e));
-        }
+        let Share { lent, for_copies } = settings.share();
+        let Settings { path, policy, copies, consumers, window, depth, wait_for, .. } = settings;
         let name = self.obj().name();
-        let made = Buffers::new(&name, &info, (out + buffers) as usize, for_copies as usize);
+        let made = Buffers::new(&name, &info, lent as usize, for_copies as usize);
         let (buffers, announced) = made.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
         let policy = match policy {
             Policy::Block => shrbuf::ipc::Policy::Block,
@@ -285,7 +300,7 @@ impl ShrbufSink {
         let path = path.unwrap_or_default();
         let service = Service::start(path.as_ref(), options, announced, rate);
         let service = service.map_err(|e| (gst::ResourceError::OpenWrite, e.to_string()))?;
-        gst::info!(CATEGORY, imp = self, "listens at {path} with {all} buffers");
+        gst::info!(CATEGORY, imp = self, "listens at {path} with {} buffers", lent + for_copies);
         let (gathered, warned, sequence) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
         let wait_for = wait_for as usize;
         Ok(Run { buffers, service, copies, wait_for, gathered, warned, sequence, color })

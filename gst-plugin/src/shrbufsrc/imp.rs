@@ -80,8 +80,9 @@ pub struct ShrbufSrc {
         blurb = "Socket of the producer"
     )]
     #[property(
-        name = "policy", nick = "Policy", get, set, type = Policy, member = policy, builder(Policy::default()),
-        blurb = "What happens to frames for which there is no room here"
+        name = "policy", nick = "Policy", get, set, type = Policy, member = policy,
+        blurb = "What happens to frames for which there is no room here",
+        builder(Policy::default())
     )]
     #[property(
         name = "window", nick = "Window", get, set, type = u32, member = window, maximum = MAX_BUFFERS as u32,

@@ -1,6 +1,6 @@
 //! The lines that the elements' documentation opens with, run as they stand but for their paths.
 
-use crate::launch::{Launch, Temporary, command, until};
+use crate::launch::{Launch, Temporary, command, until_listening};
 
 /// The pipeline after `gst-launch-1.0`, the first time that it is named.
 fn line(documentation: &str, replaced: &[(&str, &str)]) -> String {
@@ -19,7 +19,7 @@ fn lines_of_both_elements_run() {
     let (socket, file) = (Temporary::new("documented"), Temporary::new("raw"));
     let sink = line(SINK, &[("/tmp/picture", socket.as_str())]);
     let sink = Launch::new(&format!("{sink} wait-for=1 policy=block"));
-    until("a socket", || socket.0.exists());
+    until_listening(&socket);
     let source = line(SOURCE, &[("/tmp/picture", socket.as_str()), ("frames.raw", file.as_str())]);
     Launch::new(&source).end_well();
     sink.end_well();

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use shrbuf::ipc::{Connection, IpcError, Wishes};
+
 /// Longer than anything takes on a busy machine: what takes longer hangs.
 pub const LONG: Duration = Duration::from_secs(60);
 
@@ -140,6 +142,15 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(begin.elapsed() < LONG, "{what}: not in {LONG:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Until a producer listens there.
+pub fn until_listening(socket: &Temporary) {
+    until("a producer", || {
+        let opened = Connection::open(&socket.0, &Wishes::default(), LONG);
+        // One of this process does listen, but has no use for itself.
+        !matches!(opened, Err(IpcError::NoProducer { .. }))
+    });
 }
 
 /// What a pipeline of GStreamer's own elements writes to a file.

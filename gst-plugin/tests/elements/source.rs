@@ -8,7 +8,7 @@ use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer};
 use shrbuf::layout::Plane;
 use shrbuf::{Format, Layout, Ledger, Pool, Reason, State};
 
-use crate::launch::{LONG, Launch, Temporary, until};
+use crate::launch::{LONG, Launch, Temporary, until, until_listening};
 
 /// Nanoseconds between frames.
 const PERIOD: u64 = 40_000_000;
@@ -214,7 +214,7 @@ fn producer_that_is_killed_is_an_error_and_not_an_end() {
     let socket = Temporary::new("kill");
     let path = socket.as_str();
     let mut producer = Launch::new(&format!("videotestsrc is-live=true ! shrbufsink path={path}"));
-    until("a socket", || socket.0.exists());
+    until_listening(&socket);
     let file = Temporary::new("raw");
     let consumer = Launch::new(&format!("shrbufsrc path={path} ! filesink location={} buffer-mode=2", file.as_str()));
     until("a frame", || std::fs::metadata(&file.0).is_ok_and(|file| file.len() > 0));
@@ -232,7 +232,7 @@ fn nothing_of_gstreamers_is_left_at_the_end() {
     for copies in ["", "tee ! "] {
         let sink = format!("{pictures} ! {copies}shrbufsink path={path} policy=block wait-for=1 copies=allow");
         let producer = Launch::with(&sink, &tracer);
-        until("a socket", || socket.0.exists());
+        until_listening(&socket);
         // The queue still has frames when the producer ends.
         let source = format!("shrbufsrc path={path} ! queue ! identity sleep-time=2000 ! fakesink");
         let consumer = Launch::with(&source, &tracer);

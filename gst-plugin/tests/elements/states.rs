@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 
 use gst::prelude::*;
 
-use crate::launch::{LONG, Launch, Temporary, bytes_of, until};
+use crate::launch::{LONG, Launch, Temporary, bytes_of, until, until_listening};
 
 fn pipeline(description: &str) -> gst::Pipeline {
     gst::init().unwrap();
@@ -44,7 +44,7 @@ fn source_that_waits_for_a_frame_can_be_stopped_and_started_again() {
     // Waits for another consumer, and sends nothing until then.
     let sink = format!("videotestsrc ! shrbufsink path={} wait-for=2", socket.as_str());
     let _producer = Launch::new(&sink);
-    until("a socket", || socket.0.exists());
+    until_listening(&socket);
     let pipeline = pipeline(&format!("shrbufsrc path={} ! fakesink", socket.as_str()));
     for _ in 0..3 {
         set(&pipeline, gst::State::Null);
@@ -58,7 +58,7 @@ fn source_that_waits_for_a_frame_can_be_stopped_and_started_again() {
 fn source_goes_on_after_a_flush_and_after_a_pause() {
     let socket = Temporary::new("flush");
     let _producer = Launch::new(&format!("videotestsrc is-live=true ! shrbufsink path={}", socket.as_str()));
-    until("a socket", || socket.0.exists());
+    until_listening(&socket);
     let pipeline = pipeline(&format!("shrbufsrc name=src path={} ! fakesink sync=false", socket.as_str()));
     let passed = count(&pipeline, "src", "src");
     let more = || {
@@ -95,7 +95,7 @@ fn sink_that_waits_for_consumers_can_be_paused_and_loses_nothing() {
     let sink = format!("{pictures} ! shrbufsink name=sink path={} wait-for=1 policy=block", socket.as_str());
     let pipeline = pipeline(&sink);
     pipeline.set_state(gst::State::Playing).unwrap();
-    until("a socket", || socket.0.exists());
+    until_listening(&socket);
     pipeline.set_state(gst::State::Paused).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     assert_eq!(bytes_of(&format!("shrbufsrc path={}", socket.as_str())), bytes_of(pictures));
