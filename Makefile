@@ -1,6 +1,6 @@
 # make demo, make test: each does its own set-up on a fresh Debian 12 machine with Rust.
 
-.PHONY: help demo demo-guest test bench docs lint miri setup
+.PHONY: help demo demo-guest test bench docs lint miri setup install-gst
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo 'make demo-guest  the same program in a virtual machine, on the vivid and vkms drivers'
 	@echo 'make test        every test: native, loom, AddressSanitizer, and on real drivers in the virtual machine'
 	@echo 'make bench       ours against GStreamer, as a table and as target/bench/*.json'
+	@echo 'make install-gst the GStreamer plugin, for this user, or with PREFIX=/usr/local'
 	@echo 'make docs        docs/elements.md from the elements themselves'
 	@echo 'make lint        rustfmt and clippy'
 	@echo 'make miri        tests that need no ioctl under Miri (needs a nightly toolchain with it)'
@@ -28,7 +29,15 @@ demo-guest: setup
 	@echo 'What was on the screen is in target/demo-guest/screen.png'
 
 test: setup
+	@scripts/setup gstreamer
 	scripts/test
+
+GST_PLUGINS = $(if $(PREFIX),$(PREFIX)/lib/gstreamer-1.0,$(HOME)/.local/share/gstreamer-1.0/plugins)
+install-gst: setup
+	@scripts/setup gstreamer
+	cargo build --release -p gst-plugin-shrbuf
+	install -D -m 755 $${CARGO_TARGET_DIR:-target}/release/libgstshrbuf.so '$(DESTDIR)$(GST_PLUGINS)/libgstshrbuf.so'
+	@echo 'Now: gst-inspect-1.0 shrbuf'
 
 bench: setup
 	scripts/setup bench
@@ -39,6 +48,7 @@ docs: setup
 	cargo run -q -p shrbuf-cli -- inspect --markdown >> docs/elements.md
 
 lint: setup
+	@scripts/setup gstreamer
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 

@@ -1,0 +1,69 @@
+//! `shrbufsink`: frames for other processes.
+//!
+//! ```text
+//! gst-launch-1.0 videotestsrc num-buffers=100 ! shrbufsink path=/tmp/picture
+//! ```
+//!
+//! Serves a socket for any number of consumers (`shrbufsrc`, `ipc-src` of a shrbuf pipeline, a program). Upstream is
+//! offered a pool of shared memory and writes its frames straight into what consumers read: no byte is copied. A frame
+//! in other memory is refused with an error that names the element it came from, or copied and counted, as `copies`
+//! says.
+//!
+//! A frame goes out as it comes; `sync=true` sends it at its time. A buffer is upstream's again when the last consumer
+//! has given it back, however that one ended.
+//!
+//! # State
+//! With caps come the buffers (`pool`) and the producer that announces them (`serve`); other caps make new ones, and
+//! consumers hear that the stream has ended. A thread deals with the consumers; the streaming thread sends. They share
+//! the producer behind a lock that neither holds while it waits.
+
+mod imp;
+mod pool;
+mod serve;
+
+use gst::glib;
+use gst::prelude::*;
+
+glib::wrapper! {
+    /// The element.
+    pub struct ShrbufSink(ObjectSubclass<imp::ShrbufSink>)
+        @extends gst_base::BaseSink, gst::Element, gst::Object;
+}
+
+/// What happens to a frame for a consumer that holds as many as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstShrbufSinkPolicy")]
+#[repr(i32)]
+pub enum Policy {
+    /// It waits, and upstream with it once the pool is dry.
+    #[enum_value(name = "Frames wait, and so does upstream", nick = "block")]
+    Block,
+    /// The oldest goes.
+    #[enum_value(name = "The oldest of those that wait is dropped", nick = "drop-oldest")]
+    DropOldest,
+    /// Only the newest stays.
+    #[default]
+    #[enum_value(name = "Only the newest frame counts", nick = "latest")]
+    Latest,
+}
+
+/// What happens to a frame that is not in shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstShrbufCopies")]
+#[repr(i32)]
+pub enum Copies {
+    /// An error.
+    #[default]
+    #[enum_value(name = "Refused, with an error that names its element", nick = "deny")]
+    Deny,
+    /// A copy, and a warning the first time.
+    #[enum_value(name = "Copied and counted, with a warning", nick = "warn")]
+    Warn,
+    /// A copy.
+    #[enum_value(name = "Copied and counted", nick = "allow")]
+    Allow,
+}
+
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(Some(plugin), "shrbufsink", gst::Rank::NONE, ShrbufSink::static_type())
+}

@@ -1,0 +1,130 @@
+//! The producer, the thread that deals with its consumers, and what the streaming thread waits for.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use shrbuf::ipc::{Announced, Counts, IpcError, Options, Producer};
+
+use crate::lock;
+
+struct Shared {
+    producer: Mutex<Producer>,
+    /// Something has come from a consumer, or whoever waits should not any more.
+    moved: Condvar,
+    /// Somebody wants the streaming thread.
+    unlocked: AtomicBool,
+    /// The thread has ended, for this reason if one is there.
+    failure: Mutex<Option<IpcError>>,
+    stop: EventFd,
+}
+
+/// A producer with a thread of its own.
+pub(super) struct Service {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    pub(super) fn start(
+        path: &Path,
+        options: Options,
+        announced: Vec<Announced>,
+        rate: Option<(u32, u32)>,
+    ) -> Result<Service, IpcError> {
+        let producer = Producer::bind(path, options, announced, rate)?;
+        let os = |call| move |source| IpcError::Os { call, source };
+        let watched = producer.as_fd().try_clone_to_owned().map_err(os("dup"))?;
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let stop = stop.map_err(|e| os("eventfd")(e.into()))?;
+        let (producer, moved, failure) = (Mutex::new(producer), Condvar::new(), Mutex::new(None));
+        let shared = Arc::new(Shared { producer, moved, unlocked: AtomicBool::new(false), failure, stop });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("shrbufsink".to_owned());
+        let thread = thread.spawn(move || {
+            if let Err(e) = of_thread.serve(&watched) {
+                *lock(&of_thread.failure) = Some(e);
+            }
+            of_thread.wake();
+        });
+        Ok(Service { shared, thread: Some(thread.map_err(os("clone"))?) })
+    }
+
+    /// Does something with the producer. Not to be held for long: consumers wait meanwhile.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Producer) -> T) -> T {
+        f(&mut lock(&self.shared.producer))
+    }
+
+    /// **Blocks** until `look` finds something. It is called again whenever a consumer has said something, and when
+    /// somebody wants the streaming thread, which its second argument says.
+    ///
+    /// # Errors
+    /// Why consumers are not dealt with any more.
+    pub(super) fn wait_for<T>(&self, mut look: impl FnMut(&mut Producer, bool) -> Option<T>) -> Result<T, IpcError> {
+        let mut producer = lock(&self.shared.producer);
+        loop {
+            if let Some(found) = look(&mut producer, self.shared.unlocked.load(Ordering::Relaxed)) {
+                return Ok(found);
+            }
+            if let Some(e) = lock(&self.shared.failure).take() {
+                return Err(e);
+            }
+            producer = self.shared.moved.wait(producer).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Somebody wants the streaming thread, until [`Service::relock`].
+    pub(super) fn unlock(&self) {
+        self.shared.unlocked.store(true, Ordering::Relaxed);
+        self.shared.wake();
+    }
+
+    pub(super) fn relock(&self) {
+        self.shared.unlocked.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn counts(&self) -> (Counts, usize) {
+        self.with(|producer| (producer.counts(), producer.consumers()))
+    }
+}
+
+impl Shared {
+    /// One who looked before this waits by now, or will look again.
+    fn wake(&self) {
+        drop(lock(&self.producer));
+        self.moved.notify_all();
+    }
+
+    fn serve(&self, watched: &impl AsFd) -> Result<(), IpcError> {
+        loop {
+            let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut fds = [readable(watched.as_fd()), readable(self.stop.as_fd())];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(e) => return Err(IpcError::Os { call: "poll", source: e.into() }),
+            }
+            if fds[1].any().unwrap_or(false) {
+                return Ok(());
+            }
+            lock(&self.producer).ready()?;
+            self.moved.notify_all();
+        }
+    }
+}
+
+impl Drop for Service {
+    /// Tells the consumers that the stream has ended.
+    fn drop(&mut self) {
+        // A full counter is readable already.
+        let _ = self.shared.stop.write(1);
+        if let Some(thread) = self.thread.take() {
+            // It does not panic; where it did, it is gone as well.
+            let _ = thread.join();
+        }
+        lock(&self.shared.producer).end();
+    }
+}

@@ -1,0 +1,373 @@
+//! The element.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::base_src::CreateSuccess;
+use gst_base::subclass::prelude::*;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Received, Wishes};
+use shrbuf::pool::MAX_BUFFERS;
+use shrbuf::{MemoryKind, State};
+
+use super::Policy;
+use super::frames::Frames;
+use crate::video::{self, Picture};
+use crate::{clock, lock};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("shrbufsrc", gst::DebugColorFlags::empty(), Some("frames of another process"))
+});
+
+struct Settings {
+    path: Option<String>,
+    policy: Policy,
+    window: u32,
+    timeout: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let timeout = DEFAULT_TIMEOUT.as_nanos() as u64;
+        Settings { path: None, policy: Policy::default(), window: 0, timeout }
+    }
+}
+
+/// What everybody may ask about.
+struct Stream {
+    caps: gst::Caps,
+    usual: bool,
+    duration: Option<gst::ClockTime>,
+    window: u32,
+    wake: Arc<EventFd>,
+}
+
+enum Link {
+    /// Frames are not wanted yet.
+    Connected(Connection),
+    Consuming(Consumer),
+    /// Starting it failed, which has been said.
+    Lost,
+}
+
+/// The streaming thread's own.
+struct Run {
+    link: Link,
+    frames: Frames,
+    /// Frames that came before they were filled, and those after them.
+    waiting: VecDeque<Received>,
+    ended: bool,
+    /// Matrix and range that the caps say.
+    color: (u8, bool),
+    wake: Arc<EventFd>,
+}
+
+/// See [`super`].
+#[derive(Default, glib::Properties)]
+#[properties(wrapper_type = super::ShrbufSrc)]
+pub struct ShrbufSrc {
+    #[property(
+        name = "path", nick = "Path", get, set, type = Option<String>, member = path,
+        blurb = "Socket of the producer"
+    )]
+    #[property(
+        name = "policy", nick = "Policy", get, set, type = Policy, member = policy,
+        blurb = "What happens to frames for which there is no room here",
+        builder(Policy::default())
+    )]
+    #[property(
+        name = "window", nick = "Window", get, set, type = u32, member = window, maximum = MAX_BUFFERS as u32,
+        blurb = "Frames to hold at once, as far as the producer allows; 0 for what it allows"
+    )]
+    #[property(
+        name = "timeout", nick = "Timeout", get, set, type = u64, member = timeout,
+        default = DEFAULT_TIMEOUT.as_nanos() as u64,
+        blurb = "Longest time, in ns, that the producer may take to answer as it is connected to"
+    )]
+    settings: Mutex<Settings>,
+    stream: Mutex<Option<Stream>>,
+    run: Mutex<Option<Run>>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for ShrbufSrc {
+    const NAME: &'static str = "GstShrbufSrc";
+    type Type = super::ShrbufSrc;
+    type ParentType = gst_base::PushSrc;
+}
+
+#[glib::derived_properties]
+impl ObjectImpl for ShrbufSrc {
+    fn constructed(&self) {
+        self.parent_constructed();
+        let source = self.obj();
+        source.set_live(true);
+        source.set_format(gst::Format::Time);
+    }
+}
+
+impl GstObjectImpl for ShrbufSrc {}
+
+impl ElementImpl for ShrbufSrc {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            let about = "Frames of another process, in that process's memory";
+            gst::subclass::ElementMetadata::new("Shared buffer source", "Source/Video", about, "shrbuf")
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let always = gst::PadPresence::Always;
+            // Fails only for a name or caps that cannot be.
+            gst::PadTemplate::new("src", gst::PadDirection::Src, always, &video::template()).into_iter().collect()
+        });
+        &TEMPLATES
+    }
+}
+
+fn gst_error(error: &IpcError) -> gst::ErrorMessage {
+    use gst::{ResourceError as E, error_msg};
+    match error {
+        IpcError::NoProducer { .. } => error_msg!(E::NotFound, ["{error}"]),
+        IpcError::Refused(_) => error_msg!(E::Busy, ["{error}"]),
+        IpcError::Gone => error_msg!(E::Read, ["{error}"]),
+        _ => error_msg!(E::OpenRead, ["{error}"]),
+    }
+}
+
+impl BaseSrcImpl for ShrbufSrc {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let (path, wishes, timeout) = {
+            let settings = lock(&self.settings);
+            let path = settings.path.clone().filter(|path| !path.is_empty()).ok_or_else(|| {
+                gst::error_msg!(gst::ResourceError::Settings, ["path is not set; it is the socket of the producer"])
+            })?;
+            let policy = match settings.policy {
+                Policy::Producer => None,
+                Policy::Block => Some(shrbuf::ipc::Policy::Block),
+                Policy::DropOldest => Some(shrbuf::ipc::Policy::DropOldest),
+                Policy::Latest => Some(shrbuf::ipc::Policy::Latest),
+            };
+            let wishes = Wishes { name: self.obj().name().into(), policy, window: settings.window };
+            (path, wishes, Duration::from_nanos(settings.timeout))
+        };
+        let connection = Connection::open(path.as_ref(), &wishes, timeout).map_err(|e| gst_error(&e))?;
+        let rate = connection.rate();
+        let failed = |e: &dyn std::fmt::Display| gst::error_msg!(gst::ResourceError::Settings, ["{e}"]);
+        let picture = Picture::of(connection.buffers(), rate).map_err(|e| failed(&e))?;
+        let dma_buf = connection.buffers().iter().all(|b| b.kind() == MemoryKind::DmaBuf);
+        let caps = caps(&picture, dma_buf).map_err(|e| failed(&e))?;
+        let usual = picture.is_usual();
+        let frames = Frames::new(connection.buffers(), picture).map_err(|e| failed(&e))?;
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let wake = Arc::new(wake.map_err(|e| failed(&format!("eventfd failed: {e}; raise the descriptor limit")))?);
+        let duration = rate
+            .filter(|(num, _)| *num > 0)
+            .and_then(|(num, den)| gst::ClockTime::SECOND.mul_div_floor(u64::from(den), u64::from(num)));
+        let window = connection.window();
+        gst::info!(CATEGORY, imp = self, "connected to {path}: {caps}, {} buffers", connection.buffers().len());
+        *lock(&self.stream) = Some(Stream { caps, usual, duration, window, wake: Arc::clone(&wake) });
+        // As many as there can be, so that it never grows.
+        let waiting = VecDeque::with_capacity(MAX_BUFFERS);
+        let (link, color) = (Link::Connected(connection), (2, false));
+        *lock(&self.run) = Some(Run { link, frames, waiting, ended: false, color, wake });
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        let run = lock(&self.run).take();
+        let stream = lock(&self.stream).take();
+        drop((run, stream));
+        Ok(())
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
+        let caps = lock(&self.stream).as_ref().map_or_else(video::template, |stream| stream.caps.clone());
+        Some(match filter {
+            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
+            None => caps,
+        })
+    }
+
+    fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        let usual = lock(&self.stream).as_ref().is_none_or(|stream| stream.usual);
+        if !usual && query.find_allocation_meta::<gst_video::VideoMeta>().is_none() {
+            let message = "the producer pads rows or spreads planes, and downstream does not take GstVideoMeta; put \
+                           an element that does behind this one (videoconvert to another format), or have the \
+                           producer not pad";
+            gst::element_imp_error!(self, gst::CoreError::Negotiation, ["{message}"]);
+            return Err(gst::loggable_error!(CATEGORY, "{message}"));
+        }
+        // The memory is the producer's: no pool is made, nor one of downstream's set going.
+        while query.allocation_pools().next().is_some() {
+            query.remove_nth_allocation_pool(0);
+        }
+        Ok(())
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::Latency(latency) = query.view_mut()
+            && let Some(stream) = &*lock(&self.stream)
+        {
+            // A frame is as old as it took to capture, and at most as many wait as the producer lets us have.
+            let shortest = stream.duration.unwrap_or(gst::ClockTime::ZERO);
+            let longest = stream.duration.and_then(|d| d.checked_mul(u64::from(stream.window)));
+            latency.set(true, shortest, longest);
+            return true;
+        }
+        BaseSrcImplExt::parent_query(self, query)
+    }
+
+    fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(stream) = &*lock(&self.stream) {
+            // A full counter is readable already.
+            let _ = stream.wake.write(1);
+        }
+        Ok(())
+    }
+
+    fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(stream) = &*lock(&self.stream) {
+            // Nothing to read where nobody had written.
+            let _ = stream.wake.read();
+        }
+        Ok(())
+    }
+}
+
+/// Exactly what the producer has. Elements that insist on the feature can have it; others find out by the memory's
+/// kind.
+fn caps(picture: &Picture, dma_buf: bool) -> Result<gst::Caps, glib::BoolError> {
+    let mut caps = picture.info.to_caps()?;
+    if let Some(structure) = caps.make_mut().structure_mut(0) {
+        // Known with the first frame.
+        structure.remove_fields(["colorimetry", "chroma-site"]);
+    }
+    if dma_buf {
+        let with_feature = video::with_dma_buf(caps.clone());
+        caps.make_mut().append(with_feature);
+    }
+    Ok(caps)
+}
+
+impl PushSrcImpl for ShrbufSrc {
+    fn create(&self, _buffer: Option<&mut gst::BufferRef>) -> Result<CreateSuccess, gst::FlowError> {
+        let mut run = lock(&self.run);
+        let run = run.as_mut().ok_or(gst::FlowError::Flushing)?;
+        run.begin().map_err(|e| self.fail(&e))?;
+        let received = run.next().map_err(|stop| match stop {
+            Stop::Flow(flow) => flow,
+            Stop::Failed(e) => self.fail(&e),
+        })?;
+        let info = received.info;
+        self.say_color(run, (info.matrix, info.full_range))?;
+        let mut buffer = run.frames.lend(received).map_err(|e| {
+            gst::element_imp_error!(self, gst::ResourceError::Failed, ["{e}"]);
+            gst::FlowError::Error
+        })?;
+        let writable = buffer.make_mut();
+        writable.set_pts(clock::running_time(&*self.obj(), info.timestamp));
+        writable.set_duration(lock(&self.stream).as_ref().and_then(|stream| stream.duration));
+        Ok(CreateSuccess::NewBuffer(buffer))
+    }
+}
+
+impl ShrbufSrc {
+    fn fail(&self, error: &IpcError) -> gst::FlowError {
+        self.post_error_message(gst_error(error));
+        gst::FlowError::Error
+    }
+
+    /// Tells downstream of a matrix and range other than before, if it takes them.
+    fn say_color(&self, run: &mut Run, color: (u8, bool)) -> Result<(), gst::FlowError> {
+        if run.color == color {
+            return Ok(());
+        }
+        run.color = color;
+        let source = self.obj();
+        let pad = source.src_pad();
+        let Some(mut caps) = pad.current_caps() else { return Ok(()) };
+        let Some(structure) = caps.make_mut().structure_mut(0) else { return Ok(()) };
+        match video::colorimetry(color.0, color.1) {
+            Some(colorimetry) => structure.set("colorimetry", colorimetry.to_string()),
+            None => structure.remove_field("colorimetry"),
+        }
+        if !pad.peer_query_accept_caps(&caps) {
+            gst::warning!(CATEGORY, imp = self, "downstream does not take {caps}; it goes on by what it has");
+            return Ok(());
+        }
+        source.set_caps(&caps).map_err(|_| gst::FlowError::NotNegotiated)
+    }
+}
+
+/// Why there is no frame.
+enum Stop {
+    Flow(gst::FlowError),
+    Failed(IpcError),
+}
+
+impl Run {
+    /// Has the producer send, the first time that a frame is wanted.
+    fn begin(&mut self) -> Result<(), IpcError> {
+        if let Link::Connected(_) = &self.link
+            && let Link::Connected(connection) = std::mem::replace(&mut self.link, Link::Lost)
+        {
+            self.link = Link::Consuming(connection.start()?);
+        }
+        Ok(())
+    }
+
+    /// **Blocks** until there is a whole frame, an end, or `wake`.
+    fn next(&mut self) -> Result<Received, Stop> {
+        let Link::Consuming(consumer) = &mut self.link else { return Err(Stop::Failed(IpcError::Gone)) };
+        loop {
+            // One that is not filled when the producer ends stays what it is.
+            let whole = |f: &mut Received| f.buffer.state() != State::Filling;
+            let ready = self.waiting.front_mut().is_some_and(|f| self.ended || whole(f));
+            if ready && let Some(mut frame) = self.waiting.pop_front() {
+                frame.info.corrupt |= frame.buffer.state() != State::Filled;
+                return Ok(frame);
+            }
+            if self.ended {
+                return Err(Stop::Flow(gst::FlowError::Eos));
+            }
+            match consumer.receive().map_err(Stop::Failed)? {
+                Next::Frame(frame) => self.waiting.push_back(frame),
+                Next::Ended => self.ended = true,
+                Next::Nothing => wait(consumer, &self.wake)?,
+            }
+        }
+    }
+}
+
+fn wait(consumer: &Consumer, wake: &EventFd) -> Result<(), Stop> {
+    let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut fds = [readable(consumer.as_fd()), readable(consumer.fences_fd()), readable(wake.as_fd())];
+    let os = |call| move |source| Stop::Failed(IpcError::Os { call, source });
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(nix::Error::EINTR) => {}
+        Err(e) => return Err(os("poll")(e.into())),
+    }
+    if fds[2].any().unwrap_or(false) {
+        return Err(Stop::Flow(gst::FlowError::Flushing));
+    }
+    if fds[1].any().unwrap_or(false) {
+        consumer.reap().map_err(os("epoll_wait"))?;
+    }
+    Ok(())
+}

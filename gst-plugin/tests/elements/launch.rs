@@ -1,0 +1,161 @@
+//! gst-launch-1.0 as a child, with the plugin of this build.
+
+use std::fs::File;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use shrbuf::ipc::{Connection, IpcError, Wishes};
+
+/// Longer than anything takes on a busy machine: what takes longer hangs.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A path in a directory of this run, used by nobody else.
+pub fn path(name: &str) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (pid, n) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    // A socket's path has 107 bytes at most.
+    std::env::temp_dir().join(format!("shrbuf-gst-{pid}-{n}-{name}"))
+}
+
+/// A path that is removed at the end.
+pub struct Temporary(pub PathBuf);
+
+impl Temporary {
+    pub fn new(name: &str) -> Temporary {
+        Temporary(path(name))
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A directory with this build's plugin and nothing else: beside the tests cargo has libraries that are no plugins.
+fn plugin() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let built = std::env::current_exe().unwrap().with_file_name("libgstshrbuf.so");
+        assert!(built.exists(), "cargo has not built {built:?}");
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gstreamer");
+        std::fs::create_dir_all(&directory).unwrap();
+        let link = directory.join("libgstshrbuf.so");
+        // Left by an earlier run, or made by another at the same time.
+        let _ = symlink(&built, &link);
+        assert_eq!(std::fs::read_link(&link).unwrap(), built);
+        directory
+    })
+}
+
+/// A command of GStreamer's that knows the plugin.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let registry = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gstreamer-registry.bin");
+    command.env("GST_PLUGIN_PATH", plugin()).env("GST_REGISTRY", registry);
+    command
+}
+
+/// A running pipeline, killed at the end.
+pub struct Launch {
+    child: Child,
+    log: Temporary,
+}
+
+/// How a pipeline ended.
+pub struct Ended {
+    pub success: bool,
+    pub log: String,
+}
+
+impl Launch {
+    /// Starts a pipeline as on the command line, but words are separated by spaces and nothing is quoted.
+    pub fn new(pipeline: &str) -> Launch {
+        Launch::with(pipeline, &[])
+    }
+
+    pub fn with(pipeline: &str, environment: &[(&str, &str)]) -> Launch {
+        let log = Temporary::new("log");
+        let out = File::create(&log.0).unwrap();
+        let mut command = command("gst-launch-1.0");
+        command.args(pipeline.split_whitespace()).envs(environment.iter().copied());
+        let child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn();
+        Launch { child: child.expect("gst-launch-1.0 (gstreamer1.0-tools)"), log }
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log.0).unwrap()).into_owned()
+    }
+
+    /// By SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn end(mut self) -> Ended {
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begin.elapsed() < LONG, "does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Ended { success: status.success(), log: self.log() }
+    }
+
+    /// Its log once it has ended well.
+    pub fn end_well(self) -> String {
+        let ended = self.end();
+        assert!(ended.success, "{}", ended.log);
+        ended.log
+    }
+
+    /// Its log once it has ended with an error.
+    pub fn end_badly(self) -> String {
+        let ended = self.end();
+        assert!(!ended.success, "{}", ended.log);
+        ended.log
+    }
+}
+
+impl Drop for Launch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Until `true`, or the test fails.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < LONG, "{what}: not in {LONG:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Until a producer listens there.
+pub fn until_listening(socket: &Temporary) {
+    until("a producer", || {
+        let opened = Connection::open(&socket.0, &Wishes::default(), LONG);
+        // One of this process does listen, but has no use for itself.
+        !matches!(opened, Err(IpcError::NoProducer { .. }))
+    });
+}
+
+/// What a pipeline of GStreamer's own elements writes to a file.
+pub fn bytes_of(pipeline: &str) -> Vec<u8> {
+    let file = Temporary::new("raw");
+    Launch::new(&format!("{pipeline} ! filesink location={}", file.as_str())).end_well();
+    std::fs::read(&file.0).unwrap()
+}

@@ -1,0 +1,177 @@
+//! `shrbufsink`, consumed by this process.
+
+use std::path::Path;
+
+use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Received, Wishes};
+use shrbuf::{Format, Layout, Ledger, Reason};
+
+use crate::launch::{LONG, Launch, Temporary, bytes_of, until};
+
+/// Connects once the producer listens, as soon as it has caps.
+fn connect(path: &Path, window: u32) -> Consumer {
+    let wishes = Wishes { name: "test".to_owned(), policy: None, window };
+    let mut connection = None;
+    until("a producer", || {
+        connection = match Connection::open(path, &wishes, LONG) {
+            Err(IpcError::NoProducer { .. }) => None,
+            opened => Some(opened.unwrap()),
+        };
+        connection.is_some()
+    });
+    connection.unwrap().start().unwrap()
+}
+
+/// The picture's bytes, rows without padding.
+fn bytes(frame: &Received) -> Vec<u8> {
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let read = frame.buffer.read().unwrap();
+    let layout = *frame.buffer.layout();
+    let mut all = Vec::new();
+    for index in 0..layout.planes().len() {
+        let plane = read.plane(index);
+        for y in 0..plane.rows() {
+            let mut row = vec![0; plane.row_bytes()];
+            plane.read(y, 0, &mut row, &account);
+            all.extend(row);
+        }
+    }
+    all
+}
+
+fn consume(consumer: &mut Consumer) -> Option<Received> {
+    match consumer.wait(LONG).unwrap() {
+        Next::Frame(frame) => Some(frame),
+        Next::Ended => None,
+        Next::Nothing => panic!("neither a frame nor an end in {LONG:?}"),
+    }
+}
+
+fn all_bytes(consumer: &mut Consumer) -> Vec<u8> {
+    std::iter::from_fn(|| consume(consumer)).flat_map(|frame| bytes(&frame)).collect()
+}
+
+const PICTURES: &str = "videotestsrc num-buffers=60 pattern=ball ! video/x-raw,width=320,height=240,framerate=30/1";
+
+#[test]
+fn frames_are_those_of_videotestsrc_without_a_copy() {
+    for format in ["NV12", "I420", "YUY2", "BGRx", "GRAY8", "YV12", "RGB"] {
+        let socket = Temporary::new("sink");
+        let pictures = format!("{PICTURES},format={format}");
+        // copies=deny, the default, lets nothing through that is not in the pool's memory.
+        let sink = format!("{pictures} ! shrbufsink path={} policy=block wait-for=1", socket.as_str());
+        let launch = Launch::new(&sink);
+        let mut consumer = connect(&socket.0, 0);
+        let got = all_bytes(&mut consumer);
+        launch.end_well();
+        assert!(got == bytes_of(&pictures), "{format}: other pictures");
+        assert_eq!((consumer.received(), consumer.dropped()), (60, 0));
+    }
+}
+
+#[test]
+fn layout_rate_stamps_and_colorimetry_come_along() {
+    let socket = Temporary::new("info");
+    let caps = "video/x-raw,format=NV12,width=320,height=240,framerate=25/1,colorimetry=bt709";
+    let sink =
+        format!("videotestsrc num-buffers=5 ! {caps} ! shrbufsink path={} policy=block wait-for=1", socket.as_str());
+    let launch = Launch::new(&sink);
+    let mut consumer = connect(&socket.0, 0);
+    let frames: Vec<Received> =
+        std::iter::from_fn(|| consume(&mut consumer).map(|f| Received { buffer: f.buffer.clone(), info: f.info }))
+            .inspect(|frame| assert_eq!(frame.buffer.layout(), &Layout::linear(Format::Nv12, 320, 240, 1).unwrap()))
+            .map(|frame| Received { buffer: frame.buffer, info: frame.info })
+            .take(2)
+            .collect();
+    let [first, second] = &frames[..] else { panic!("{} frames", frames.len()) };
+    assert_eq!(second.info.timestamp - first.info.timestamp, 40_000_000);
+    assert_eq!((first.info.sequence, second.info.sequence), (0, 1));
+    assert_eq!((first.info.matrix, first.info.full_range, first.info.crop), (1, false, None));
+    drop(frames);
+    while consume(&mut consumer).is_some() {}
+    launch.end_well();
+}
+
+#[test]
+fn frame_in_other_memory_is_refused_and_its_element_named() {
+    let socket = Temporary::new("deny");
+    // A tee offers no pool upstream.
+    let sink = format!("{PICTURES} ! tee ! queue ! shrbufsink path={}", socket.as_str());
+    let log = Launch::new(&sink).end_badly();
+    assert!(log.contains("videotestsrc0 passes frames in memory of its own"), "{log}");
+    assert!(log.contains("copies=allow has them copied"), "{log}");
+}
+
+#[test]
+fn frame_in_other_memory_is_copied_where_that_is_allowed() {
+    for (copies, warned) in [("allow", false), ("warn", true)] {
+        let socket = Temporary::new("copy");
+        let pictures = format!("{PICTURES},format=NV12");
+        let sink =
+            format!("{pictures} ! tee ! shrbufsink path={} policy=block wait-for=1 copies={copies}", socket.as_str());
+        let launch = Launch::new(&sink);
+        let got = all_bytes(&mut connect(&socket.0, 0));
+        let log = launch.end_well();
+        assert!(got == bytes_of(&pictures), "{copies}: other pictures");
+        assert_eq!(log.contains("they are copied"), warned, "{log}");
+    }
+}
+
+#[test]
+fn consumer_that_is_killed_takes_no_frame_from_another() {
+    let socket = Temporary::new("killed");
+    let pictures = format!("{PICTURES},format=BGRx");
+    let path = socket.as_str();
+    let sink = format!("{pictures} ! shrbufsink path={path} policy=block wait-for=2 consumers=2 window=2");
+    let launch = Launch::new(&sink);
+    let mut consumer = connect(&socket.0, 0);
+    // Takes its two, gives none back, and so holds the producer up: until it dies.
+    let mut other = Launch::new(&format!("shrbufsrc path={path} ! identity sleep-time=100000000 ! fakesink"));
+    let mut got: Vec<u8> = (0..3).filter_map(|_| consume(&mut consumer)).flat_map(|frame| bytes(&frame)).collect();
+    other.kill();
+    got.extend(all_bytes(&mut consumer));
+    launch.end_well();
+    assert!(got == bytes_of(&pictures), "other pictures");
+}
+
+#[test]
+fn buffers_are_upstreams_again_only_after_the_consumer() {
+    let socket = Temporary::new("held");
+    let sink =
+        format!("{PICTURES},format=GRAY8 ! shrbufsink path={} policy=latest wait-for=1 window=3", socket.as_str());
+    let launch = Launch::new(&sink);
+    let mut consumer = connect(&socket.0, 3);
+    // With "latest" the producer goes on; the frame that is held must not change meanwhile.
+    let held = consume(&mut consumer).unwrap();
+    let before = bytes(&held);
+    let mut others = 0;
+    while consume(&mut consumer).is_some() {
+        others += 1;
+    }
+    assert!(others > 0 && bytes(&held) == before, "{others} others; the frame that was held has changed");
+    drop(held);
+    launch.end_well();
+}
+
+#[test]
+fn second_sink_at_the_same_path_says_so() {
+    let socket = Temporary::new("in-use");
+    let sink = format!("{PICTURES} ! shrbufsink path={} wait-for=1", socket.as_str());
+    let first = Launch::new(&sink);
+    let consumer = connect(&socket.0, 0);
+    let log = Launch::new(&sink).end_badly();
+    assert!(log.contains("another producer listens at"), "{log}");
+    drop(consumer);
+    drop(first);
+}
+
+#[test]
+fn impossible_settings_say_what_to_do() {
+    let log = Launch::new("videotestsrc ! shrbufsink").end_badly();
+    assert!(log.contains("path is not set"), "{log}");
+    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x consumers=1 wait-for=2").end_badly();
+    assert!(log.contains("wait-for is above consumers"), "{log}");
+    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x consumers=8 window=8").end_badly();
+    assert!(log.contains("add up to 69; 64 are possible"), "{log}");
+    let log = Launch::new("videotestsrc ! shrbufsink path=/no/such/directory/x").end_badly();
+    assert!(log.contains("/no/such/directory/x"), "{log}");
+}

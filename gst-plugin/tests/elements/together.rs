@@ -1,0 +1,89 @@
+//! docs/gstreamer.md: every producer of it with every consumer, run as they stand but for their paths.
+
+use shrbuf_elements::test_src::Marker;
+use shrbuf_pipeline::Size;
+use shrbuf_pipeline::file::load;
+use shrbuf_pipeline::supervise::{self, RunOptions, Verdict};
+
+use crate::launch::{Launch, Temporary, until_listening};
+
+const PAGE: &str = include_str!("../../../docs/gstreamer.md");
+
+/// The block of code of that kind under a heading.
+fn block(heading: &str, kind: &str) -> &'static str {
+    let section = PAGE.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let code = section.split(&format!("```{kind}\n")).nth(1).unwrap();
+    code.split("```").next().unwrap()
+}
+
+/// With paths of this test.
+struct Paths {
+    socket: Temporary,
+    file: Temporary,
+}
+
+impl Paths {
+    fn new() -> Paths {
+        Paths { socket: Temporary::new("page"), file: Temporary::new("page.raw") }
+    }
+
+    fn put(&self, code: &str) -> String {
+        assert!(code.contains("/tmp/picture"), "{code}");
+        code.replace("/tmp/picture", self.socket.as_str()).replace("/tmp/frames.raw", self.file.as_str())
+    }
+
+    fn launch(&self, heading: &str) -> Launch {
+        let line = self.put(block(heading, "sh"));
+        Launch::new(line.strip_prefix("gst-launch-1.0 ").unwrap())
+    }
+
+    fn run(&self, heading: &str, frames: Option<u64>) {
+        run(&self.put(block(heading, "toml")), frames);
+    }
+}
+
+/// As `shrbuf run --frames` would.
+fn run(toml: &str, frames: Option<u64>) {
+    let graph = load("gstreamer.md", toml, &shrbuf_elements::types(), &[]).unwrap();
+    let report = supervise::run(graph, &RunOptions { frames, ..RunOptions::default() }, |_| Verdict::Continue);
+    assert!(report.error.is_none(), "{:?}", report.error);
+    assert_eq!(report.graph.ledger().copied(), 0);
+}
+
+const OUT: &str = "Pictures for another process";
+const IN: &str = "Frames of another process, into a file";
+const BYTES: usize = 60 * 640 * 360 * 3 / 2;
+
+#[test]
+fn gstreamer_to_gstreamer_and_to_a_pipeline_of_ours_is_the_same() {
+    let (theirs, ours) = (Paths::new(), Paths::new());
+    let out = theirs.launch(OUT);
+    until_listening(&theirs.socket);
+    theirs.launch(IN).end_well();
+    out.end_well();
+
+    let out = ours.launch(OUT);
+    until_listening(&ours.socket);
+    ours.run(IN, None);
+    out.end_well();
+
+    let (theirs, ours) = (std::fs::read(&theirs.file.0).unwrap(), std::fs::read(&ours.file.0).unwrap());
+    assert!(theirs == ours && ours.len() == BYTES, "{} and {} bytes", theirs.len(), ours.len());
+}
+
+#[test]
+fn a_pipeline_of_ours_to_gstreamer_arrives_whole() {
+    let paths = Paths::new();
+    let consumer = std::thread::scope(|s| {
+        s.spawn(|| paths.run(OUT, Some(60)));
+        until_listening(&paths.socket);
+        paths.launch(IN).end_well()
+    });
+    let got = std::fs::read(&paths.file.0).unwrap();
+    // Each picture has its number in it, with a checksum.
+    let (width, size) = (640, Size::new(640, 360));
+    let number = |frame: &[u8]| Marker::decode(size, |x, y| frame[y * width + x]).unwrap().frame;
+    let numbers: Vec<u32> = got.chunks(BYTES / 60).map(number).collect();
+    assert_eq!(got.len(), BYTES, "{consumer}");
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+}
