@@ -120,6 +120,8 @@ pub struct ShrbufSink {
     )]
     settings: Mutex<Settings>,
     run: Mutex<Option<Arc<Run>>>,
+    /// Why there is no run.
+    refused: Mutex<Option<(gst::ResourceError, String)>>,
     total: Mutex<Total>,
     ledger: Ledger,
 }
@@ -207,18 +209,17 @@ impl BaseSinkImpl for ShrbufSink {
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let failed = |resource, e: &dyn std::fmt::Display| {
-            gst::element_imp_error!(self, resource, ["{e}"]);
-            gst::loggable_error!(CATEGORY, "{e}")
-        };
-        let info = VideoInfo::from_caps(caps).map_err(|e| failed(gst::ResourceError::Settings, &e))?;
+        let info = VideoInfo::from_caps(caps).map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
         if lock(&self.run).as_ref().is_some_and(|run| run.buffers.info == info) {
             return Ok(());
         }
         self.end_run();
         let settings = lock(&self.settings).clone();
-        let run = self.begin_run(settings, info).map_err(|(resource, e)| failed(resource, &e))?;
-        *lock(&self.run) = Some(Arc::new(run));
+        match self.begin_run(settings, info) {
+            Ok(run) => *lock(&self.run) = Some(Arc::new(run)),
+            // The caps are good, so they are not refused, or upstream would negotiate again and again: the first frame ends it.
+            Err(why) => *lock(&self.refused) = Some(why),
+        }
         Ok(())
     }
 
@@ -240,8 +241,13 @@ impl BaseSinkImpl for ShrbufSink {
         Ok(())
     }
 
+    // Before the pipeline is paused upon the first frame: it would be told that all is well.
+    fn prepare(&self, _frame: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.run().map(|_| gst::FlowSuccess::Ok)
+    }
+
     fn render(&self, frame: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let run = lock(&self.run).clone().ok_or(gst::FlowError::NotNegotiated)?;
+        let run = self.run()?;
         let Some(buffer) = self.shared(&run, frame)? else { return Err(gst::FlowError::Error) };
         let info = self.describe(&run, frame);
         run.service.with(|producer| producer.send(&buffer, &info)).map_err(|e| self.fail(&e))?;
@@ -304,6 +310,15 @@ impl ShrbufSink {
         let (gathered, warned, sequence) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
         let wait_for = wait_for as usize;
         Ok(Run { buffers, service, copies, wait_for, gathered, warned, sequence, color })
+    }
+
+    /// The run there is, or why there is none.
+    fn run(&self) -> Result<Arc<Run>, gst::FlowError> {
+        let run = lock(&self.run).clone();
+        if let (None, Some((resource, why))) = (&run, lock(&self.refused).take()) {
+            gst::element_imp_error!(self, resource, ["{why}"]);
+        }
+        run.ok_or(gst::FlowError::Error)
     }
 
     fn end_run(&self) {

@@ -96,7 +96,7 @@ fn frame_in_other_memory_is_refused_and_its_element_named() {
     let socket = Temporary::new("deny");
     // A tee offers no pool upstream.
     let sink = format!("{PICTURES} ! tee ! queue ! shrbufsink path={}", socket.as_str());
-    let log = Launch::new(&sink).end_badly();
+    let log = Launch::new(&sink).fail();
     assert!(log.contains("videotestsrc0 passes frames in memory of its own"), "{log}");
     assert!(log.contains("copies=allow has them copied"), "{log}");
 }
@@ -158,7 +158,7 @@ fn second_sink_at_the_same_path_says_so() {
     let sink = format!("{PICTURES} ! shrbufsink path={} wait-for=1", socket.as_str());
     let first = Launch::new(&sink);
     let consumer = connect(&socket.0, 0);
-    let log = Launch::new(&sink).end_badly();
+    let log = Launch::new(&sink).fail();
     assert!(log.contains("another producer listens at"), "{log}");
     drop(consumer);
     drop(first);
@@ -166,12 +166,12 @@ fn second_sink_at_the_same_path_says_so() {
 
 #[test]
 fn impossible_settings_say_what_to_do() {
-    let log = Launch::new("videotestsrc ! shrbufsink").end_badly();
+    let log = Launch::new("videotestsrc ! shrbufsink").fail();
     assert!(log.contains("path is not set"), "{log}");
-    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x consumers=1 wait-for=2").end_badly();
+    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x consumers=1 wait-for=2").fail();
     assert!(log.contains("wait-for is above consumers"), "{log}");
-    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x consumers=8 window=8").end_badly();
+    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x consumers=8 window=8").fail();
     assert!(log.contains("add up to 69; 64 are possible"), "{log}");
-    let log = Launch::new("videotestsrc ! shrbufsink path=/no/such/directory/x").end_badly();
+    let log = Launch::new("videotestsrc ! shrbufsink path=/no/such/directory/x").fail();
     assert!(log.contains("/no/such/directory/x"), "{log}");
 }

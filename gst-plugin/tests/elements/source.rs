@@ -91,7 +91,7 @@ impl Source {
     /// Answers `launch` until it has ended with an error; its log.
     fn serve_until_bad_end(&mut self, launch: Launch) -> String {
         std::thread::scope(|s| {
-            let ended = s.spawn(|| launch.end_badly());
+            let ended = s.spawn(|| launch.fail());
             while !ended.is_finished() {
                 self.producer.wait(Some(Duration::from_millis(20))).unwrap();
             }
@@ -203,9 +203,9 @@ fn what_is_known_of_a_frame_comes_along() {
 
 #[test]
 fn nobody_at_the_path_is_said() {
-    let log = Launch::new("shrbufsrc path=/tmp/shrbuf-nobody ! fakesink").end_badly();
+    let log = Launch::new("shrbufsrc path=/tmp/shrbuf-nobody ! fakesink").fail();
     assert!(log.contains("no producer listens at \"/tmp/shrbuf-nobody\""), "{log}");
-    let log = Launch::new("shrbufsrc ! fakesink").end_badly();
+    let log = Launch::new("shrbufsrc ! fakesink").fail();
     assert!(log.contains("path is not set; it is the socket of the producer"), "{log}");
 }
 
@@ -219,7 +219,7 @@ fn producer_that_is_killed_is_an_error_and_not_an_end() {
     let consumer = Launch::new(&format!("shrbufsrc path={path} ! filesink location={} buffer-mode=2", file.as_str()));
     until("a frame", || std::fs::metadata(&file.0).is_ok_and(|file| file.len() > 0));
     producer.kill();
-    let log = consumer.end_badly();
+    let log = consumer.fail();
     assert!(log.contains("the producer has gone"), "{log}");
 }
 
