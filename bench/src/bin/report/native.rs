@@ -32,7 +32,7 @@ fn shapes() -> Vec<Shape> {
 
 /// Frames for each stream: enough for some tenths of a second, or the difference drowns in noise.
 fn frames((elements, depth, streams): Shape, of_one_hop: u64) -> u64 {
-    let steps = (elements + if depth > 0 { 100 } else { 4 }) * streams;
+    let steps = (elements + if depth > 0 { 30 } else { 4 }) * streams;
     (of_one_hop / steps).clamp(1000, 2_000_000)
 }
 
