@@ -27,6 +27,23 @@ fn random() -> impl FnMut(u64) -> u64 {
     }
 }
 
+/// How long they live at most: as long as it takes that nine of ten hold a frame when they die, on a machine of any speed.
+struct Lives(f64);
+
+impl Lives {
+    fn new() -> Lives {
+        Lives(60_000.0)
+    }
+
+    fn next(&self, random: &mut impl FnMut(u64) -> u64) -> Duration {
+        Duration::from_micros(random(self.0 as u64))
+    }
+
+    fn ended(&mut self, with_frames: bool) {
+        self.0 = (self.0 * if with_frames { 0.98 } else { 1.2 }).clamp(1_000.0, 5_000_000.0);
+    }
+}
+
 /// Mappings of the memory that frames come in.
 fn mappings() -> usize {
     std::fs::read_to_string("/proc/self/maps").unwrap().lines().filter(|l| l.contains("ipc-test")).count()
@@ -48,12 +65,12 @@ fn killed_consumers_give_back_all_they_held() {
     let buffers = TOGETHER * 2 + 3;
     let mut source = Source::new(&path, options(TOGETHER as u32, 2, Policy::Latest), buffers);
     let listening = Descriptors::open_now();
-    let (mut killed, mut with_frames) = (0, 0);
+    let (mut killed, mut with_frames, mut lives) = (0, 0, Lives::new());
     let mut running: Vec<(std::process::Child, Instant)> = Vec::new();
     source.send_until(|source| {
         while running.len() < TOGETHER && killed + running.len() < CONSUMERS {
             // From before it has connected to well after its first frames.
-            let due = Instant::now() + Duration::from_micros(random(60_000));
+            let due = Instant::now() + lives.next(&mut random);
             running.push((spawn("forever", &socket("kill-consumers")), due));
         }
         let now = Instant::now();
@@ -61,7 +78,9 @@ fn killed_consumers_give_back_all_they_held() {
             if *due > now {
                 return true;
             }
-            with_frames += usize::from(source.pool.idle() < buffers);
+            let out = source.pool.idle() < buffers;
+            lives.ended(out);
+            with_frames += usize::from(out);
             kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
             child.wait().unwrap();
             killed += 1;
@@ -87,10 +106,10 @@ fn frames_of_a_killed_producer_stay_valid() {
     let memory = shared_kib();
     let mut random = random();
     let account = account();
-    let (mut kept, mut killed) = (0, 0);
+    let (mut kept, mut killed, mut lives) = (0, 0, Lives::new());
     while killed < PRODUCERS {
         let mut producer = spawn("produce", &path);
-        let due = Instant::now() + Duration::from_micros(5_000 + random(60_000));
+        let due = Instant::now() + lives.next(&mut random);
         let connected = loop {
             match Connection::open(&path, &Wishes::default(), PATIENCE) {
                 Ok(connection) => break connection.start().ok(),
@@ -113,6 +132,7 @@ fn frames_of_a_killed_producer_stay_valid() {
         kill(Pid::from_raw(producer.id() as i32), Signal::SIGKILL).unwrap();
         producer.wait().unwrap();
         killed += 1;
+        lives.ended(!held.is_empty());
         for frame in &held {
             assert_eq!(number(&frame.buffer, &account), frame.info.sequence);
             kept += 1;
