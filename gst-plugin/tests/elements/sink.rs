@@ -5,7 +5,7 @@ use std::path::Path;
 use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Received, Wishes};
 use shrbuf::{Format, Layout, Ledger, Reason};
 
-use crate::launch::{LONG, Launch, Temporary, bytes_of, until};
+use crate::launch::{LONG, Launch, Temporary, bytes_of, until, until_listening};
 
 /// Connects once the producer listens, as soon as it has caps.
 fn connect(path: &Path, window: u32) -> Consumer {
@@ -156,11 +156,11 @@ fn buffers_are_upstreams_again_only_after_the_consumer() {
 fn second_sink_at_the_same_path_says_so() {
     let socket = Temporary::new("in-use");
     let sink = format!("{PICTURES} ! shrbufsink path={} wait-for=1", socket.as_str());
+    // It waits for a consumer, or it might have ended by the time the second starts.
     let first = Launch::new(&sink);
-    let consumer = connect(&socket.0, 0);
+    until_listening(&socket);
     let log = Launch::new(&sink).fail();
     assert!(log.contains("another producer listens at"), "{log}");
-    drop(consumer);
     drop(first);
 }
 
