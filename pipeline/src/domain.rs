@@ -53,7 +53,7 @@ pub(crate) enum Target {
     Nowhere,
 }
 
-type Watched = Box<dyn AsFd + Send>;
+type Watched = Arc<dyn AsFd + Send + Sync>;
 
 /// An element and what the loop knows about it.
 pub(crate) struct Slot {
@@ -125,7 +125,7 @@ impl Waker {
 pub struct Start<'a> {
     slot: usize,
     watched: &'a mut Vec<Watched>,
-    epoll: &'a Epoll,
+    epoll: &'a Arc<Epoll>,
     wakers: &'a mut Vec<(Arc<AtomicBool>, usize, u32)>,
     timers: &'a mut Vec<Timer>,
     bell: &'a Arc<Bell>,
@@ -148,6 +148,42 @@ impl Alarm {
     }
 }
 
+/// A descriptor that is watched when the element says, for those whose news can mostly wait.
+pub struct Watch {
+    epoll: Arc<Epoll>,
+    fd: Watched,
+    data: u64,
+    on: bool,
+}
+
+impl Watch {
+    /// Has `ready` called while the descriptor is readable, or not any more. A system call where that is a change. Errors
+    /// of the descriptor are told either way.
+    ///
+    /// # Errors
+    /// That of epoll_ctl(2).
+    pub fn set(&mut self, on: bool) -> Result<(), Failure> {
+        if on != self.on {
+            let flags = if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+            let mut event = EpollEvent::new(flags, self.data);
+            self.epoll.modify(self.fd.as_fd(), &mut event).map_err(|e| limit("epoll_ctl", e))?;
+            self.on = on;
+        }
+        Ok(())
+    }
+
+    /// Whether it is watched.
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("on", &self.on).finish_non_exhaustive()
+    }
+}
+
 /// Calls `ready` when due.
 #[derive(Clone)]
 struct Timer {
@@ -166,23 +202,38 @@ impl Start<'_> {
     ///
     /// # Errors
     /// That of epoll_ctl(2).
-    pub fn watch(&mut self, fd: impl AsFd + Send + 'static, token: u32) -> Result<(), Failure> {
-        self.register(fd, EpollFlags::EPOLLIN, token)
+    pub fn watch(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<(), Failure> {
+        self.register(fd, EpollFlags::EPOLLIN, token).map(drop)
+    }
+
+    /// As [`Start::watch`], when the element says: not yet, to begin with.
+    ///
+    /// # Errors
+    /// That of epoll_ctl(2).
+    pub fn watch_at_times(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<Watch, Failure> {
+        let (fd, data) = self.register(fd, EpollFlags::empty(), token)?;
+        Ok(Watch { epoll: Arc::clone(self.epoll), fd, data, on: false })
     }
 
     /// As [`Start::watch`], for EPOLLPRI too.
     ///
     /// # Errors
     /// That of epoll_ctl(2).
-    pub fn watch_priority(&mut self, fd: impl AsFd + Send + 'static, token: u32) -> Result<(), Failure> {
-        self.register(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI, token)
+    pub fn watch_priority(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<(), Failure> {
+        self.register(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI, token).map(drop)
     }
 
-    fn register(&mut self, fd: impl AsFd + Send + 'static, flags: EpollFlags, token: u32) -> Result<(), Failure> {
+    fn register(
+        &mut self,
+        fd: impl AsFd + Send + Sync + 'static,
+        flags: EpollFlags,
+        token: u32,
+    ) -> Result<(Watched, u64), Failure> {
         let data = (self.slot as u64) << 32 | u64::from(token);
         self.epoll.add(&fd, EpollEvent::new(flags, data)).map_err(|e| limit("epoll_ctl", e))?;
-        self.watched.push(Box::new(fd));
-        Ok(())
+        let fd: Watched = Arc::new(fd);
+        self.watched.push(Arc::clone(&fd));
+        Ok((fd, data))
     }
 
     /// Has `ready(token)` called each `interval`, or later where the domain is busy: for watchdogs. Ticks that were
@@ -329,7 +380,7 @@ pub(crate) struct Domain {
     pub(crate) slots: Vec<Slot>,
     /// Rings that lead here, and the slot and input that each feeds.
     pub(crate) rings: Vec<(Arc<Ring>, usize, usize)>,
-    epoll: Epoll,
+    epoll: Arc<Epoll>,
     bell: Arc<Bell>,
     wakers: Vec<(Arc<AtomicBool>, usize, u32)>,
     timers: Vec<Timer>,
@@ -351,7 +402,7 @@ impl Domain {
         Ok(Domain {
             slots: Vec::new(),
             rings: Vec::new(),
-            epoll,
+            epoll: Arc::new(epoll),
             bell,
             wakers: Vec::new(),
             timers: Vec::new(),

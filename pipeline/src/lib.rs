@@ -21,7 +21,7 @@ mod spin;
 pub mod stats;
 pub mod supervise;
 
-pub use domain::{Alarm, Context, Events, Start, Waker};
+pub use domain::{Alarm, Context, Events, Start, Waker, Watch};
 pub use element::{Element, Environment, Failure, FailureKind, Ports, Refusal, Role};
 pub use file::FileError;
 pub use frame::{Colorimetry, Frame, Matrix, Range, Rect, Timestamp};

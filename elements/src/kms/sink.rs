@@ -7,7 +7,7 @@ use std::time::Duration;
 use shrbuf::{Access, Account, Fence, Format, ImportCache, Ledger, MemoryKind, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::{
     Alarm, Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
-    Modifiers, Ports, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted, choices,
+    Modifiers, Ports, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted, Watch, choices,
     properties,
 };
 
@@ -31,8 +31,9 @@ choices! {
 properties! {
     /// Frames on a display, without a copy.
     ///
-    /// Each buffer is imported once (PRIME, AddFB2 with its modifier); a frame is one atomic commit, and its buffer is
-    /// let go when the next one has replaced it on screen. What was on the display before comes back at the end.
+    /// Each buffer is imported once (PRIME, AddFB2 with its modifier); a frame is one atomic commit. Its buffer is let go
+    /// when another has replaced it on screen, which is looked for when the next frame comes, if not before. What was on
+    /// the display before comes back at the end.
     ///
     /// ```toml
     /// [element.display]
@@ -94,6 +95,9 @@ const HOLDS: u32 = 3;
 struct Running {
     screen: Option<Screen>,
     events: EventBuffer,
+    /// On while somebody waits for a flip. Otherwise it is read when the next frame comes, and what has left the screen
+    /// goes back to the camera then: one wake-up a frame less, and [`HOLDS`] counts that frame anyway.
+    flips: Watch,
     on_screen: Option<Frame>,
     /// Committed, with the watchdog's ticks since.
     in_flight: Option<(Frame, Ticks)>,
@@ -106,6 +110,15 @@ struct Running {
     ending: bool,
     /// Says when the capture of the flip in flight is written.
     capture: Option<Fence>,
+}
+
+/// What flips have left behind.
+#[derive(Default)]
+struct Flipped {
+    /// When the last was on screen.
+    at: Option<u64>,
+    /// What it replaced, to be dropped after what is urgent: that is what queues it at the camera again.
+    left: Option<Frame>,
 }
 
 struct Display {
@@ -251,10 +264,11 @@ impl Display {
         Ok(())
     }
 
-    fn flipped(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let (Some(running), Some(output)) = (&mut self.running, &self.output) else { return Ok(()) };
+    /// The flips that are over.
+    fn flipped(&mut self, context: &mut Context<'_>) -> Result<Flipped, Failure> {
+        let mut flipped = Flipped::default();
+        let (Some(running), Some(output)) = (&mut self.running, &self.output) else { return Ok(flipped) };
         let Running { events, screen, in_flight, on_screen, capture, .. } = running;
-        let (mut left, mut flipped_at) = (None, None);
         let mine = |crtc: Option<_>| screen.as_ref().is_some_and(|s| crtc.is_none_or(|c| c == s.crtc()));
         for event in output.card().read_events(events).map_err(|e| Failure::new(FailureKind::Device, e))? {
             if !mine(event.crtc) {
@@ -266,16 +280,30 @@ impl Display {
                 wait_for(&fence).map_err(|e| Failure::new(FailureKind::Device, e))?;
                 captured(&frame, target.buffer());
             }
-            left = on_screen.replace(frame).or(left);
-            flipped_at = Some(event.time_ns);
+            flipped.left = on_screen.replace(frame).or(flipped.left);
+            flipped.at = Some(event.time_ns);
         }
-        let committed = match flipped_at {
+        Ok(flipped)
+    }
+
+    /// What the display had to say. Watched on only if somebody waits for the next flip too.
+    fn event(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let flipped = self.flipped(context)?;
+        if let (Some(running), Some(_)) = (&mut self.running, flipped.at) {
+            running.flips.set(running.ending || !running.waiting.is_empty() || self.on_capture.is_some())?;
+        }
+        match flipped.at {
             Some(at) if self.holds_back(at) => Ok(()),
             _ => self.next(),
-        };
-        // It has left the screen: this drop is what queues it at the camera again, after what is urgent.
-        drop(left);
-        committed
+        }
+    }
+
+    /// The flips that nobody has watched for.
+    fn catch_up(&mut self, context: &mut Context<'_>) -> Result<Flipped, Failure> {
+        match &self.running {
+            Some(r) if r.in_flight.is_some() && !r.flips.is_on() => self.flipped(context),
+            _ => Ok(Flipped::default()),
+        }
     }
 
     /// Whether the frame that waits is to wait on for a newer one, after a flip at `flipped`. At the display's rate that
@@ -291,7 +319,8 @@ impl Display {
         true
     }
 
-    fn watch(&mut self) -> Result<(), Failure> {
+    fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let _left = self.catch_up(context)?.left;
         let Some(running) = &mut self.running else { return Ok(()) };
         if let Some((frame, ticks)) = &mut running.in_flight {
             *ticks += 1;
@@ -396,12 +425,14 @@ impl Element for Display {
         let Some(output) = &self.output else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
-        start.watch(output.card().clone(), EVENT)?;
+        let mut flips = start.watch_at_times(output.card().clone(), EVENT)?;
+        flips.set(self.on_capture.is_some())?;
         start.every(FLIP_LIMIT / TICKS, WATCHDOG);
         let held = start.alarm(HELD);
         self.running = Some(Running {
             screen: None,
             events: EventBuffer::new(),
+            flips,
             on_screen: None,
             in_flight: None,
             // A pool's worth, so that the steady path never grows it.
@@ -416,15 +447,16 @@ impl Element for Display {
 
     fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         match token {
-            EVENT => self.flipped(context)?,
+            EVENT => self.event(context)?,
             HELD => self.next()?,
-            _ => self.watch()?,
+            _ => self.watch(context)?,
         }
         self.finish_if_done(context);
         Ok(())
     }
 
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        let flipped = self.catch_up(context)?;
         let Some(running) = &mut self.running else { return Ok(()) };
         if self.config.order == Order::Latest {
             context.dropped(running.waiting.len() as u64);
@@ -433,14 +465,18 @@ impl Element for Display {
         running.waiting.push_back(frame);
         if running.in_flight.is_some() {
             running.came = Timestamp::now();
+            running.flips.set(true)?;
             self.waited += 1;
         }
-        self.next()
+        self.next()?;
+        drop(flipped.left);
+        Ok(())
     }
 
     fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
         if let Some(running) = &mut self.running {
             running.ending = true;
+            running.flips.set(true)?;
         }
         self.next()?;
         self.finish_if_done(context);
