@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nix::unistd::User;
 use shrbuf::Shrbuf;
-use shrbuf::ipc::{Announced, Counts, Options, Producer};
+use shrbuf::ipc::{Announced, Counts, Options, Producer, Returns};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
@@ -70,7 +70,9 @@ impl Build for IpcSink {
         }
         let users = self.users.as_deref().map(users).transpose()?.unwrap_or_default();
         let (consumers, window, policy, depth) = (self.consumers, self.window, self.lag.into(), self.depth);
-        let options = Options { mode, users, consumers, window, policy, depth };
+        // The source has a buffer for the next frame whatever consumers hold: that is what `holds` is for.
+        let returns = Returns::WhenNeeded;
+        let options = Options { mode, users, consumers, window, policy, depth, returns };
         let counts = Counts::default();
         Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts }))
     }

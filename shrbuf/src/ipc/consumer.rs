@@ -14,7 +14,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use crate::attach;
 use crate::buffer::{Shrbuf, WeakShrbuf};
 use crate::pool::{MAX_BUFFERS, Pool};
-use crate::sys::seqpacket;
+use crate::sys::seqpacket::{self, BATCH, Inbox};
 
 use super::IpcError;
 use super::message::{FrameInfo, NAME, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
@@ -32,7 +32,7 @@ pub struct Wishes {
     pub window: u32,
 }
 
-/// Messages read before the caller has its turn.
+/// Reads before the caller has its turn.
 const TURN: usize = 256;
 
 /// One end of a connection, and the sending of what a consumer says.
@@ -93,6 +93,11 @@ impl Socket {
         let received = self.again(|| seqpacket::receive_plain(self.fd.as_fd(), &mut bytes))?;
         let Some((len, whole)) = received else { return Ok(None) };
         message(&bytes[..len], whole).map(Some)
+    }
+
+    /// How many messages have come, `most` at most.
+    fn hear_several(&self, inbox: &mut Inbox<MAX_MESSAGE>, most: usize) -> Result<usize, IpcError> {
+        Ok(self.again(|| seqpacket::receive_several(self.fd.as_fd(), inbox, most))?.unwrap_or(0))
     }
 
     /// The next message, waited for until `end`.
@@ -269,8 +274,8 @@ impl Connection {
         })?;
         socket.say(ToProducer::Start)?;
         let skips = welcome.policy == Policy::Latest;
-        let (newest, over, received, skipped, dropped) = (None, None, 0, 0, 0);
-        Ok(Consumer { socket, pool, weak, skips, newest, over, received, skipped, dropped })
+        let (inbox, newest, over) = (Box::new(Inbox::new()), None, None);
+        Ok(Consumer { socket, pool, weak, skips, inbox, newest, over, received: 0, skipped: 0, dropped: 0 })
     }
 }
 
@@ -316,6 +321,7 @@ pub struct Consumer {
     weak: Vec<WeakShrbuf>,
     /// Only the newest frame counts.
     skips: bool,
+    inbox: Box<Inbox<MAX_MESSAGE>>,
     /// With the producer's number of its buffer.
     newest: Option<(u32, Received)>,
     /// How it ended, to be said once the newest frame has been taken.
@@ -343,7 +349,7 @@ impl Consumer {
             if self.over.is_some() {
                 break;
             }
-            match self.step() {
+            match self.turn() {
                 Ok(Step::Frame(frame)) => return Ok(Next::Frame(frame)),
                 Ok(Step::More) => {}
                 Ok(Step::Nothing) => break,
@@ -369,9 +375,21 @@ impl Consumer {
         }
     }
 
-    /// One message.
-    fn step(&mut self) -> Result<Step, IpcError> {
-        let Some(message) = self.socket.hear()? else { return Ok(Step::Nothing) };
+    /// What has come; one message where each frame counts, since those after it would be forgotten here.
+    fn turn(&mut self) -> Result<Step, IpcError> {
+        let most = if self.skips { BATCH } else { 1 };
+        let n = self.socket.hear_several(&mut self.inbox, most)?;
+        for i in 0..n {
+            let (bytes, whole) = self.inbox.message(i);
+            match self.step(message(bytes, whole)?)? {
+                Step::More => {}
+                step => return Ok(step),
+            }
+        }
+        Ok(if n < most { Step::Nothing } else { Step::More })
+    }
+
+    fn step(&mut self, message: ToConsumer) -> Result<Step, IpcError> {
         match message {
             ToConsumer::Frame { buffer: index, state, dropped, info } => {
                 let buffer = self.pool.take(index as usize);

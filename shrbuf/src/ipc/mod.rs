@@ -90,7 +90,7 @@ pub use announced::Announced;
 pub use consumer::{Connection, Consumer, Next, Received, Wishes};
 pub use message::{ConsumerStatus, FrameInfo, Policy, Reason};
 pub use packet::WireError;
-pub use producer::{Counts, Options, Producer};
+pub use producer::{Counts, Options, Producer, Returns};
 pub use status::{Monitor, Status};
 pub use wire::{VERSION, fuzzing};
 

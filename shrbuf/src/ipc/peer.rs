@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
 use crate::buffer::Shrbuf;
 use crate::pool::MAX_BUFFERS;
 use crate::state::State;
@@ -10,6 +12,9 @@ use crate::sys::seqpacket;
 
 use super::message::{ConsumerStatus, FrameInfo, NAME, Policy, Reason, ToConsumer};
 use super::packet::Packet;
+
+/// A monitor may ask again after this time, in ns.
+const ASK_AGAIN: u64 = 20_000_000;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +67,9 @@ pub(super) struct Peer {
     pub(super) depth: usize,
     pub(super) since: u64,
     /// When a monitor last asked.
-    pub(super) asked: u64,
+    asked: u64,
+    /// Whether the producer is woken by what it says; by its end always.
+    watched: bool,
     held: [Option<Held>; MAX_BUFFERS],
     in_flight: u32,
     waiting: VecDeque<Waiting>,
@@ -86,6 +93,7 @@ impl Peer {
             depth: 0,
             since,
             asked: 0,
+            watched: true,
             held: [const { None }; MAX_BUFFERS],
             in_flight: 0,
             // As many as there can be buffers, so that it never grows.
@@ -101,10 +109,43 @@ impl Peer {
         sent(seqpacket::send(self.socket.as_fd(), message.encode(packet), &[]))
     }
 
-    /// Sends a frame, has it wait, or drops it, as the policy says.
-    pub(super) fn offer(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {
+    /// What is to be watched of its socket.
+    pub(super) fn interest(&self) -> EpollEvent {
+        let flags = if self.watched { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        EpollEvent::new(flags, u64::from(self.id))
+    }
+
+    pub(super) fn watch(&mut self, epoll: &Epoll, watched: bool) -> Result<(), Close> {
+        if self.watched != watched {
+            self.watched = watched;
+            epoll.modify(&self.socket, &mut self.interest()).map_err(|_| Close::Because(Reason::Resources))?;
+        }
+        Ok(())
+    }
+
+    /// Holds something that it may have given back unnoticed.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.watched && self.in_flight > 0
+    }
+
+    /// Holds as much as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight >= self.window
+    }
+
+    /// A monitor asks, and not too often.
+    pub(super) fn may_ask(&mut self, now: u64) -> Result<(), Close> {
+        if now.saturating_sub(self.asked) < ASK_AGAIN {
+            return Err(Close::Because(Reason::Rate));
+        }
+        self.asked = now;
+        Ok(())
+    }
+
+    /// Sends a frame, has it wait, or drops it, as the policy says; whether it was sent.
+    pub(super) fn offer(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<bool, Close> {
         if self.waiting.is_empty() && self.has_room(frame.index) {
-            return self.transmit(frame, now, packet);
+            return self.transmit(frame, now, packet).map(|()| true);
         }
         let most = match self.policy {
             Policy::Block => MAX_BUFFERS,
@@ -116,11 +157,11 @@ impl Peer {
             self.dropped += 1;
         }
         self.waiting.push_back(frame);
-        Ok(())
+        Ok(false)
     }
 
     fn has_room(&self, index: usize) -> bool {
-        self.in_flight < self.window && self.held[index].is_none()
+        !self.is_full() && self.held[index].is_none()
     }
 
     fn transmit(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {

@@ -15,7 +15,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use crate::buffer::Shrbuf;
 use crate::pool::MAX_BUFFERS;
 use crate::state::State;
-use crate::sys::seqpacket;
+use crate::sys::seqpacket::{self, BATCH, Inbox};
 
 use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
 use super::packet::Packet;
@@ -40,12 +40,33 @@ pub struct Options {
     pub policy: Policy,
     /// Frames that wait for a consumer whose policy drops the oldest, 1 to 64.
     pub depth: u32,
+    /// When a buffer that a consumer gives back comes back here.
+    pub returns: Returns,
+}
+
+/// When buffers come back that consumers have given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Returns {
+    /// At once: each makes the producer's descriptor ready.
+    AtOnce,
+    /// When a consumer holds as many as it may, or somebody asks who holds what: a wake-up less for each frame and consumer.
+    /// For those who have a buffer for the next frame even then, that is `window` buffers more for each consumer than they
+    /// need themselves.
+    WhenNeeded,
 }
 
 impl Default for Options {
-    /// The same user, 8 consumers that hold 2 frames each, the latest for those that lag.
+    /// The same user, 8 consumers that hold 2 frames each, the latest for those that lag, buffers back at once.
     fn default() -> Options {
-        Options { mode: 0o600, users: Vec::new(), consumers: 8, window: 2, policy: Policy::Latest, depth: 2 }
+        Options {
+            mode: 0o600,
+            users: Vec::new(),
+            consumers: 8,
+            window: 2,
+            policy: Policy::Latest,
+            depth: 2,
+            returns: Returns::AtOnce,
+        }
     }
 }
 
@@ -67,13 +88,12 @@ pub struct Counts {
 const LISTENER: u64 = u64::MAX;
 /// With a buffer's index: its state has changed.
 const STATE: u64 = 1 << 32;
+/// More than any message that a consumer may send has: what is longer is not whole.
+const LONGEST: usize = 64;
 /// Events taken at once.
 const EVENTS: usize = 32;
 /// Connections beyond the consumers': monitors, and those who have yet to say what they are.
 const OTHERS: usize = 4;
-/// A monitor may ask again after this time.
-const ASK_AGAIN: u64 = 20_000_000;
-
 struct Slot {
     announced: Announced,
     /// Its state is watched, since a frame of it was sent before it was filled.
@@ -140,14 +160,17 @@ impl Producer {
         if buffer.state() == State::Filling {
             self.watch_state(index, buffer)?;
         }
+        self.catch_up(Peer::is_full);
         let now = now();
         let mut takers = 0;
-        self.each(|peer, packet| {
+        let lazy = self.options.returns == Returns::WhenNeeded;
+        self.each(|peer, packet, epoll| {
             if peer.phase != Phase::Started {
                 return Ok(());
             }
             takers += 1;
-            peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, now, packet)
+            let sent = peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, now, packet)?;
+            peer.watch(epoll, !(lazy && sent))
         });
         if takers > 0 {
             self.counts.frames += 1
@@ -196,13 +219,13 @@ impl Producer {
     /// Tells all consumers that the stream has ended, and lets go of everything. Without it they learn only that the
     /// producer has gone.
     pub fn end(&mut self) {
-        self.each(|_, _| Err(Close::Because(Reason::Ended)));
+        self.each(|_, _, _| Err(Close::Because(Reason::Ended)));
     }
 
     /// Calls `f` with every connection, and closes those for which it says so.
-    fn each(&mut self, mut f: impl FnMut(&mut Peer, &mut Packet) -> Result<(), Close>) {
-        let (packet, counts) = (&mut self.packet, &mut self.counts);
-        self.peers.retain_mut(|peer| match f(peer, packet) {
+    fn each(&mut self, mut f: impl FnMut(&mut Peer, &mut Packet, &Epoll) -> Result<(), Close>) {
+        let (packet, counts, epoll) = (&mut self.packet, &mut self.counts, &self.epoll);
+        self.peers.retain_mut(|peer| match f(peer, packet, epoll) {
             Ok(()) => true,
             Err(close) => {
                 farewell(peer, close, packet, counts);
@@ -224,7 +247,7 @@ impl Producer {
                 LISTENER => called = true,
                 data if data & STATE != 0 => {
                     let index = (data & !STATE) as usize;
-                    self.each(|peer, packet| peer.tell_state(index, packet));
+                    self.each(|peer, packet, _| peer.tell_state(index, packet));
                 }
                 id => self.serve(id as u32),
             }
@@ -276,8 +299,8 @@ impl Producer {
             (false, _) => Some(Reason::NotAllowed),
             (_, true) => Some(Reason::Full),
             _ => {
-                let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(peer.id));
-                self.epoll.add(&peer.socket, event).err().map(|_| Reason::Resources)
+                let added = self.epoll.add(&peer.socket, peer.interest());
+                added.err().map(|_| Reason::Resources)
             }
         };
         match refused {
@@ -320,31 +343,77 @@ impl Producer {
 
     /// Reads a message of peer `id`; for more than one the descriptor is ready again, after the others had their turn.
     fn serve(&mut self, id: u32) {
-        let place = |peers: &[Peer]| peers.iter().position(|p| p.id == id);
         // It may have been closed by an event before this one.
-        let Some(at) = place(&self.peers) else { return };
-        if let Err(close) = self.message(at)
+        if let Some(at) = self.place(id) {
+            let read = self.message(at);
+            self.ended(id, read);
+        }
+    }
+
+    /// Closes a peer where that is what reading from it has come to.
+    fn ended(&mut self, id: u32, read: Result<(), Close>) {
+        if let Err(close) = read
             // Another may have given way to it meanwhile.
-            && let Some(at) = place(&self.peers)
+            && let Some(at) = self.place(id)
         {
             let mut peer = self.peers.remove(at);
             farewell(&mut peer, close, &mut self.packet, &mut self.counts);
         }
     }
 
+    fn place(&self, id: u32) -> Option<usize> {
+        self.peers.iter().position(|p| p.id == id)
+    }
+
+    /// Reads what those consumers have given back that are not watched for it and are `such`.
+    fn catch_up(&mut self, such: impl Fn(&Peer) -> bool) {
+        for at in (0..self.peers.len()).rev() {
+            let peer = &self.peers[at];
+            if peer.is_behind() && such(peer) {
+                let id = peer.id;
+                let read = self.returned(at);
+                self.ended(id, read);
+            }
+        }
+    }
+
+    /// Reads all that a consumer has given back. It can say no more than that, and that it stops.
+    fn returned(&mut self, at: usize) -> Result<(), Close> {
+        let mut inbox = Inbox::<LONGEST>::new();
+        while self.peers[at].is_behind() {
+            let n = match seqpacket::receive_several(self.peers[at].socket.as_fd(), &mut inbox, BATCH) {
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(Close::Gone),
+            };
+            for i in 0..n {
+                let (bytes, whole) = inbox.message(i);
+                self.obey(at, bytes, whole)?;
+            }
+            if n < BATCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads and obeys one message, if there is one.
     fn message(&mut self, at: usize) -> Result<(), Close> {
-        // More than any message that a consumer may send has: what is longer is not whole.
-        let mut bytes = [0; 64];
+        let mut bytes = [0; LONGEST];
+        match seqpacket::receive_plain(self.peers[at].socket.as_fd(), &mut bytes) {
+            Ok((len, whole)) => self.obey(at, &bytes[..len], whole),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(Close::Gone),
+        }
+    }
+
+    fn obey(&mut self, at: usize, bytes: &[u8], whole: bool) -> Result<(), Close> {
+        if bytes.is_empty() {
+            return Err(Close::Gone);
+        }
         let peer = &mut self.peers[at];
-        let (len, whole) = match seqpacket::receive_plain(peer.socket.as_fd(), &mut bytes) {
-            Ok((0, _)) => return Err(Close::Gone),
-            Ok(received) => received,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err(Close::Gone),
-        };
         let broken = Close::Because(Reason::Protocol);
-        let message = if whole { ToProducer::parse(&bytes[..len]).map_err(|_| broken)? } else { return Err(broken) };
+        let message = if whole { ToProducer::parse(bytes).map_err(|_| broken)? } else { return Err(broken) };
         match (peer.phase, message) {
             (Phase::Silent, ToProducer::Hello { version, role, policy, window, name }) => {
                 if version < VERSION {
@@ -361,17 +430,26 @@ impl Producer {
                 peer.policy = wish;
                 peer.window = if window == 0 { self.options.window } else { window.min(self.options.window) };
                 peer.depth = self.options.depth as usize;
-                return self.tell(at);
+                self.tell(at)?;
             }
             (Phase::Told, ToProducer::Ready { buffers }) if buffers as usize == self.slots.len() => {
                 peer.phase = Phase::Ready;
             }
             (Phase::Ready, ToProducer::Start) => peer.phase = Phase::Started,
-            (Phase::Started, ToProducer::Stop) => peer.stop(),
-            (Phase::Started | Phase::Stopped, ToProducer::Release { buffer, skipped }) => {
-                return peer.release(buffer, skipped, now(), &mut self.packet);
+            (Phase::Started, ToProducer::Stop) => {
+                peer.stop();
+                peer.watch(&self.epoll, true)?;
             }
-            (Phase::Monitor, ToProducer::Query) => return self.report(at),
+            (Phase::Started | Phase::Stopped, ToProducer::Release { buffer, skipped }) => {
+                peer.release(buffer, skipped, now(), &mut self.packet)?;
+            }
+            (Phase::Monitor, ToProducer::Query) => {
+                self.peers[at].may_ask(now())?;
+                let id = self.peers[at].id;
+                self.catch_up(|_| true);
+                let at = self.place(id).ok_or(Close::Gone)?;
+                self.report(at)?;
+            }
             _ => return Err(broken),
         }
         Ok(())
@@ -401,10 +479,6 @@ impl Producer {
     /// Tells a monitor of everybody.
     fn report(&mut self, at: usize) -> Result<(), Close> {
         let now = now();
-        if now.saturating_sub(self.peers[at].asked) < ASK_AGAIN {
-            return Err(Close::Because(Reason::Rate));
-        }
-        self.peers[at].asked = now;
         let consumers = || self.peers.iter().filter(|p| p.phase != Phase::Monitor && p.phase != Phase::Silent);
         let overview = Overview {
             consumers: consumers().count() as u32,

@@ -9,5 +9,6 @@ mod child;
 mod death;
 mod flow;
 mod hostile;
+mod returns;
 mod source;
 mod trust;
