@@ -1,7 +1,8 @@
 //! The steady path allocates nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../shrbuf/tests/common/counting.rs"]
+mod counting;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,35 +11,13 @@ use shrbuf_pipeline::run::start;
 
 use crate::elements::{Sink, Source, chain, queued, spec};
 
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system allocator; counting touches a thread-local without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.with(|c| c.set(c.get() + 1));
-        // SAFETY: the caller's promises are `System`'s conditions.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// A sink that notes its thread's allocations between frames 1000 and 9000.
 fn watching() -> (Sink, Arc<AtomicU64>) {
     let counted = Arc::new(AtomicU64::new(u64::MAX));
     let result = Arc::clone(&counted);
     let mut before = 0;
     let sink = Sink::with(move |n| {
-        let now = COUNT.with(Cell::get);
+        let now = counting::allocations();
         match n {
             1000 => before = now,
             9000 => result.store(now - before, Ordering::Relaxed),

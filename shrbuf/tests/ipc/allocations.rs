@@ -1,7 +1,8 @@
 //! The steady path allocates nothing, on either side.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../common/counting.rs"]
+mod counting;
+
 use std::path::Path;
 
 use shrbuf::ipc::{Next, Policy, Wishes};
@@ -9,28 +10,6 @@ use shrbuf::ipc::{Next, Policy, Wishes};
 use crate::child::{connect, say, spawn};
 use crate::common::Descriptors;
 use crate::source::{PATIENCE, Source, options, socket};
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system allocator; counting touches a thread-local without a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.with(|c| c.set(c.get() + 1));
-        // SAFETY: the caller's promises are `System`'s conditions.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const WARM: u64 = 100;
 const FRAMES: u64 = 2000;
@@ -42,10 +21,10 @@ pub fn consume(socket: &Path) {
     while let Next::Frame(frame) = consumer.wait(PATIENCE).unwrap() {
         drop(frame);
         if consumer.received() == WARM {
-            before = COUNT.get();
+            before = counting::allocations();
         }
         if consumer.received() == FRAMES {
-            say(format_args!("{}", COUNT.get() - before));
+            say(format_args!("{}", counting::allocations() - before));
         }
     }
 }
@@ -57,9 +36,9 @@ fn allocated_by_both(test: &str, policy: Policy) -> (u64, String) {
     let child = spawn("allocations", &path);
     source.until(|s| s.producer.consumers() == 1);
     source.send_until(|s| s.sent == WARM);
-    let before = COUNT.get();
+    let before = counting::allocations();
     source.send_until(|s| s.producer.counts().sent == FRAMES);
-    let allocated = COUNT.get() - before;
+    let allocated = counting::allocations() - before;
     source.until(|s| s.pool.idle() == 6);
     source.producer.end();
     (allocated, source.said(child))

@@ -1,0 +1,172 @@
+//! Elements in a row, and what one can do while it runs: push to those behind it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::element::{Element, Failure};
+use crate::frame::{Frame, Timestamp};
+use crate::ring::{Item, Ring};
+use crate::stats::NodeStats;
+
+use super::start::Watched;
+
+/// Where an output leads.
+pub(crate) enum Target {
+    /// Behind us in this domain.
+    Local { slot: usize, input: usize },
+    /// Into another domain.
+    Ring(Arc<Ring>),
+    /// Nobody is linked there.
+    Nowhere,
+}
+
+/// An element and what the loop knows about it.
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) element: Box<dyn Element>,
+    pub(crate) node: usize,
+    pub(crate) outputs: Vec<Target>,
+    pub(crate) stats: Arc<NodeStats>,
+    pub(super) flags: Flags,
+    pub(super) watched: Vec<Watched>,
+}
+
+pub(super) struct Flags {
+    pub(super) source: bool,
+    /// Frames that a source may still push.
+    left: Cell<u64>,
+    /// An end has been passed on, or a sink is done.
+    pub(super) ended: Cell<bool>,
+}
+
+impl Slot {
+    pub(crate) fn new(
+        name: String,
+        element: Box<dyn Element>,
+        node: usize,
+        outputs: Vec<Target>,
+        stats: Arc<NodeStats>,
+        limit: Option<u64>,
+    ) -> Slot {
+        let source = element.ports().inputs.is_empty();
+        let flags = Flags { source, left: Cell::new(limit.unwrap_or(u64::MAX)), ended: Cell::new(false) };
+        Slot { name, element, node, outputs, stats, flags, watched: Vec::new() }
+    }
+
+    /// The element, and the context in which it may be called.
+    pub(super) fn split<'a>(&'a mut self, later: &'a mut [Slot], base: usize) -> (&'a mut dyn Element, Context<'a>) {
+        let context = Context { later, base, outputs: &self.outputs, stats: &self.stats, flags: &self.flags };
+        (self.element.as_mut(), context)
+    }
+}
+
+/// What an element can do while it runs.
+pub struct Context<'a> {
+    later: &'a mut [Slot],
+    base: usize,
+    outputs: &'a [Target],
+    pub(super) stats: &'a NodeStats,
+    flags: &'a Flags,
+}
+
+impl Context<'_> {
+    /// Sends a frame on. Inside the domain this is a function call that returns when everything downstream is done
+    /// with it; into a full queue that blocks it waits for room.
+    ///
+    /// # Errors
+    /// That of an element downstream, to be returned upwards.
+    ///
+    /// # Panics
+    /// Where the element has no such output.
+    pub fn push(&mut self, output: usize, frame: Frame) -> Result<(), Failure> {
+        if self.flags.source { self.push_first(output, frame) } else { self.send(output, frame) }
+    }
+
+    /// A source's push: counted, and limited.
+    #[inline(never)]
+    fn push_first(&mut self, output: usize, frame: Frame) -> Result<(), Failure> {
+        let left = self.flags.left.get();
+        if left == 0 || self.flags.ended.get() {
+            return Ok(());
+        }
+        self.flags.left.set(left - 1);
+        self.stats.frame();
+        if frame.corrupt {
+            self.stats.corrupt();
+        }
+        self.send(output, frame)?;
+        if left == 1 { self.end_all() } else { Ok(()) }
+    }
+
+    // Part of `push`, or each hop would move the frame once more.
+    #[inline(always)]
+    fn send(&mut self, output: usize, frame: Frame) -> Result<(), Failure> {
+        match &self.outputs[output] {
+            Target::Local { slot, input } => {
+                let (slot, mut context) = self.downstream(*slot);
+                context.stats.frame();
+                slot.process(*input, frame, &mut context)
+            }
+            Target::Ring(ring) => {
+                ring.push(Item::Frame(frame));
+                Ok(())
+            }
+            Target::Nowhere => Ok(()),
+        }
+        .map_err(|f: Failure| self.name(f, output))
+    }
+
+    fn downstream(&mut self, slot: usize) -> (&mut dyn Element, Context<'_>) {
+        let (before, later) = self.later.split_at_mut(slot + 1 - self.base);
+        before[slot - self.base].split(later, slot + 1)
+    }
+
+    #[cold]
+    fn name(&self, failure: Failure, output: usize) -> Failure {
+        match &self.outputs[output] {
+            Target::Local { slot, .. } => failure.at(&self.later[slot - self.base].name),
+            Target::Ring(_) | Target::Nowhere => failure,
+        }
+    }
+
+    /// Passes the end on through every output; of a sink, says that it is done. Only the first call counts.
+    ///
+    /// # Errors
+    /// That of an element downstream.
+    pub fn end_all(&mut self) -> Result<(), Failure> {
+        if self.flags.ended.replace(true) {
+            return Ok(());
+        }
+        for output in 0..self.outputs.len() {
+            match &self.outputs[output] {
+                Target::Local { slot, input } => {
+                    let (slot, mut context) = self.downstream(*slot);
+                    slot.end(*input, &mut context).map_err(|f| self.name(f, output))?;
+                }
+                Target::Ring(ring) => ring.push(Item::End),
+                Target::Nowhere => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a sink: the last frame is dealt with. The run ends when every element has.
+    pub fn finish(&mut self) {
+        self.flags.ended.set(true);
+    }
+
+    /// Of a source: no more frames are wanted. One that is not driven by a descriptor stops making them.
+    pub fn ended(&self) -> bool {
+        self.flags.ended.get()
+    }
+
+    /// Counts frames that this element dropped, or knows to have been dropped before it.
+    pub fn dropped(&self, frames: u64) {
+        self.stats.dropped(frames);
+    }
+
+    /// Of a sink: a frame captured at `captured` was shown or consumed at `shown`.
+    pub fn shown(&self, captured: Timestamp, shown: Timestamp) {
+        self.stats.latency(shown.since(captured));
+    }
+}

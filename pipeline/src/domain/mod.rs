@@ -1,0 +1,301 @@
+//! A domain: the elements between queues, and the thread whose epoll loop runs them.
+//!
+//! Elements lie in topological order, so that whatever an element pushes to lies behind it. A push splits the slice
+//! there and calls: no lookup, no lock, no allocation.
+
+mod context;
+mod start;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::element::{Element, Failure};
+use crate::frame::Timestamp;
+use crate::ring::{Bell, Item, Ring};
+use crate::spin::Spin;
+
+pub use context::Context;
+pub(crate) use context::{Slot, Target};
+pub use start::{Alarm, Events, Start, Waker, Watch};
+use start::{NEVER, Timer, limit};
+
+/// What all domains of a run obey.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    command: AtomicU8,
+}
+
+impl Control {
+    const END: u8 = 1;
+    const STOP: u8 = 2;
+
+    /// Sources end; what is on its way arrives.
+    pub(crate) fn end(&self) {
+        self.command.fetch_max(Control::END, Ordering::Relaxed);
+    }
+
+    /// Every loop ends at its next step.
+    pub(crate) fn stop(&self) {
+        self.command.fetch_max(Control::STOP, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u8 {
+        self.command.load(Ordering::Relaxed)
+    }
+}
+
+/// One thread's share of a graph.
+pub(crate) struct Domain {
+    pub(crate) slots: Vec<Slot>,
+    /// Rings that lead here, and the slot and input that each feeds.
+    pub(crate) rings: Vec<(Arc<Ring>, usize, usize)>,
+    epoll: Arc<Epoll>,
+    bell: Arc<Bell>,
+    wakers: Vec<(Arc<AtomicBool>, usize, u32)>,
+    timers: Vec<Timer>,
+    control: Arc<Control>,
+    spin: Spin,
+}
+
+/// No slot has this number.
+const BELL: u64 = u64::MAX;
+/// Events taken from the kernel at once.
+const EVENTS: usize = 32;
+/// Rounds of work from rings alone before descriptors are asked too.
+const ROUNDS: u32 = 16;
+
+impl Domain {
+    pub(crate) fn new(bell: Arc<Bell>, control: Arc<Control>) -> io::Result<Domain> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(bell.fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
+        Ok(Domain {
+            slots: Vec::new(),
+            rings: Vec::new(),
+            epoll: Arc::new(epoll),
+            bell,
+            wakers: Vec::new(),
+            timers: Vec::new(),
+            control,
+            spin: Spin::new(),
+        })
+    }
+
+    /// Starts the elements, sinks first; those started are stopped again where one fails.
+    pub(crate) fn start(&mut self) -> Result<(), Failure> {
+        for i in (0..self.slots.len()).rev() {
+            let slot = &mut self.slots[i];
+            let mut start = Start {
+                slot: i,
+                watched: &mut slot.watched,
+                epoll: &self.epoll,
+                wakers: &mut self.wakers,
+                timers: &mut self.timers,
+                bell: &self.bell,
+            };
+            if let Err(failure) = slot.element.start(&mut start) {
+                let failure = failure.at(&slot.name);
+                self.slots[i..].iter_mut().rev().for_each(|s| s.element.stop());
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until every element has ended, a stop, or a failure. The elements are stopped then.
+    pub(crate) fn run(&mut self) -> Result<(), Failure> {
+        let result = self.cycle();
+        self.close_rings();
+        self.stop();
+        result
+    }
+
+    fn close_rings(&self) {
+        for (ring, ..) in &self.rings {
+            ring.close();
+        }
+    }
+
+    /// Stops the elements and forgets their descriptors.
+    pub(crate) fn stop(&mut self) {
+        for i in 0..self.slots.len() {
+            self.slots[i].element.stop();
+            self.unwatch(i);
+        }
+    }
+
+    fn cycle(&mut self) -> Result<(), Failure> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut rounds = 0;
+        loop {
+            match self.control.get() {
+                Control::STOP => return Ok(()),
+                Control::END => self.end_sources()?,
+                _ => {}
+            }
+            if self.slots.iter().all(|s| s.flags.ended.get()) {
+                return Ok(());
+            }
+            let worked = self.rings_round()? | self.wakers_round()?;
+            let busy = worked || self.spin.until(|| self.has_work());
+            rounds = if busy { rounds + 1 } else { 0 };
+            if busy && rounds % ROUNDS != 0 {
+                continue;
+            }
+            let until_due = self.timers_round()?;
+            let timeout = if busy || !self.may_sleep() { EpollTimeout::ZERO } else { until_due };
+            let result = self.epoll.wait(&mut events, timeout);
+            self.bell.awake();
+            let n = match result {
+                Ok(n) => n,
+                Err(nix::Error::EINTR) => 0,
+                Err(e) => return Err(limit("epoll_wait", e)),
+            };
+            for event in &events[..n] {
+                self.dispatch(event)?;
+            }
+        }
+    }
+
+    /// Says that we sleep, and looks once more whether there is reason not to.
+    fn may_sleep(&self) -> bool {
+        self.bell.sleep();
+        let obeyed = match self.control.get() {
+            Control::STOP => false,
+            Control::END => self.slots.iter().all(|s| !s.flags.source || s.flags.ended.get()),
+            _ => true,
+        };
+        obeyed && !self.has_work()
+    }
+
+    fn has_work(&self) -> bool {
+        self.rings.iter().any(|(r, ..)| !r.is_empty())
+            || self.wakers.iter().any(|(pending, ..)| pending.load(Ordering::Relaxed))
+    }
+
+    fn rings_round(&mut self) -> Result<bool, Failure> {
+        let mut worked = false;
+        for i in 0..self.rings.len() {
+            // No more than there is now: the other rings and the devices have their turn.
+            for _ in 0..EVENTS {
+                let (ring, slot, input) = &self.rings[i];
+                let Some(item) = ring.pop() else { break };
+                let (slot, input) = (*slot, *input);
+                worked = true;
+                self.call(slot, |element, context| match item {
+                    Item::Frame(frame) => {
+                        context.stats.frame();
+                        element.process(input, frame, context)
+                    }
+                    Item::End => element.end(input, context),
+                })?;
+            }
+        }
+        Ok(worked)
+    }
+
+    fn wakers_round(&mut self) -> Result<bool, Failure> {
+        let mut worked = false;
+        for i in 0..self.wakers.len() {
+            let (pending, slot, token) = &self.wakers[i];
+            let (slot, token) = (*slot, *token);
+            if pending.load(Ordering::Relaxed) && pending.swap(false, Ordering::Acquire) {
+                worked = true;
+                self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Calls what is due, and says how long nothing more will be: one look at the clock for both.
+    fn timers_round(&mut self) -> Result<EpollTimeout, Failure> {
+        if self.timers.is_empty() {
+            return Ok(EpollTimeout::NONE);
+        }
+        let now = Timestamp::now();
+        let (mut next, mut called) = (NEVER, false);
+        for i in 0..self.timers.len() {
+            // A source that ends takes its timers with it.
+            let Some(timer) = self.timers.get(i) else { break };
+            let due = timer.due.load(Ordering::Relaxed);
+            if due > now.0 {
+                next = next.min(due);
+                continue;
+            }
+            timer.due.store(now.0.saturating_add(timer.interval), Ordering::Relaxed);
+            let (slot, token) = (timer.slot, timer.token);
+            self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
+            called = true;
+        }
+        if called {
+            // That took time, and may have set others.
+            return Ok(EpollTimeout::ZERO);
+        }
+        if next == NEVER {
+            return Ok(EpollTimeout::NONE);
+        }
+        // Rounded up, so that the last millisecond does not become a busy loop.
+        let left = Timestamp(next).since(now).div_ceil(1_000_000);
+        Ok(EpollTimeout::try_from(left.min(i32::MAX as u64) as i32).unwrap_or(EpollTimeout::MAX))
+    }
+
+    fn dispatch(&mut self, event: &EpollEvent) -> Result<(), Failure> {
+        let data = event.data();
+        if data == BELL {
+            return Ok(());
+        }
+        let (slot, token) = ((data >> 32) as usize, data as u32);
+        let flags = event.events();
+        let events = Events {
+            readable: flags.contains(EpollFlags::EPOLLIN),
+            priority: flags.contains(EpollFlags::EPOLLPRI),
+            error: flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
+        };
+        self.call(slot, |element, context| element.ready(token, events, context))
+    }
+
+    fn call(
+        &mut self,
+        slot: usize,
+        f: impl FnOnce(&mut dyn Element, &mut Context<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let (before, later) = self.slots.split_at_mut(slot + 1);
+        let s = &mut before[slot];
+        let was_ended = s.flags.ended.get();
+        let (element, mut context) = s.split(later, slot + 1);
+        f(element, &mut context).map_err(|f| f.at(&self.slots[slot].name))?;
+        let flags = &self.slots[slot].flags;
+        if flags.source && flags.ended.get() && !was_ended {
+            // Its device goes on being ready, which is nobody's business any more.
+            self.unwatch(slot);
+        }
+        Ok(())
+    }
+
+    fn unwatch(&mut self, slot: usize) {
+        self.timers.retain(|t| t.slot != slot);
+        for fd in self.slots[slot].watched.drain(..) {
+            // A descriptor that is already gone from the set needs no removing.
+            let _ = self.epoll.delete(fd.as_fd());
+        }
+    }
+
+    fn end_sources(&mut self) -> Result<(), Failure> {
+        for i in 0..self.slots.len() {
+            if self.slots[i].flags.source && !self.slots[i].flags.ended.get() {
+                self.call(i, |_, context| context.end_all())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        // Where an element panicked: a domain that waits for room here must not wait for ever.
+        self.close_rings();
+    }
+}

@@ -1,0 +1,184 @@
+//! What an element registers as it starts: descriptors, timers, wakers.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use crate::element::{Failure, FailureKind};
+use crate::frame::Timestamp;
+use crate::ring::Bell;
+
+/// Kept until its element stops.
+pub(super) type Watched = Arc<dyn AsFd + Send + Sync>;
+
+/// What a descriptor is ready for; nothing at all where a [`Waker`] called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Events {
+    /// EPOLLIN.
+    pub readable: bool,
+    /// EPOLLPRI: an event of a V4L2 device.
+    pub priority: bool,
+    /// EPOLLERR or EPOLLHUP.
+    pub error: bool,
+}
+
+/// Calls an element's `ready` from any thread.
+#[derive(Debug, Clone)]
+pub struct Waker {
+    pending: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+}
+
+impl Waker {
+    /// Has `ready` called soon, once for any number of wakes. A system call only where the domain sleeps.
+    pub fn wake(&self) {
+        self.pending.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+}
+
+/// What an element can register as it starts.
+pub struct Start<'a> {
+    pub(super) slot: usize,
+    pub(super) watched: &'a mut Vec<Watched>,
+    pub(super) epoll: &'a Arc<Epoll>,
+    pub(super) wakers: &'a mut Vec<(Arc<AtomicBool>, usize, u32)>,
+    pub(super) timers: &'a mut Vec<Timer>,
+    pub(super) bell: &'a Arc<Bell>,
+}
+
+/// Has an element's `ready` called once, at a time it sets as it runs. For the element's own thread.
+#[derive(Debug)]
+pub struct Alarm(Arc<AtomicU64>);
+
+impl Alarm {
+    /// Sets it, in place of a time set before. It goes off then, or later where the domain is busy; to the
+    /// millisecond, and never early.
+    pub fn set(&self, due: Timestamp) {
+        self.0.store(due.0, Ordering::Relaxed);
+    }
+
+    /// It does not go off any more.
+    pub fn clear(&self) {
+        self.0.store(NEVER, Ordering::Relaxed);
+    }
+}
+
+/// A descriptor that is watched when the element says, for those whose news can mostly wait.
+pub struct Watch {
+    epoll: Arc<Epoll>,
+    fd: Watched,
+    data: u64,
+    on: bool,
+}
+
+impl Watch {
+    /// Has `ready` called while the descriptor is readable, or not any more. A system call where that is a change. Errors
+    /// of the descriptor are told either way.
+    ///
+    /// # Errors
+    /// That of epoll_ctl(2).
+    pub fn set(&mut self, on: bool) -> Result<(), Failure> {
+        if on != self.on {
+            let flags = if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+            let mut event = EpollEvent::new(flags, self.data);
+            self.epoll.modify(self.fd.as_fd(), &mut event).map_err(|e| limit("epoll_ctl", e))?;
+            self.on = on;
+        }
+        Ok(())
+    }
+
+    /// Whether it is watched.
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("on", &self.on).finish_non_exhaustive()
+    }
+}
+
+/// Calls `ready` when due.
+#[derive(Clone)]
+pub(super) struct Timer {
+    pub(super) due: Arc<AtomicU64>,
+    /// From one time to the next; [`NEVER`] for an alarm.
+    pub(super) interval: u64,
+    pub(super) slot: usize,
+    pub(super) token: u32,
+}
+
+pub(super) const NEVER: u64 = u64::MAX;
+
+impl Start<'_> {
+    /// Has `ready(token)` called while `fd` is readable (level-triggered), or in error. The descriptor is kept until
+    /// the run ends, or the source has.
+    ///
+    /// # Errors
+    /// That of epoll_ctl(2).
+    pub fn watch(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<(), Failure> {
+        self.register(fd, EpollFlags::EPOLLIN, token).map(drop)
+    }
+
+    /// As [`Start::watch`], when the element says: not yet, to begin with.
+    ///
+    /// # Errors
+    /// That of epoll_ctl(2).
+    pub fn watch_at_times(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<Watch, Failure> {
+        let (fd, data) = self.register(fd, EpollFlags::empty(), token)?;
+        Ok(Watch { epoll: Arc::clone(self.epoll), fd, data, on: false })
+    }
+
+    /// As [`Start::watch`], for EPOLLPRI too.
+    ///
+    /// # Errors
+    /// That of epoll_ctl(2).
+    pub fn watch_priority(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<(), Failure> {
+        self.register(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI, token).map(drop)
+    }
+
+    fn register(
+        &mut self,
+        fd: impl AsFd + Send + Sync + 'static,
+        flags: EpollFlags,
+        token: u32,
+    ) -> Result<(Watched, u64), Failure> {
+        let data = (self.slot as u64) << 32 | u64::from(token);
+        self.epoll.add(&fd, EpollEvent::new(flags, data)).map_err(|e| limit("epoll_ctl", e))?;
+        let fd: Watched = Arc::new(fd);
+        self.watched.push(Arc::clone(&fd));
+        Ok((fd, data))
+    }
+
+    /// Has `ready(token)` called each `interval`, or later where the domain is busy: for watchdogs. Ticks that were
+    /// missed are not made up for. No descriptor and no system call: it is the time-out of the loop's own wait, to
+    /// the millisecond. What needs a clock watches a timerfd.
+    pub fn every(&mut self, interval: Duration, token: u32) {
+        let interval = interval.as_nanos().min(u128::from(u64::MAX / 2)) as u64;
+        let due = Arc::new(AtomicU64::new(Timestamp::now().0.saturating_add(interval)));
+        self.timers.push(Timer { due, interval, slot: self.slot, token });
+    }
+
+    /// As [`Start::every`], once, when the element says.
+    pub fn alarm(&mut self, token: u32) -> Alarm {
+        let due = Arc::new(AtomicU64::new(NEVER));
+        self.timers.push(Timer { due: Arc::clone(&due), interval: NEVER, slot: self.slot, token });
+        Alarm(due)
+    }
+
+    /// Something that has `ready(token)` called from other threads, or from a buffer's release.
+    pub fn waker(&mut self, token: u32) -> Waker {
+        let pending = Arc::new(AtomicBool::new(false));
+        self.wakers.push((Arc::clone(&pending), self.slot, token));
+        Waker { pending, bell: Arc::clone(self.bell) }
+    }
+}
+
+pub(super) fn limit(call: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Limit, format!("{call} failed: {error}"))
+}
