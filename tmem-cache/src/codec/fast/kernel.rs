@@ -191,7 +191,7 @@ mod tests {
             does_as_the_portable_one(unsafe { Avx2::new() });
         }
 
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,gfni,bmi1,bmi2,lzcnt,popcnt")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt")]
         pub fn avx512() {
             // SAFETY: as above.
             does_as_the_portable_one(unsafe { Avx512::new() });
