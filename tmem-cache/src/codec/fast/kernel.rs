@@ -87,7 +87,7 @@ mod tests {
         let mut state = 1u64;
         let mut byte = move |bits: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as u8 & (255 >> (8 - bits))
+            (state >> 33) as u8 & (255u16 >> (8 - bits)) as u8
         };
         let noise = (0..64).map(move |i| [i % 9, 8 - i % 9].map(|bits| std::array::from_fn(|_| byte(bits))));
         uniform.chain(noise)
