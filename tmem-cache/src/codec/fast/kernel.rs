@@ -63,7 +63,7 @@ pub(crate) trait Kernel: Copy {
 }
 
 /// What 64 residuals have from bit `k` on: quotients q of 4 at most.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Quotients {
     /// Which are 1 or more.
     pub first: u64,
@@ -73,3 +73,128 @@ pub(crate) struct Quotients {
 
 /// The order of eights in a vector that a [`Kernel`] has split or is to pack.
 pub(crate) const EIGHTS: [usize; 8] = [0, 2, 1, 3, 4, 6, 5, 7];
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::path::Path;
+    use super::super::portable::Portable;
+    use super::*;
+
+    /// Uniform vectors first, each with each, then noise of each number of bits.
+    fn pairs() -> impl Iterator<Item = [[u8; BYTES]; 2]> {
+        const EDGES: [u8; 8] = [0, 1, 2, 0x7f, 0x80, 0x81, 0xfe, 0xff];
+        let uniform = EDGES.into_iter().flat_map(|a| EDGES.map(|b| [[a; BYTES], [b; BYTES]]));
+        let mut state = 1u64;
+        let mut byte = move |bits: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8 & (255u16 >> (8 - bits)) as u8
+        };
+        let noise = (0..64).map(move |i| [i % 9, 8 - i % 9].map(|bits| std::array::from_fn(|_| byte(bits))));
+        uniform.chain(noise)
+    }
+
+    #[inline(always)]
+    fn does_as_the_portable_one<K: Kernel>(kernel: K) {
+        let bytes = |v: K::Vector| {
+            let mut bytes = [0; BYTES];
+            kernel.store(v, &mut bytes);
+            bytes
+        };
+        let two = |(a, b): (K::Vector, K::Vector)| (bytes(a), bytes(b));
+        macro_rules! same {
+            ($out:ident($($method:tt)+) ($($of:expr),*), ($($plain:expr),*)) => {
+                assert_eq!($out(kernel.$($method)+($($of),*)), Portable.$($method)+($($plain),*));
+            };
+        }
+        assert_eq!(bytes(kernel.zero()), Portable.zero());
+        for [a, b] in pairs() {
+            let (x, y) = (kernel.load(&a), kernel.load(&b));
+            same!(bytes(only_if)(true, x), (true, a));
+            same!(bytes(only_if)(false, x), (false, a));
+            same!(bytes(avg::<false>)(x, y), (a, b));
+            same!(bytes(avg::<true>)(x, y), (a, b));
+            same!(bytes(add::<false>)(x, y), (a, b));
+            same!(bytes(add::<true>)(x, y), (a, b));
+            same!(bytes(sub::<false>)(x, y), (a, b));
+            same!(bytes(sub::<true>)(x, y), (a, b));
+            same!(bytes(zigzag::<false>)(x), (a));
+            same!(bytes(zigzag::<true>)(x), (a));
+            same!(bytes(unzigzag::<false>)(x), (a));
+            same!(bytes(unzigzag::<true>)(x), (a));
+            let before = std::array::from_fn(|i| b[i]);
+            for period in 1..=4 {
+                same!(bytes(along::<false>)(x, period, &before), (a, period, &before));
+            }
+            for period in [2, 4] {
+                same!(bytes(along::<true>)(x, period, &before), (a, period, &before));
+            }
+            same!(two(split)(x, y), (a, b));
+            same!(two(join)(x, y), (a, b));
+            let number = |n: u32| n;
+            same!(number(sum::<false>)(x), (a));
+            same!(number(sum::<true>)(x), (a));
+            same!(number(most)(x), (a));
+            same!(number(most_words)(x, y), (a, b));
+
+            for k in 0..16 {
+                same!(bytes(shift_words)(x, k), (a, k));
+                let cut = |(low, high, q): (K::Vector, K::Vector, Quotients)| (bytes(low), bytes(high), q);
+                same!(cut(cut_words)(x, y, k), (a, b, k));
+            }
+            let with = |(v, extra): (K::Vector, u64)| (bytes(v), extra);
+            same!(with(unpack)(&a, 0), (&a, 0));
+            for width in 1..=8 {
+                let cut = |(fields, q): (K::Vector, Quotients)| (bytes(fields), q);
+                same!(cut(cut)(x, width - 1), (a, width - 1));
+                same!(with(unpack)(&a, width), (&a, width));
+                let (fields, _) = Portable.cut(a, width - 1);
+                let (mut packed, mut plain) = ([0; BYTES], [0; BYTES]);
+                kernel.pack(kernel.load(&fields), width, &mut packed);
+                Portable.pack(fields, width, &mut plain);
+                assert_eq!(packed[..8 * width as usize], plain[..8 * width as usize]);
+            }
+            let [p, q] = [a, b].map(|v| u64::from_le_bytes(std::array::from_fn(|i| v[5 * i])));
+            for one in (0..8).map(|k| 1 << k).chain([0]) {
+                same!(bytes(spread)([p, q], one), ([p, q], one));
+            }
+            let word = |w: u64| w;
+            same!(word(extract)(p, q), (p, q));
+            same!(word(deposit)(p, q), (p, q));
+        }
+    }
+
+    #[test]
+    fn kernels_do_the_same() {
+        for path in Path::available() {
+            println!("kernel: {path:?}");
+            match path {
+                Path::Portable => {}
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: `available` has asked the processor.
+                Path::Avx2 => unsafe { x86::avx2() },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Path::Avx512 => unsafe { x86::avx512() },
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    mod x86 {
+        use super::super::super::avx2::Avx2;
+        use super::super::super::avx512::Avx512;
+        use super::does_as_the_portable_one;
+
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+        pub fn avx2() {
+            // SAFETY: this function has these features.
+            does_as_the_portable_one(unsafe { Avx2::new() });
+        }
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt")]
+        pub fn avx512() {
+            // SAFETY: as above.
+            does_as_the_portable_one(unsafe { Avx512::new() });
+        }
+    }
+}

@@ -10,7 +10,7 @@
 //!
 //! | file | story |
 //! | --- | --- |
-//! | [`kernel`], [`portable`], [`avx2`] | vectors of 64 bytes |
+//! | [`kernel`], [`portable`], [`avx2`], [`avx512`] | vectors of 64 bytes |
 //! | [`predict`] | samples to differences and back |
 //! | [`sort`] | differences to residuals and back |
 //! | [`codes`] | the widths of blocks |
@@ -18,6 +18,8 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 mod codes;
 pub(crate) mod decode;
 pub(crate) mod encode;
