@@ -2,6 +2,8 @@
 
 .PHONY: help demo demo-guest test bench docs lint miri setup install-gst
 .DEFAULT_GOAL := help
+# Where cargo puts what it builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help:
 	@echo 'make demo        a camera (or a test picture) on a display (or in this terminal) for 10 s'
@@ -18,15 +20,15 @@ setup:
 
 demo: setup
 	cargo build --release -p shrbuf-examples --bin camera-to-display
-	target/release/camera-to-display 10 target/camera-to-display.png
-	@echo 'The last picture is in target/camera-to-display.png'
+	$(TARGET)/release/camera-to-display 10 $(TARGET)/camera-to-display.png
+	@echo 'The last picture is in $(TARGET)/camera-to-display.png'
 
 demo-guest: setup
 	cargo build --release -p shrbuf-examples --bin camera-to-display
-	@mkdir -p target/demo-guest
-	guest/run --timeout 120 --out "$(CURDIR)/target/demo-guest" -- \
-		target/release/camera-to-display 5 target/demo-guest/screen.png
-	@echo 'What was on the screen is in target/demo-guest/screen.png'
+	@mkdir -p $(TARGET)/demo-guest
+	guest/run --timeout 120 --out "$(abspath $(TARGET))/demo-guest" -- \
+		$(TARGET)/release/camera-to-display 5 $(abspath $(TARGET))/demo-guest/screen.png
+	@echo 'What was on the screen is in $(TARGET)/demo-guest/screen.png'
 
 test: setup
 	@scripts/setup gstreamer
@@ -36,7 +38,7 @@ GST_PLUGINS = $(if $(PREFIX),$(PREFIX)/lib/gstreamer-1.0,$(HOME)/.local/share/gs
 install-gst: setup
 	@scripts/setup gstreamer
 	cargo build --release -p gst-plugin-shrbuf
-	install -D -m 755 $${CARGO_TARGET_DIR:-target}/release/libgstshrbuf.so '$(DESTDIR)$(GST_PLUGINS)/libgstshrbuf.so'
+	install -D -m 755 $(TARGET)/release/libgstshrbuf.so '$(DESTDIR)$(GST_PLUGINS)/libgstshrbuf.so'
 	@echo 'Now: gst-inspect-1.0 shrbuf'
 
 bench: setup
