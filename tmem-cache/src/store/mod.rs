@@ -39,6 +39,7 @@
 //! | `index` | handles to chunks; the states of an entry |
 //! | `pool_state` | a pool's segments |
 //! | `evict` | victims, thinning, reinsertion, compaction |
+//! | `scene`, `reference` | the average that frames of a still scene are predicted from |
 //! | `tiers` | recompression, pushing out to files and bringing back |
 //! | `upkeep` | the thread that does this within a share of a core |
 
@@ -52,6 +53,8 @@ mod lease;
 pub(crate) mod options;
 mod pool;
 mod pool_state;
+mod reference;
+mod scene;
 mod stats;
 mod tiers;
 mod upkeep;
@@ -68,7 +71,7 @@ pub use pool::{Got, MAX_CHUNK, Pool};
 pub use stats::PoolStats;
 pub use upkeep::{Upkeep, UpkeepStats};
 
-use chunk::Chunk;
+use chunk::{Chunk, Form};
 use coder::Coders;
 use index::{Index, Key, Resident};
 use pool::Owner;
@@ -249,7 +252,8 @@ impl Pool {
     /// A chunk of an earlier life.
     fn found(&self, label: &Label, record: Arc<Record>) {
         let state = self.state();
-        let chunk = Chunk::new(state, label.coding, label.original, label.hash, None, Some(record));
+        let form = Form::alone(label.coding, label.original, label.hash);
+        let chunk = Chunk::new(state, form, None, Some(record));
         let chunk = Resident::new(chunk, vec![label.handle]);
         // It is alive: nobody else has it.
         let _ = self.publish(label.handle, &chunk, label.stamp);
