@@ -2,10 +2,12 @@
 //!
 //! Frames of 1920x1080 from the sets in DATA, as a camera's buffers: each put reads the frame from a mapping, each get
 //! writes it to one. The peers copy the frame out of the mapping, compress that, and keep the bytes in a map, as anybody
-//! would. One thread, but for the row on scaling. Leaves `store.json` in OUT.
+//! would. One thread, but for the row on scaling. Frames of a still scene are put with shared references and without.
+//! Leaves `store.json` in OUT.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -20,6 +22,8 @@ const MIB: usize = 1 << 20;
 const PUTS: u32 = 240;
 /// Of these, the last: the stores are full by then, and their memory has been touched.
 const STEADY: usize = 120;
+/// Of a still scene, the first: they are put once, so that no frame is predicted from an average it is part of.
+const AVERAGED: usize = 18;
 /// Small enough to be full half way.
 const LIMIT: usize = 192 * MIB;
 const FPS: f64 = 30.0;
@@ -85,21 +89,28 @@ fn unpack(bytes: &[u8], frame: &mut Shrbuf, account: &Account) -> Result<()> {
 
 /// The frame to put as number `n`: like no other, or the store would keep it once.
 fn nth<'f>(frames: &'f mut [Shrbuf], n: u32, account: &Account) -> Result<&'f Shrbuf> {
-    let at = n as usize % frames.len();
+    let (n_th, once) = (n as usize, if frames.len() > AVERAGED { AVERAGED } else { 0 });
+    let at = if n_th < once { n_th } else { once + (n_th - once) % (frames.len() - once) };
     frames[at].write()?.plane(0).write(0, 0, &n.to_le_bytes(), account);
     Ok(&frames[at])
 }
 
-/// Milliseconds of a put and a get, and bytes of a frame stored.
+/// Milliseconds of a put and a get, of the slowest put but for one in a hundred, and bytes of a frame stored.
 struct Cost {
     put: f64,
     get: f64,
+    slowest: f64,
     bytes: f64,
 }
 
-fn ours(frames: &mut [Shrbuf], target: &mut Shrbuf, account: &Account) -> Result<(Cost, Store, Pool)> {
+fn ours(
+    frames: &mut [Shrbuf],
+    target: &mut Shrbuf,
+    references: bool,
+    account: &Account,
+) -> Result<(Cost, Store, Pool)> {
     let store = Store::new(&StoreOptions::new(LIMIT))?;
-    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).references(references))?;
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
     for n in 0..PUTS {
         let frame = nth(frames, n, account)?;
@@ -114,10 +125,13 @@ fn ours(frames: &mut [Shrbuf], target: &mut Shrbuf, account: &Account) -> Result
         }
     }
     let stats = pool.stats();
+    let mut sorted = puts.clone();
+    sorted.sort();
     let cost = Cost {
+        slowest: sorted[sorted.len() - 1 - sorted.len() / 100].as_secs_f64() * 1e3,
         put: median(puts.split_off(puts.len() - STEADY)),
         get: median(gets),
-        bytes: stats.bytes_compressed as f64 / stats.chunks.max(1) as f64,
+        bytes: (stats.bytes_compressed + stats.bytes_references) as f64 / stats.chunks.max(1) as f64,
     };
     Ok((cost, store, pool))
 }
@@ -146,7 +160,7 @@ fn theirs(frames: &mut [Shrbuf], target: &mut Shrbuf, (encode, decode): Coder, a
         unpack(&decode(coded, scratch.len())?, target, account)?;
         gets.push(begin.elapsed());
     }
-    Ok(Cost { put: median(puts.split_off(puts.len() - STEADY)), get: median(gets), bytes })
+    Ok(Cost { put: median(puts.split_off(puts.len() - STEADY)), get: median(gets), slowest: f64::NAN, bytes })
 }
 
 const LZ4: Coder = (
@@ -180,6 +194,31 @@ fn throughput(store: &Store, format: Format, frames: &[Vec<u8>], threads: u32) -
     Ok(f64::from(threads * PUTS) / begin.elapsed().as_secs_f64())
 }
 
+/// A still scene, with and without shared references.
+fn still(set: &sets::Set, format: Format, data: &Path, account: &Account) -> Result<Vec<Row>> {
+    eprintln!("store: {}", set.name());
+    let mut frames = buffers(format, &set.read(data, usize::MAX)?, account)?;
+    let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
+    let raw = set.frame_bytes() as f64;
+    let [with, without] = {
+        let mut run = |references| Ok::<Cost, Box<dyn Error>>(ours(&mut frames, &mut target, references, account)?.0);
+        [run(true)?, run(false)?]
+    };
+    let name = format!("{} 1080p, still, {} noise", set.format.name(), set.noise);
+    let row = |what: &str, of: fn(&Cost, f64) -> f64| {
+        let measure = format!("{name}: {what}, beside no reference");
+        Row::new(measure, Some(of(&with, raw)), Some(of(&without, raw)), Goal::None)
+    };
+    Ok(vec![
+        row("put ms", |cost, _| cost.put),
+        row("get ms", |cost, _| cost.get),
+        row("ratio", |cost, raw| raw / cost.bytes),
+        row("% of a core to keep it", |cost, _| cost.put * FPS / 10.0),
+        row("seconds in a GiB", |cost, _| (1u64 << 30) as f64 / cost.bytes / FPS),
+        row("slowest put ms", |cost, _| cost.slowest),
+    ])
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
     let (data, out) = arguments.next().zip(arguments.next()).ok_or("usage: store DATA OUT")?;
@@ -194,7 +233,7 @@ fn main() -> Result<()> {
         let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
         let raw = set.frame_bytes() as f64;
         // What the pool holds is looked at below.
-        let (own, store, _pool) = ours(&mut frames, &mut target, &account)?;
+        let (own, store, _pool) = ours(&mut frames, &mut target, true, &account)?;
         for (peer, coder) in [("memcpy + lz4", LZ4), ("memcpy + zstd -1", ZSTD)] {
             let other = theirs(&mut frames, &mut target, coder, &account)?;
             let row = |what: &str, a: f64, b: f64| {
@@ -215,6 +254,10 @@ fn main() -> Result<()> {
             let (one, two) = (throughput(&store, format, &raw, 1)?, throughput(&store, format, &raw, 2)?);
             rows.push(Row::new("2 threads putting, frames/s beside 1 thread", Some(two), Some(one), Goal::None));
         }
+    }
+    for set in sets::load(&data)?.iter().filter(|s| s.width == 1920 && s.kind == sets::Kind::Still) {
+        let format = Format::all().find(|f| f.name().eq_ignore_ascii_case(set.format.name()));
+        rows.extend(still(set, format.ok_or("a format of frames alone")?, &data, &account)?);
     }
     let store = Store::new(&StoreOptions::new(320 * MIB))?;
     let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
