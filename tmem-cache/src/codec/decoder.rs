@@ -53,6 +53,12 @@ pub enum DecodeError {
         /// Identity of the one given.
         given: Option<u32>,
     },
+    /// The reference is damaged, so that the stripe cannot be decoded.
+    #[error("stripe {stripe} of the reference is damaged; drop the frames that are predicted from it")]
+    ReferenceDamaged {
+        /// Which, counted from 0.
+        stripe: usize,
+    },
     /// A stripe is damaged.
     #[error("stripe {stripe} is damaged: {what}; drop the frame, or fetch it again")]
     Stripe {
@@ -265,7 +271,11 @@ impl<'a> Frame<'a> {
         let plane = &self.picture.planes()[stripe.plane];
         let Scratch { decode, bytes, words, dense, .. } = scratch;
         let (lanes, rows) = (&Lanes::of(plane), stripe.rows.len());
-        let reference = self.reference.map(|r| &r.packed()[stripe.bytes.clone()]);
+        let damaged = DecodeError::ReferenceDamaged { stripe: stripe.index };
+        let reference = match self.reference.filter(|_| kind != Kind::Raw) {
+            Some(reference) => Some(reference.checked(stripe).ok_or(damaged)?),
+            None => None,
+        };
         let result = match kind {
             Kind::Raw if coded.len() == samples.len() => {
                 samples.copy_from_slice(coded);

@@ -2,7 +2,7 @@
 
 use memmap2::Mmap;
 
-use super::picture::Picture;
+use super::picture::{Picture, Stripe};
 use super::rows::{Rows, WrongRows};
 
 /// A picture that frames are predicted from: a star, not a chain, so that every frame is decoded with it alone.
@@ -17,8 +17,9 @@ pub struct Reference {
 #[derive(Debug)]
 enum Samples {
     Heap(Vec<u8>),
-    /// A mapping of their own, which goes back to the kernel when they go.
-    Mapped(Mmap),
+    /// A mapping of their own, which goes back to the kernel when they go, and the [`stripe_hash`] of each stripe: a bit
+    /// that flips here would damage frames whose own bytes are whole.
+    Mapped(Mmap, Vec<u64>),
 }
 
 impl Reference {
@@ -36,9 +37,21 @@ impl Reference {
         Ok(Reference::of(picture, Samples::Heap(packed)))
     }
 
-    /// One of a mapping that holds the packed samples; `None` where it has another size.
-    pub(crate) fn mapped(picture: &Picture, packed: Mmap) -> Option<Reference> {
-        (packed.len() == picture.bytes()).then(|| Reference::of(picture, Samples::Mapped(packed)))
+    /// One of a mapping that holds the packed samples; `None` where these are not the picture's. Decoders check each
+    /// stripe of it.
+    pub(crate) fn mapped(picture: &Picture, packed: Mmap, hashes: Vec<u64>) -> Option<Reference> {
+        let fits = packed.len() == picture.bytes() && hashes.len() == picture.stripes();
+        fits.then(|| Reference::of(picture, Samples::Mapped(packed, hashes)))
+    }
+
+    /// The packed samples of a stripe; `None` where they are not what they were.
+    pub(crate) fn checked(&self, stripe: &Stripe) -> Option<&[u8]> {
+        let samples = &self.packed()[stripe.bytes.clone()];
+        let whole = match &self.samples {
+            Samples::Heap(_) => true,
+            Samples::Mapped(_, hashes) => stripe_hash(samples) == hashes[stripe.index],
+        };
+        whole.then_some(samples)
     }
 
     fn of(picture: &Picture, samples: Samples) -> Reference {
@@ -75,9 +88,14 @@ impl Samples {
     fn packed(&self) -> &[u8] {
         match self {
             Samples::Heap(bytes) => bytes,
-            Samples::Mapped(map) => map,
+            Samples::Mapped(map, _) => map,
         }
     }
+}
+
+/// Of a stripe's packed samples.
+pub(crate) fn stripe_hash(samples: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(samples)
 }
 
 /// Adds packed samples, little-endian words where `wide`, to their sums.

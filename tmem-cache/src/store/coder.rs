@@ -249,20 +249,20 @@ impl Coder {
     ) -> Result<usize, GetError> {
         let (coding, original) = (form.coding, form.original as usize);
         let no_picture = || GetError::OtherKind { found: coding.name(), asked: "a frame".to_owned() };
+        let reference = form.reference.as_ref().map(|shared| &shared.reference);
         match target {
             Target::Frame(buffer) => {
                 let picture = coding.picture().ok_or_else(no_picture)?;
-                let reference = reference(form, None)?;
                 let mut guard = buffer.write()?;
                 let into = RowsMut::Guard(&mut guard, account);
-                self.decoder.decode(&picture, stored, reference, into).map_err(corrupt)?;
+                self.decoder.decode(&picture, stored, reference, into).map_err(|e| corrupt(form, &e))?;
                 Ok(original)
             }
             Target::Region(region, into) => {
                 let picture = coding.picture().ok_or_else(no_picture)?;
-                let reference = reference(form, Some(*region))?;
                 let n = picture.region_bytes(*region);
-                self.decoder.decode_region(&picture, stored, reference, *region, &mut into[..n]).map_err(corrupt)?;
+                let result = self.decoder.decode_region(&picture, stored, reference, *region, &mut into[..n]);
+                result.map_err(|e| corrupt(form, &e))?;
                 Ok(n)
             }
             Target::Vec(into) => {
@@ -277,8 +277,9 @@ impl Coder {
     fn plain(&mut self, form: &Form, stored: &[u8], into: &mut [u8]) -> Result<usize, GetError> {
         match form.coding.picture() {
             Some(picture) => {
-                let reference = reference(form, None)?;
-                self.decoder.decode(&picture, stored, reference, RowsMut::Packed(into)).map_err(corrupt)?;
+                let reference = form.reference.as_ref().map(|shared| &shared.reference);
+                let result = self.decoder.decode(&picture, stored, reference, RowsMut::Packed(into));
+                result.map_err(|e| corrupt(form, &e))?;
             }
             None => decode_bytes(form.coding, stored, into).map_err(|reason| GetError::Corrupt { reason })?,
         }
@@ -286,14 +287,10 @@ impl Coder {
     }
 }
 
-/// What a chunk is predicted from, checked as far as a region needs it.
-fn reference(form: &Form, region: Option<Region>) -> Result<Option<&Reference>, GetError> {
-    let Some(shared) = &form.reference else { return Ok(None) };
-    let damaged = || GetError::Corrupt { reason: "checksum of the shared reference".to_owned() };
-    shared.checked(region).map(Some).ok_or_else(damaged)
-}
-
-fn corrupt(error: DecodeError) -> GetError {
+fn corrupt(form: &Form, error: &DecodeError) -> GetError {
+    if let (DecodeError::ReferenceDamaged { .. }, Some(shared)) = (error, &form.reference) {
+        shared.set_damaged();
+    }
     GetError::Corrupt { reason: error.to_string() }
 }
 
