@@ -30,11 +30,12 @@ pub(crate) struct Coder {
     mean: Vec<u8>,
 }
 
-/// Tools nobody is using, and the ledger's account for what they move.
+/// Tools nobody is using, and the ledger's accounts for what they move and what they look at.
 #[derive(Debug)]
 pub(crate) struct Coders {
     idle: Mutex<Vec<Coder>>,
     account: Account,
+    pub looks: Account,
 }
 
 /// What is to be put.
@@ -63,7 +64,8 @@ pub(crate) enum Target<'a> {
 
 impl Coders {
     pub(crate) fn new(ledger: &Ledger) -> Coders {
-        Coders { idle: Mutex::new(Vec::new()), account: ledger.account("tmem", Reason::Store) }
+        let [account, looks] = [Reason::Store, Reason::Inspect].map(|reason| ledger.account("tmem", reason));
+        Coders { idle: Mutex::new(Vec::new()), account, looks }
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Coder, &Account) -> T) -> T {

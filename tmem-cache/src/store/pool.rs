@@ -186,10 +186,8 @@ impl Pool {
             None => {}
             Some(Work::Try(recent, current)) => {
                 let sizes = frame.read().ok().and_then(|guard| {
-                    let measure = |coder: &mut Coder, account: &_| {
-                        coder.sizes(picture, Rows::Guard(&guard, account), &recent, current.as_deref())
-                    };
-                    store.coders.with(measure)
+                    let rows = Rows::Guard(&guard, &store.coders.looks);
+                    store.coders.with(|coder, _| coder.sizes(picture, rows, &recent, current.as_deref()))
                 });
                 let (taken, limit) = (counters.bytes_references.load(Ordering::Relaxed), store.most(options));
                 if state.scene.tried(sizes) && scene::fits(picture, taken as usize, limit) {
