@@ -18,6 +18,7 @@ use shrbuf_bench::{Result, sets, table};
 use tmem_cache::store::{Handle, Pool, PoolOptions, Sharing, Stamp, Store, StoreOptions};
 
 const MIB: usize = 1 << 20;
+const GIB: f64 = (1u64 << 30) as f64;
 /// Frames put into each store, the sets' own by turns.
 const PUTS: u32 = 240;
 /// Of these, the last: the stores are full by then, and their memory has been touched.
@@ -95,12 +96,21 @@ fn nth<'f>(frames: &'f mut [Shrbuf], n: u32, account: &Account) -> Result<&'f Sh
     Ok(&frames[at])
 }
 
-/// Milliseconds of a put and a get, of the slowest put but for one in a hundred, and bytes of a frame stored.
+/// Milliseconds of a put and a get, and of the slowest put but for one in a hundred; bytes of a frame stored, and of what
+/// frames share.
 struct Cost {
     put: f64,
     get: f64,
     slowest: f64,
     bytes: f64,
+    shared: f64,
+}
+
+impl Cost {
+    /// Frames that a GiB holds.
+    fn in_a_gib(&self) -> f64 {
+        (GIB - self.shared) / self.bytes
+    }
 }
 
 fn ours(
@@ -131,7 +141,8 @@ fn ours(
         slowest: sorted[sorted.len() - 1 - sorted.len() / 100].as_secs_f64() * 1e3,
         put: median(puts.split_off(puts.len() - STEADY)),
         get: median(gets),
-        bytes: (stats.bytes_compressed + stats.bytes_references) as f64 / stats.chunks.max(1) as f64,
+        bytes: stats.bytes_compressed as f64 / stats.chunks.max(1) as f64,
+        shared: stats.bytes_references as f64,
     };
     Ok((cost, store, pool))
 }
@@ -160,7 +171,13 @@ fn theirs(frames: &mut [Shrbuf], target: &mut Shrbuf, (encode, decode): Coder, a
         unpack(&decode(coded, scratch.len())?, target, account)?;
         gets.push(begin.elapsed());
     }
-    Ok(Cost { put: median(puts.split_off(puts.len() - STEADY)), get: median(gets), slowest: f64::NAN, bytes })
+    Ok(Cost {
+        put: median(puts.split_off(puts.len() - STEADY)),
+        get: median(gets),
+        slowest: f64::NAN,
+        bytes,
+        shared: 0.0,
+    })
 }
 
 const LZ4: Coder = (
@@ -212,9 +229,9 @@ fn still(set: &sets::Set, format: Format, data: &Path, account: &Account) -> Res
     Ok(vec![
         row("put ms", |cost, _| cost.put),
         row("get ms", |cost, _| cost.get),
-        row("ratio", |cost, raw| raw / cost.bytes),
+        row("ratio", |cost, raw| cost.in_a_gib() * raw / GIB),
         row("% of a core to keep it", |cost, _| cost.put * FPS / 10.0),
-        row("seconds in a GiB", |cost, _| (1u64 << 30) as f64 / cost.bytes / FPS),
+        row("seconds in a GiB", |cost, _| cost.in_a_gib() / FPS),
         row("slowest put ms", |cost, _| cost.slowest),
     ])
 }
@@ -245,9 +262,10 @@ fn main() -> Result<()> {
         }
         let alone = |what: &str, value: f64, goal| Row::new(format!("{name} 1080p30, {what}"), Some(value), None, goal);
         rows.push(alone("% of a core to keep it", own.put * FPS / 10.0, Goal::None));
-        rows.push(alone("seconds in a GiB", (1u64 << 30) as f64 / own.bytes / FPS, Goal::None));
+        rows.push(alone("seconds in a GiB", own.in_a_gib() / FPS, Goal::None));
         let stats = store.stats();
-        let overhead = stats.bytes_memory as f64 / stats.pools.bytes_compressed as f64 - 1.0;
+        let overhead =
+            stats.bytes_memory as f64 / (stats.pools.bytes_compressed + stats.pools.bytes_references) as f64 - 1.0;
         rows.push(alone("memory above the compressed bytes, %", overhead * 100.0, Goal::AtMost(3.0)));
         if format == Format::Yuyv {
             let raw = set.read(&data, 8)?;

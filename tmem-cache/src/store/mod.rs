@@ -34,6 +34,11 @@
 //! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet, and one more for each
 //! halving where old chunks are thinned. Chunks of 16 KiB cost 5 %.
 //!
+//! Frames of a still scene share a reference ([`PoolOptions::references`]): memory of its own, counted as the store's and
+//! the pool's, that goes with the last chunk predicted from it. One is made only where all of a pool take no more than a
+//! sixteenth of what it may have. What goes to files is coded anew without it. A get of a chunk whose reference is
+//! damaged is a get of a damaged chunk.
+//!
 //! | module | story |
 //! | --- | --- |
 //! | `index` | handles to chunks; the states of an entry |

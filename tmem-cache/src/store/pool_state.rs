@@ -1,7 +1,7 @@
 //! A pool's segments, in order of age, and who lies in them.
 //!
-//! Lock order: `mover`, then `open` or `moves`, then `segments`, then that of `scene`. None of them is held while bytes are coded, copied, read
-//! from or written to a file.
+//! Lock order: `mover`, then `open` or `moves`, then `segments`, then that of `scene`. None of them is held while bytes
+//! are coded, copied, read from or written to a file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
