@@ -101,8 +101,8 @@ fn film(count: usize) -> Vec<Vec<u8>> {
 fn child_films_until_it_is_killed() {
     let Ok(path) = std::env::var(FILM) else { return };
     let dir = std::mem::ManuallyDrop::new(Dir(path.into()));
-    // Two pools have a segment each, and there is to be room for a reference.
-    let (store, durable) = open_with(&dir, 16 * MIB);
+    // Large enough for references.
+    let (store, durable) = open_with(&dir, 64 * MIB);
     let other = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
     let camera = Camera::new(Format::Yuyv, (160, 120), 1);
     for (index, shot) in (0..).zip(film(FRAMES)) {
@@ -112,7 +112,7 @@ fn child_films_until_it_is_killed() {
         }
         if index % 40 == 39 {
             assert!(other.stats().puts_reference > 0 && durable.stats().puts_reference == 0);
-            store.push_out(8 * MIB);
+            store.push_out(usize::MAX);
             assert_eq!(store.stats().pools.bytes_references, 0);
         }
         if index % 4 == 3 {

@@ -57,7 +57,7 @@ fn put_without_scratch_is_refused_and_flushes_what_was_there() {
 
 #[test]
 fn frames_of_a_still_scene_are_put_without_room_for_another_one() {
-    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
     let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared)).unwrap();
     let mut camera = Camera::new(Format::Grey, (1024, 512), 1);
     let shots: Vec<_> = (0..20).map(|_| camera.shot()).collect();

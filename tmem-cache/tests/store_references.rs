@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Camera, Dir, MIB, file};
+use common::{Camera, Dir, MIB, Random, file};
 use shrbuf::{Format, Layout};
 use tmem_cache::codec::{Picture, Region};
 use tmem_cache::store::{Handle, Pool, PoolOptions, PoolStats, Sharing, Stamp, Store, StoreOptions};
@@ -171,20 +171,20 @@ fn reference_in_the_making_goes_where_memory_is_asked_back_and_with_the_last_chu
 
 #[test]
 fn full_store_keeps_to_its_budget_with_references_too() {
-    let limit = 32 * MIB;
+    let limit = 64 * MIB;
     let store = store(limit);
     let [one, other] =
         [1, 3].map(|weight| store.pool(PoolOptions::ephemeral(Sharing::Shared).weight(weight).thinning(2)).unwrap());
     let (mut cameras, mut latest) = ([camera(1), camera(2)], Vec::new());
-    for index in 0..400 {
-        if index % 150 == 149 {
+    for index in 0..500 {
+        if index % 200 == 199 {
             cameras[0].turn(index.into());
         }
         latest = [&one, &other].into_iter().zip(&mut cameras).map(|(pool, c)| film(pool, c, index, 1)).collect();
         assert!(store.stats().bytes_memory <= limit as u64, "{:?}", store.stats());
     }
     for (pool, shots) in [&one, &other].into_iter().zip(&latest) {
-        are_whole(pool, 399, shots);
+        are_whole(pool, 499, shots);
         assert!(pool.stats().references > 0 && pool.stats().evicted_limit > 0, "{:?}", pool.stats());
     }
     store.set_budget(16 * MIB);
@@ -192,11 +192,19 @@ fn full_store_keeps_to_its_budget_with_references_too() {
 }
 
 #[test]
-fn pool_too_small_for_its_share_of_references_has_none() {
-    let store = store(64 * MIB);
-    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).quota(FRAME as usize * 15)).unwrap();
-    film(&pool, &mut camera(1), 0, 150);
-    assert_eq!((pool.stats().references, pool.stats().puts_reference), (0, 0));
+fn quota_holds_with_references_and_a_small_one_allows_none() {
+    for (quota, references) in [(60 * MIB, 0), (64 * MIB, 1)] {
+        let store = store(256 * MIB);
+        let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).quota(quota)).unwrap();
+        let mut camera = camera(1);
+        for index in 0..300 {
+            film(&pool, &mut camera, index, 1);
+            assert!(pool.stats().bytes_held <= quota as u64, "{:?}", pool.stats());
+        }
+        let stats = pool.stats();
+        assert_eq!((stats.references, stats.puts_reference > 200), (references, references > 0), "{stats:?}");
+        assert!(stats.evicted_limit > 0 || references > 0, "{stats:?}");
+    }
 }
 
 #[test]
@@ -261,7 +269,11 @@ fn frames_that_are_pushed_out_need_no_reference_any_more() {
 #[test]
 fn frames_that_memory_does_not_take_go_to_the_file_without_a_reference() {
     let dir = Dir::new();
-    let store = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(16 * MIB) }).unwrap();
+    let store = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(64 * MIB) }).unwrap();
+    let other = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let mut random = Random(1);
+    let noise: Vec<u8> = (0..6 * MIB).flat_map(|_| random.next().to_le_bytes()).collect();
+    other.put(Handle::new(1, 0), &noise, Stamp::default()).unwrap();
     let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
     let shots = film(&pool, &mut camera(1), 0, 100);
     let stats = pool.stats();

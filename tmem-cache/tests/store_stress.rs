@@ -145,7 +145,7 @@ fn no_get_brings_what_is_stale_or_was_gone() {
 #[test]
 fn frames_of_still_scenes_come_back_whole_from_many_threads() {
     let dir = Dir::new();
-    let store = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(24 * MIB) }).unwrap();
+    let store = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(64 * MIB) }).unwrap();
     let kinds = [PoolOptions::ephemeral, PoolOptions::persistent];
     let pools: Vec<_> = kinds.iter().map(|kind| store.pool(kind(Sharing::Shared)).unwrap()).collect();
     let stop = AtomicBool::new(false);

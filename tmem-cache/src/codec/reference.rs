@@ -17,8 +17,8 @@ pub struct Reference {
 #[derive(Debug)]
 enum Samples {
     Heap(Vec<u8>),
-    /// A mapping of their own, which goes back to the kernel when they go, and the [`stripe_hash`] of each stripe: a bit
-    /// that flips here would damage frames whose own bytes are whole.
+    /// A mapping of their own, which goes back to the kernel when they go, and the [`stripe_hash`] of each stripe: a
+    /// bit that flips here would damage frames whose own bytes are whole.
     Mapped(Mmap, Vec<u64>),
 }
 

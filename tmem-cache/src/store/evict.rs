@@ -62,7 +62,7 @@ impl Inner {
             if taken.is_some() {
                 return taken;
             }
-            let over_quota = options.quota.is_some_and(|q| state.held() + SEGMENT > q.max(2 * SEGMENT));
+            let over_quota = options.quota.is_some_and(|q| state.held() + len.max(SEGMENT) > q.max(2 * SEGMENT));
             let made = if over_quota {
                 options.life == Life::Ephemeral && self.evict_oldest(state, Cause::Limit)
             } else {

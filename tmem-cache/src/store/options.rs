@@ -113,8 +113,9 @@ pub struct PoolOptions {
     pub thinning: u8,
     /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier.
     pub durable: Option<String>,
-    /// While a scene stands still, its frames are predicted from an average of some of them, which the pool keeps for as long
-    /// as it has such a frame. Durable pools, and what goes to the file tier, do without.
+    /// While a scene stands still, its frames are predicted from an average of some of them, which the pool keeps for as
+    /// long as it has such a frame. Durable pools, and what goes to the file tier, do without; so do pools that may have
+    /// less than 64 MiB, or 16 times a frame.
     pub references: bool,
 }
 

@@ -192,7 +192,10 @@ impl Pool {
                 let (taken, limit) = (counters.bytes_references.load(Ordering::Relaxed), store.most(options));
                 if state.scene.tried(sizes) && scene::fits(picture, taken as usize, limit) {
                     let bytes = picture.bytes();
-                    let charge = store.make_room(state, options, bytes, |budget| store.arena.charge(bytes, budget));
+                    let charge = store.make_room(state, options, bytes, |budget| {
+                        let within = options.quota.is_none_or(|quota| state.held() + bytes <= quota);
+                        store.arena.charge(bytes, budget).filter(|_| within)
+                    });
                     let draft = charge.and_then(|charge| Draft::new(picture, charge, counters));
                     state.scene.drawn(draft.map(Box::new));
                 }

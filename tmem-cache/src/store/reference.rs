@@ -1,4 +1,4 @@
-//! The memory of a shared reference: drawn stripe by stripe, then read only, and gone with the last chunk that needs it.
+//! The memory of a shared reference: drawn stripe by stripe, then read only, gone with the last chunk that needs it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,11 +1,11 @@
 //! Which shared reference the frames of a pool are predicted from, and when there is to be another.
 //!
-//! A pool is taken for a stream of pictures of one layout. Each [`PERIOD`] puts a few stripes of the frame that was put are
-//! coded in three ways: by themselves, from the reference that is in use, and from the average of the [`FRAMES`] put
+//! A pool is taken for a stream of pictures of one layout. Each [`PERIOD`] puts a few stripes of the frame that was put
+//! are coded in three ways: by themselves, from the reference that is in use, and from the average of the [`FRAMES`] put
 //! last, of which just these stripes are decoded. That says whether the reference is used from then on, and whether the
-//! average is so much better that it is worth being the next one. If so, the following puts draw it, each some stripes, of
-//! the frames put last by then. So a scene that moves costs a put's work each [`PERIOD`] puts and no memory, a still one
-//! has its reference after some puts, and one that changes, or whose light does, gets another.
+//! average is so much better that it is worth being the next one. If so, the following puts draw it, each some stripes,
+//! of the frames put last by then. So a scene that moves costs a put's work each [`PERIOD`] puts and no memory, a still
+//! one has its reference after some puts, and one that changes, or whose light does, gets another.
 //!
 //! Nothing here keeps a reference alive, chunks do; but for one that was just made and has no chunk yet. A pool without
 //! chunks has none, and where memory is short it goes when there is nothing else to evict.
@@ -17,6 +17,7 @@ use super::index::Resident;
 use super::reference::{Draft, SharedReference};
 use crate::codec::Picture;
 use crate::sync::{Mutex, lock};
+use crate::sys::segment::SEGMENT;
 
 /// Puts from one trial to the next.
 const PERIOD: u32 = 64;
@@ -27,7 +28,7 @@ const FRAMES: usize = 8;
 /// Puts that a reference is drawn in.
 const DRAWN_IN: usize = 8;
 
-/// References may take this part of what the pool may have.
+/// References may take this part of what the pool may have. A full pool has whole segments, and one less for a reference.
 const SHARE: usize = 16;
 
 /// A new reference has to make frames this much smaller, in percent.
@@ -88,7 +89,8 @@ impl Scene {
         state.current.upgrade().filter(|reference| of_use && !reference.is_damaged())
     }
 
-    /// Notes a chunk that was put, and hands out what there is to do: at most one work at a time, with the frames before it.
+    /// Notes a chunk that was put, and hands out what there is to do: at most one work at a time, with the frames before
+    /// it.
     pub(crate) fn follow(&self, picture: &Picture, chunk: &Arc<Resident<Chunk>>) -> Option<Work> {
         let mut state = lock(&self.0);
         if state.picture.as_ref() != Some(picture) {
@@ -185,5 +187,5 @@ pub(crate) fn drawn_at_once(picture: &Picture) -> usize {
 
 /// True where a pool that may have `limit` bytes, and whose references have `taken`, may have one more of the picture.
 pub(crate) fn fits(picture: &Picture, taken: usize, limit: usize) -> bool {
-    taken + picture.bytes() <= limit / SHARE
+    taken + picture.bytes().next_multiple_of(SEGMENT) <= limit / SHARE
 }
