@@ -6,10 +6,10 @@
 //! Leaves `store.json` in OUT.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use shrbuf::exporter::Memfd;
 use shrbuf::{Account, Format, Layout, Ledger, Reason, Shrbuf};
@@ -96,12 +96,10 @@ fn nth<'f>(frames: &'f mut [Shrbuf], n: u32, account: &Account) -> Result<&'f Sh
     Ok(&frames[at])
 }
 
-/// Milliseconds of a put and a get, and of the slowest put but for one in a hundred; bytes of a frame stored, and of what
-/// frames share.
+/// Milliseconds of a put and a get; bytes of a frame stored, and of what frames share.
 struct Cost {
     put: f64,
     get: f64,
-    slowest: f64,
     bytes: f64,
     shared: f64,
 }
@@ -113,14 +111,9 @@ impl Cost {
     }
 }
 
-fn ours(
-    frames: &mut [Shrbuf],
-    target: &mut Shrbuf,
-    references: bool,
-    account: &Account,
-) -> Result<(Cost, Store, Pool)> {
+fn ours(frames: &mut [Shrbuf], target: &mut Shrbuf, account: &Account) -> Result<(Cost, Store, Pool)> {
     let store = Store::new(&StoreOptions::new(LIMIT))?;
-    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).references(references))?;
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
     for n in 0..PUTS {
         let frame = nth(frames, n, account)?;
@@ -135,10 +128,7 @@ fn ours(
         }
     }
     let stats = pool.stats();
-    let mut sorted = puts.clone();
-    sorted.sort();
     let cost = Cost {
-        slowest: sorted[sorted.len() - 1 - sorted.len() / 100].as_secs_f64() * 1e3,
         put: median(puts.split_off(puts.len() - STEADY)),
         get: median(gets),
         bytes: stats.bytes_compressed as f64 / stats.chunks.max(1) as f64,
@@ -171,13 +161,7 @@ fn theirs(frames: &mut [Shrbuf], target: &mut Shrbuf, (encode, decode): Coder, a
         unpack(&decode(coded, scratch.len())?, target, account)?;
         gets.push(begin.elapsed());
     }
-    Ok(Cost {
-        put: median(puts.split_off(puts.len() - STEADY)),
-        get: median(gets),
-        slowest: f64::NAN,
-        bytes,
-        shared: 0.0,
-    })
+    Ok(Cost { put: median(puts.split_off(puts.len() - STEADY)), get: median(gets), bytes, shared: 0.0 })
 }
 
 const LZ4: Coder = (
@@ -211,29 +195,66 @@ fn throughput(store: &Store, format: Format, frames: &[Vec<u8>], threads: u32) -
     Ok(f64::from(threads * PUTS) / begin.elapsed().as_secs_f64())
 }
 
-/// A still scene, with and without shared references.
+/// A pool beside another that gets the same frames, and the processor time of each put and get.
+struct Side {
+    pool: Pool,
+    puts: Vec<Duration>,
+    gets: Vec<Duration>,
+}
+
+/// Processor time of this thread: two pools by turns on a machine with other work to do.
+fn cpu() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// A still scene, with and without shared references, frame by frame by turns.
 fn still(set: &sets::Set, format: Format, data: &Path, account: &Account) -> Result<Vec<Row>> {
     eprintln!("store: {}", set.name());
     let mut frames = buffers(format, &set.read(data, usize::MAX)?, account)?;
     let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
-    let raw = set.frame_bytes() as f64;
-    let [with, without] = {
-        let mut run = |references| Ok::<Cost, Box<dyn Error>>(ours(&mut frames, &mut target, references, account)?.0);
-        [run(true)?, run(false)?]
+    let side = |references| -> Result<Side> {
+        let store = Store::new(&StoreOptions::new(LIMIT))?;
+        let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).references(references))?;
+        Ok(Side { pool, puts: Vec::new(), gets: Vec::new() })
+    };
+    let mut sides = [side(true)?, side(false)?];
+    for n in 0..PUTS {
+        let frame = nth(&mut frames, n, account)?;
+        // The second finds the frame in the cache.
+        for turn in 0..2 {
+            let side = &mut sides[(n as usize + turn) % 2];
+            let begin = cpu()?;
+            side.pool.put_frame(Handle::new(1, n), frame, Stamp::default())?;
+            side.puts.push(cpu()? - begin);
+        }
+    }
+    for (n, side) in (0..PUTS).flat_map(|n| [(n, 0), (n, 1)]) {
+        let begin = cpu()?;
+        if sides[side].pool.get_frame(Handle::new(1, n), &mut target)?.is_some() {
+            sides[side].gets.push(cpu()? - begin);
+        }
+    }
+    let figures = |side: &Side| {
+        let stats = side.pool.stats();
+        let put = side.puts.iter().sum::<Duration>().as_secs_f64() * 1e3 / f64::from(PUTS);
+        let bytes = stats.bytes_compressed as f64 / stats.chunks.max(1) as f64;
+        let cost = Cost { put, get: median(side.gets.clone()), bytes, shared: stats.bytes_references as f64 };
+        let slowest = side.puts.iter().max().copied().unwrap_or_default().as_secs_f64() * 1e3;
+        let ratio = cost.in_a_gib() * set.frame_bytes() as f64 / GIB;
+        [
+            ("put, ms of processor time, all trials among them", cost.put),
+            ("slowest put, ms of processor time", slowest),
+            ("get, ms of processor time", cost.get),
+            ("ratio", ratio),
+            ("seconds in a GiB at 30 a second", cost.in_a_gib() / FPS),
+        ]
     };
     let name = format!("{} 1080p, still, {} noise", set.format.name(), set.noise);
-    let row = |what: &str, of: fn(&Cost, f64) -> f64| {
-        let measure = format!("{name}: {what}, beside no reference");
-        Row::new(measure, Some(of(&with, raw)), Some(of(&without, raw)), Goal::None)
+    let both = figures(&sides[0]).into_iter().zip(figures(&sides[1]));
+    let row = |((what, with), (_, without))| {
+        Row::new(format!("{name}: {what}, beside no reference"), Some(with), Some(without), Goal::None)
     };
-    Ok(vec![
-        row("put ms", |cost, _| cost.put),
-        row("get ms", |cost, _| cost.get),
-        row("ratio", |cost, raw| cost.in_a_gib() * raw / GIB),
-        row("% of a core to keep it", |cost, _| cost.put * FPS / 10.0),
-        row("seconds in a GiB", |cost, _| cost.in_a_gib() / FPS),
-        row("slowest put ms", |cost, _| cost.slowest),
-    ])
+    Ok(both.map(row).collect())
 }
 
 fn main() -> Result<()> {
@@ -250,7 +271,7 @@ fn main() -> Result<()> {
         let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
         let raw = set.frame_bytes() as f64;
         // What the pool holds is looked at below.
-        let (own, store, _pool) = ours(&mut frames, &mut target, true, &account)?;
+        let (own, store, _pool) = ours(&mut frames, &mut target, &account)?;
         for (peer, coder) in [("memcpy + lz4", LZ4), ("memcpy + zstd -1", ZSTD)] {
             let other = theirs(&mut frames, &mut target, coder, &account)?;
             let row = |what: &str, a: f64, b: f64| {
