@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{MIB, Random, pools, stores};
+use common::{Camera, MIB, Random, pools, stores};
 use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, Ledger, Reason, Shrbuf};
 use tmem_cache::codec::{Picture, Region};
@@ -91,47 +91,109 @@ fn pools_do_not_see_each_other() {
     }
 }
 
+/// What random operations put, and how.
+trait Chunks {
+    fn make(&mut self, random: &mut Random) -> Vec<u8>;
+    fn put(&mut self, pool: &Pool, handle: Handle, bytes: &[u8]) -> bool;
+}
+
+/// Bytes of any length.
+struct Any;
+
+impl Chunks for Any {
+    fn make(&mut self, random: &mut Random) -> Vec<u8> {
+        let most = 1 << random.below(18);
+        let len = 1 + random.below(most) as usize;
+        random.bytes(len)
+    }
+
+    fn put(&mut self, pool: &Pool, handle: Handle, bytes: &[u8]) -> bool {
+        put(pool, handle, bytes)
+    }
+}
+
+/// Frames of a camera that now and then turns, so that they share references.
+struct Shots(Camera, Shrbuf);
+
+impl Shots {
+    fn new() -> Shots {
+        let camera = Camera::new(Format::Grey, (96, 64), 1);
+        let buffer = camera.buffer(&[0; 96 * 64]);
+        Shots(camera, buffer)
+    }
+}
+
+impl Chunks for Shots {
+    fn make(&mut self, random: &mut Random) -> Vec<u8> {
+        if random.below(400) == 0 {
+            self.0.turn(random.next());
+        }
+        self.0.shot()
+    }
+
+    fn put(&mut self, pool: &Pool, handle: Handle, bytes: &[u8]) -> bool {
+        self.0.fill(&mut self.1, bytes);
+        pool.put_frame(handle, &self.1, Stamp::default()).is_ok()
+    }
+}
+
+fn agrees_with_a_model(name: &str, store: &Store, pool: &Pool, chunks: &mut impl Chunks) {
+    let mut random = Random(7);
+    let mut model: HashMap<Handle, Vec<u8>> = HashMap::new();
+    let persistent = pool.options().life == Life::Persistent;
+    for step in 0..3000 {
+        let handle = Handle::new(random.below(4), random.below(8) as u32);
+        match random.below(12) {
+            0..4 => {
+                let bytes = chunks.make(&mut random);
+                let accepted = chunks.put(pool, handle, &bytes);
+                model.remove(&handle);
+                if accepted {
+                    model.insert(handle, bytes);
+                }
+            }
+            4..8 => {
+                let got = get(pool, handle);
+                let expected = model.get(&handle);
+                let evicted = got.is_none() && !persistent;
+                assert!(evicted || got.as_ref() == expected, "{name}: step {step}, {handle}");
+                if got.is_none() || pool.options().destructive() {
+                    model.remove(&handle);
+                }
+            }
+            8 => drop((pool.flush(handle), model.remove(&handle))),
+            9 if random.below(10) == 0 => {
+                pool.flush_object(handle.object);
+                model.retain(|h, _| h.object != handle.object);
+            }
+            9 => drop(store.maintain(std::time::Duration::from_millis(1))),
+            10 => drop(store.push_out(random.below(MIB as u64) as usize)),
+            _ => drop((
+                store.bring_back(random.below(MIB as u64) as usize),
+                random.below(4) == 0 && store.give_back(4 * MIB) > 0,
+            )),
+        }
+    }
+}
+
 #[test]
 fn random_operations_agree_with_a_model() {
+    each_pool(|name, store, pool| agrees_with_a_model(name, store, pool, &mut Any));
+}
+
+#[test]
+fn random_operations_on_frames_of_still_scenes_agree_with_a_model() {
     each_pool(|name, store, pool| {
-        let mut random = Random(7);
-        let mut model: HashMap<Handle, Vec<u8>> = HashMap::new();
-        let persistent = pool.options().life == Life::Persistent;
-        for step in 0..3000 {
-            let handle = Handle::new(random.below(4), random.below(8) as u32);
-            match random.below(12) {
-                0..4 => {
-                    let most = 1 << random.below(18);
-                    let len = 1 + random.below(most) as usize;
-                    let bytes = random.bytes(len);
-                    let accepted = put(pool, handle, &bytes);
-                    model.remove(&handle);
-                    if accepted {
-                        model.insert(handle, bytes);
-                    }
-                }
-                4..8 => {
-                    let got = get(pool, handle);
-                    let expected = model.get(&handle);
-                    let evicted = got.is_none() && !persistent;
-                    assert!(evicted || got.as_ref() == expected, "{name}: step {step}, {handle}");
-                    if got.is_none() || pool.options().destructive() {
-                        model.remove(&handle);
-                    }
-                }
-                8 => drop((pool.flush(handle), model.remove(&handle))),
-                9 if random.below(10) == 0 => {
-                    pool.flush_object(handle.object);
-                    model.retain(|h, _| h.object != handle.object);
-                }
-                9 => drop(store.maintain(std::time::Duration::from_millis(1))),
-                10 => drop(store.push_out(random.below(MIB as u64) as usize)),
-                _ => drop((
-                    store.bring_back(random.below(MIB as u64) as usize),
-                    random.below(4) == 0 && store.give_back(4 * MIB) > 0,
-                )),
-            }
-        }
+        agrees_with_a_model(name, store, pool, &mut Shots::new());
+        let stats = pool.stats();
+        // Of a private ephemeral pool gets take the frames that an average would be of.
+        let options = pool.options();
+        let none = options.durable.is_some() || options.quota.is_some() || store.stats().budget < 64 * MIB as u64;
+        assert!(stats.puts_reference > 0 || none || options.destructive(), "{name}: {stats:?}");
+        assert!(stats.references == 0 || !none, "{name}: {stats:?}");
+        assert_eq!(stats.damaged, 0, "{name}");
+        pool.destroy();
+        assert_eq!(pool.stats().bytes_references, 0, "{name}");
     });
 }
 

@@ -6,15 +6,23 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Dir, MIB, Random, file};
+use common::{Camera, Dir, MIB, Random, file};
+use shrbuf::Format;
 use tmem_cache::file_tier::FileError;
 use tmem_cache::store::{FileOptions, Handle, Pool, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions};
 
 const CHILD: &str = "TMEM_CRASH_CHILD";
+const FILM: &str = "TMEM_FILM_CHILD";
+/// Frames that the child has.
+const FRAMES: usize = 1000;
 const FULL: &str = "TMEM_FULL_CHILD";
 
 fn open(dir: &Dir) -> (Store, Pool) {
-    let store = Store::new(&StoreOptions { file: Some(file(dir)), ..StoreOptions::new(8 * MIB) }).unwrap();
+    open_with(dir, 8 * MIB)
+}
+
+fn open_with(dir: &Dir, limit: usize) -> (Store, Pool) {
+    let store = Store::new(&StoreOptions { file: Some(file(dir)), ..StoreOptions::new(limit) }).unwrap();
     let pool = store.pool(PoolOptions::persistent(Sharing::Private).durable("crash")).unwrap();
     (store, pool)
 }
@@ -80,6 +88,67 @@ fn durable_chunks_survive_kill_9() {
             }
         }
     }
+}
+
+fn film(count: usize) -> Vec<Vec<u8>> {
+    let mut camera = Camera::new(Format::Yuyv, (160, 120), 1);
+    (0..count).map(|_| camera.shot()).collect()
+}
+
+/// The child: puts each frame into a durable pool, and into another, whose frames share references until they are pushed
+/// out. Says what has been synced, and runs until it is killed.
+#[test]
+fn child_films_until_it_is_killed() {
+    let Ok(path) = std::env::var(FILM) else { return };
+    let dir = std::mem::ManuallyDrop::new(Dir(path.into()));
+    // Large enough for references.
+    let (store, durable) = open_with(&dir, 64 * MIB);
+    let other = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let camera = Camera::new(Format::Yuyv, (160, 120), 1);
+    for (index, shot) in (0..).zip(film(FRAMES)) {
+        let frame = camera.buffer(&shot);
+        for pool in [&durable, &other] {
+            pool.put_frame(Handle::new(1, index), &frame, Stamp::default()).unwrap();
+        }
+        if index % 40 == 39 {
+            assert!(other.stats().puts_reference > 0 && durable.stats().puts_reference == 0);
+            store.push_out(usize::MAX);
+            assert_eq!(store.stats().pools.bytes_references, 0);
+        }
+        if index % 4 == 3 {
+            store.sync().unwrap();
+            println!("synced {index}");
+        }
+    }
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn durable_frames_survive_kill_9_beside_those_with_references() {
+    let dir = Dir::new();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_films_until_it_is_killed", "--nocapture"])
+        .env(FILM, &dir.0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut synced = lines.filter_map(|l| l.split_once("synced ")?.1.parse::<usize>().ok());
+    // Frames have been pushed out by then.
+    let synced = synced.find(|index| *index >= 130).expect("the child ended first");
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let (store, durable) = open(&dir);
+    let mut bytes = Vec::new();
+    for (index, shot) in (0..).zip(film(FRAMES)) {
+        let got = durable.get_vec(Handle::new(1, index), &mut bytes).unwrap();
+        assert!(got.is_none() || bytes == shot, "{index} is neither whole nor absent");
+        assert!(got.is_some() || index as usize > synced, "{index} was durable at {synced}");
+    }
+    // What was pushed out is of the killed store alone, and takes no space.
+    let stored = durable.stats().bytes_file;
+    assert!(store.stats().bytes_files < stored + stored / 4 + (1 << 20), "{:?}", store.stats());
 }
 
 /// The child: RLIMIT_FSIZE makes write(2) short, then fail, as a full device does.

@@ -5,7 +5,8 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{MIB, Random};
+use common::{Camera, MIB, Random};
+use shrbuf::{Format, Ledger, Reason};
 use tmem_cache::store::{GetError, Handle, OpenError, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions};
 
 thread_local! {
@@ -52,6 +53,28 @@ fn put_without_scratch_is_refused_and_flushes_what_was_there() {
     assert!(pool.get_vec(Handle::new(1, 1), &mut Vec::new()).unwrap().is_none());
     assert_eq!(pool.stats().refused_memory, 1);
     pool.put(Handle::new(1, 1), &bytes, Stamp::default()).unwrap();
+}
+
+#[test]
+fn frames_of_a_still_scene_are_put_without_room_for_another_one() {
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared)).unwrap();
+    let mut camera = Camera::new(Format::Grey, (1024, 512), 1);
+    let shots: Vec<_> = (0..20).map(|_| camera.shot()).collect();
+    let mut frames: Vec<_> = shots.iter().map(|shot| camera.buffer(shot)).collect();
+    let account = Ledger::default().account("test", Reason::Generate);
+    let mut put = |i: u32| {
+        let frame = &mut frames[i as usize % 20];
+        // Or it would be stored once.
+        frame.write().unwrap().plane(0).write(0, 0, &i.to_le_bytes(), &account);
+        pool.put_frame(Handle::new(1, i), frame, Stamp::default()).unwrap();
+    };
+    (0..600).for_each(&mut put);
+    let before = pool.stats();
+    // Trials among them.
+    without_memory(|| (600..900).for_each(&mut put));
+    let stats = pool.stats();
+    assert_eq!((stats.puts_reference - before.puts_reference, stats.references), (300, before.references), "{stats:?}");
 }
 
 #[test]

@@ -10,10 +10,12 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Dir, MIB, Random, file};
+use common::{Camera, Dir, MIB, Random, file};
+use shrbuf::Format;
 use tmem_cache::store::{Handle, PoolOptions, Sharing, Stamp, Store, StoreOptions};
 
 const THREADS: u64 = 8;
@@ -137,4 +139,66 @@ fn no_get_brings_what_is_stale_or_was_gone() {
     // The background did take part.
     assert!(stats.pushed_out.min(stats.brought_back).min(stats.compacted).min(stats.recompressed) > 0, "{stats:?}");
     assert!(stats.evicted_limit.min(stats.evicted_pressure) > 0, "{stats:?}");
+}
+
+/// Frames of a scene that changes now and then, so that references come and go under the threads.
+#[test]
+fn frames_of_still_scenes_come_back_whole_from_many_threads() {
+    let dir = Dir::new();
+    let store = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(64 * MIB) }).unwrap();
+    let kinds = [PoolOptions::ephemeral, PoolOptions::persistent];
+    let pools: Vec<_> = kinds.iter().map(|kind| store.pool(kind(Sharing::Shared)).unwrap()).collect();
+    let stop = AtomicBool::new(false);
+    const PUTS: u32 = 6000;
+    let film = |me: u64| {
+        let mut camera = Camera::new(Format::Grey, (256, 64), 1);
+        let mut buffer = camera.buffer(&[0; 256 * 64]);
+        let (mut random, mut kept, mut bytes) = (Random(me), HashMap::new(), Vec::new());
+        for n in 0..PUTS {
+            if n % 800 == 799 {
+                camera.turn(n.into());
+            }
+            let (at, handle) = (random.below(2) as usize, Handle::new(me, random.below(64) as u32));
+            let shot = camera.shot();
+            camera.fill(&mut buffer, &shot);
+            match pools[at].put_frame(handle, &buffer, Stamp::default()) {
+                Ok(()) => drop(kept.insert((at, handle), shot)),
+                Err(_) => drop(kept.remove(&(at, handle))),
+            }
+            let (at, handle) = (random.below(2) as usize, Handle::new(me, random.below(64) as u32));
+            let there = pools[at].get_vec(handle, &mut bytes).unwrap().is_some();
+            assert!(!there || kept.get(&(at, handle)) == Some(&bytes), "{handle} of {at} is another's");
+            assert!(there || at == 0 || !kept.contains_key(&(at, handle)), "{handle} has gone");
+            if random.below(16) == 0 {
+                pools[at].flush(handle);
+                kept.remove(&(at, handle));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|me| {
+                let film = &film;
+                scope.spawn(move || film(me))
+            })
+            .collect();
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                store.maintain(Duration::from_millis(2));
+                store.push_out(64 << 10);
+                store.bring_back(32 << 10);
+                store.give_back(4 * MIB);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        results.into_iter().for_each(|r| r.unwrap());
+    });
+    let stats = store.stats().pools;
+    assert_eq!(stats.damaged, 0);
+    assert!(stats.references > 4 && stats.puts_reference > u64::from(PUTS), "{stats:?}");
+    assert!(stats.pushed_out.min(stats.recompressed).min(stats.evicted_pressure) > 0, "{stats:?}");
+    pools.iter().for_each(|pool| pool.destroy());
+    assert_eq!(store.stats().pools.bytes_references, 0);
 }

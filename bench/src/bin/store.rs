@@ -2,12 +2,14 @@
 //!
 //! Frames of 1920x1080 from the sets in DATA, as a camera's buffers: each put reads the frame from a mapping, each get
 //! writes it to one. The peers copy the frame out of the mapping, compress that, and keep the bytes in a map, as anybody
-//! would. One thread, but for the row on scaling. Leaves `store.json` in OUT.
+//! would. One thread, but for the row on scaling. Frames of a still scene are put with shared references and without.
+//! Leaves `store.json` in OUT.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use shrbuf::exporter::Memfd;
 use shrbuf::{Account, Format, Layout, Ledger, Reason, Shrbuf};
@@ -16,10 +18,13 @@ use shrbuf_bench::{Result, sets, table};
 use tmem_cache::store::{Handle, Pool, PoolOptions, Sharing, Stamp, Store, StoreOptions};
 
 const MIB: usize = 1 << 20;
+const GIB: f64 = (1u64 << 30) as f64;
 /// Frames put into each store, the sets' own by turns.
 const PUTS: u32 = 240;
 /// Of these, the last: the stores are full by then, and their memory has been touched.
 const STEADY: usize = 120;
+/// Of a still scene, the first: they are put once, so that no frame is predicted from an average it is part of.
+const AVERAGED: usize = 18;
 /// Small enough to be full half way.
 const LIMIT: usize = 192 * MIB;
 const FPS: f64 = 30.0;
@@ -85,16 +90,25 @@ fn unpack(bytes: &[u8], frame: &mut Shrbuf, account: &Account) -> Result<()> {
 
 /// The frame to put as number `n`: like no other, or the store would keep it once.
 fn nth<'f>(frames: &'f mut [Shrbuf], n: u32, account: &Account) -> Result<&'f Shrbuf> {
-    let at = n as usize % frames.len();
+    let (n_th, once) = (n as usize, if frames.len() > AVERAGED { AVERAGED } else { 0 });
+    let at = if n_th < once { n_th } else { once + (n_th - once) % (frames.len() - once) };
     frames[at].write()?.plane(0).write(0, 0, &n.to_le_bytes(), account);
     Ok(&frames[at])
 }
 
-/// Milliseconds of a put and a get, and bytes of a frame stored.
+/// Milliseconds of a put and a get; bytes of a frame stored, and of what frames share.
 struct Cost {
     put: f64,
     get: f64,
     bytes: f64,
+    shared: f64,
+}
+
+impl Cost {
+    /// Frames that a GiB holds.
+    fn in_a_gib(&self) -> f64 {
+        (GIB - self.shared) / self.bytes
+    }
 }
 
 fn ours(frames: &mut [Shrbuf], target: &mut Shrbuf, account: &Account) -> Result<(Cost, Store, Pool)> {
@@ -118,6 +132,7 @@ fn ours(frames: &mut [Shrbuf], target: &mut Shrbuf, account: &Account) -> Result
         put: median(puts.split_off(puts.len() - STEADY)),
         get: median(gets),
         bytes: stats.bytes_compressed as f64 / stats.chunks.max(1) as f64,
+        shared: stats.bytes_references as f64,
     };
     Ok((cost, store, pool))
 }
@@ -146,7 +161,7 @@ fn theirs(frames: &mut [Shrbuf], target: &mut Shrbuf, (encode, decode): Coder, a
         unpack(&decode(coded, scratch.len())?, target, account)?;
         gets.push(begin.elapsed());
     }
-    Ok(Cost { put: median(puts.split_off(puts.len() - STEADY)), get: median(gets), bytes })
+    Ok(Cost { put: median(puts.split_off(puts.len() - STEADY)), get: median(gets), bytes, shared: 0.0 })
 }
 
 const LZ4: Coder = (
@@ -180,6 +195,68 @@ fn throughput(store: &Store, format: Format, frames: &[Vec<u8>], threads: u32) -
     Ok(f64::from(threads * PUTS) / begin.elapsed().as_secs_f64())
 }
 
+/// A pool beside another that gets the same frames, and the processor time of each put and get.
+struct Side {
+    pool: Pool,
+    puts: Vec<Duration>,
+    gets: Vec<Duration>,
+}
+
+/// Processor time of this thread: two pools by turns on a machine with other work to do.
+fn cpu() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// A still scene, with and without shared references, frame by frame by turns.
+fn still(set: &sets::Set, format: Format, data: &Path, account: &Account) -> Result<Vec<Row>> {
+    eprintln!("store: {}", set.name());
+    let mut frames = buffers(format, &set.read(data, usize::MAX)?, account)?;
+    let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
+    let side = |references| -> Result<Side> {
+        let store = Store::new(&StoreOptions::new(LIMIT))?;
+        let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).references(references))?;
+        Ok(Side { pool, puts: Vec::new(), gets: Vec::new() })
+    };
+    let mut sides = [side(true)?, side(false)?];
+    for n in 0..PUTS {
+        let frame = nth(&mut frames, n, account)?;
+        // The second finds the frame in the cache.
+        for turn in 0..2 {
+            let side = &mut sides[(n as usize + turn) % 2];
+            let begin = cpu()?;
+            side.pool.put_frame(Handle::new(1, n), frame, Stamp::default())?;
+            side.puts.push(cpu()? - begin);
+        }
+    }
+    for (n, side) in (0..PUTS).flat_map(|n| [(n, 0), (n, 1)]) {
+        let begin = cpu()?;
+        if sides[side].pool.get_frame(Handle::new(1, n), &mut target)?.is_some() {
+            sides[side].gets.push(cpu()? - begin);
+        }
+    }
+    let figures = |side: &Side| {
+        let stats = side.pool.stats();
+        let put = side.puts.iter().sum::<Duration>().as_secs_f64() * 1e3 / f64::from(PUTS);
+        let bytes = stats.bytes_compressed as f64 / stats.chunks.max(1) as f64;
+        let cost = Cost { put, get: median(side.gets.clone()), bytes, shared: stats.bytes_references as f64 };
+        let slowest = side.puts.iter().max().copied().unwrap_or_default().as_secs_f64() * 1e3;
+        let ratio = cost.in_a_gib() * set.frame_bytes() as f64 / GIB;
+        [
+            ("put, ms of processor time, all trials among them", cost.put),
+            ("slowest put, ms of processor time", slowest),
+            ("get, ms of processor time", cost.get),
+            ("ratio", ratio),
+            ("seconds in a GiB at 30 a second", cost.in_a_gib() / FPS),
+        ]
+    };
+    let name = format!("{} 1080p, still, {} noise", set.format.name(), set.noise);
+    let both = figures(&sides[0]).into_iter().zip(figures(&sides[1]));
+    let row = |((what, with), (_, without))| {
+        Row::new(format!("{name}: {what}, beside no reference"), Some(with), Some(without), Goal::None)
+    };
+    Ok(both.map(row).collect())
+}
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).map(PathBuf::from);
     let (data, out) = arguments.next().zip(arguments.next()).ok_or("usage: store DATA OUT")?;
@@ -206,15 +283,20 @@ fn main() -> Result<()> {
         }
         let alone = |what: &str, value: f64, goal| Row::new(format!("{name} 1080p30, {what}"), Some(value), None, goal);
         rows.push(alone("% of a core to keep it", own.put * FPS / 10.0, Goal::None));
-        rows.push(alone("seconds in a GiB", (1u64 << 30) as f64 / own.bytes / FPS, Goal::None));
+        rows.push(alone("seconds in a GiB", own.in_a_gib() / FPS, Goal::None));
         let stats = store.stats();
-        let overhead = stats.bytes_memory as f64 / stats.pools.bytes_compressed as f64 - 1.0;
+        let overhead =
+            stats.bytes_memory as f64 / (stats.pools.bytes_compressed + stats.pools.bytes_references) as f64 - 1.0;
         rows.push(alone("memory above the compressed bytes, %", overhead * 100.0, Goal::AtMost(3.0)));
         if format == Format::Yuyv {
             let raw = set.read(&data, 8)?;
             let (one, two) = (throughput(&store, format, &raw, 1)?, throughput(&store, format, &raw, 2)?);
             rows.push(Row::new("2 threads putting, frames/s beside 1 thread", Some(two), Some(one), Goal::None));
         }
+    }
+    for set in sets::load(&data)?.iter().filter(|s| s.width == 1920 && s.kind == sets::Kind::Still) {
+        let format = Format::all().find(|f| f.name().eq_ignore_ascii_case(set.format.name()));
+        rows.extend(still(set, format.ok_or("a format of frames alone")?, &data, &account)?);
     }
     let store = Store::new(&StoreOptions::new(320 * MIB))?;
     let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;

@@ -167,6 +167,6 @@ fn put(shared: &Shared, frame: &Frame, number: u64, frame_time: Duration) {
     shared.held.set(
         Duration::from_nanos(stats.held_ns),
         stats.bytes_original,
-        stats.bytes_compressed + stats.bytes_file,
+        stats.bytes_compressed + stats.bytes_references + stats.bytes_file,
     );
 }

@@ -51,6 +51,8 @@ shrbuf_pipeline::properties! {
     /// overlap become one replay. Commands, a line each: `trigger [SECONDS AFTER]`, `play SECONDS-AGO SECONDS-AGO` (the
     /// larger last is backwards), `at SECONDS-AGO`; an empty line is a trigger.
     ///
+    /// While the scene stands still, frames are predicted from an average of some of them, so that more of them fit.
+    ///
     /// ```toml
     /// [element.preroll]
     /// type = "tmem"

@@ -53,6 +53,12 @@ pub enum DecodeError {
         /// Identity of the one given.
         given: Option<u32>,
     },
+    /// The reference is damaged, so that the stripe cannot be decoded.
+    #[error("stripe {stripe} of the reference is damaged; drop the frames that are predicted from it")]
+    ReferenceDamaged {
+        /// Which, counted from 0.
+        stripe: usize,
+    },
     /// A stripe is damaged.
     #[error("stripe {stripe} is damaged: {what}; drop the frame, or fetch it again")]
     Stripe {
@@ -212,6 +218,24 @@ impl Decoder {
         scratch.stripe = room;
         Ok(())
     }
+
+    /// Decodes one stripe into its packed samples.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub(crate) fn decode_stripe(
+        &mut self,
+        picture: &Picture,
+        stream: &[u8],
+        reference: Option<&Reference>,
+        index: usize,
+        into: &mut Vec<u8>,
+    ) -> Result<(), DecodeError> {
+        let frame = Frame::open(self.path, picture, stream, reference)?;
+        let stripe = picture.stripe(index);
+        into.resize(stripe.bytes.len(), 0);
+        frame.decode(&stripe, frame.stream.start(index), &mut lock(&self.scratch[0]), into)
+    }
 }
 
 struct Frame<'a> {
@@ -247,23 +271,25 @@ impl<'a> Frame<'a> {
         let plane = &self.picture.planes()[stripe.plane];
         let Scratch { decode, bytes, words, dense, .. } = scratch;
         let (lanes, rows) = (&Lanes::of(plane), stripe.rows.len());
+        let damaged = DecodeError::ReferenceDamaged { stripe: stripe.index };
+        let reference = match self.reference.filter(|_| kind != Kind::Raw) {
+            Some(reference) => Some(reference.checked(stripe).ok_or(damaged)?),
+            None => None,
+        };
         let result = match kind {
             Kind::Raw if coded.len() == samples.len() => {
                 samples.copy_from_slice(coded);
                 Ok(())
             }
             Kind::Raw => Err("it is raw and not of its size"),
-            Kind::Coded => {
-                let reference = self.reference.map(|r| &r.packed()[stripe.bytes.clone()]);
-                self.path.decode(&fast::Task { plane, reference }, coded, decode, samples)
-            }
+            Kind::Coded => self.path.decode(&fast::Task { plane, reference }, coded, decode, samples),
             Kind::Dense if plane.wide => {
-                let reference = self.reference.map(|r| r.word_rows(stripe, lanes));
+                let reference = reference.map(|r| dense.word_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
                 self.path.decode_dense(&task, coded, words, &mut dense.decode, samples)
             }
             Kind::Dense => {
-                let reference = self.reference.map(|r| r.byte_rows(stripe, lanes));
+                let reference = reference.map(|r| dense.byte_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
                 self.path.decode_dense(&task, coded, bytes, &mut dense.decode, samples)
             }

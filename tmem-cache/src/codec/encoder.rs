@@ -130,6 +130,30 @@ impl Encoder {
         stream::put_header(&mut out[start..head], picture, reference.map(Reference::id));
         Ok(Summary { bytes_in: picture.bytes(), bytes_out: out.len() - start, stripes, raw_stripes })
     }
+
+    /// Bytes that a stripe takes on the fast tier, predicted from each of these samples of its place, or from none.
+    ///
+    /// # Errors
+    /// [`WrongRows`].
+    pub(crate) fn measure<const N: usize>(
+        &mut self,
+        picture: &Picture,
+        rows: Rows<'_>,
+        index: usize,
+        references: [Option<&[u8]>; N],
+    ) -> Result<[usize; N], WrongRows> {
+        rows.check(picture)?;
+        let stripe = picture.stripe(index);
+        let plane = &picture.planes()[stripe.plane];
+        let mut scratch = lock(&self.scratch[0]);
+        let Scratch { encode, stripe: room, other, .. } = &mut *scratch;
+        let samples = rows.stripe(picture, &stripe, room);
+        Ok(references.map(|reference| {
+            other.clear();
+            self.path.encode(&fast::Task { plane, reference }, samples, encode, other);
+            other.len().min(samples.len())
+        }))
+    }
 }
 
 /// A lock that was held when another stripe panicked guards nothing that is half done.
@@ -159,11 +183,11 @@ impl Frame<'_> {
         if self.tier == Tier::Dense {
             let (lanes, rows) = (&Lanes::of(plane), stripe.rows.len());
             if plane.wide {
-                let reference = self.reference.map(|r| r.word_rows(&stripe, lanes));
+                let reference = reference.map(|r| dense.word_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
                 self.path.encode_dense(&task, samples, &mut dense.words, &mut dense.encode, other);
             } else {
-                let reference = self.reference.map(|r| r.byte_rows(&stripe, lanes));
+                let reference = reference.map(|r| dense.byte_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
                 self.path.encode_dense(&task, samples, &mut dense.bytes, &mut dense.encode, other);
             }

@@ -1,21 +1,25 @@
 //! The shared picture that the frames of one object are predicted from.
 
-use super::dense::lanes::Lanes;
-use super::dense::sample::Sample;
+use memmap2::Mmap;
+
 use super::picture::{Picture, Stripe};
 use super::rows::{Rows, WrongRows};
 
 /// A picture that frames are predicted from: a star, not a chain, so that every frame is decoded with it alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reference {
     picture: Picture,
-    packed: Vec<u8>,
-    /// Its rows taken apart, plane after plane: those of 8-bit planes, and those of wider ones.
-    bytes: Vec<u8>,
-    words: Vec<u16>,
-    /// Where each plane starts in one of these.
-    starts: [usize; 3],
+    samples: Samples,
     id: u32,
+}
+
+/// Where the packed samples are.
+#[derive(Debug)]
+enum Samples {
+    Heap(Vec<u8>),
+    /// A mapping of their own, which goes back to the kernel when they go, and the [`stripe_hash`] of each stripe: a
+    /// bit that flips here would damage frames whose own bytes are whole.
+    Mapped(Mmap, Vec<u64>),
 }
 
 impl Reference {
@@ -30,23 +34,30 @@ impl Reference {
         for stripe in (0..picture.stripes()).map(|i| picture.stripe(i)) {
             packed.extend_from_slice(rows.stripe(picture, &stripe, &mut room));
         }
-        Ok(Reference::of(picture, packed))
+        Ok(Reference::of(picture, Samples::Heap(packed)))
     }
 
-    fn of(picture: &Picture, packed: Vec<u8>) -> Reference {
-        let (mut bytes, mut words, mut starts) = (Vec::new(), Vec::new(), [0; 3]);
-        for (plane, start) in picture.planes().iter().zip(&mut starts) {
-            let rows = &packed[plane.start..plane.start + plane.row_bytes * plane.rows];
-            let lanes = Lanes::of(plane);
-            if plane.wide {
-                *start = take_apart(&lanes, rows, plane.row_bytes, &mut words);
-            } else {
-                *start = take_apart(&lanes, rows, plane.row_bytes, &mut bytes);
-            }
-        }
+    /// One of a mapping that holds the packed samples; `None` where these are not the picture's. Decoders check each
+    /// stripe of it.
+    pub(crate) fn mapped(picture: &Picture, packed: Mmap, hashes: Vec<u64>) -> Option<Reference> {
+        let fits = packed.len() == picture.bytes() && hashes.len() == picture.stripes();
+        fits.then(|| Reference::of(picture, Samples::Mapped(packed, hashes)))
+    }
+
+    /// The packed samples of a stripe; `None` where they are not what they were.
+    pub(crate) fn checked(&self, stripe: &Stripe) -> Option<&[u8]> {
+        let samples = &self.packed()[stripe.bytes.clone()];
+        let whole = match &self.samples {
+            Samples::Heap(_) => true,
+            Samples::Mapped(_, hashes) => stripe_hash(samples) == hashes[stripe.index],
+        };
+        whole.then_some(samples)
+    }
+
+    fn of(picture: &Picture, samples: Samples) -> Reference {
         // 0 says "none" in a stream.
-        let id = crc32fast::hash(&packed).max(1);
-        Reference { picture: *picture, packed, bytes, words, starts, id }
+        let id = crc32fast::hash(samples.packed()).max(1);
+        Reference { picture: *picture, samples, id }
     }
 
     /// What streams call it by: a checksum of its samples, never 0.
@@ -61,31 +72,51 @@ impl Reference {
 
     /// Its samples, packed as [`Rows::Packed`] wants them: what to store so that streams can be decoded later.
     pub fn packed(&self) -> &[u8] {
-        &self.packed
-    }
-
-    pub(crate) fn byte_rows(&self, stripe: &Stripe, lanes: &Lanes) -> &[u8] {
-        let start = self.starts[stripe.plane];
-        &self.bytes[start + stripe.rows.start * lanes.size()..start + stripe.rows.end * lanes.size()]
-    }
-
-    pub(crate) fn word_rows(&self, stripe: &Stripe, lanes: &Lanes) -> &[u16] {
-        let start = self.starts[stripe.plane];
-        &self.words[start + stripe.rows.start * lanes.size()..start + stripe.rows.end * lanes.size()]
+        self.samples.packed()
     }
 }
 
-/// Appends the rows, taken apart, to `all`; returns where they start.
-fn take_apart<S: Sample>(lanes: &Lanes, rows: &[u8], row_bytes: usize, all: &mut Vec<S>) -> usize {
-    let start = all.len();
-    let mut room = vec![S::default(); lanes.samples()];
-    let mut spare = vec![S::default(); 2 * lanes.samples()];
-    for row in rows.chunks_exact(row_bytes) {
-        let at = all.len();
-        all.resize(at + lanes.size(), S::default());
-        lanes.split(S::load(row, &mut room), &mut all[at..], &mut spare);
+impl PartialEq for Reference {
+    fn eq(&self, other: &Reference) -> bool {
+        self.picture == other.picture && self.packed() == other.packed()
     }
-    start
+}
+
+impl Eq for Reference {}
+
+impl Samples {
+    fn packed(&self) -> &[u8] {
+        match self {
+            Samples::Heap(bytes) => bytes,
+            Samples::Mapped(map, _) => map,
+        }
+    }
+}
+
+/// Of a stripe's packed samples.
+pub(crate) fn stripe_hash(samples: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(samples)
+}
+
+/// Adds packed samples, little-endian words where `wide`, to their sums.
+pub(crate) fn sum_up(sums: &mut [u32], samples: &[u8], wide: bool) {
+    if wide {
+        let words = samples.as_chunks::<2>().0;
+        sums.iter_mut().zip(words).for_each(|(sum, word)| *sum += u32::from(u16::from_le_bytes(*word)));
+    } else {
+        sums.iter_mut().zip(samples).for_each(|(sum, sample)| *sum += u32::from(*sample));
+    }
+}
+
+/// Appends the packed samples that are the means, rounded, of as many `frames`, at least one.
+pub(crate) fn means(sums: &[u32], frames: u32, wide: bool, out: &mut Vec<u8>) {
+    // A shift becomes vector code.
+    let shift = frames.is_power_of_two().then(|| frames.ilog2());
+    match (shift, wide) {
+        (Some(shift), false) => out.extend(sums.iter().map(|sum| ((sum + frames / 2) >> shift) as u8)),
+        (None, false) => out.extend(sums.iter().map(|sum| ((sum + frames / 2) / frames) as u8)),
+        _ => out.extend(sums.iter().flat_map(|sum| (((sum + frames / 2) / frames) as u16).to_le_bytes())),
+    }
 }
 
 /// Averages frames into a [`Reference`], which has less noise than any of them.
@@ -117,11 +148,9 @@ impl ReferenceBuilder {
         let (mut rest, mut room) = (self.sums.as_mut_slice(), Vec::new());
         for stripe in (0..self.picture.stripes()).map(|i| self.picture.stripe(i)) {
             let bytes = rows.stripe(&self.picture, &stripe, &mut room);
-            let size = if self.picture.planes()[stripe.plane].wide { 2 } else { 1 };
-            let (sums, after) = std::mem::take(&mut rest).split_at_mut(bytes.len() / size);
-            for (sum, sample) in sums.iter_mut().zip(bytes.chunks_exact(size)) {
-                *sum += sample.iter().rev().fold(0, |value, &b| value << 8 | u32::from(b));
-            }
+            let wide = self.picture.planes()[stripe.plane].wide;
+            let (sums, after) = std::mem::take(&mut rest).split_at_mut(bytes.len() / if wide { 2 } else { 1 });
+            sum_up(sums, bytes, wide);
             rest = after;
         }
         Ok(())
@@ -131,16 +160,13 @@ impl ReferenceBuilder {
     pub fn build(&self) -> Option<Reference> {
         let frames = (self.frames > 0).then_some(self.frames)?;
         let mut packed = Vec::with_capacity(self.picture.bytes());
-        let mut sums = self.sums.iter().map(|sum| (sum + frames / 2) / frames);
+        let mut rest = self.sums.as_slice();
         for plane in self.picture.planes() {
-            for mean in sums.by_ref().take(plane.samples() * plane.rows) {
-                packed.push(mean as u8);
-                if plane.wide {
-                    packed.push((mean >> 8) as u8);
-                }
-            }
+            let (sums, after) = rest.split_at(plane.samples() * plane.rows);
+            means(sums, frames, plane.wide, &mut packed);
+            rest = after;
         }
-        Some(Reference::of(&self.picture, packed))
+        Some(Reference::of(&self.picture, Samples::Heap(packed)))
     }
 }
 

@@ -7,6 +7,7 @@ use shrbuf::{Format, Layout};
 
 use super::error::GetError;
 use super::pool_state::PoolState;
+use super::reference::SharedReference;
 use super::stats::{add, sub};
 use crate::codec::Picture;
 use crate::file_tier::Record;
@@ -44,30 +45,44 @@ impl Coding {
     }
 }
 
+/// What the stored bytes are, wherever they lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Form {
+    pub coding: Coding,
+    pub original: u32,
+    /// Of the stored bytes: what tells the same chunk, and a damaged one.
+    pub hash: u64,
+    /// What a frame is predicted from; only in memory.
+    pub reference: Option<Arc<SharedReference>>,
+}
+
+impl Form {
+    /// One that needs nothing else to be decoded.
+    pub(crate) fn alone(coding: Coding, original: u32, hash: u64) -> Form {
+        Form { coding, original, hash, reference: None }
+    }
+
+    /// True where the same stored bytes mean the same chunk.
+    pub(crate) fn means_the_same(&self, other: &Form) -> bool {
+        let at = |form: &Form| form.reference.as_ref().map(Arc::as_ptr);
+        self.coding == other.coding && self.original == other.original && at(self) == at(other)
+    }
+}
+
 /// Where the bytes are: in memory, in a file, or both (durable chunks).
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub memory: Option<Extent>,
     pub file: Option<Arc<Record>>,
-    pub coding: Coding,
-    pub original: u32,
-    /// Of the stored bytes: what tells the same chunk, and a damaged one.
-    pub hash: u64,
+    pub form: Form,
     pool: Arc<PoolState>,
 }
 
 impl Chunk {
-    pub(crate) fn new(
-        pool: &Arc<PoolState>,
-        coding: Coding,
-        original: u32,
-        hash: u64,
-        memory: Option<Extent>,
-        file: Option<Arc<Record>>,
-    ) -> Chunk {
+    pub(crate) fn new(pool: &Arc<PoolState>, form: Form, memory: Option<Extent>, file: Option<Arc<Record>>) -> Chunk {
         add(&pool.counters.bytes_compressed, memory.as_ref().map_or(0, Extent::len) as u64);
         add(&pool.counters.bytes_file, file.as_ref().map_or(0, |r| r.len()) as u64);
-        Chunk { memory, file, coding, original, hash, pool: pool.clone() }
+        Chunk { memory, file, form, pool: pool.clone() }
     }
 
     /// The stored bytes, checked. **Blocks** on a read where they are in a file.
@@ -80,7 +95,7 @@ impl Chunk {
             (None, Some(record)) => Cow::Owned(record.read()?),
             (None, None) => return Err(GetError::Corrupt { reason: "it has no place".to_owned() }),
         };
-        if hash(&bytes) != self.hash {
+        if hash(&bytes) != self.form.hash {
             return Err(GetError::Corrupt { reason: format!("checksum of {} stored bytes", bytes.len()) });
         }
         Ok(bytes)

@@ -2,11 +2,15 @@
 
 use shrbuf::{Account, Layout, Ledger, Reason, Shrbuf};
 
-use super::chunk::Coding;
+use super::chunk::{Coding, Form, hash};
 use super::error::{GetError, PutError};
 use super::options::{Admission, Poor};
-use crate::codec::{DecodeError, Decoder, Encoder, Picture, Region, Rows, RowsMut, Tier};
+use super::reference::SharedReference;
+use super::scene::{self, Recent, Sizes};
+use crate::codec::reference::{means, sum_up};
+use crate::codec::{DecodeError, Decoder, Encoder, Picture, Reference, Region, Rows, RowsMut, Tier};
 use crate::sync::{Mutex, lock};
+use crate::sys::segment::Extent;
 
 /// Scratch above this is not kept.
 const KEPT: usize = 16 << 20;
@@ -20,13 +24,18 @@ pub(crate) struct Coder {
     encoder: Encoder,
     decoder: Decoder,
     pub out: Vec<u8>,
+    /// A stripe of a frame, the sums of that of several, and their mean.
+    stripe: Vec<u8>,
+    sums: Vec<u32>,
+    mean: Vec<u8>,
 }
 
-/// Tools nobody is using, and the ledger's account for what they move.
+/// Tools nobody is using, and the ledger's accounts for what they move and what they look at.
 #[derive(Debug)]
 pub(crate) struct Coders {
     idle: Mutex<Vec<Coder>>,
     account: Account,
+    pub looks: Account,
 }
 
 /// What is to be put.
@@ -34,6 +43,14 @@ pub(crate) struct Coders {
 pub(crate) enum Source<'a> {
     Bytes(&'a [u8]),
     Frame(&'a Shrbuf),
+}
+
+impl Source<'_> {
+    /// The picture of a frame that the codec takes.
+    pub(crate) fn picture(&self) -> Option<Picture> {
+        let Source::Frame(buffer) = self else { return None };
+        Picture::of(buffer.layout()).ok()
+    }
 }
 
 /// Where a get goes.
@@ -47,12 +64,20 @@ pub(crate) enum Target<'a> {
 
 impl Coders {
     pub(crate) fn new(ledger: &Ledger) -> Coders {
-        Coders { idle: Mutex::new(Vec::new()), account: ledger.account("tmem", Reason::Store) }
+        let [account, looks] = [Reason::Store, Reason::Inspect].map(|reason| ledger.account("tmem", reason));
+        Coders { idle: Mutex::new(Vec::new()), account, looks }
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Coder, &Account) -> T) -> T {
         let idle = lock(&self.idle).pop();
-        let new = || Coder { encoder: Encoder::new(1), decoder: Decoder::new(1), out: Vec::new() };
+        let new = || Coder {
+            encoder: Encoder::new(1),
+            decoder: Decoder::new(1),
+            out: Vec::new(),
+            stripe: Vec::new(),
+            sums: Vec::new(),
+            mean: Vec::new(),
+        };
         let mut coder = idle.unwrap_or_else(new);
         coder.out.clear();
         let t = f(&mut coder, &self.account);
@@ -69,6 +94,7 @@ impl Coder {
     pub(crate) fn encode(
         &mut self,
         source: Source<'_>,
+        reference: Option<&Reference>,
         admission: &Admission,
         mean: f32,
         account: &Account,
@@ -99,7 +125,8 @@ impl Coder {
                 let bytes = picture.bytes();
                 self.out.try_reserve(bytes / 2).map_err(|_| PutError::NoMemory { bytes })?;
                 let guard = buffer.read()?;
-                self.encoder.encode(&picture, Rows::Guard(&guard, account), None, Tier::Fast, &mut self.out)?;
+                let rows = Rows::Guard(&guard, account);
+                self.encoder.encode(&picture, rows, reference, Tier::Fast, &mut self.out)?;
                 if poor(self.out.len(), bytes) && admission.poor == Poor::Refuse {
                     return Err(PutError::Poor { bytes, stored: self.out.len() });
                 }
@@ -110,28 +137,88 @@ impl Coder {
         }
     }
 
-    /// The dense form of a chunk into `self.out`; `None` where it has none or is in it.
-    pub(crate) fn densify(&mut self, coding: Coding, stored: &[u8], original: usize) -> Option<Coding> {
-        if coding.is_dense() {
+    /// The dense form of a chunk into `self.out`, from the same reference; `None` where it has none or is in it.
+    pub(crate) fn densify(&mut self, form: &Form, stored: &[u8]) -> Option<Coding> {
+        if form.coding.is_dense() {
             return None;
         }
-        let mut plain = Vec::new();
-        plain.try_reserve_exact(original).ok()?;
-        plain.resize(original, 0);
+        let plain = self.unpacked(form, stored)?;
         self.out.clear();
-        match coding {
+        match form.coding {
             Coding::Frame { format, width, height, .. } => {
-                let picture = coding.picture()?;
-                self.decoder.decode(&picture, stored, None, RowsMut::Packed(&mut plain)).ok()?;
-                self.encoder.encode(&picture, Rows::Packed(&plain), None, Tier::Dense, &mut self.out).ok()?;
+                let (picture, rows) = (form.coding.picture()?, Rows::Packed(&plain));
+                let reference = form.reference.as_ref().map(|shared| &shared.reference);
+                self.encoder.encode(&picture, rows, reference, Tier::Dense, &mut self.out).ok()?;
                 Some(Coding::Frame { format, width, height, dense: true })
             }
             _ => {
-                decode_bytes(coding, stored, &mut plain).ok()?;
                 self.out = zstd::bulk::compress(&plain, DENSE_LEVEL).ok()?;
                 Some(Coding::Zstd)
             }
         }
+    }
+
+    /// The form of a frame that needs no reference, into `self.out`, on the fast tier; `None` where it is damaged.
+    pub(crate) fn alone(&mut self, form: &Form, stored: &[u8]) -> Option<Form> {
+        let Coding::Frame { format, width, height, .. } = form.coding else { return None };
+        let plain = self.unpacked(form, stored)?;
+        let picture = form.coding.picture()?;
+        self.out.clear();
+        self.encoder.encode(&picture, Rows::Packed(&plain), None, Tier::Fast, &mut self.out).ok()?;
+        let coding = Coding::Frame { format, width, height, dense: false };
+        Some(Form::alone(coding, form.original, hash(&self.out)))
+    }
+
+    fn unpacked(&mut self, form: &Form, stored: &[u8]) -> Option<Vec<u8>> {
+        let mut plain = Vec::new();
+        grow(&mut plain, form.original as usize).ok()?;
+        self.plain(form, stored, &mut plain).ok()?;
+        Some(plain)
+    }
+
+    /// The mean of a stripe over those frames of a scene that are in memory; `None` where they are fewer than four.
+    pub(crate) fn mean(&mut self, picture: &Picture, index: usize, recent: &Recent) -> Option<&[u8]> {
+        let wide = picture.planes()[picture.stripe(index).plane].wide;
+        let (mut frames, most) = (0, recent.iter().flatten().count());
+        // By a power of two is divided with a shift.
+        let most = if most < recent.len() { 4 } else { recent.len() };
+        self.sums.clear();
+        for chunk in recent.iter().flatten().map(|chunk| &chunk.value) {
+            let Some(stored) = chunk.memory.as_ref().map(Extent::bytes).filter(|_| frames < most) else { continue };
+            let reference = chunk.form.reference.as_ref().map(|shared| &shared.reference);
+            let decoded = self.decoder.decode_stripe(picture, &stored, reference, index, &mut self.stripe);
+            if decoded.is_ok() {
+                self.sums.resize(self.stripe.len() / if wide { 2 } else { 1 }, 0);
+                sum_up(&mut self.sums, &self.stripe, wide);
+                frames += 1;
+            }
+        }
+        (frames >= 4).then(|| {
+            self.mean.clear();
+            means(&self.sums, frames as u32, wide, &mut self.mean);
+            self.mean.as_slice()
+        })
+    }
+
+    /// What some stripes of a frame take, coded alone, from the reference in use and from the mean of the last frames.
+    pub(crate) fn sizes(
+        &mut self,
+        picture: &Picture,
+        rows: Rows<'_>,
+        recent: &Recent,
+        current: Option<&SharedReference>,
+    ) -> Option<Sizes> {
+        let mut sizes = Sizes::default();
+        for index in scene::tried(picture) {
+            self.mean(picture, index, recent)?;
+            let current = current.map(|shared| &shared.reference.packed()[picture.stripe(index).bytes]);
+            let ways = [None, current, Some(self.mean.as_slice())];
+            let [alone, with, fresh] = self.encoder.measure(picture, rows, index, ways).ok()?;
+            sizes.alone += alone as u64;
+            sizes.current += if current.is_some() { with as u64 } else { 0 };
+            sizes.fresh += fresh as u64;
+        }
+        Some(sizes)
     }
 
     /// Checks that a chunk can go to `target`, before anything is read.
@@ -157,47 +244,56 @@ impl Coder {
     /// Decodes; bytes written.
     pub(crate) fn decode(
         &mut self,
-        coding: Coding,
+        form: &Form,
         stored: &[u8],
-        original: usize,
         target: &mut Target<'_>,
         account: &Account,
     ) -> Result<usize, GetError> {
-        let corrupt = |e: DecodeError| GetError::Corrupt { reason: e.to_string() };
+        let (coding, original) = (form.coding, form.original as usize);
         let no_picture = || GetError::OtherKind { found: coding.name(), asked: "a frame".to_owned() };
+        let reference = form.reference.as_ref().map(|shared| &shared.reference);
         match target {
             Target::Frame(buffer) => {
                 let picture = coding.picture().ok_or_else(no_picture)?;
                 let mut guard = buffer.write()?;
                 let into = RowsMut::Guard(&mut guard, account);
-                self.decoder.decode(&picture, stored, None, into).map_err(corrupt)?;
+                self.decoder.decode(&picture, stored, reference, into).map_err(|e| corrupt(form, &e))?;
                 Ok(original)
             }
             Target::Region(region, into) => {
                 let picture = coding.picture().ok_or_else(no_picture)?;
                 let n = picture.region_bytes(*region);
-                self.decoder.decode_region(&picture, stored, None, *region, &mut into[..n]).map_err(corrupt)?;
+                let result = self.decoder.decode_region(&picture, stored, reference, *region, &mut into[..n]);
+                result.map_err(|e| corrupt(form, &e))?;
                 Ok(n)
             }
             Target::Vec(into) => {
                 into.clear();
                 grow(into, original).map_err(|bytes| GetError::NoMemory { bytes })?;
-                self.plain(coding, stored, into)
+                self.plain(form, stored, into)
             }
-            Target::Bytes(into) => self.plain(coding, stored, &mut into[..original]),
+            Target::Bytes(into) => self.plain(form, stored, &mut into[..original]),
         }
     }
 
-    fn plain(&mut self, coding: Coding, stored: &[u8], into: &mut [u8]) -> Result<usize, GetError> {
-        match coding.picture() {
-            Some(picture) => self
-                .decoder
-                .decode(&picture, stored, None, RowsMut::Packed(into))
-                .map_err(|e| GetError::Corrupt { reason: e.to_string() })?,
-            None => decode_bytes(coding, stored, into).map_err(|reason| GetError::Corrupt { reason })?,
+    fn plain(&mut self, form: &Form, stored: &[u8], into: &mut [u8]) -> Result<usize, GetError> {
+        match form.coding.picture() {
+            Some(picture) => {
+                let reference = form.reference.as_ref().map(|shared| &shared.reference);
+                let result = self.decoder.decode(&picture, stored, reference, RowsMut::Packed(into));
+                result.map_err(|e| corrupt(form, &e))?;
+            }
+            None => decode_bytes(form.coding, stored, into).map_err(|reason| GetError::Corrupt { reason })?,
         }
         Ok(into.len())
     }
+}
+
+fn corrupt(form: &Form, error: &DecodeError) -> GetError {
+    if let (DecodeError::ReferenceDamaged { .. }, Some(shared)) = (error, &form.reference) {
+        shared.set_damaged();
+    }
+    GetError::Corrupt { reason: error.to_string() }
 }
 
 fn decode_bytes(coding: Coding, stored: &[u8], into: &mut [u8]) -> Result<(), String> {

@@ -31,21 +31,40 @@ impl Inner {
     pub(super) fn room(&self, state: &Arc<PoolState>, options: &PoolOptions, len: usize) -> Option<Reserved> {
         let persistent = options.life == Life::Persistent;
         // What can never fit must not empty the store first.
-        let most = options.quota.unwrap_or(usize::MAX).max(2 * SEGMENT).min(self.budget.load(Ordering::Relaxed));
-        if len > most {
+        if len > self.most(options) {
             return None;
         }
         if persistent && state.full.load(Ordering::Relaxed) && !self.accepts_again(state, options) {
             return None;
         }
+        let reserved = self.make_room(state, options, len, |budget| state.reserve(&self.arena, len, budget));
+        if reserved.is_none() {
+            state.full.store(persistent, Ordering::Relaxed);
+        }
+        reserved
+    }
+
+    /// Most bytes that a pool may have.
+    pub(super) fn most(&self, options: &PoolOptions) -> usize {
+        options.quota.unwrap_or(usize::MAX).max(2 * SEGMENT).min(self.budget.load(Ordering::Relaxed))
+    }
+
+    /// What `take` gets within the budget, once as much has been evicted as that takes.
+    pub(super) fn make_room<T>(
+        &self,
+        state: &Arc<PoolState>,
+        options: &PoolOptions,
+        len: usize,
+        take: impl Fn(usize) -> Option<T>,
+    ) -> Option<T> {
         for _ in 0..ATTEMPTS.max(2 * len.div_ceil(SEGMENT)) {
-            let budget = self.budget.load(Ordering::Relaxed);
-            if let Some(reserved) = state.reserve(&self.arena, len, budget) {
-                return Some(reserved);
+            let taken = take(self.budget.load(Ordering::Relaxed));
+            if taken.is_some() {
+                return taken;
             }
-            let over_quota = options.quota.is_some_and(|q| state.held() + SEGMENT > q.max(2 * SEGMENT));
+            let over_quota = options.quota.is_some_and(|q| state.held() + len.max(SEGMENT) > q.max(2 * SEGMENT));
             let made = if over_quota {
-                !persistent && self.evict_oldest(state, Cause::Limit)
+                options.life == Life::Ephemeral && self.evict_oldest(state, Cause::Limit)
             } else {
                 self.evict_any(Cause::Limit)
             };
@@ -53,7 +72,6 @@ impl Inner {
                 break;
             }
         }
-        state.full.store(persistent, Ordering::Relaxed);
         None
     }
 
@@ -67,7 +85,8 @@ impl Inner {
         again
     }
 
-    /// Evicts the oldest segment of the ephemeral pool most over its weight; false where none can be.
+    /// Evicts the oldest segment of the ephemeral pool most over its weight, and where there is none, a reference in the
+    /// making; false where nothing can be.
     pub(super) fn evict_any(&self, cause: Cause) -> bool {
         let mut victims: Vec<_> = self
             .pools()
@@ -80,14 +99,14 @@ impl Inner {
             })
             .collect();
         victims.sort_by(|a, b| b.0.total_cmp(&a.0));
-        victims.iter().any(|(_, p)| self.evict_oldest(p, cause))
+        victims.iter().any(|(_, p)| self.evict_oldest(p, cause)) || self.pools().iter().any(|p| p.scene.give_up())
     }
 
     /// Evicts one segment's worth of a pool; false where nothing of it can go.
     pub(super) fn evict_oldest(&self, state: &Arc<PoolState>, cause: Cause) -> bool {
         let options = state.options();
         let _turn = lock(&state.mover);
-        if state.held() <= 2 * SEGMENT {
+        if state.segments() <= 2 {
             state.seal();
         }
         let halvings = if cause == Cause::Limit { options.thinning.min(HALVINGS) } else { 0 };
@@ -188,8 +207,8 @@ impl Inner {
         };
         let Some(room) = room else { return false };
         let memory = room.write(&extent.bytes());
-        let Chunk { coding, original, hash, ref file, .. } = chunk.value;
-        self.swap(state, chunk, Chunk::new(state, coding, original, hash, Some(memory), file.clone()))
+        let Chunk { form, file, .. } = &chunk.value;
+        self.swap(state, chunk, Chunk::new(state, form.clone(), Some(memory), file.clone()))
     }
 
     /// Gives every owner of `chunk` the same chunk in another form or place. The caller has the pool's turn. False where

@@ -45,7 +45,7 @@ pub struct Lease<'a> {
 impl Lease<'_> {
     /// Bytes of the chunk.
     pub fn bytes(&self) -> usize {
-        self.chunk.value.original as usize
+        self.chunk.value.form.original as usize
     }
 
     /// The stamp it was put with.

@@ -34,11 +34,17 @@
 //! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet, and one more for each
 //! halving where old chunks are thinned. Chunks of 16 KiB cost 5 %.
 //!
+//! Frames of a still scene share a reference ([`PoolOptions::references`]): memory of its own, counted as the store's and
+//! the pool's, that goes with the last chunk predicted from it. One is made only where all of a pool take no more than a
+//! sixteenth of what it may have. What goes to files is coded anew without it. A get of a chunk whose reference is
+//! damaged is a get of a damaged chunk.
+//!
 //! | module | story |
 //! | --- | --- |
 //! | `index` | handles to chunks; the states of an entry |
 //! | `pool_state` | a pool's segments |
 //! | `evict` | victims, thinning, reinsertion, compaction |
+//! | `scene`, `reference` | the average that frames of a still scene are predicted from |
 //! | `tiers` | recompression, pushing out to files and bringing back |
 //! | `upkeep` | the thread that does this within a share of a core |
 
@@ -52,6 +58,8 @@ mod lease;
 pub(crate) mod options;
 mod pool;
 mod pool_state;
+mod reference;
+mod scene;
 mod stats;
 mod tiers;
 mod upkeep;
@@ -68,7 +76,7 @@ pub use pool::{Got, MAX_CHUNK, Pool};
 pub use stats::PoolStats;
 pub use upkeep::{Upkeep, UpkeepStats};
 
-use chunk::Chunk;
+use chunk::{Chunk, Form};
 use coder::Coders;
 use index::{Index, Key, Resident};
 use pool::Owner;
@@ -249,7 +257,8 @@ impl Pool {
     /// A chunk of an earlier life.
     fn found(&self, label: &Label, record: Arc<Record>) {
         let state = self.state();
-        let chunk = Chunk::new(state, label.coding, label.original, label.hash, None, Some(record));
+        let form = Form::alone(label.coding, label.original, label.hash);
+        let chunk = Chunk::new(state, form, None, Some(record));
         let chunk = Resident::new(chunk, vec![label.handle]);
         // It is alive: nobody else has it.
         let _ = self.publish(label.handle, &chunk, label.stamp);

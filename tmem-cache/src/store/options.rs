@@ -113,12 +113,16 @@ pub struct PoolOptions {
     pub thinning: u8,
     /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier.
     pub durable: Option<String>,
+    /// While a scene stands still, its frames are predicted from an average of some of them, which the pool keeps for as
+    /// long as it has such a frame. Durable pools, and what goes to the file tier, do without; so do pools that may have
+    /// less than 64 MiB, or 16 times a frame.
+    pub references: bool,
 }
 
 impl PoolOptions {
     fn of(life: Life, sharing: Sharing) -> PoolOptions {
         let admission = Admission::default();
-        PoolOptions { life, sharing, weight: 1, quota: None, admission, thinning: 0, durable: None }
+        PoolOptions { life, sharing, weight: 1, quota: None, admission, thinning: 0, durable: None, references: true }
     }
 
     /// A pool whose chunks may vanish.
@@ -156,6 +160,13 @@ impl PoolOptions {
     #[must_use]
     pub fn thinning(mut self, halvings: u8) -> PoolOptions {
         self.thinning = halvings;
+        self
+    }
+
+    /// Whether frames of a still scene share a reference.
+    #[must_use]
+    pub fn references(mut self, references: bool) -> PoolOptions {
+        self.references = references;
         self
     }
 

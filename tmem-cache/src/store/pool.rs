@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use shrbuf::Shrbuf;
 
-use super::chunk::{Chunk, Coding, hash};
+use super::chunk::{Chunk, Coding, Form, hash};
 use super::coder::{Coder, Source, Target};
 use super::error::{GetError, PutError};
 use super::handle::{Handle, ObjectId, Stamp};
@@ -13,9 +13,11 @@ use super::index::{Entry, Found, Key, Resident};
 use super::lease::Lease;
 use super::options::{Life, PoolOptions};
 use super::pool_state::PoolState;
+use super::reference::Draft;
+use super::scene::{self, Work};
 use super::stats::{PoolStats, add, count, sub};
 use super::{Inner, Store};
-use crate::codec::Region;
+use crate::codec::{Picture, Region, Rows};
 use crate::file_tier::{Label, Record};
 
 /// Most bytes of a chunk.
@@ -115,61 +117,107 @@ impl Pool {
         let state = &self.0.state;
         let options = state.options();
         let store = self.store();
-        store.coders.with(|coder, account| {
-            let (coding, original) = coder.encode(source, &options.admission, state.mean(), account)?;
-            let stored = &coder.out[..];
-            let hash = hash(stored);
+        let picture = source.picture().filter(|_| options.references && options.durable.is_none());
+        let limit = store.most(&options);
+        let put = store.coders.with(|coder, account| {
+            let reference = picture.and_then(|picture| state.scene.reference(&picture, limit));
+            let with = reference.as_ref().map(|shared| &shared.reference);
+            let (coding, original) = coder.encode(source, with, &options.admission, state.mean(), account)?;
+            let mut form = Form { coding, original: original as u32, hash: hash(&coder.out), reference };
             if coding == Coding::Raw {
                 count(&state.counters.puts_raw);
             }
             if options.durable.is_none()
-                && let Some(same) = state.same(hash, stored)
-                && same.value.coding == coding
-                && same.value.original as usize == original
+                && let Some(same) = state.same(form.hash, &coder.out)
+                && same.value.form.means_the_same(&form)
                 && same.join(handle)
                 && self.publish(handle, &same, stamp).is_ok()
             {
                 count(&state.counters.puts_same);
-                return Ok(());
+                return Ok(None);
             }
-            let label = Label { handle, stamp, coding, original: original as u32, hash };
             // A chunk dies before it is published only if its segment is evicted within that moment.
             loop {
                 if state.gone.load(Ordering::Relaxed) {
                     return Err(PutError::Destroyed);
                 }
-                let file = match &options.durable {
-                    Some(name) => Some(store.write(Some(name), &label, stored)?),
-                    None => None,
+                let write = |form: &Form, stored: &[u8]| {
+                    let Form { coding, original, hash, .. } = *form;
+                    store.write(options.durable.as_deref(), &Label { handle, stamp, coding, original, hash }, stored)
                 };
-                let (memory, file) = match store.room(state, &options, stored.len()) {
-                    Some(room) => (Some(room.write(stored)), file),
+                let file = options.durable.as_ref().map(|_| write(&form, &coder.out)).transpose()?;
+                let (memory, file) = match store.room(state, &options, coder.out.len()) {
+                    Some(room) => (Some(room.write(&coder.out)), file),
                     None if file.is_some() => (None, file),
                     None if options.life == Life::Persistent && store.file.is_some() => {
+                        if form.reference.take().is_some() {
+                            coder.out.clear();
+                            coder.encode(source, None, &options.admission, state.mean(), account)?;
+                            form.hash = hash(&coder.out);
+                        }
                         count(&state.counters.puts_file);
-                        (None, Some(store.write(None, &label, stored)?))
+                        (None, Some(write(&form, &coder.out)?))
                     }
-                    None => return Err(PutError::Full { stored: stored.len() }),
+                    None => return Err(PutError::Full { stored: coder.out.len() }),
                 };
-                let chunk = Chunk::new(state, coding, original as u32, hash, memory, file);
-                let chunk = Resident::new(chunk, vec![handle]);
+                let chunk = Resident::new(Chunk::new(state, form.clone(), memory, file), vec![handle]);
                 if state.register(&chunk) && self.publish(handle, &chunk, stamp).is_ok() {
                     if options.durable.is_none() {
                         state.remember(&chunk);
                     }
-                    return Ok(());
+                    return Ok(Some(chunk));
                 }
                 // Else it would be found after a restart.
                 chunk.value.file.iter().for_each(|record| record.kill());
             }
-        })
+        })?;
+        if let (Some(chunk), Some(picture), Source::Frame(frame)) = (put, picture, source) {
+            add(&state.counters.puts_reference, chunk.value.form.reference.is_some().into());
+            self.follow(&picture, frame, &chunk, &options);
+        }
+        Ok(())
+    }
+
+    /// What a scene wants done now that a frame of it has been put: some stripes' work.
+    fn follow(&self, picture: &Picture, frame: &Shrbuf, chunk: &Arc<Resident<Chunk>>, options: &PoolOptions) {
+        let (state, store) = (&self.0.state, self.store());
+        let counters = &state.counters;
+        match state.scene.follow(picture, chunk) {
+            None => {}
+            Some(Work::Try(recent, current)) => {
+                let sizes = frame.read().ok().and_then(|guard| {
+                    let rows = Rows::Guard(&guard, &store.coders.looks);
+                    store.coders.with(|coder, _| coder.sizes(picture, rows, &recent, current.as_deref()))
+                });
+                let (taken, limit) = (counters.bytes_references.load(Ordering::Relaxed), store.most(options));
+                if state.scene.tried(sizes) && scene::fits(picture, taken as usize, limit) {
+                    let bytes = picture.bytes();
+                    let charge = store.make_room(state, options, bytes, |budget| {
+                        let within = options.quota.is_none_or(|quota| state.held() + bytes <= quota);
+                        store.arena.charge(bytes, budget).filter(|_| within)
+                    });
+                    let draft = charge.and_then(|charge| Draft::new(picture, charge, counters));
+                    state.scene.drawn(draft.map(Box::new));
+                }
+            }
+            Some(Work::Draw(recent, mut draft)) => {
+                let drawn = store.coders.with(|coder, _| {
+                    for _ in 0..scene::drawn_at_once(picture) {
+                        let Some(index) = draft.next() else { break };
+                        draft.draw(coder.mean(picture, index, &recent)?);
+                    }
+                    Some(draft)
+                });
+                state.scene.drawn(drawn);
+            }
+        }
     }
 
     pub(super) fn publish(&self, handle: Handle, chunk: &Arc<Resident<Chunk>>, stamp: Stamp) -> Result<(), ()> {
         let counters = &self.0.state.counters;
         let accept = || {
             count(&counters.chunks);
-            add(&counters.bytes_original, chunk.value.original.into());
+            add(&counters.bytes_original, chunk.value.form.original.into());
             add(&counters.held_ns, stamp.duration_ns);
         };
         let old = self.store().index.publish(self.key(handle), chunk, stamp, accept)?;
@@ -296,12 +344,11 @@ impl Pool {
         target: &mut Target<'_>,
     ) -> Result<usize, GetError> {
         let chunk = &chunk.value;
-        let original = chunk.original as usize;
-        Coder::fits(chunk.coding, original, target)?;
+        Coder::fits(chunk.form.coding, chunk.form.original as usize, target)?;
         let counters = &self.0.state.counters;
         let result = chunk.stored().and_then(|stored| {
             let store = self.store();
-            store.coders.with(|coder, account| coder.decode(chunk.coding, &stored, original, target, account))
+            store.coders.with(|coder, account| coder.decode(&chunk.form, &stored, target, account))
         });
         if chunk.memory.is_none() {
             count(&counters.hits_file);
@@ -348,7 +395,7 @@ impl Pool {
         self.0.state.options()
     }
 
-    /// Other weight, quota, admission, thinning, from the next put on. Life, sharing and name stay.
+    /// Other weight, quota, admission, thinning, references, from the next put on. Life, sharing and name stay.
     pub fn tune(&self, change: impl FnOnce(&mut PoolOptions)) {
         let mut options = self.0.state.options.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (life, sharing, durable) = (options.life, options.sharing, options.durable.clone());
@@ -364,7 +411,9 @@ impl Pool {
 
 /// Takes a chunk that no entry has any more out of the figures.
 pub(super) fn forget(state: &PoolState, chunk: &Chunk, stamp: Stamp) {
-    sub(&state.counters.chunks, 1);
-    sub(&state.counters.bytes_original, chunk.original.into());
+    sub(&state.counters.bytes_original, chunk.form.original.into());
     sub(&state.counters.held_ns, stamp.duration_ns);
+    if state.counters.chunks.fetch_sub(1, Ordering::Relaxed) == 1 {
+        state.scene.give_up();
+    }
 }

@@ -1,7 +1,7 @@
 //! A pool's segments, in order of age, and who lies in them.
 //!
-//! Lock order: `mover`, then `open` or `moves`, then `segments`. None of them is held while bytes are coded, copied, read
-//! from or written to a file.
+//! Lock order: `mover`, then `open` or `moves`, then `segments`, then that of `scene`. None of them is held while bytes
+//! are coded, copied, read from or written to a file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -11,6 +11,7 @@ use std::sync::{Arc, RwLock, Weak};
 use super::chunk::Chunk;
 use super::index::Resident;
 use super::options::{HALVINGS, PoolOptions};
+use super::scene::Scene;
 use super::stats::{Counters, PoolStats};
 use crate::sync::{Mutex, lock};
 use crate::sys::segment::{Arena, Extent, Reserved, SEGMENT, Segment};
@@ -35,7 +36,9 @@ pub(crate) struct Place {
 pub(crate) struct PoolState {
     pub id: u32,
     pub options: RwLock<PoolOptions>,
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
+    /// What frames are predicted from.
+    pub scene: Scene,
     /// Where puts append.
     open: Mutex<Option<Arc<Segment>>>,
     /// Where chunks that are moved append, so that they keep their place in the order.
@@ -60,7 +63,8 @@ impl PoolState {
         PoolState {
             id,
             options: RwLock::new(options),
-            counters: Counters::default(),
+            counters: Arc::default(),
+            scene: Scene::default(),
             open: Mutex::new(None),
             moves: Mutex::new(None),
             thinned: std::array::from_fn(|_| Mutex::new(None)),
@@ -77,11 +81,16 @@ impl PoolState {
         self.options.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Bytes of its segments.
+    /// Bytes of its segments and references.
     pub(crate) fn held(&self) -> usize {
+        self.segments() * SEGMENT + self.counters.bytes_references.load(Ordering::Relaxed) as usize
+    }
+
+    /// How many segments it has.
+    pub(crate) fn segments(&self) -> usize {
         let mut segments = lock(&self.segments);
         segments.retain(|_, l| l.segment.strong_count() > 0);
-        segments.len() * SEGMENT
+        segments.len()
     }
 
     pub(crate) fn stats(&self) -> PoolStats {
@@ -211,6 +220,6 @@ impl PoolState {
         if same.len() == same.capacity() {
             same.retain(|_, c| c.strong_count() > 0);
         }
-        same.insert(chunk.value.hash, Arc::downgrade(chunk));
+        same.insert(chunk.value.form.hash, Arc::downgrade(chunk));
     }
 }

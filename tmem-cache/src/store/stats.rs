@@ -8,7 +8,7 @@ macro_rules! counters {
         /// happening just then.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct PoolStats { $($(#[$doc])* pub $name: u64,)*
-            /// Bytes of the segments it has.
+            /// Bytes of the segments and references it has.
             pub bytes_held: u64,
         }
 
@@ -35,6 +35,8 @@ counters! {
     puts,
     /// Of these, those of a chunk that was stored already.
     puts_same,
+    /// Of these, those of frames predicted from a shared reference.
+    puts_reference,
     /// Of these, those stored as they were, because they compress poorly.
     puts_raw,
     /// Of these, those that went to the file tier.
@@ -79,6 +81,8 @@ counters! {
     pushed_out,
     /// Chunks brought back from the file tier.
     brought_back,
+    /// Shared references made, each of some frames of a still scene.
+    references,
     /// Chunks under handles.
     chunks,
     /// Their bytes as they were put.
@@ -87,6 +91,8 @@ counters! {
     bytes_compressed,
     /// Bytes they are stored in, in the file tier.
     bytes_file,
+    /// Bytes of shared references, those in the making among them.
+    bytes_references,
     /// Nanoseconds that the chunks under handles last.
     held_ns,
 }
@@ -109,7 +115,7 @@ impl PoolStats {
 
     /// Seconds of video that `room` bytes would hold, at the ratio of what is held now; 0 where nothing is.
     pub fn seconds_predicted(&self, room: u64) -> f64 {
-        let stored = self.bytes_compressed + self.bytes_file;
+        let stored = self.bytes_compressed + self.bytes_file + self.bytes_references;
         if stored == 0 { 0.0 } else { self.seconds_held() * room as f64 / stored as f64 }
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::chunk::{Chunk, hash};
+use super::chunk::{Chunk, Form, hash};
 use super::index::Resident;
 use super::options::Life;
 use super::pool_state::{Listed, Place, PoolState};
 use super::stats::count;
 use super::{FOR_MOVES, Inner, Store};
-use crate::file_tier::{FileTier, Label};
+use crate::file_tier::{FileError, FileTier, Label, Record};
 use crate::sync::lock;
 use crate::sys::segment::{Extent, SEGMENT};
 
@@ -76,13 +76,13 @@ impl Inner {
             }
             let Some(chunk) = chunk.upgrade() else { continue };
             // A durable chunk's record has the fast form.
-            if chunk.value.coding.is_dense() || chunk.value.file.is_some() || chunk.is_tried() || chunk.is_dead() {
+            let form = &chunk.value.form;
+            if form.coding.is_dense() || chunk.value.file.is_some() || chunk.is_tried() || chunk.is_dead() {
                 continue;
             }
             let Ok(stored) = chunk.value.stored() else { continue };
-            let original = chunk.value.original as usize;
             let denser = self.coders.with(|coder, _| {
-                let coding = coder.densify(chunk.value.coding, &stored, original)?;
+                let coding = coder.densify(form, &stored)?;
                 let worth = (coder.out.len() as f64) < stored.len() as f64 * WORTH;
                 worth.then(|| (coding, std::mem::take(&mut coder.out)))
             });
@@ -90,7 +90,8 @@ impl Inner {
             let Some((coding, bytes)) = denser else { continue };
             let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
             let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, from, false) else { break };
-            let now = Chunk::new(state, coding, original as u32, hash(&bytes), Some(room.write(&bytes)), None);
+            let form = Form { coding, hash: hash(&bytes), ..form.clone() };
+            let now = Chunk::new(state, form, Some(room.write(&bytes)), None);
             let _turn = lock(&state.mover);
             if self.swap(state, &chunk, now) {
                 count(&state.counters.recompressed);
@@ -109,25 +110,40 @@ impl Inner {
             if done >= bytes {
                 break;
             }
-            let Chunk { coding, original, hash, .. } = chunk.value;
             let Some(extent) = chunk.value.memory.as_ref().filter(|_| !chunk.is_dead()) else { continue };
-            let record = match &chunk.value.file {
-                Some(record) => record.clone(),
-                None => {
-                    // It is found again through the index, not through the file, so whose it is does not matter.
-                    let (handle, stamp) = Default::default();
-                    let label = Label { handle, stamp, coding, original, hash };
-                    let Ok(record) = file.append(None, &label, &extent.bytes()) else { break };
-                    record
-                }
+            let (form, record) = match &chunk.value.file {
+                Some(record) => (chunk.value.form.clone(), record.clone()),
+                None => match self.spill(file, &chunk.value, extent) {
+                    Ok(Some(spilled)) => spilled,
+                    Ok(None) => continue,
+                    Err(_) => break,
+                },
             };
             let _turn = lock(&state.mover);
-            if self.swap(state, &chunk, Chunk::new(state, coding, original, hash, None, Some(record))) {
+            if self.swap(state, &chunk, Chunk::new(state, form, None, Some(record))) {
                 count(&state.counters.pushed_out);
                 done += extent.len();
             }
         }
         done
+    }
+
+    /// Writes a chunk to the file tier, without its reference, which is not there; `None` where it is damaged.
+    fn spill(&self, file: &FileTier, chunk: &Chunk, extent: &Extent) -> Result<Option<(Form, Arc<Record>)>, FileError> {
+        // It is found again through the index, not through the file, so whose it is does not matter.
+        let (handle, stamp) = Default::default();
+        let append = |form: Form, stored: &[u8]| {
+            let Form { coding, original, hash, .. } = form;
+            let record = file.append(None, &Label { handle, stamp, coding, original, hash }, stored)?;
+            Ok(Some((form, record)))
+        };
+        if chunk.form.reference.is_none() {
+            return append(chunk.form.clone(), &extent.bytes());
+        }
+        self.coders.with(|coder, _| match coder.alone(&chunk.form, &extent.bytes()) {
+            Some(form) => append(form, &coder.out),
+            None => Ok(None),
+        })
     }
 
     fn bring_back(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
@@ -139,10 +155,9 @@ impl Inner {
             let Ok(stored) = chunk.value.stored() else { continue };
             let budget = self.budget.load(Ordering::Relaxed);
             let Some(room) = state.reserve(&self.arena, stored.len(), budget) else { break };
-            let Chunk { coding, original, hash, ref file, .. } = chunk.value;
             // A durable chunk keeps its record.
-            let file = file.clone().filter(|r| r.is_durable());
-            let now = Chunk::new(state, coding, original, hash, Some(room.write(&stored)), file);
+            let file = chunk.value.file.clone().filter(|r| r.is_durable());
+            let now = Chunk::new(state, chunk.value.form.clone(), Some(room.write(&stored)), file);
             let _turn = lock(&state.mover);
             if self.swap(state, &chunk, now) {
                 count(&state.counters.brought_back);

@@ -25,6 +25,8 @@ pub(crate) struct Arena {
     slots: std::sync::Mutex<Slots>,
     /// Segments with pages: taken and spare.
     held: AtomicUsize,
+    /// Bytes of memory elsewhere that count as if they were segments'.
+    charged: AtomicUsize,
     /// Set while memory is being given back: then nothing is kept as spare.
     giving: AtomicBool,
     /// A segment was taken since [`Arena::give_idle_back`] last asked.
@@ -35,6 +37,19 @@ pub(crate) struct Arena {
 struct Slots {
     free: BTreeSet<u32>,
     spare: Vec<u32>,
+}
+
+/// Bytes of memory elsewhere, counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    arena: Arc<Arena>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.arena.charged.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// One segment, freed with its last extent.
@@ -85,6 +100,7 @@ impl Arena {
             region,
             slots: std::sync::Mutex::new(slots),
             held: AtomicUsize::new(0),
+            charged: AtomicUsize::new(0),
             giving: AtomicBool::new(false),
             busy: AtomicBool::new(false),
         }))
@@ -94,14 +110,25 @@ impl Arena {
         self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Bytes with pages behind them.
+    /// Bytes with pages behind them, and those charged.
     pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed) * SEGMENT
+        self.held.load(Ordering::Relaxed) * SEGMENT + self.charged.load(Ordering::Relaxed)
     }
 
-    /// Of these, bytes of segments in use.
+    /// Of these, all but spare segments.
     pub(crate) fn taken(&self) -> usize {
         self.held() - self.slots().spare.len() * SEGMENT
+    }
+
+    /// Counts memory elsewhere, while no more than `limit` bytes are taken.
+    pub(crate) fn charge(self: &Arc<Arena>, bytes: usize, limit: usize) -> Option<Charge> {
+        let slots = self.slots();
+        let taken = self.held() - slots.spare.len() * SEGMENT;
+        if taken + bytes > limit {
+            return None;
+        }
+        self.charged.fetch_add(bytes, Ordering::Relaxed);
+        Some(Charge { arena: self.clone(), bytes })
     }
 
     /// An empty segment, the one that follows `after` in memory if it can be had, while no more than `limit` bytes are
@@ -109,8 +136,8 @@ impl Arena {
     pub(crate) fn take(self: &Arc<Arena>, after: Option<&Segment>, age: u64, limit: usize) -> Option<Arc<Segment>> {
         self.busy.store(true, Ordering::Relaxed);
         let mut slots = self.slots();
-        let taken = self.held.load(Ordering::Relaxed) - slots.spare.len();
-        if (taken + 1) * SEGMENT > limit {
+        let taken = self.held() - slots.spare.len() * SEGMENT;
+        if taken + SEGMENT > limit {
             return None;
         }
         let wanted = after.map(|s| s.slot + 1);

@@ -4,6 +4,9 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use shrbuf::exporter::Memfd;
+use shrbuf::{Account, Format, Layout, Ledger, Reason, Shrbuf};
+use tmem_cache::codec::Picture;
 use tmem_cache::store::{Backing, FileOptions, PoolOptions, Sharing, Store, StoreOptions};
 
 pub const MIB: usize = 1 << 20;
@@ -81,5 +84,55 @@ impl Random {
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let compressible = self.below(2) == 0;
         (0..len).map(|i| if compressible { (i / 100) as u8 } else { self.next() as u8 }).collect()
+    }
+}
+
+/// Frames of a camera on a tripod: one picture with much detail, and new noise in each frame.
+pub struct Camera {
+    layout: Layout,
+    scene: Vec<u8>,
+    noise: Random,
+    account: Account,
+}
+
+impl Camera {
+    pub fn new(format: Format, (width, height): (u32, u32), scene: u64) -> Camera {
+        let layout = Layout::linear(format, width, height, 1).unwrap();
+        let mut random = Random(scene);
+        let bytes = Picture::of(&layout).unwrap().bytes();
+        let scene = (0..bytes).map(|i| 60 + (i / 64) as u8 % 32 + random.below(64) as u8).collect();
+        Camera { layout, scene, noise: Random(!random.0), account: Ledger::default().account("test", Reason::Generate) }
+    }
+
+    /// Looks at something else.
+    pub fn turn(&mut self, scene: u64) {
+        let mut random = Random(scene);
+        self.scene.iter_mut().for_each(|sample| *sample = 60 + random.below(64) as u8);
+    }
+
+    /// The next frame's rows, without padding.
+    pub fn shot(&mut self) -> Vec<u8> {
+        let words = self.scene.len().div_ceil(16);
+        let noise: Vec<u64> = (0..words).map(|_| self.noise.next() & 0x3333_3333_3333_3333).collect();
+        let of = |i: usize| (noise[i / 16] >> (4 * (i % 16))) as u8 & 3;
+        self.scene.iter().enumerate().map(|(i, sample)| sample + of(i)).collect()
+    }
+
+    /// A buffer that holds these rows.
+    pub fn buffer(&self, rows: &[u8]) -> Shrbuf {
+        let mut buffer = Memfd::new("camera").allocate(&self.layout).unwrap();
+        self.fill(&mut buffer, rows);
+        buffer
+    }
+
+    pub fn fill(&self, buffer: &mut Shrbuf, mut rows: &[u8]) {
+        let mut guard = buffer.write().unwrap();
+        for p in 0..self.layout.planes().len() {
+            for y in 0..self.layout.rows(p) as usize {
+                let (row, rest) = rows.split_at(self.layout.row_bytes(p) as usize);
+                guard.plane(p).write(y, 0, row, &self.account);
+                rows = rest;
+            }
+        }
     }
 }

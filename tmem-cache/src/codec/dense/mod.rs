@@ -19,7 +19,7 @@ mod rows;
 pub(crate) mod sample;
 
 pub(crate) use bucket::Bucket;
-pub(crate) use rows::{RowScratch, Task};
+pub(crate) use rows::{Apart, RowScratch, Task};
 
 /// The mode of rows that are predicted by weights; others are those of [`predict::Mode`].
 const LINEAR: u8 = 4;
@@ -34,4 +34,6 @@ pub(crate) struct Room {
     pub bytes: encode::Rows<u8>,
     pub words: encode::Rows<u16>,
     pub decode: decode::Room,
+    pub byte_reference: Apart<u8>,
+    pub word_reference: Apart<u16>,
 }

@@ -41,6 +41,30 @@ impl<S> Task<'_, S> {
     }
 }
 
+/// Room for the reference's rows of a stripe, taken apart.
+#[derive(Debug, Default)]
+pub(crate) struct Apart<S> {
+    rows: Vec<S>,
+    row: Vec<S>,
+    spare: Vec<S>,
+}
+
+impl<S: Sample> Apart<S> {
+    /// Takes packed rows apart.
+    pub(crate) fn take<'r>(&'r mut self, lanes: &Lanes, packed: &[u8], row_bytes: usize) -> &'r [S] {
+        let Self { rows, row, spare } = self;
+        rows.clear();
+        row.resize(lanes.samples(), S::default());
+        spare.resize(2 * lanes.samples(), S::default());
+        for packed in packed.chunks_exact(row_bytes) {
+            let at = rows.len();
+            rows.resize(at + lanes.size(), S::default());
+            lanes.split(S::load(packed, row), &mut rows[at..], spare);
+        }
+        rows
+    }
+}
+
 /// Room for the rows of a stripe in work.
 #[derive(Debug, Default)]
 pub(crate) struct RowScratch<S> {
