@@ -16,7 +16,7 @@ use shrbuf::{Account, Ledger, Reason, Shrbuf};
 use super::pool::{Buffers, LendingPool};
 use super::serve::Service;
 use super::{Copies, Policy};
-use crate::{clock, lock, video};
+use crate::{clock, lock, sys, video};
 
 static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("shrbufsink", gst::DebugColorFlags::empty(), Some("frames for other processes"))
@@ -248,6 +248,7 @@ impl BaseSinkImpl for ShrbufSink {
 
     fn render(&self, frame: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let run = self.run()?;
+        self.wait_while_paused()?;
         let Some(buffer) = self.shared(&run, frame)? else { return Err(gst::FlowError::Error) };
         let info = self.describe(&run, frame);
         run.service.with(|producer| producer.send(&buffer, &info)).map_err(|e| self.fail(&e))?;
@@ -255,34 +256,25 @@ impl BaseSinkImpl for ShrbufSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
-        if event.type_() == gst::EventType::Eos {
-            let run = lock(&self.run).clone();
+        let run = lock(&self.run).clone().filter(|_| event.type_() == gst::EventType::Eos);
+        if let Some(run) = run {
             // Those who must have every frame get the last ones first; a flush or a stop does not wait for that.
-            let sink = self.obj();
-            let flushing = || sink.sink_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
-            let drained = run.as_ref().map(|run| {
-                run.service.wait_for(|producer, _| (producer.owed() == 0 || flushing()).then(|| producer.owed() == 0))
-            });
-            match drained {
-                Some(Ok(true)) => run.iter().for_each(|run| run.service.with(|producer| producer.end())),
-                Some(Err(e)) => drop(self.fail(&e)),
-                Some(Ok(false)) | None => {}
+            let drained = self.wait_for(&run, |producer| (producer.owed() == 0).then_some(()));
+            if drained.is_ok() {
+                run.service.with(|producer| producer.end());
             }
         }
         self.parent_event(event)
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(run) = &*lock(&self.run) {
-            run.service.unlock();
-        }
+        self.call();
         Ok(())
     }
 
+    // Called with the lock held that a waiting thread is away from: what `unlock` announced has happened.
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(run) = &*lock(&self.run) {
-            run.service.relock();
-        }
+        self.call();
         Ok(())
     }
 }
@@ -361,21 +353,42 @@ impl ShrbufSink {
         Ok(Some(buffer))
     }
 
-    /// **Blocks** until `look` finds something; while the pipeline is paused it goes on waiting for that.
+    /// **Blocks** until `look` finds something and the pipeline plays. Called by the streaming thread, for a frame or an
+    /// end.
     fn wait_for<T>(
         &self,
         run: &Run,
         mut look: impl FnMut(&mut shrbuf::ipc::Producer) -> Option<T>,
     ) -> Result<T, gst::FlowError> {
         loop {
-            let found = run.service.wait_for(|producer, unlocked| match look(producer) {
-                Some(found) => Some(Some(found)),
-                None => unlocked.then_some(None),
-            });
+            self.wait_while_paused()?;
+            let calls = run.service.calls();
+            let found = sys::wait_prerolled(&*self.obj(), || run.service.wait_for(calls, &mut look))?;
             if let Some(found) = found.map_err(|e| self.fail(&e))? {
+                self.wait_while_paused()?;
                 return Ok(found);
             }
-            self.obj().wait_preroll()?;
+        }
+    }
+
+    /// **Blocks** while the pipeline is paused. GStreamer does that before it calls `render`, but not where the pipeline
+    /// is paused before the thread has run that the last change to PLAYING woke.
+    fn wait_while_paused(&self) -> Result<(), gst::FlowError> {
+        let sink = self.obj();
+        // In this order: a change that ends in between would look like none.
+        let paused = || match sink.pending_state() {
+            gst::State::VoidPending => sink.current_state() != gst::State::Playing,
+            pending => pending != gst::State::Playing,
+        };
+        while paused() {
+            sink.wait_preroll()?;
+        }
+        Ok(())
+    }
+
+    fn call(&self) {
+        if let Some(run) = &*lock(&self.run) {
+            run.service.call();
         }
     }
 
