@@ -101,15 +101,20 @@ fn too_wide(l: &Layout) -> LayoutError {
 
 /// The layout of frames as GStreamer lays them out by default, in one segment.
 pub(crate) fn layout(info: &VideoInfo) -> Result<Layout, VideoError> {
-    let format = FORMATS.iter().find(|(_, theirs)| *theirs == info.format()).map(|(ours, _)| *ours);
-    let format = format.ok_or(VideoError::NoFourcc(info.format()))?;
     let plane = |(&offset, &stride): (&usize, &i32)| {
         let number =
             |n: usize| u32::try_from(n).map_err(|_| LayoutError::Size { width: info.width(), height: info.height() });
         Ok(Plane { segment: 0, offset: number(offset)?, stride: number(stride.max(0) as usize)? })
     };
     let planes = info.offset().iter().zip(info.stride()).map(plane).collect::<Result<Vec<_>, LayoutError>>()?;
-    Ok(Layout::new(format, Some(Modifier::LINEAR), info.width(), info.height(), &planes)?)
+    layout_of(info, &planes)
+}
+
+/// The layout of frames whose planes lie there.
+pub(crate) fn layout_of(info: &VideoInfo, planes: &[Plane]) -> Result<Layout, VideoError> {
+    let format = FORMATS.iter().find(|(_, theirs)| *theirs == info.format()).map(|(ours, _)| *ours);
+    let format = format.ok_or(VideoError::NoFourcc(info.format()))?;
+    Ok(Layout::new(format, Some(Modifier::LINEAR), info.width(), info.height(), planes)?)
 }
 
 /// Every format that both sides know.

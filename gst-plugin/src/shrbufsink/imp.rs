@@ -16,7 +16,7 @@ use shrbuf::{Account, Ledger, Reason, Shrbuf};
 use super::pool::{Buffers, LendingPool};
 use super::serve::Service;
 use super::{Copies, Policy};
-use crate::{clock, lock, sys, video};
+use crate::{clock, lock, sys, upstream, video};
 
 static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("shrbufsink", gst::DebugColorFlags::empty(), Some("frames for other processes"))
@@ -345,7 +345,7 @@ impl ShrbufSink {
         }
         let mut buffer = self.wait_for(run, |_| run.buffers.for_copy())?;
         let account = self.account();
-        run.buffers.copy(frame, &mut buffer, &account).map_err(|e| {
+        upstream::copy(frame, &run.buffers.info, &mut buffer, &account).map_err(|e| {
             gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
             gst::FlowError::Error
         })?;

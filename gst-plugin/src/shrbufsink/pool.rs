@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use gst::glib;
 use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
-use gst_video::prelude::*;
 use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::ipc::{Announced, IpcError};
-use shrbuf::{Account, Pool, PoolError, Shrbuf, State, WeakShrbuf};
+use shrbuf::{Pool, PoolError, Shrbuf, State, WeakShrbuf};
 
 use crate::lock;
 use crate::sys::{self, FdMemories};
@@ -148,26 +147,6 @@ impl Buffers {
             out.times += 1;
             Some(buffer)
         })
-    }
-
-    /// Copies the frame's pixels, each byte counted.
-    pub(super) fn copy(&self, frame: &gst::Buffer, into: &mut Shrbuf, account: &Account) -> Result<(), String> {
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(frame, &self.info);
-        let frame = frame.map_err(|e| format!("the frame cannot be mapped: {e}"))?;
-        let mut write = into.write().map_err(|e| e.to_string())?;
-        for (index, &stride) in frame.plane_stride().iter().enumerate() {
-            let from = frame.plane_data(index as u32).map_err(|e| e.to_string())?;
-            let mut to = write.plane(index);
-            let (row, rows) = (to.row_bytes(), to.rows());
-            let stride = usize::try_from(stride).map_err(|_| "rows from the bottom up cannot be passed".to_owned())?;
-            for y in 0..rows {
-                let bytes = from.get(y * stride..).and_then(|rest| rest.get(..row));
-                to.write(y, 0, bytes.ok_or("the frame is shorter than its format says")?, account);
-            }
-        }
-        drop(write);
-        into.set_state(State::Filled);
-        Ok(())
     }
 }
 
@@ -349,7 +328,7 @@ mod tests {
         let mut into = buffers.for_copy().unwrap();
         assert!(buffers.for_copy().is_none());
         let account = Ledger::default().account("test", Reason::Transfer);
-        buffers.copy(&frame, &mut into, &account).unwrap();
+        crate::upstream::copy(&frame, &buffers.info, &mut into, &account).unwrap();
         assert_eq!(account.bytes(), 64 * 48 * 3 / 2);
         let (inspect, mut row) = (Ledger::default().account("test", Reason::Inspect), [0; 64]);
         into.read().unwrap().plane(1).read(23, 0, &mut row, &inspect);

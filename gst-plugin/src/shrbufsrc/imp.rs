@@ -18,7 +18,7 @@ use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{MemoryKind, State};
 
 use super::Policy;
-use super::frames::Frames;
+use crate::frames::Frames;
 use crate::video::{self, Picture};
 use crate::{clock, lock};
 

@@ -13,7 +13,6 @@
 //! Between start and stop there is a connection; from the first `create` on it is a consumer, owned by the streaming
 //! thread. `unlock` writes an eventfd that the streaming thread polls beside the producer's socket.
 
-mod frames;
 mod imp;
 
 use gst::glib;

@@ -4,6 +4,7 @@
 
 mod documentation;
 mod launch;
+mod preroll;
 mod sink;
 mod source;
 mod states;

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use crate::launch::{LONG, Launch, Temporary, bytes_of, until, until_listening};
+use crate::launch::{LONG, Launch, Temporary, bytes_of, register, until, until_listening};
 
 fn pipeline(description: &str) -> gst::Pipeline {
-    gst::init().unwrap();
-    // Again in each test; only the first time counts.
-    gstshrbuf::plugin_register_static().unwrap();
+    register();
     gst::parse::launch(description).unwrap().downcast().unwrap()
 }
 
