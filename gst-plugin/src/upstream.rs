@@ -41,11 +41,16 @@ impl<'a> Place<'a> {
     }
 
     /// True where `buffer` is of this memory and layout.
-    pub(crate) fn is(&self, buffer: &[Arc<Segment>], layout: &Layout) -> bool {
+    pub(crate) fn is(&self, buffer: &Shrbuf) -> bool {
+        self.has(buffer.segments(), buffer.layout())
+    }
+
+    /// As [`Place::is`], of what a buffer is made of.
+    pub(crate) fn has(&self, segments: &[Arc<Segment>], layout: &Layout) -> bool {
         let mine = self.segments.iter().flatten();
         *layout == self.layout
-            && mine.clone().count() == buffer.len()
-            && mine.zip(buffer).all(|(a, b)| Arc::ptr_eq(a, b))
+            && mine.clone().count() == segments.len()
+            && mine.zip(segments).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
     /// A buffer of this memory.

@@ -1,5 +1,5 @@
-//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy; out with consumers,
-//! and back.
+//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy, or upstream's own; out
+//! with consumers, and back.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -9,11 +9,11 @@ use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
 use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::ipc::{Announced, IpcError};
-use shrbuf::{Pool, PoolError, Shrbuf, State, WeakShrbuf};
+use shrbuf::{Layout, Pool, PoolError, Segment, Shrbuf, State, WeakShrbuf};
 
-use crate::lock;
 use crate::sys::{self, FdMemories};
 use crate::video::{self, VideoError};
+use crate::{lock, upstream};
 
 /// Why there are no buffers.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,8 @@ pub(super) struct Buffers {
     pub(super) info: VideoInfo,
     lent: usize,
     home: Pool,
+    /// Where they are upstream's own, their memory.
+    theirs: Vec<(Vec<Arc<Segment>>, Layout)>,
     weak: Vec<WeakShrbuf>,
     fds: Vec<OwnedFd>,
     memories: FdMemories,
@@ -76,18 +78,19 @@ impl Buffers {
         let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>()?;
         let fds = buffers[..lent].iter().map(|b| b.export(0)).collect::<Result<_, _>>()?;
         let weak = buffers.iter().map(Shrbuf::downgrade).collect();
-        let out: Arc<[Mutex<Out>]> = buffers.iter().map(|_| Mutex::default()).collect();
-        let back = Arc::clone(&out);
-        let home = Pool::new(buffers, move |index| {
-            let mut out = lock(&back[index]);
-            out.times = out.times.saturating_sub(1);
-            let frame = if out.times == 0 { out.frame.take() } else { None };
-            drop(out);
-            // To the pool that it is of, where upstream may be waiting for it.
-            drop(frame);
-        })?;
+        let Home { pool: home, out } = Home::of(buffers)?;
         let (info, memories, spare) = (info.clone(), FdMemories::new(), Mutex::new((0..lent).collect()));
-        Ok((Arc::new(Buffers { info, lent, home, weak, fds, memories, out, spare }), announced))
+        let theirs = Vec::new();
+        Ok((Arc::new(Buffers { info, lent, home, theirs, weak, fds, memories, out, spare }), announced))
+    }
+
+    /// Upstream's own.
+    pub(super) fn of_upstream(info: &VideoInfo, buffers: Vec<Shrbuf>) -> Result<Arc<Buffers>, BuffersError> {
+        let (info, lent, memories, spare) = (info.clone(), buffers.len(), FdMemories::new(), Mutex::default());
+        let weak = buffers.iter().map(Shrbuf::downgrade).collect();
+        let theirs = buffers.iter().map(|buffer| (buffer.segments().to_vec(), *buffer.layout())).collect();
+        let Home { pool: home, out } = Home::of(buffers)?;
+        Ok(Arc::new(Buffers { info, lent, home, theirs, weak, fds: Vec::new(), memories, out, spare }))
     }
 
     /// How many upstream may have.
@@ -109,15 +112,7 @@ impl Buffers {
     /// The buffer that `frame` is in, without a copy, to be sent: `None` where it is in other memory, or not where
     /// consumers look for its planes. `frame` is kept until the last consumer has given it back.
     pub(super) fn adopt(self: &Arc<Self>, frame: &gst::Buffer) -> Option<Shrbuf> {
-        let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
-        let lease = sys::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
-        let usual = frame
-            .meta::<gst_video::VideoMeta>()
-            .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
-        if !usual || memory.offset() != 0 || memory.size() < self.info.size() {
-            return None;
-        }
-        let index = lease.index;
+        let index = self.place_of(frame)?;
         let buffer = loop {
             let mut out = lock(&self.out[index]);
             if let Some(buffer) = self.home.take(index) {
@@ -139,6 +134,25 @@ impl Buffers {
         Some(buffer)
     }
 
+    /// Which of them `frame` is in.
+    pub(super) fn place_of(self: &Arc<Self>, frame: &gst::Buffer) -> Option<usize> {
+        if !self.theirs.is_empty() {
+            let place = upstream::Place::of(frame, &self.info)?;
+            return self.theirs.iter().position(|(segments, layout)| place.has(segments, layout));
+        }
+        let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
+        let lease = sys::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
+        let usual = frame
+            .meta::<gst_video::VideoMeta>()
+            .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
+        (usual && memory.offset() == 0 && memory.size() >= self.info.size()).then_some(lease.index)
+    }
+
+    /// True where frames come in upstream's own memory.
+    pub(super) fn are_upstreams(&self) -> bool {
+        !self.theirs.is_empty()
+    }
+
     /// A buffer to copy into; `None` where all are out.
     pub(super) fn for_copy(&self) -> Option<Shrbuf> {
         (self.lent..self.home.len()).find_map(|index| {
@@ -147,6 +161,28 @@ impl Buffers {
             out.times += 1;
             Some(buffer)
         })
+    }
+}
+
+/// A pool of buffers, and what of upstream's is out with each.
+struct Home {
+    pool: Pool,
+    out: Arc<[Mutex<Out>]>,
+}
+
+impl Home {
+    fn of(buffers: Vec<Shrbuf>) -> Result<Home, PoolError> {
+        let out: Arc<[Mutex<Out>]> = buffers.iter().map(|_| Mutex::default()).collect();
+        let back = Arc::clone(&out);
+        let pool = Pool::new(buffers, move |index| {
+            let mut out = lock(&back[index]);
+            out.times = out.times.saturating_sub(1);
+            let frame = if out.times == 0 { out.frame.take() } else { None };
+            drop(out);
+            // To the pool that it is of, where upstream may be waiting for it.
+            drop(frame);
+        })?;
+        Ok(Home { pool, out })
     }
 }
 
@@ -199,7 +235,8 @@ impl BufferPoolImpl for LendingPoolImpl {
             return false;
         }
         let most = if most == 0 { there_are } else { most.min(there_are) };
-        config.set_params(Some(&caps), buffers.info.size() as u32, least, most);
+        // None before it is needed, whatever upstream would have: pages that were never written cost nothing.
+        config.set_params(Some(&caps), buffers.info.size() as u32, 0, most);
         self.parent_set_config(config)
     }
 

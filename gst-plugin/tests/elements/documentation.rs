@@ -41,7 +41,22 @@ fn inspect_knows_the_elements_and_their_properties() {
     for (element, properties) in [
         ("shrbufsrc", &["path", "policy", "window", "timeout"][..]),
         ("shrbuftmem", &["keep", "max", "after", "waiting", "stats", "\"trigger\""]),
-        ("shrbufsink", &["path", "policy", "copies", "consumers", "window", "depth", "buffers", "wait-for", "stats"]),
+        (
+            "shrbufsink",
+            &[
+                "path",
+                "mode",
+                "users",
+                "policy",
+                "copies",
+                "consumers",
+                "window",
+                "depth",
+                "buffers",
+                "wait-for",
+                "stats",
+            ],
+        ),
     ] {
         let inspect = command("gst-inspect-1.0").arg(element).output().unwrap();
         let text = String::from_utf8_lossy(&inspect.stdout).into_owned();
