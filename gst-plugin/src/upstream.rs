@@ -7,6 +7,7 @@ use gst_video::{VideoInfo, VideoMeta};
 use shrbuf::layout::{Layout, Plane};
 use shrbuf::{Account, ImportError, Segment, Shrbuf, State};
 
+use crate::video::Drm;
 use crate::{sys, video};
 
 /// Most memories that a frame lies in.
@@ -21,7 +22,7 @@ pub(crate) struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// `None` where some of it lies elsewhere, or as no layout says. Each memory is imported once, by whoever asks first.
-    pub(crate) fn of(frame: &'a gst::BufferRef, info: &VideoInfo) -> Option<Place<'a>> {
+    pub(crate) fn of(frame: &'a gst::BufferRef, info: &VideoInfo, drm: Option<Drm>) -> Option<Place<'a>> {
         let meta = frame.meta::<VideoMeta>();
         let (offsets, strides) =
             meta.as_ref().map_or((info.offset(), info.stride()), |meta| (meta.offset(), meta.stride()));
@@ -37,7 +38,7 @@ impl<'a> Place<'a> {
             *plane = Plane { segment: at as u8, offset, stride: u32::try_from(stride).ok()? };
         }
         let planes = &place[..offsets.len().min(MEMORIES)];
-        Some(Place { segments, layout: video::layout_of(info, planes).ok()? })
+        Some(Place { segments, layout: video::layout_of(info, drm, planes).ok()? })
     }
 
     /// True where `buffer` is of this memory and layout.

@@ -12,6 +12,7 @@ use shrbuf::pool::MAX_BUFFERS;
 
 use super::pool::{Buffers, BuffersError};
 use crate::upstream::Place;
+use crate::video::Drm;
 
 struct Seat {
     buffer: Shrbuf,
@@ -48,8 +49,8 @@ pub(super) enum Seen {
 }
 
 impl Gathering {
-    pub(super) fn see(&mut self, frame: &gst::BufferRef, info: &VideoInfo) -> Seen {
-        let Some(place) = Place::of(frame, info) else { return Seen::Not };
+    pub(super) fn see(&mut self, frame: &gst::BufferRef, info: &VideoInfo, drm: Option<Drm>) -> Seen {
+        let Some(place) = Place::of(frame, info, drm) else { return Seen::Not };
         if self.0.iter().any(|seat| place.is(&seat.buffer)) {
             return Seen::Again;
         }
@@ -65,9 +66,13 @@ impl Gathering {
     }
 
     /// All of them, and what to announce.
-    pub(super) fn buffers(self, info: &VideoInfo) -> Result<(Arc<Buffers>, Vec<Announced>), BuffersError> {
+    pub(super) fn buffers(
+        self,
+        info: &VideoInfo,
+        drm: Option<Drm>,
+    ) -> Result<(Arc<Buffers>, Vec<Announced>), BuffersError> {
         let (announced, buffers) = self.0.into_iter().map(|seat| (seat.announced, seat.buffer)).unzip();
-        Ok((Buffers::of_upstream(info, buffers)?, announced))
+        Ok((Buffers::of_upstream(info, drm, buffers)?, announced))
     }
 }
 
@@ -104,9 +109,9 @@ mod tests {
         let info = info();
         let frames = [frame(&info), frame(&info), frame(&info)];
         let mut gathering = Gathering::default();
-        let seen: Vec<Seen> = frames.iter().chain(&frames[..1]).map(|(f, _)| gathering.see(f, &info)).collect();
+        let seen: Vec<Seen> = frames.iter().chain(&frames[..1]).map(|(f, _)| gathering.see(f, &info, None)).collect();
         assert_eq!(seen, [Seen::New, Seen::New, Seen::New, Seen::Again]);
-        let (buffers, announced) = gathering.buffers(&info).unwrap();
+        let (buffers, announced) = gathering.buffers(&info, None).unwrap();
         assert_eq!((announced.len(), buffers.lent(), buffers.are_upstreams()), (3, 3, true));
         let sent = buffers.adopt(&frames[1].0).unwrap();
         assert_eq!((sent.id(), sent.state()), (buffers.adopt(&frames[1].0).unwrap().id(), State::Filled));
@@ -124,13 +129,13 @@ mod tests {
         let info = info();
         let mut gathering = Gathering::default();
         let plain = gst::Buffer::with_size(info.size()).unwrap();
-        assert_eq!(gathering.see(&plain, &info), Seen::Not);
+        assert_eq!(gathering.see(&plain, &info, None), Seen::Not);
         // A part of a sealed memfd and a part of other memory.
         let (mut mixed, _) = frame(&info);
         let writable = mixed.make_mut();
         writable.set_size(64 * 48);
         writable.append_memory(gst::Memory::with_size(64 * 24));
-        assert_eq!(gathering.see(&mixed, &info), Seen::Not);
+        assert_eq!(gathering.see(&mixed, &info, None), Seen::Not);
     }
 
     #[test]
@@ -138,11 +143,11 @@ mod tests {
         let info = info();
         let (mut frame, _) = frame(&info);
         let mut gathering = Gathering::default();
-        assert_eq!(gathering.see(&frame, &info), Seen::New);
+        assert_eq!(gathering.see(&frame, &info, None), Seen::New);
         let flags = gst_video::VideoFrameFlags::empty();
         let offsets = [0, 64 * 40];
         gst_video::VideoMeta::add_full(frame.make_mut(), flags, VideoFormat::Nv12, 64, 48, &offsets, &[64, 64])
             .unwrap();
-        assert_eq!(gathering.see(&frame, &info), Seen::Not);
+        assert_eq!(gathering.see(&frame, &info, None), Seen::Not);
     }
 }

@@ -14,7 +14,7 @@ use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{Account, Ledger, Reason, Shrbuf};
 
 use super::gather::Seen;
-use super::pool::{Buffers, LendingPool};
+use super::pool::LendingPool;
 use super::run::{Offer, Refused, Run, Settings, Share, Total};
 use super::{Copies, Policy};
 use crate::{clock, lock, sys, upstream, video};
@@ -152,15 +152,16 @@ impl BaseSinkImpl for ShrbufSink {
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = VideoInfo::from_caps(caps).map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
-        let same = |buffers: &Arc<Buffers>| buffers.info == info;
-        if lock(&self.run).as_ref().is_some_and(|run| same(&run.buffers))
-            || lock(&self.offer).as_ref().is_some_and(|offer| same(&offer.buffers))
+        let drm = video::drm_of(caps);
+        let drm = drm.map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
+        if lock(&self.run).as_ref().is_some_and(|run| (&run.buffers.info, run.buffers.drm) == (&info, drm))
+            || lock(&self.offer).as_ref().is_some_and(|offer| (&offer.info, offer.drm) == (&info, drm))
         {
             return Ok(());
         }
         self.end_run();
         let settings = lock(&self.settings).clone();
-        match Offer::new(&self.obj().name(), settings, &info) {
+        match Offer::new(&self.obj().name(), settings, info, drm) {
             Ok(offer) => *lock(&self.offer) = Some(offer),
             // The caps are good, so they are not refused, or upstream would negotiate again and again: the first frame ends it.
             Err(why) => *lock(&self.refused) = Some(why),
@@ -171,22 +172,24 @@ impl BaseSinkImpl for ShrbufSink {
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         query.add_allocation_meta::<VideoMeta>(None);
         query.add_allocation_meta::<VideoCropMeta>(None);
-        let offered = lock(&self.offer).as_ref().map(|offer| Arc::clone(&offer.buffers));
-        let buffers = offered.or_else(|| lock(&self.run).as_ref().map(|run| Arc::clone(&run.buffers)));
+        let offered = lock(&self.offer).as_ref().map(|offer| (offer.info.clone(), offer.buffers().cloned()));
+        let running = || lock(&self.run).as_ref().map(|run| (run.buffers.info.clone(), Some(Arc::clone(&run.buffers))));
         let (Some(caps), need_pool) = query.get_owned() else { return Ok(()) };
-        let info = VideoInfo::from_caps(&caps).ok();
-        let Some(buffers) = buffers.filter(|buffers| info.is_some_and(|info| info == buffers.info)) else {
+        let asked = VideoInfo::from_caps(&caps).ok();
+        let Some((info, buffers)) = offered.or_else(running).filter(|(info, _)| asked.as_ref() == Some(info)) else {
             return Ok(());
         };
         let Share { out, .. } = lock(&self.settings).share();
         // As many as may be away at once, and one to write to: where upstream keeps to memory of its own, it makes them all
         // at once, so that all of them come by before one comes again.
-        let (size, least, most) = (buffers.info.size() as u32, out.saturating_add(1), buffers.lent() as u32);
+        let (size, least) = (u32::try_from(info.size()).unwrap_or(0), out.saturating_add(1));
         let dma_buf = caps.features(0).is_some_and(|features| features.contains(video::DMA_BUF));
-        if !need_pool || dma_buf || buffers.are_upstreams() {
+        let ours = buffers.filter(|buffers| need_pool && !dma_buf && !buffers.are_upstreams());
+        let Some(buffers) = ours else {
             query.add_allocation_pool(None::<&gst::BufferPool>, size, least, 0);
             return Ok(());
-        }
+        };
+        let most = buffers.lent() as u32;
         let pool = LendingPool::of(&buffers);
         let mut config = pool.config();
         config.set_params(Some(&caps), size, least, most);
@@ -199,10 +202,7 @@ impl BaseSinkImpl for ShrbufSink {
     fn prepare(&self, frame: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut offer = lock(&self.offer);
         // Upstream's own memory is looked at as it comes to be rendered, which is once for each frame.
-        let theirs = |offer: &Offer| {
-            offer.buffers.place_of(frame).is_none() && upstream::Place::of(frame, &offer.buffers.info).is_some()
-        };
-        if let Some(taken) = offer.take_if(|offer| !theirs(offer)) {
+        if let Some(taken) = offer.take_if(|offer| !offer.is_theirs(frame)) {
             drop(offer);
             self.begin(taken.taken());
         } else if offer.is_some() {
@@ -252,9 +252,8 @@ impl ShrbufSink {
     /// told.
     fn gathers(&self, frame: &gst::Buffer) -> bool {
         let mut offer = lock(&self.offer);
-        let Some(gathering) = &mut *offer else { return false };
-        let info = gathering.buffers.info.clone();
-        match gathering.gathering.see(frame, &info) {
+        let Some(Offer { gathering, info, drm, .. }) = &mut *offer else { return false };
+        match gathering.see(frame, info, *drm) {
             Seen::New => {
                 lock(&self.total).counts.unseen += 1;
                 return true;

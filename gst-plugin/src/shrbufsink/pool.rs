@@ -12,7 +12,7 @@ use shrbuf::ipc::{Announced, IpcError};
 use shrbuf::{Layout, Pool, PoolError, Segment, Shrbuf, State, WeakShrbuf};
 
 use crate::sys::{self, FdMemories};
-use crate::video::{self, VideoError};
+use crate::video::{self, Drm, VideoError};
 use crate::{lock, upstream};
 
 /// Why there are no buffers.
@@ -41,6 +41,8 @@ struct Out {
 /// All buffers of a stream. The first `lent` are upstream's to write, the rest is for copies.
 pub(super) struct Buffers {
     pub(super) info: VideoInfo,
+    /// What they are, where `info` does not say it.
+    pub(super) drm: Option<Drm>,
     lent: usize,
     home: Pool,
     /// Where they are upstream's own, their memory.
@@ -81,16 +83,20 @@ impl Buffers {
         let Home { pool: home, out } = Home::of(buffers)?;
         let (info, memories, spare) = (info.clone(), FdMemories::new(), Mutex::new((0..lent).collect()));
         let theirs = Vec::new();
-        Ok((Arc::new(Buffers { info, lent, home, theirs, weak, fds, memories, out, spare }), announced))
+        Ok((Arc::new(Buffers { info, drm: None, lent, home, theirs, weak, fds, memories, out, spare }), announced))
     }
 
     /// Upstream's own.
-    pub(super) fn of_upstream(info: &VideoInfo, buffers: Vec<Shrbuf>) -> Result<Arc<Buffers>, BuffersError> {
+    pub(super) fn of_upstream(
+        info: &VideoInfo,
+        drm: Option<Drm>,
+        buffers: Vec<Shrbuf>,
+    ) -> Result<Arc<Buffers>, BuffersError> {
         let (info, lent, memories, spare) = (info.clone(), buffers.len(), FdMemories::new(), Mutex::default());
         let weak = buffers.iter().map(Shrbuf::downgrade).collect();
         let theirs = buffers.iter().map(|buffer| (buffer.segments().to_vec(), *buffer.layout())).collect();
         let Home { pool: home, out } = Home::of(buffers)?;
-        Ok(Arc::new(Buffers { info, lent, home, theirs, weak, fds: Vec::new(), memories, out, spare }))
+        Ok(Arc::new(Buffers { info, drm, lent, home, theirs, weak, fds: Vec::new(), memories, out, spare }))
     }
 
     /// How many upstream may have.
@@ -137,7 +143,7 @@ impl Buffers {
     /// Which of them `frame` is in.
     pub(super) fn place_of(self: &Arc<Self>, frame: &gst::Buffer) -> Option<usize> {
         if !self.theirs.is_empty() {
-            let place = upstream::Place::of(frame, &self.info)?;
+            let place = upstream::Place::of(frame, &self.info, self.drm)?;
             return self.theirs.iter().position(|(segments, layout)| place.has(segments, layout));
         }
         let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;

@@ -12,7 +12,8 @@ use super::gather::Gathering;
 use super::pool::Buffers;
 use super::serve::Service;
 use super::{Copies, Policy};
-use crate::video;
+use crate::upstream::Place;
+use crate::video::{self, Drm};
 
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -89,28 +90,46 @@ impl Settings {
 /// What upstream is offered for frames of some caps.
 pub(super) struct Offer {
     pub(super) settings: Settings,
-    pub(super) buffers: Arc<Buffers>,
-    announced: Vec<Announced>,
+    pub(super) info: VideoInfo,
+    pub(super) drm: Option<Drm>,
+    /// Ours, and what is announced of them; none for what only devices write.
+    ours: Option<(Arc<Buffers>, Vec<Announced>)>,
     /// Upstream's own memory, where that is what it passes.
     pub(super) gathering: Gathering,
 }
 
 impl Offer {
-    pub(super) fn new(name: &str, settings: Settings, info: &VideoInfo) -> Result<Offer, Refused> {
+    pub(super) fn new(name: &str, settings: Settings, info: VideoInfo, drm: Option<Drm>) -> Result<Offer, Refused> {
         let Share { lent, for_copies, .. } = settings.share();
-        let made = Buffers::new(name, info, lent as usize, for_copies as usize);
-        let (buffers, announced) = made.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
-        Ok(Offer { settings, buffers, announced, gathering: Gathering::default() })
+        let make = || Buffers::new(name, &info, lent as usize, for_copies as usize);
+        let ours = drm.is_none().then(make).transpose();
+        let ours = ours.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
+        Ok(Offer { settings, info, drm, ours, gathering: Gathering::default() })
+    }
+
+    pub(super) fn buffers(&self) -> Option<&Arc<Buffers>> {
+        self.ours.as_ref().map(|(buffers, _)| buffers)
+    }
+
+    /// True where `frame` lies in upstream's own memory, which consumers could have.
+    pub(super) fn is_theirs(&self, frame: &gst::Buffer) -> bool {
+        self.buffers().is_none_or(|ours| ours.place_of(frame).is_none())
+            && Place::of(frame, &self.info, self.drm).is_some()
     }
 
     /// Consumers are told of our buffers.
     pub(super) fn taken(self) -> Result<Run, Refused> {
-        Run::new(self.settings, self.buffers, self.announced)
+        let none = || {
+            let message = "frames with DMA_DRM caps have to lie in dma-bufs, with GstVideoMeta, and these do not";
+            (gst::ResourceError::Failed, message.to_owned())
+        };
+        let (buffers, announced) = self.ours.ok_or_else(none)?;
+        Run::new(self.settings, buffers, announced)
     }
 
     /// Consumers are told of upstream's.
     pub(super) fn gathered(self) -> Result<Run, Refused> {
-        let made = self.gathering.buffers(&self.buffers.info);
+        let made = self.gathering.buffers(&self.info, self.drm);
         let (buffers, announced) = made.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
         Run::new(self.settings, buffers, announced)
     }

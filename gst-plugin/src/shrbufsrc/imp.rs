@@ -250,17 +250,23 @@ impl BaseSrcImpl for ShrbufSrc {
     }
 }
 
-/// Exactly what the producer has. Elements that insist on the feature can have it; others find out by the memory's
-/// kind.
+/// Exactly what the producer has. Elements that insist on the feature, or on the kernel's name of the format, can have it;
+/// others find out by the memory's kind.
 fn caps(picture: &Picture, dma_buf: bool) -> Result<gst::Caps, glib::BoolError> {
-    let mut caps = picture.info.to_caps()?;
-    if let Some(structure) = caps.make_mut().structure_mut(0) {
-        // Known with the first frame.
-        structure.remove_fields(["colorimetry", "chroma-site"]);
+    let mut caps = gst::Caps::new_empty();
+    if picture.plain {
+        let mut plain = picture.info.to_caps()?;
+        if let Some(structure) = plain.make_mut().structure_mut(0) {
+            // Known with the first frame.
+            structure.remove_fields(["colorimetry", "chroma-site"]);
+        }
+        caps.merge(plain.clone());
+        if dma_buf {
+            caps.merge(video::with_dma_buf(plain));
+        }
     }
-    if dma_buf {
-        let with_feature = video::with_dma_buf(caps.clone());
-        caps.make_mut().append(with_feature);
+    if let Some(drm) = &picture.drm {
+        caps.merge(drm.clone());
     }
     Ok(caps)
 }

@@ -63,7 +63,7 @@ fn next(shared: &Shared) -> Option<(Arc<Run>, Incoming)> {
 
 fn put(run: &Run, Incoming { frame, at, info }: &Incoming, copies: &Account) -> Result<(), String> {
     let lasts = info.duration.map_or_else(|| run.frame_time(), Into::into);
-    let place = upstream::Place::of(frame, &run.video);
+    let place = upstream::Place::of(frame, &run.video, None);
     if let Some(buffer) = place.and_then(|place| place.buffer().ok()) {
         buffer.set_state(Filling::Filled);
         return run.preroll.put(&buffer, *at, lasts, info.clone()).map_err(|e| e.to_string());
