@@ -1,5 +1,5 @@
-//! What GStreamer's bindings have no safe call for: memory from a descriptor, something tied to a memory's life, a memory
-//! that comes back instead of being freed, and a sink that waits for something other than the clock.
+//! What GStreamer's bindings have no safe call for: memory from a descriptor, something tied to a memory's life, a
+//! memory that comes back instead of being freed, and a sink that waits for something other than the clock.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -47,8 +47,8 @@ fn quark() -> GQuark {
     QUARK.get_or_init(|| glib::Quark::from_str(format!("shrbuf-tied-{:p}", &raw const QUARK))).into_glib()
 }
 
-/// What was made of `memory` by an earlier call, or is by `make` now; kept until `memory` is freed. Of one type, and for
-/// one use: whoever comes later finds what the first one made.
+/// What was made of `memory` by an earlier call, or is by `make` now; kept until `memory` is freed. Of one type, and
+/// for one use: whoever comes later finds what the first one made.
 pub(crate) fn made_once<T: Any + Send + Sync>(memory: &gst::MemoryRef, make: impl FnOnce() -> Option<T>) -> Option<&T> {
     static QUARK: OnceLock<glib::Quark> = OnceLock::new();
     static MAKING: Mutex<()> = Mutex::new(());
@@ -144,9 +144,9 @@ pub(crate) fn lend(memory: &mut gst::MemoryRef, way_back: WayBack) {
     unsafe { (*memory.as_mut_ptr()).mini_object.dispose = Some(dispose) };
 }
 
-/// Has the streaming thread of `sink` wait for something, as GStreamer has it wait for the clock: without the lock under
-/// which frames are rendered, so that the state can change meanwhile, and prerolled, so that a change does not wait for
-/// the next frame. To be called in `render` and `event` of a sink, which GStreamer calls with that lock held.
+/// Has the streaming thread of `sink` wait for something, as GStreamer has it wait for the clock: without the lock
+/// under which frames are rendered, so that the state can change meanwhile, and prerolled, so that a change does not
+/// wait for the next frame. To be called in `render` and `event` of a sink, which GStreamer calls with that lock held.
 ///
 /// # Errors
 /// `Flushing` where the sink is by then.

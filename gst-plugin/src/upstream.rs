@@ -13,7 +13,8 @@ use crate::{sys, video};
 /// Most memories that a frame lies in.
 const MEMORIES: usize = 4;
 
-/// Where a frame lies, if all of it lies in dma-bufs and sealed memfds: their segments, and the layout of what is in them.
+/// Where a frame lies, if all of it lies in dma-bufs and sealed memfds: their segments, and the layout of what is in
+/// them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
     segments: [Option<&'a Arc<Segment>>; MEMORIES],
@@ -21,7 +22,8 @@ pub(crate) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// `None` where some of it lies elsewhere, or as no layout says. Each memory is imported once, by whoever asks first.
+    /// `None` where some of it lies elsewhere, or as no layout says. Each memory is imported once, by whoever asks
+    /// first.
     pub(crate) fn of(frame: &'a gst::BufferRef, info: &VideoInfo, drm: Option<Drm>) -> Option<Place<'a>> {
         let meta = frame.meta::<VideoMeta>();
         let (offsets, strides) =

@@ -215,3 +215,43 @@ pub(crate) fn colorimetry(matrix: u8, full_range: bool) -> Option<VideoColorimet
     let known = MATRICES.iter().find(|m| m.0 == matrix);
     known.map(|&(_, matrix, transfer, primaries)| VideoColorimetry::new(range, matrix, transfer, primaries))
 }
+
+#[cfg(all(test, feature = "v1_24"))]
+mod tests {
+    use super::*;
+
+    /// AMD's 64K_S tiles: of a real device's modifiers, one with parameters in it.
+    const TILED: Modifier = Modifier(0x0200_0000_0000_0901);
+
+    fn layout(format: Format, modifier: Modifier) -> Layout {
+        let plane = |offset| Plane { segment: 0, offset, stride: 256 };
+        let planes = [plane(0), plane(256 * 64)];
+        Layout::new(format, Some(modifier), 64, 48, &planes[..format.planes().len()]).unwrap()
+    }
+
+    #[test]
+    fn drm_caps_name_format_and_modifier_both_ways() {
+        gst::init().unwrap();
+        for (format, modifier) in [(Format::Xr24, Modifier::LINEAR), (Format::Xr24, TILED), (Format::Nv12, TILED)] {
+            let caps = drm_caps(&layout(format, modifier), gst::Fraction::new(25, 1)).unwrap();
+            assert_eq!(drm_of(&caps).unwrap(), Some((format, modifier)), "{caps}");
+            assert!(caps.can_intersect(&template()), "{caps}");
+            let info = VideoInfo::from_caps(&caps).unwrap();
+            assert_eq!((info.format(), info.width(), info.height()), (VideoFormat::DmaDrm, 64, 48));
+            let plane = Plane { segment: 0, offset: 0, stride: 256 };
+            let planes = [plane, Plane { offset: 256 * 64, ..plane }];
+            let again = layout_of(&info, Some((format, modifier)), &planes[..format.planes().len()]).unwrap();
+            assert_eq!(again, layout(format, modifier));
+        }
+    }
+
+    #[test]
+    fn format_that_nobody_here_knows_is_named() {
+        gst::init().unwrap();
+        let caps = gst::Caps::builder("video/x-raw").features([DMA_BUF]).field("format", "DMA_DRM");
+        let caps = caps.field("drm-format", "AB4H").field("width", 64).field("height", 48).build();
+        let error = drm_of(&caps).unwrap_err().to_string();
+        assert!(error.contains("AB4H"), "{error}");
+        assert_eq!(drm_of(&plain()).unwrap(), None);
+    }
+}

@@ -20,8 +20,8 @@ struct Seat {
 }
 
 impl Seat {
-    /// `None` where it cannot be announced, or is in a pool of this process already, as what `shrbufsrc` and `shrbuftmem`
-    /// pass: it would go back to that one.
+    /// `None` where it cannot be announced, or is in a pool of this process already, as what `shrbufsrc` and
+    /// `shrbuftmem` pass: it would go back to that one.
     fn of(place: &Place<'_>) -> Option<Seat> {
         let elsewhere = place.buffer().ok()?.downgrade();
         // Gone with its only handle, it is nobody else's.

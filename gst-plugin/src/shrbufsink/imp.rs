@@ -163,7 +163,8 @@ impl BaseSinkImpl for ShrbufSink {
         let settings = lock(&self.settings).clone();
         match Offer::new(&self.obj().name(), settings, info, drm) {
             Ok(offer) => *lock(&self.offer) = Some(offer),
-            // The caps are good, so they are not refused, or upstream would negotiate again and again: the first frame ends it.
+            // The caps are good, so they are not refused, or upstream would negotiate again and again: the first frame
+            // ends it.
             Err(why) => *lock(&self.refused) = Some(why),
         }
         Ok(())
@@ -180,8 +181,8 @@ impl BaseSinkImpl for ShrbufSink {
             return Ok(());
         };
         let Share { out, .. } = lock(&self.settings).share();
-        // As many as may be away at once, and one to write to: where upstream keeps to memory of its own, it makes them all
-        // at once, so that all of them come by before one comes again.
+        // As many as may be away at once, and one to write to: where upstream keeps to memory of its own, it makes them
+        // all at once, so that all of them come by before one comes again.
         let (size, least) = (u32::try_from(info.size()).unwrap_or(0), out.saturating_add(1));
         let dma_buf = caps.features(0).is_some_and(|features| features.contains(video::DMA_BUF));
         let ours = buffers.filter(|buffers| need_pool && !dma_buf && !buffers.are_upstreams());
@@ -248,8 +249,8 @@ impl BaseSinkImpl for ShrbufSink {
 }
 
 impl ShrbufSink {
-    /// True where `frame` goes to nobody, because it is not known yet which memory upstream has. Once it is, consumers are
-    /// told.
+    /// True where `frame` goes to nobody, because it is not known yet which memory upstream has. Once it is, consumers
+    /// are told.
     fn gathers(&self, frame: &gst::Buffer) -> bool {
         let mut offer = lock(&self.offer);
         let Some(Offer { gathering, info, drm, .. }) = &mut *offer else { return false };
@@ -342,8 +343,8 @@ impl ShrbufSink {
         Ok(Some(buffer))
     }
 
-    /// **Blocks** until `look` finds something and the pipeline plays. Called by the streaming thread, for a frame or an
-    /// end.
+    /// **Blocks** until `look` finds something and the pipeline plays. Called by the streaming thread, for a frame or
+    /// an end.
     fn wait_for<T>(
         &self,
         run: &Run,
@@ -360,8 +361,8 @@ impl ShrbufSink {
         }
     }
 
-    /// **Blocks** while the pipeline is paused. GStreamer does that before it calls `render`, but not where the pipeline
-    /// is paused before the thread has run that the last change to PLAYING woke.
+    /// **Blocks** while the pipeline is paused. GStreamer does that before it calls `render`, but not where the
+    /// pipeline is paused before the thread has run that the last change to PLAYING woke.
     fn wait_while_paused(&self) -> Result<(), gst::FlowError> {
         let sink = self.obj();
         // In this order: a change that ends in between would look like none.

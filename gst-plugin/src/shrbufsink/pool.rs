@@ -1,5 +1,5 @@
-//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy, or upstream's own; out
-//! with consumers, and back.
+//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy, or upstream's own;
+//! out with consumers, and back.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};

@@ -64,8 +64,8 @@ impl Service {
         self.shared.calls.load(Ordering::Relaxed)
     }
 
-    /// Somebody wants the streaming thread. Counted rather than flagged, so that a call which is over before the waiting
-    /// thread has run is heard all the same.
+    /// Somebody wants the streaming thread. Counted rather than flagged, so that a call which is over before the
+    /// waiting thread has run is heard all the same.
     pub(super) fn call(&self) {
         self.shared.calls.fetch_add(1, Ordering::Relaxed);
         self.shared.wake();

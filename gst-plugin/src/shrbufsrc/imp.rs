@@ -250,8 +250,8 @@ impl BaseSrcImpl for ShrbufSrc {
     }
 }
 
-/// Exactly what the producer has. Elements that insist on the feature, or on the kernel's name of the format, can have it;
-/// others find out by the memory's kind.
+/// Exactly what the producer has. Elements that insist on the feature, or on the kernel's name of the format, can have
+/// it; others find out by the memory's kind.
 fn caps(picture: &Picture, dma_buf: bool) -> Result<gst::Caps, glib::BoolError> {
     let mut caps = gst::Caps::new_empty();
     if picture.plain {

@@ -48,9 +48,13 @@ struct Camera {
 
 impl Camera {
     fn start() -> Camera {
+        Camera::of("video/x-raw,format=BGRx")
+    }
+
+    fn of(format: &str) -> Camera {
         register();
         let socket = Temporary::new("camera");
-        let pictures = "video/x-raw,format=BGRx,width=640,height=360";
+        let pictures = format!("{format},width=640,height=360");
         let sink = format!("shrbufsink name=sink path={} consumers=2 window=3", socket.as_str());
         let line = format!("v4l2src device=/dev/video0 io-mode=dmabuf ! {pictures} ! {sink}");
         let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
@@ -116,4 +120,19 @@ fn frames_of_a_consumer_that_is_killed_are_the_cameras_again() {
     assert_eq!(camera.stat("copied-bytes"), 0);
     drop(camera);
     assert_eq!(Footprint::now().dma_bufs, before);
+}
+
+#[cfg(feature = "v1_24")]
+#[test]
+fn a_cameras_dma_bufs_are_named_as_the_kernel_does_at_both_ends() {
+    if !on_test_drivers() {
+        return;
+    }
+    let drm = "video/x-raw(memory:DMABuf),format=DMA_DRM,drm-format=XR24";
+    let camera = Camera::of(drm);
+    let source = format!("shrbufsrc path={} num-buffers={FRAMES}", camera.socket.as_str());
+    let log = Launch::new(&format!("-v {source} ! {drm} ! fakesink silent=false")).end_well();
+    assert!(log.matches("chain").count() as u64 >= FRAMES, "{log}");
+    assert!(start_display(&camera.socket).wait().unwrap().success());
+    assert_eq!(camera.stat("copied-bytes"), 0);
 }

@@ -113,8 +113,8 @@ fn run_last() {
     assert!(chrt.success());
 }
 
-/// A pause that comes before the thread that the last change to PLAYING woke has run, so that GStreamer takes it for one
-/// that still waits, and lets it render while the pipeline is paused.
+/// A pause that comes before the thread that the last change to PLAYING woke has run, so that GStreamer takes it for
+/// one that still waits, and lets it render while the pipeline is paused.
 #[test]
 fn sink_that_waits_for_consumers_can_be_paused_before_its_thread_has_run() {
     let socket = Temporary::new("early");

@@ -2,8 +2,8 @@
 //!
 //! # How am I supposed to use this?
 //! One thread [puts](Preroll::put) frames as they come; another asks [`Replays::next`] what is to be sent, and
-//! [gets](Preroll::get) it. The store tells nobody what it has, so which frames were put, and when they were captured, is
-//! kept here, with whatever else their owner wants to have again.
+//! [gets](Preroll::get) it. The store tells nobody what it has, so which frames were put, and when they were captured,
+//! is kept here, with whatever else their owner wants to have again.
 //!
 //! ```
 //! use std::time::Duration;
@@ -53,8 +53,8 @@ use crate::store::{GetError, Handle, ObjectId, Pool, PutError, Stamp};
 pub struct Settings {
     /// For how long, by time stamps.
     pub keep: Duration,
-    /// Frames that a replay has still to send stay, and new ones are refused for them. For a pool that evicts nothing by
-    /// itself.
+    /// Frames that a replay has still to send stay, and new ones are refused for them. For a pool that evicts nothing
+    /// by itself.
     pub pin: bool,
 }
 

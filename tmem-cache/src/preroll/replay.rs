@@ -34,14 +34,14 @@ pub enum Next<T> {
     Idle,
 }
 
-/// What was asked for and has yet to be sent, one after the other. Moments are of the frames' own clock: `now` is the time
-/// stamp of the newest frame when it was asked for.
+/// What was asked for and has yet to be sent, one after the other. Moments are of the frames' own clock: `now` is the
+/// time stamp of the newest frame when it was asked for.
 #[derive(Debug, Default)]
 pub struct Replays(Vec<Job>);
 
 impl Replays {
-    /// All that is kept, and what comes for `after` from `now` on. Where such a replay is under way it is extended, so that
-    /// no frame comes twice. False where nothing is kept, which leaves things as they are.
+    /// All that is kept, and what comes for `after` from `now` on. Where such a replay is under way it is extended, so
+    /// that no frame comes twice. False where nothing is kept, which leaves things as they are.
     pub fn trigger<T: Clone>(&mut self, of: &Preroll<T>, now: u64, after: Duration) -> bool {
         let Some(oldest) = of.timeline().oldest() else { return false };
         // Before the first frame, the first frame.
@@ -53,8 +53,8 @@ impl Replays {
         true
     }
 
-    /// What was captured between two moments, as long ago as they say. The second may be longer ago than the first: then
-    /// it is played backwards. The same twice is the one frame that was current then. False as for a trigger.
+    /// What was captured between two moments, as long ago as they say. The second may be longer ago than the first:
+    /// then it is played backwards. The same twice is the one frame that was current then. False as for a trigger.
     pub fn play<T: Clone>(&mut self, of: &Preroll<T>, now: u64, from: Duration, to: Duration) -> bool {
         let timeline = of.timeline();
         let Some(oldest) = timeline.oldest() else { return false };
