@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use gst::glib;
@@ -96,6 +97,8 @@ pub struct ShrbufSrc {
     settings: Mutex<Settings>,
     stream: Mutex<Option<Stream>>,
     run: Mutex<Option<Run>>,
+    /// The thread that pauses the element just now.
+    pausing: Mutex<Option<ThreadId>>,
 }
 
 #[glib::object_subclass]
@@ -133,6 +136,14 @@ impl ElementImpl for ShrbufSrc {
             gst::PadTemplate::new("src", gst::PadDirection::Src, always, &video::template()).into_iter().collect()
         });
         &TEMPLATES
+    }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        let pauses = transition == gst::StateChange::PlayingToPaused;
+        *lock(&self.pausing) = pauses.then(|| std::thread::current().id());
+        let changed = self.parent_change_state(transition);
+        *lock(&self.pausing) = None;
+        changed
     }
 }
 
@@ -234,6 +245,11 @@ impl BaseSrcImpl for ShrbufSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        // While paused it goes on waiting. If it came back because of that, and the pipeline played again by then,
+        // GStreamer would take it for the end of the streaming thread.
+        if *lock(&self.pausing) == Some(std::thread::current().id()) {
+            return Ok(());
+        }
         if let Some(stream) = &*lock(&self.stream) {
             // A full counter is readable already.
             let _ = stream.wake.write(1);
