@@ -14,6 +14,9 @@
 //! | --- | --- |
 //! | [`shrbufsrc`] | frames of another process; their memory given back when GStreamer lets go of it |
 //! | [`shrbufsink`] | frames for other processes, in memory that upstream is given to write to |
+//! | [`shrbuftmem`] | the last seconds in compressed memory, sent when they are asked for |
+//! | `frames` | our buffers as GStreamer's memories |
+//! | `upstream` | GStreamer's memories as our buffers |
 //! | `video` | what a picture is called on both sides |
 //! | `clock` | stamps of CLOCK_MONOTONIC and running time |
 //! | `sys` | the few calls for which the bindings have no safe one |
@@ -24,9 +27,12 @@
 )]
 
 mod clock;
+mod frames;
 pub mod shrbufsink;
 pub mod shrbufsrc;
+pub mod shrbuftmem;
 mod sys;
+mod upstream;
 mod video;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,7 +46,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     shrbufsrc::register(plugin)?;
-    shrbufsink::register(plugin)
+    shrbufsink::register(plugin)?;
+    shrbuftmem::register(plugin)
 }
 
 gst::plugin_define!(

@@ -7,10 +7,12 @@
 //! | [`store`] | pools, handles, put, get, flush |
 //! | [`file_tier`] | where chunks of persistent pools go that memory does not take |
 //! | [`pressure`] | how much memory the store may have just now |
+//! | [`preroll`] | the last seconds of a stream, and replays of them |
 
 pub mod codec;
 pub mod file_tier;
 mod frame_cache;
+pub mod preroll;
 pub mod pressure;
 pub mod store;
 mod sync;

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use nix::unistd::User;
 use shrbuf::Shrbuf;
-use shrbuf::ipc::{Announced, Counts, Options, Producer, Returns};
+use shrbuf::ipc::{Announced, Counts, Options, Producer, Returns, access};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
@@ -57,8 +56,7 @@ impl Build for IpcSink {
         if self.path.as_os_str().is_empty() {
             return Err(BuildError::of("path", "is not set; it says where consumers connect, such as \"/tmp/camera\""));
         }
-        let mode = u32::from_str_radix(&self.mode, 8).ok().filter(|&mode| mode <= 0o777);
-        let mode = mode.ok_or_else(|| BuildError::of("mode", "must be permission bits in octal, such as \"660\""))?;
+        let mode = access::mode(&self.mode).map_err(|e| BuildError::of("mode", e.to_string()))?;
         let most = MAX_BUFFERS as u32;
         for (name, value) in [("consumers", self.consumers), ("window", self.window), ("depth", self.depth)] {
             if !(1..=most).contains(&value) {
@@ -68,7 +66,8 @@ impl Build for IpcSink {
         if self.wait_for > self.consumers {
             return Err(BuildError::of("wait-for", format!("must not be above `consumers`, {}", self.consumers)));
         }
-        let users = self.users.as_deref().map(users).transpose()?.unwrap_or_default();
+        let users = self.users.as_deref().map(access::users).transpose();
+        let users = users.map_err(|e| BuildError::of("users", e.to_string()))?.unwrap_or_default();
         let (consumers, window, policy, depth) = (self.consumers, self.window, self.lag.into(), self.depth);
         // The source has a buffer for the next frame whatever consumers hold: that is what `holds` is for.
         let returns = Returns::WhenNeeded;
@@ -76,19 +75,6 @@ impl Build for IpcSink {
         let counts = Counts::default();
         Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts }))
     }
-}
-
-/// Their numbers.
-fn users(list: &str) -> Result<Vec<u32>, BuildError> {
-    let number = |name: &str| match name.parse::<u32>() {
-        Ok(number) => Ok(number),
-        Err(_) => match User::from_name(name) {
-            Ok(Some(user)) => Ok(user.uid.as_raw()),
-            Ok(None) => Err(BuildError::of("users", format!("names `{name}`, who is no user of this machine"))),
-            Err(e) => Err(BuildError::of("users", format!("names `{name}`, who could not be looked up: {e}"))),
-        },
-    };
-    list.split(',').map(|name| number(name.trim())).collect()
 }
 
 struct Sink {
@@ -185,13 +171,13 @@ impl Element for Sink {
 
     fn stop(&mut self) {
         if let Some(run) = self.run.take() {
-            self.counts = total(&self.counts, &run.producer.counts());
+            self.counts = self.counts + run.producer.counts();
         }
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         let now = self.run.as_ref().map(|run| run.producer.counts()).unwrap_or_default();
-        let Counts { unseen, sent, dropped, refused, .. } = total(&self.counts, &now);
+        let Counts { unseen, sent, dropped, refused, .. } = self.counts + now;
         report("sent", sent);
         report("lagged", dropped);
         report("unseen", unseen);
@@ -220,15 +206,5 @@ impl Run {
             self.producer.end();
             context.finish();
         }
-    }
-}
-
-fn total(a: &Counts, b: &Counts) -> Counts {
-    Counts {
-        frames: a.frames + b.frames,
-        unseen: a.unseen + b.unseen,
-        sent: a.sent + b.sent,
-        dropped: a.dropped + b.dropped,
-        refused: a.refused + b.refused,
     }
 }

@@ -1,18 +1,17 @@
 //! The thread that puts: frames leave the capture buffers here.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use shrbuf_pipeline::stats::HeldGauge;
-use shrbuf_pipeline::{Frame, Timestamp, Waker};
+use shrbuf_pipeline::{Colorimetry, Frame, Rect, Waker};
+use tmem_cache::preroll::Preroll;
 use tmem_cache::pressure::{Law, System, steer};
-use tmem_cache::store::{Handle, ObjectId, Pool, PutError, Stamp};
 
 use super::replay::Wish;
-use super::timeline::{Entry, Timeline};
 
 /// From one look at the system's memory to the next.
 const LOOK: Duration = Duration::from_millis(250);
@@ -52,22 +51,23 @@ impl Counts {
     }
 }
 
+/// What comes back with a frame, beside its time stamp.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Info {
+    pub(super) sequence: u64,
+    pub(super) color: Colorimetry,
+    pub(super) crop: Option<Rect>,
+    pub(super) corrupt: bool,
+}
+
 /// What the threads of one run share.
 pub(super) struct Shared {
-    pub(super) pool: Pool,
-    pub(super) keep: Duration,
-    /// Frames that a replay has still to send stay, and new ones are refused for them.
-    pub(super) pin: bool,
+    pub(super) preroll: Arc<Preroll<Info>>,
     /// From the domain's thread, to be put.
     pub(super) incoming: ArrayQueue<Frame>,
     /// To the domain's thread, replayed.
     pub(super) outgoing: ArrayQueue<Frame>,
-    pub(super) timeline: Mutex<Timeline>,
     pub(super) wishes: Mutex<Vec<Wish>>,
-    /// Time stamp of the newest frame that was put.
-    pub(super) newest: AtomicU64,
-    /// The first number that a replay has still to send.
-    pub(super) needed: AtomicU64,
     pub(super) keeper: Wake,
     pub(super) player: Wake,
     pub(super) domain: Waker,
@@ -84,32 +84,21 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Held for the time of a search. A thread that panicked has left the timeline whole.
-    pub(super) fn timeline(&self) -> MutexGuard<'_, Timeline> {
-        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 }
 
-/// The address of a frame's chunk: an object for each 2^32 frames.
-pub(super) fn handle(number: u64) -> Handle {
-    Handle { object: ObjectId([0, 0, number >> 32]), index: number as u32 }
-}
-
-/// Puts what comes in until the input has ended, or everything stops. Numbers go on from `next`.
+/// Puts what comes in until the input has ended, or everything stops.
 ///
 /// Between puts it looks at the system's memory, and gives back what the system needs.
-pub(super) fn run(shared: &Shared, mut next: u64, frame_time: Duration, mut law: Law) {
+pub(super) fn run(shared: &Shared, frame_time: Duration, mut law: Law) {
     shared.keeper.is_this();
-    let (store, mut system) = (shared.pool.of(), System::new());
+    let (store, mut system) = (shared.preroll.pool().of(), System::new());
     let mut looked = Instant::now();
     while !shared.stopping() {
         if let Some(frame) = shared.incoming.pop() {
-            put(shared, &frame, next, frame_time);
-            next += 1;
+            put(shared, &frame, frame_time);
             shared.player.wake();
             if looked.elapsed() >= LOOK {
                 looked = Instant::now();
@@ -126,44 +115,15 @@ pub(super) fn run(shared: &Shared, mut next: u64, frame_time: Duration, mut law:
     }
 }
 
-fn put(shared: &Shared, frame: &Frame, number: u64, frame_time: Duration) {
-    let (pool, counts) = (&shared.pool, &shared.counts);
-    let entry = Entry::of(frame, number);
-    let stamp = Stamp { at_ns: entry.timestamp.0, duration_ns: frame_time.as_nanos() as u64 };
-    loop {
-        match pool.put_frame(handle(number), &frame.buffer, stamp) {
-            Ok(()) => break Counts::add(&counts.kept),
-            // Of a pool that evicts nothing by itself, the oldest makes room, if nobody waits for it.
-            Err(PutError::Full { .. }) if shared.pin => {
-                let needed = shared.needed.load(Ordering::Acquire);
-                let mut timeline = shared.timeline();
-                match timeline.oldest().filter(|oldest| oldest.number < needed).and_then(|_| timeline.pop()) {
-                    Some(oldest) => {
-                        pool.flush(handle(oldest.number));
-                    }
-                    None => return Counts::add(&counts.refused),
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, number, "refused");
-                return Counts::add(&counts.refused);
-            }
-        }
+fn put(shared: &Shared, frame: &Frame, frame_time: Duration) {
+    let Frame { timestamp, sequence, color, crop, corrupt, .. } = *frame;
+    let info = Info { sequence, color, crop, corrupt };
+    if let Err(error) = shared.preroll.put(&frame.buffer, timestamp.0, frame_time, info) {
+        tracing::debug!(%error, sequence, "refused");
+        return Counts::add(&shared.counts.refused);
     }
-    shared.newest.store(entry.timestamp.0, Ordering::Release);
-    let mut timeline = shared.timeline();
-    timeline.push(entry, |gone| {
-        pool.flush(handle(gone.number));
-    });
-    let oldest = Timestamp(entry.timestamp.0.saturating_sub(shared.keep.as_nanos() as u64));
-    let needed = shared.needed.load(Ordering::Acquire);
-    while timeline.oldest().is_some_and(|oldest| oldest.number < needed)
-        && let Some(old) = timeline.expire(oldest)
-    {
-        pool.flush(handle(old.number));
-    }
-    drop(timeline);
-    let stats = pool.stats();
+    Counts::add(&shared.counts.kept);
+    let stats = shared.preroll.pool().stats();
     shared.held.set(
         Duration::from_nanos(stats.held_ns),
         stats.bytes_original,

@@ -5,7 +5,6 @@
 //! | `mod` | the element: properties, ports, its domain's side |
 //! | `keeper` | the thread that puts frames into the store, so that their capture buffers go back |
 //! | `replay` | the thread that gets them out again |
-//! | `timeline` | which frames there are, by time |
 //! | `command`, `control` | what can be asked of it, and by which ways |
 //! | `shared_store` | stores that several elements share |
 //!
@@ -17,10 +16,9 @@ mod control;
 mod keeper;
 mod replay;
 mod shared_store;
-mod timeline;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,7 +26,7 @@ use std::time::Duration;
 pub use command::{Command, CommandError};
 use control::Control;
 use crossbeam_queue::ArrayQueue;
-use keeper::{Counts, Shared, Wake};
+use keeper::{Counts, Info, Shared, Wake};
 use replay::Wish;
 use shrbuf::{Ledger, Pool, Shrbuf};
 use shrbuf_pipeline::property::Bytes;
@@ -36,8 +34,8 @@ use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
     OutputOffer, Ports, Rate, Rates, Refusal, Role, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
 };
-use timeline::Timeline;
 use tmem_cache::codec::Picture;
+use tmem_cache::preroll::{Preroll, Settings};
 use tmem_cache::pressure::Law;
 use tmem_cache::store::{PoolOptions, Sharing, Upkeep};
 
@@ -117,7 +115,7 @@ impl Remote {
 
 impl Shared {
     fn wish(&self, command: Command) {
-        let now = Timestamp(self.newest.load(Ordering::Acquire));
+        let now = Timestamp(self.preroll.newest());
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner).push(Wish { command, now });
         self.player.wake();
     }
@@ -181,7 +179,7 @@ struct Store {
     input: Option<Stream>,
     buffers: Vec<Shrbuf>,
     /// What is kept over a restart, and for pictures of which stream.
-    kept: Option<(Stream, tmem_cache::store::Pool, Timeline)>,
+    kept: Option<(Stream, Arc<Preroll<Info>>)>,
     run: Option<Run>,
 }
 
@@ -213,12 +211,12 @@ fn limit(what: impl std::fmt::Display) -> Failure {
 }
 
 impl Store {
-    /// The pool of the last run where pictures are as they were then, else a new one.
-    fn pool(&mut self, stream: &Stream) -> Result<(tmem_cache::store::Pool, Timeline), Failure> {
-        if let Some((of, pool, timeline)) = self.kept.take()
+    /// What the last run kept, where pictures are as they were then, else nothing yet.
+    fn preroll(&mut self, stream: &Stream) -> Result<Arc<Preroll<Info>>, Failure> {
+        if let Some((of, preroll)) = self.kept.take()
             && (of.format, of.size) == (stream.format, stream.size)
         {
-            return Ok((pool, timeline));
+            return Ok(preroll);
         }
         let c = &self.config;
         let kind = if c.pin { PoolOptions::persistent } else { PoolOptions::ephemeral };
@@ -229,9 +227,8 @@ impl Store {
             options = options.thinning(halvings as u8);
         }
         let max = usize::try_from(c.max.0).unwrap_or(usize::MAX);
-        shared_store::pool(c.store.as_deref(), max, &self.environment.ledger, options)
-            .map(|pool| (pool, Timeline::default()))
-            .map_err(limit)
+        let pool = shared_store::pool(c.store.as_deref(), max, &self.environment.ledger, options).map_err(limit)?;
+        Ok(Arc::new(Preroll::new(pool, Settings { keep: c.keep, pin: c.pin })))
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
@@ -304,20 +301,13 @@ impl Element for Store {
         if let Some(control) = &control {
             start.watch(control.fd().map_err(limit)?, CONTROL)?;
         }
-        let (pool, timeline) = self.pool(&stream)?;
-        let next = timeline.newest().map_or(0, |newest| newest.number + 1);
-        let newest = timeline.newest().map_or(0, |newest| newest.timestamp.0);
+        let preroll = self.preroll(&stream)?;
         let buffers = std::mem::take(&mut self.buffers);
         let shared = Arc::new(Shared {
-            pool,
-            keep: self.config.keep,
-            pin: self.config.pin,
+            preroll,
             incoming: ArrayQueue::new(self.config.waiting as usize),
             outgoing: ArrayQueue::new(buffers.len().max(1)),
-            timeline: Mutex::new(timeline),
             wishes: Mutex::default(),
-            newest: AtomicU64::new(newest),
-            needed: AtomicU64::new(u64::MAX),
             keeper: Wake::default(),
             player: Wake::default(),
             domain: start.waker(REPLAYED),
@@ -331,7 +321,7 @@ impl Element for Store {
         let idle = Arc::clone(&shared);
         let buffers = Arc::new(Pool::new(buffers, move |_| idle.player.wake()).map_err(limit)?);
         start.watch(buffers.fences_fd().try_clone_to_owned().map_err(limit)?, FENCES)?;
-        let upkeep = (self.config.upkeep > 0.0).then(|| shared.pool.of().upkeep(self.config.upkeep));
+        let upkeep = (self.config.upkeep > 0.0).then(|| shared.preroll.pool().of().upkeep(self.config.upkeep));
         let mut run = Run {
             shared: Arc::clone(&shared),
             buffers: Arc::clone(&buffers),
@@ -342,7 +332,7 @@ impl Element for Store {
         let frame_time = Duration::from_secs_f64(1.0 / stream.rate.unwrap_or(Rate::new(30, 1)).hz().max(1e-3));
         let keeper = Arc::clone(&shared);
         let law = Law::new(LEAST.min(self.config.max.0), self.config.max.0, OTHERS);
-        run.threads.push(self.spawn("keeps", move || keeper::run(&keeper, next, frame_time, law))?);
+        run.threads.push(self.spawn("keeps", move || keeper::run(&keeper, frame_time, law))?);
         let (player, after) = (Arc::clone(&shared), self.config.after);
         run.threads.push(self.spawn("replays", move || replay::run(&player, &buffers, after))?);
         self.remote.set(Some(shared));
@@ -392,9 +382,8 @@ impl Element for Store {
         let Some(run) = self.run.take() else { return };
         let shared = Arc::clone(&run.shared);
         drop(run);
-        let timeline = std::mem::take(&mut *shared.timeline());
         if let Some(stream) = self.input {
-            self.kept = Some((stream, shared.pool.clone(), timeline));
+            self.kept = Some((stream, Arc::clone(&shared.preroll)));
         }
     }
 

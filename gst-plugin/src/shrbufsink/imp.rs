@@ -1,6 +1,6 @@
 //! The element.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
@@ -9,72 +9,19 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoCropMeta, VideoInfo, VideoMeta};
-use shrbuf::ipc::{Counts, FrameInfo, IpcError, Options};
+use shrbuf::ipc::{Counts, FrameInfo, IpcError};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{Account, Ledger, Reason, Shrbuf};
 
-use super::pool::{Buffers, LendingPool};
-use super::serve::Service;
+use super::gather::Seen;
+use super::pool::LendingPool;
+use super::run::{Offer, Refused, Run, Settings, Share, Total};
 use super::{Copies, Policy};
-use crate::{clock, lock, video};
+use crate::{clock, lock, sys, upstream, video};
 
 static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("shrbufsink", gst::DebugColorFlags::empty(), Some("frames for other processes"))
 });
-
-#[derive(Clone)]
-struct Settings {
-    path: Option<String>,
-    policy: Policy,
-    copies: Copies,
-    consumers: u32,
-    window: u32,
-    depth: u32,
-    buffers: u32,
-    wait_for: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        let (policy, copies) = (Policy::default(), Copies::default());
-        Settings { path: None, policy, copies, consumers: 4, window: 3, depth: 2, buffers: 4, wait_for: 0 }
-    }
-}
-
-/// How many buffers are for what.
-struct Share {
-    lent: u32,
-    for_copies: u32,
-}
-
-impl Settings {
-    fn share(&self) -> Share {
-        let waiting = if self.policy == Policy::DropOldest { self.depth } else { 1 };
-        let out = self.consumers.saturating_mul(self.window).saturating_add(waiting);
-        let for_copies = if self.copies == Copies::Deny { 0 } else { out.saturating_add(1) };
-        Share { lent: out.saturating_add(self.buffers), for_copies }
-    }
-}
-
-/// A stream of one format.
-struct Run {
-    buffers: Arc<Buffers>,
-    service: Service,
-    copies: Copies,
-    /// Consumers that the first frame waits for.
-    wait_for: usize,
-    gathered: AtomicBool,
-    warned: AtomicBool,
-    sequence: AtomicU64,
-    color: (u8, bool),
-}
-
-/// What has been counted in earlier streams.
-#[derive(Default)]
-struct Total {
-    counts: Counts,
-    copied_frames: u64,
-}
 
 /// See [`super`].
 #[derive(Default, glib::Properties)]
@@ -83,6 +30,14 @@ pub struct ShrbufSink {
     #[property(
         name = "path", nick = "Path", get, set, type = Option<String>, member = path,
         blurb = "Where consumers connect: a socket, made here"
+    )]
+    #[property(
+        name = "mode", nick = "Mode", get, set, type = String, member = mode,
+        blurb = "Permission bits of the socket, in octal: who has w may connect"
+    )]
+    #[property(
+        name = "users", nick = "Users", get, set, type = Option<String>, member = users,
+        blurb = "Users who may connect, by name or number, with commas between; not set, all whom `mode` lets"
     )]
     #[property(
         name = "policy", nick = "Policy", get, set, type = Policy, member = policy,
@@ -119,9 +74,11 @@ pub struct ShrbufSink {
         blurb = "The first frame waits until so many consumers are there"
     )]
     settings: Mutex<Settings>,
+    /// Until it is known in which memory frames come.
+    offer: Mutex<Option<Offer>>,
     run: Mutex<Option<Arc<Run>>>,
     /// Why there is no run.
-    refused: Mutex<Option<(gst::ResourceError, String)>>,
+    refused: Mutex<Option<Refused>>,
     total: Mutex<Total>,
     ledger: Ledger,
 }
@@ -176,7 +133,7 @@ impl ElementImpl for ShrbufSink {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let always = gst::PadPresence::Always;
             // Fails only for a name or caps that cannot be.
-            gst::PadTemplate::new("sink", gst::PadDirection::Sink, always, &video::plain()).into_iter().collect()
+            gst::PadTemplate::new("sink", gst::PadDirection::Sink, always, &video::template()).into_iter().collect()
         });
         &TEMPLATES
     }
@@ -184,23 +141,8 @@ impl ElementImpl for ShrbufSink {
 
 impl BaseSinkImpl for ShrbufSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let settings = lock(&self.settings);
-        if settings.path.as_ref().is_none_or(|path| path.is_empty()) {
-            let message = "path is not set; it says where consumers connect, such as /tmp/picture";
-            return Err(gst::error_msg!(gst::ResourceError::Settings, ["{message}"]));
-        }
-        if settings.wait_for > settings.consumers {
-            let most = settings.consumers;
-            return Err(gst::error_msg!(gst::ResourceError::Settings, ["wait-for is above consumers, {most}"]));
-        }
-        let Share { lent, for_copies } = settings.share();
-        let all = lent.saturating_add(for_copies);
-        if all > MAX_BUFFERS as u32 {
-            let of = "consumers x window, depth, buffers and those for copies";
-            let message = format!("{of} add up to {all}; {MAX_BUFFERS} are possible");
-            return Err(gst::error_msg!(gst::ResourceError::Settings, ["{message}"]));
-        }
-        Ok(())
+        let checked = lock(&self.settings).check();
+        checked.map_err(|what| gst::error_msg!(gst::ResourceError::Settings, ["{what}"]))
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
@@ -210,14 +152,19 @@ impl BaseSinkImpl for ShrbufSink {
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let info = VideoInfo::from_caps(caps).map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
-        if lock(&self.run).as_ref().is_some_and(|run| run.buffers.info == info) {
+        let drm = video::drm_of(caps);
+        let drm = drm.map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
+        if lock(&self.run).as_ref().is_some_and(|run| (&run.buffers.info, run.buffers.drm) == (&info, drm))
+            || lock(&self.offer).as_ref().is_some_and(|offer| (&offer.info, offer.drm) == (&info, drm))
+        {
             return Ok(());
         }
         self.end_run();
         let settings = lock(&self.settings).clone();
-        match self.begin_run(settings, info) {
-            Ok(run) => *lock(&self.run) = Some(Arc::new(run)),
-            // The caps are good, so they are not refused, or upstream would negotiate again and again: the first frame ends it.
+        match Offer::new(&self.obj().name(), settings, info, drm) {
+            Ok(offer) => *lock(&self.offer) = Some(offer),
+            // The caps are good, so they are not refused, or upstream would negotiate again and again: the first frame
+            // ends it.
             Err(why) => *lock(&self.refused) = Some(why),
         }
         Ok(())
@@ -226,27 +173,50 @@ impl BaseSinkImpl for ShrbufSink {
     fn propose_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         query.add_allocation_meta::<VideoMeta>(None);
         query.add_allocation_meta::<VideoCropMeta>(None);
-        let run = lock(&self.run).clone();
+        let offered = lock(&self.offer).as_ref().map(|offer| (offer.info.clone(), offer.buffers().cloned()));
+        let running = || lock(&self.run).as_ref().map(|run| (run.buffers.info.clone(), Some(Arc::clone(&run.buffers))));
         let (Some(caps), need_pool) = query.get_owned() else { return Ok(()) };
-        let info = VideoInfo::from_caps(&caps).ok();
-        let Some(run) = run.filter(|run| need_pool && info.is_some_and(|info| info == run.buffers.info)) else {
+        let asked = VideoInfo::from_caps(&caps).ok();
+        let Some((info, buffers)) = offered.or_else(running).filter(|(info, _)| asked.as_ref() == Some(info)) else {
             return Ok(());
         };
-        let (size, most) = (run.buffers.info.size() as u32, run.buffers.lent() as u32);
-        let pool = LendingPool::of(&run.buffers);
+        let Share { out, .. } = lock(&self.settings).share();
+        // As many as may be away at once, and one to write to: where upstream keeps to memory of its own, it makes them
+        // all at once, so that all of them come by before one comes again.
+        let (size, least) = (u32::try_from(info.size()).unwrap_or(0), out.saturating_add(1));
+        let dma_buf = caps.features(0).is_some_and(|features| features.contains(video::DMA_BUF));
+        let ours = buffers.filter(|buffers| need_pool && !dma_buf && !buffers.are_upstreams());
+        let Some(buffers) = ours else {
+            query.add_allocation_pool(None::<&gst::BufferPool>, size, least, 0);
+            return Ok(());
+        };
+        let most = buffers.lent() as u32;
+        let pool = LendingPool::of(&buffers);
         let mut config = pool.config();
-        config.set_params(Some(&caps), size, 0, most);
+        config.set_params(Some(&caps), size, least, most);
         pool.set_config(config).map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
-        query.add_allocation_pool(Some(&pool), size, 0, most);
+        query.add_allocation_pool(Some(&pool), size, least, most);
         Ok(())
     }
 
     // Before the pipeline is paused upon the first frame: it would be told that all is well.
-    fn prepare(&self, _frame: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn prepare(&self, frame: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let mut offer = lock(&self.offer);
+        // Upstream's own memory is looked at as it comes to be rendered, which is once for each frame.
+        if let Some(taken) = offer.take_if(|offer| !offer.is_theirs(frame)) {
+            drop(offer);
+            self.begin(taken.taken());
+        } else if offer.is_some() {
+            return Ok(gst::FlowSuccess::Ok);
+        }
         self.run().map(|_| gst::FlowSuccess::Ok)
     }
 
     fn render(&self, frame: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.wait_while_paused()?;
+        if self.gathers(frame) {
+            return Ok(gst::FlowSuccess::Ok);
+        }
         let run = self.run()?;
         let Some(buffer) = self.shared(&run, frame)? else { return Err(gst::FlowError::Error) };
         let info = self.describe(&run, frame);
@@ -255,61 +225,63 @@ impl BaseSinkImpl for ShrbufSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
-        if event.type_() == gst::EventType::Eos {
-            let run = lock(&self.run).clone();
+        let run = lock(&self.run).clone().filter(|_| event.type_() == gst::EventType::Eos);
+        if let Some(run) = run {
             // Those who must have every frame get the last ones first; a flush or a stop does not wait for that.
-            let sink = self.obj();
-            let flushing = || sink.sink_pad().pad_flags().contains(gst::PadFlags::FLUSHING);
-            let drained = run.as_ref().map(|run| {
-                run.service.wait_for(|producer, _| (producer.owed() == 0 || flushing()).then(|| producer.owed() == 0))
-            });
-            match drained {
-                Some(Ok(true)) => run.iter().for_each(|run| run.service.with(|producer| producer.end())),
-                Some(Err(e)) => drop(self.fail(&e)),
-                Some(Ok(false)) | None => {}
+            let drained = self.wait_for(&run, |producer| (producer.owed() == 0).then_some(()));
+            if drained.is_ok() {
+                run.service.with(|producer| producer.end());
             }
         }
         self.parent_event(event)
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(run) = &*lock(&self.run) {
-            run.service.unlock();
-        }
+        self.call();
         Ok(())
     }
 
+    // Called with the lock held that a waiting thread is away from: what `unlock` announced has happened.
     fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(run) = &*lock(&self.run) {
-            run.service.relock();
-        }
+        self.call();
         Ok(())
     }
 }
 
 impl ShrbufSink {
-    fn begin_run(&self, settings: Settings, info: VideoInfo) -> Result<Run, (gst::ResourceError, String)> {
-        let Share { lent, for_copies } = settings.share();
-        let Settings { path, policy, copies, consumers, window, depth, wait_for, .. } = settings;
-        let name = self.obj().name();
-        let made = Buffers::new(&name, &info, lent as usize, for_copies as usize);
-        let (buffers, announced) = made.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
-        let policy = match policy {
-            Policy::Block => shrbuf::ipc::Policy::Block,
-            Policy::DropOldest => shrbuf::ipc::Policy::DropOldest,
-            Policy::Latest => shrbuf::ipc::Policy::Latest,
-        };
-        let options = Options { consumers, window, policy, depth, ..Options::default() };
-        let number = |n: i32| u32::try_from(n).ok().filter(|&n| n > 0);
-        let rate = number(info.fps().numer()).zip(number(info.fps().denom()));
-        let color = video::h273(&info.colorimetry());
-        let path = path.unwrap_or_default();
-        let service = Service::start(path.as_ref(), options, announced, rate);
-        let service = service.map_err(|e| (gst::ResourceError::OpenWrite, e.to_string()))?;
-        gst::info!(CATEGORY, imp = self, "listens at {path} with {} buffers", lent + for_copies);
-        let (gathered, warned, sequence) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
-        let wait_for = wait_for as usize;
-        Ok(Run { buffers, service, copies, wait_for, gathered, warned, sequence, color })
+    /// True where `frame` goes to nobody, because it is not known yet which memory upstream has. Once it is, consumers
+    /// are told.
+    fn gathers(&self, frame: &gst::Buffer) -> bool {
+        let mut offer = lock(&self.offer);
+        let Some(Offer { gathering, info, drm, .. }) = &mut *offer else { return false };
+        match gathering.see(frame, info, *drm) {
+            Seen::New => {
+                lock(&self.total).counts.unseen += 1;
+                return true;
+            }
+            Seen::Again => {
+                let begun = offer.take().map(Offer::gathered);
+                drop(offer);
+                begun.into_iter().for_each(|begun| self.begin(begun));
+            }
+            // Then all of it is treated alike: as memory that consumers cannot have.
+            Seen::Not => {
+                let begun = offer.take().map(Offer::taken);
+                drop(offer);
+                begun.into_iter().for_each(|begun| self.begin(begun));
+            }
+        }
+        false
+    }
+
+    fn begin(&self, run: Result<Run, Refused>) {
+        match run {
+            Ok(run) => {
+                gst::info!(CATEGORY, imp = self, "consumers are told of {} buffers", run.buffers.lent());
+                *lock(&self.run) = Some(Arc::new(run));
+            }
+            Err(why) => *lock(&self.refused) = Some(why),
+        }
     }
 
     /// The run there is, or why there is none.
@@ -322,9 +294,10 @@ impl ShrbufSink {
     }
 
     fn end_run(&self) {
+        *lock(&self.offer) = None;
         let Some(run) = lock(&self.run).take() else { return };
         let mut total = lock(&self.total);
-        total.counts = sum(&total.counts, &run.service.counts().0);
+        total.counts = total.counts + run.service.counts().0;
     }
 
     /// The frame in a buffer that consumers know: the one it is in, or a copy. `None` where that has been said not to
@@ -336,6 +309,15 @@ impl ShrbufSink {
         }
         if let Some(buffer) = run.buffers.adopt(frame) {
             return Ok(Some(buffer));
+        }
+        if run.buffers.are_upstreams() {
+            let (origin, told) = (self.origin(), run.buffers.lent());
+            let message = format!(
+                "{origin} passes a frame in memory that consumers were not told of: they know the {told} buffers that it \
+                 had at first; have its pool allocate all of its buffers at once, or put a videoconvert before this one"
+            );
+            gst::element_imp_error!(self, gst::StreamError::WrongType, ["{message}"]);
+            return Ok(None);
         }
         if run.copies == Copies::Deny || (run.copies == Copies::Warn && !run.warned.swap(true, Ordering::Relaxed)) {
             let message = format!(
@@ -353,7 +335,7 @@ impl ShrbufSink {
         }
         let mut buffer = self.wait_for(run, |_| run.buffers.for_copy())?;
         let account = self.account();
-        run.buffers.copy(frame, &mut buffer, &account).map_err(|e| {
+        upstream::copy(frame, &run.buffers.info, &mut buffer, &account).map_err(|e| {
             gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
             gst::FlowError::Error
         })?;
@@ -361,21 +343,42 @@ impl ShrbufSink {
         Ok(Some(buffer))
     }
 
-    /// **Blocks** until `look` finds something; while the pipeline is paused it goes on waiting for that.
+    /// **Blocks** until `look` finds something and the pipeline plays. Called by the streaming thread, for a frame or
+    /// an end.
     fn wait_for<T>(
         &self,
         run: &Run,
         mut look: impl FnMut(&mut shrbuf::ipc::Producer) -> Option<T>,
     ) -> Result<T, gst::FlowError> {
         loop {
-            let found = run.service.wait_for(|producer, unlocked| match look(producer) {
-                Some(found) => Some(Some(found)),
-                None => unlocked.then_some(None),
-            });
+            self.wait_while_paused()?;
+            let calls = run.service.calls();
+            let found = sys::wait_prerolled(&*self.obj(), || run.service.wait_for(calls, &mut look))?;
             if let Some(found) = found.map_err(|e| self.fail(&e))? {
+                self.wait_while_paused()?;
                 return Ok(found);
             }
-            self.obj().wait_preroll()?;
+        }
+    }
+
+    /// **Blocks** while the pipeline is paused. GStreamer does that before it calls `render`, but not where the
+    /// pipeline is paused before the thread has run that the last change to PLAYING woke.
+    fn wait_while_paused(&self) -> Result<(), gst::FlowError> {
+        let sink = self.obj();
+        // In this order: a change that ends in between would look like none.
+        let paused = || match sink.pending_state() {
+            gst::State::VoidPending => sink.current_state() != gst::State::Playing,
+            pending => pending != gst::State::Playing,
+        };
+        while paused() {
+            sink.wait_preroll()?;
+        }
+        Ok(())
+    }
+
+    fn call(&self) {
+        if let Some(run) = &*lock(&self.run) {
+            run.service.call();
         }
     }
 
@@ -419,7 +422,7 @@ impl ShrbufSink {
     fn stats(&self) -> gst::Structure {
         let now = lock(&self.run).as_ref().map_or((Counts::default(), 0), |run| run.service.counts());
         let total = lock(&self.total);
-        let Counts { frames, unseen, sent, dropped, refused } = sum(&total.counts, &now.0);
+        let Counts { frames, unseen, sent, dropped, refused } = total.counts + now.0;
         gst::Structure::builder("shrbufsink-stats")
             .field("consumers", now.1 as u64)
             .field("frames", frames)
@@ -430,15 +433,5 @@ impl ShrbufSink {
             .field("copied-frames", total.copied_frames)
             .field("copied-bytes", self.account().bytes())
             .build()
-    }
-}
-
-fn sum(a: &Counts, b: &Counts) -> Counts {
-    Counts {
-        frames: a.frames + b.frames,
-        unseen: a.unseen + b.unseen,
-        sent: a.sent + b.sent,
-        dropped: a.dropped + b.dropped,
-        refused: a.refused + b.refused,
     }
 }

@@ -1,5 +1,5 @@
-//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy; out with consumers,
-//! and back.
+//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy, or upstream's own;
+//! out with consumers, and back.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use gst::glib;
 use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
-use gst_video::prelude::*;
 use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::ipc::{Announced, IpcError};
-use shrbuf::{Account, Pool, PoolError, Shrbuf, State, WeakShrbuf};
+use shrbuf::{Layout, Pool, PoolError, Segment, Shrbuf, State, WeakShrbuf};
 
-use crate::lock;
 use crate::sys::{self, FdMemories};
-use crate::video::{self, VideoError};
+use crate::video::{self, Drm, VideoError};
+use crate::{lock, upstream};
 
 /// Why there are no buffers.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +41,12 @@ struct Out {
 /// All buffers of a stream. The first `lent` are upstream's to write, the rest is for copies.
 pub(super) struct Buffers {
     pub(super) info: VideoInfo,
+    /// What they are, where `info` does not say it.
+    pub(super) drm: Option<Drm>,
     lent: usize,
     home: Pool,
+    /// Where they are upstream's own, their memory.
+    theirs: Vec<(Vec<Arc<Segment>>, Layout)>,
     weak: Vec<WeakShrbuf>,
     fds: Vec<OwnedFd>,
     memories: FdMemories,
@@ -77,18 +80,23 @@ impl Buffers {
         let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>()?;
         let fds = buffers[..lent].iter().map(|b| b.export(0)).collect::<Result<_, _>>()?;
         let weak = buffers.iter().map(Shrbuf::downgrade).collect();
-        let out: Arc<[Mutex<Out>]> = buffers.iter().map(|_| Mutex::default()).collect();
-        let back = Arc::clone(&out);
-        let home = Pool::new(buffers, move |index| {
-            let mut out = lock(&back[index]);
-            out.times = out.times.saturating_sub(1);
-            let frame = if out.times == 0 { out.frame.take() } else { None };
-            drop(out);
-            // To the pool that it is of, where upstream may be waiting for it.
-            drop(frame);
-        })?;
+        let Home { pool: home, out } = Home::of(buffers)?;
         let (info, memories, spare) = (info.clone(), FdMemories::new(), Mutex::new((0..lent).collect()));
-        Ok((Arc::new(Buffers { info, lent, home, weak, fds, memories, out, spare }), announced))
+        let theirs = Vec::new();
+        Ok((Arc::new(Buffers { info, drm: None, lent, home, theirs, weak, fds, memories, out, spare }), announced))
+    }
+
+    /// Upstream's own.
+    pub(super) fn of_upstream(
+        info: &VideoInfo,
+        drm: Option<Drm>,
+        buffers: Vec<Shrbuf>,
+    ) -> Result<Arc<Buffers>, BuffersError> {
+        let (info, lent, memories, spare) = (info.clone(), buffers.len(), FdMemories::new(), Mutex::default());
+        let weak = buffers.iter().map(Shrbuf::downgrade).collect();
+        let theirs = buffers.iter().map(|buffer| (buffer.segments().to_vec(), *buffer.layout())).collect();
+        let Home { pool: home, out } = Home::of(buffers)?;
+        Ok(Arc::new(Buffers { info, drm, lent, home, theirs, weak, fds: Vec::new(), memories, out, spare }))
     }
 
     /// How many upstream may have.
@@ -110,15 +118,7 @@ impl Buffers {
     /// The buffer that `frame` is in, without a copy, to be sent: `None` where it is in other memory, or not where
     /// consumers look for its planes. `frame` is kept until the last consumer has given it back.
     pub(super) fn adopt(self: &Arc<Self>, frame: &gst::Buffer) -> Option<Shrbuf> {
-        let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
-        let lease = sys::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
-        let usual = frame
-            .meta::<gst_video::VideoMeta>()
-            .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
-        if !usual || memory.offset() != 0 || memory.size() < self.info.size() {
-            return None;
-        }
-        let index = lease.index;
+        let index = self.place_of(frame)?;
         let buffer = loop {
             let mut out = lock(&self.out[index]);
             if let Some(buffer) = self.home.take(index) {
@@ -140,6 +140,25 @@ impl Buffers {
         Some(buffer)
     }
 
+    /// Which of them `frame` is in.
+    pub(super) fn place_of(self: &Arc<Self>, frame: &gst::Buffer) -> Option<usize> {
+        if !self.theirs.is_empty() {
+            let place = upstream::Place::of(frame, &self.info, self.drm)?;
+            return self.theirs.iter().position(|(segments, layout)| place.has(segments, layout));
+        }
+        let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
+        let lease = sys::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
+        let usual = frame
+            .meta::<gst_video::VideoMeta>()
+            .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
+        (usual && memory.offset() == 0 && memory.size() >= self.info.size()).then_some(lease.index)
+    }
+
+    /// True where frames come in upstream's own memory.
+    pub(super) fn are_upstreams(&self) -> bool {
+        !self.theirs.is_empty()
+    }
+
     /// A buffer to copy into; `None` where all are out.
     pub(super) fn for_copy(&self) -> Option<Shrbuf> {
         (self.lent..self.home.len()).find_map(|index| {
@@ -149,25 +168,27 @@ impl Buffers {
             Some(buffer)
         })
     }
+}
 
-    /// Copies the frame's pixels, each byte counted.
-    pub(super) fn copy(&self, frame: &gst::Buffer, into: &mut Shrbuf, account: &Account) -> Result<(), String> {
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(frame, &self.info);
-        let frame = frame.map_err(|e| format!("the frame cannot be mapped: {e}"))?;
-        let mut write = into.write().map_err(|e| e.to_string())?;
-        for (index, &stride) in frame.plane_stride().iter().enumerate() {
-            let from = frame.plane_data(index as u32).map_err(|e| e.to_string())?;
-            let mut to = write.plane(index);
-            let (row, rows) = (to.row_bytes(), to.rows());
-            let stride = usize::try_from(stride).map_err(|_| "rows from the bottom up cannot be passed".to_owned())?;
-            for y in 0..rows {
-                let bytes = from.get(y * stride..).and_then(|rest| rest.get(..row));
-                to.write(y, 0, bytes.ok_or("the frame is shorter than its format says")?, account);
-            }
-        }
-        drop(write);
-        into.set_state(State::Filled);
-        Ok(())
+/// A pool of buffers, and what of upstream's is out with each.
+struct Home {
+    pool: Pool,
+    out: Arc<[Mutex<Out>]>,
+}
+
+impl Home {
+    fn of(buffers: Vec<Shrbuf>) -> Result<Home, PoolError> {
+        let out: Arc<[Mutex<Out>]> = buffers.iter().map(|_| Mutex::default()).collect();
+        let back = Arc::clone(&out);
+        let pool = Pool::new(buffers, move |index| {
+            let mut out = lock(&back[index]);
+            out.times = out.times.saturating_sub(1);
+            let frame = if out.times == 0 { out.frame.take() } else { None };
+            drop(out);
+            // To the pool that it is of, where upstream may be waiting for it.
+            drop(frame);
+        })?;
+        Ok(Home { pool, out })
     }
 }
 
@@ -220,7 +241,8 @@ impl BufferPoolImpl for LendingPoolImpl {
             return false;
         }
         let most = if most == 0 { there_are } else { most.min(there_are) };
-        config.set_params(Some(&caps), buffers.info.size() as u32, least, most);
+        // None before it is needed, whatever upstream would have: pages that were never written cost nothing.
+        config.set_params(Some(&caps), buffers.info.size() as u32, 0, most);
         self.parent_set_config(config)
     }
 
@@ -349,7 +371,7 @@ mod tests {
         let mut into = buffers.for_copy().unwrap();
         assert!(buffers.for_copy().is_none());
         let account = Ledger::default().account("test", Reason::Transfer);
-        buffers.copy(&frame, &mut into, &account).unwrap();
+        crate::upstream::copy(&frame, &buffers.info, &mut into, &account).unwrap();
         assert_eq!(account.bytes(), 64 * 48 * 3 / 2);
         let (inspect, mut row) = (Ledger::default().account("test", Reason::Inspect), [0; 64]);
         into.read().unwrap().plane(1).read(23, 0, &mut row, &inspect);

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -16,8 +16,8 @@ struct Shared {
     producer: Mutex<Producer>,
     /// Something has come from a consumer, or whoever waits should not any more.
     moved: Condvar,
-    /// Somebody wants the streaming thread.
-    unlocked: AtomicBool,
+    /// Times that somebody has wanted the streaming thread.
+    calls: AtomicU64,
     /// The thread has ended, for this reason if one is there.
     failure: Mutex<Option<IpcError>>,
     stop: EventFd,
@@ -42,7 +42,7 @@ impl Service {
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let stop = stop.map_err(|e| os("eventfd")(e.into()))?;
         let (producer, moved, failure) = (Mutex::new(producer), Condvar::new(), Mutex::new(None));
-        let shared = Arc::new(Shared { producer, moved, unlocked: AtomicBool::new(false), failure, stop });
+        let shared = Arc::new(Shared { producer, moved, calls: AtomicU64::new(0), failure, stop });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("shrbufsink".to_owned());
         let thread = thread.spawn(move || {
@@ -59,15 +59,32 @@ impl Service {
         f(&mut lock(&self.shared.producer))
     }
 
-    /// **Blocks** until `look` finds something. It is called again whenever a consumer has said something, and when
-    /// somebody wants the streaming thread, which its second argument says.
+    /// Times that somebody has wanted the streaming thread.
+    pub(super) fn calls(&self) -> u64 {
+        self.shared.calls.load(Ordering::Relaxed)
+    }
+
+    /// Somebody wants the streaming thread. Counted rather than flagged, so that a call which is over before the
+    /// waiting thread has run is heard all the same.
+    pub(super) fn call(&self) {
+        self.shared.calls.fetch_add(1, Ordering::Relaxed);
+        self.shared.wake();
+    }
+
+    /// **Blocks** until `look` finds something, which it does again whenever a consumer has said something; `None` once
+    /// somebody has called for the streaming thread since there were so many `calls`.
     ///
     /// # Errors
     /// Why consumers are not dealt with any more.
-    pub(super) fn wait_for<T>(&self, mut look: impl FnMut(&mut Producer, bool) -> Option<T>) -> Result<T, IpcError> {
+    pub(super) fn wait_for<T>(
+        &self,
+        calls: u64,
+        mut look: impl FnMut(&mut Producer) -> Option<T>,
+    ) -> Result<Option<T>, IpcError> {
         let mut producer = lock(&self.shared.producer);
         loop {
-            if let Some(found) = look(&mut producer, self.shared.unlocked.load(Ordering::Relaxed)) {
+            let found = look(&mut producer);
+            if found.is_some() || self.calls() != calls {
                 return Ok(found);
             }
             if let Some(e) = lock(&self.shared.failure).take() {
@@ -75,16 +92,6 @@ impl Service {
             }
             producer = self.shared.moved.wait(producer).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    /// Somebody wants the streaming thread, until [`Service::relock`].
-    pub(super) fn unlock(&self) {
-        self.shared.unlocked.store(true, Ordering::Relaxed);
-        self.shared.wake();
-    }
-
-    pub(super) fn relock(&self) {
-        self.shared.unlocked.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn counts(&self) -> (Counts, usize) {

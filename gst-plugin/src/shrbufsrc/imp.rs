@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use gst::glib;
@@ -18,7 +19,7 @@ use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{MemoryKind, State};
 
 use super::Policy;
-use super::frames::Frames;
+use crate::frames::Frames;
 use crate::video::{self, Picture};
 use crate::{clock, lock};
 
@@ -96,6 +97,8 @@ pub struct ShrbufSrc {
     settings: Mutex<Settings>,
     stream: Mutex<Option<Stream>>,
     run: Mutex<Option<Run>>,
+    /// The thread that pauses the element just now.
+    pausing: Mutex<Option<ThreadId>>,
 }
 
 #[glib::object_subclass]
@@ -133,6 +136,14 @@ impl ElementImpl for ShrbufSrc {
             gst::PadTemplate::new("src", gst::PadDirection::Src, always, &video::template()).into_iter().collect()
         });
         &TEMPLATES
+    }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        let pauses = transition == gst::StateChange::PlayingToPaused;
+        *lock(&self.pausing) = pauses.then(|| std::thread::current().id());
+        let changed = self.parent_change_state(transition);
+        *lock(&self.pausing) = None;
+        changed
     }
 }
 
@@ -234,6 +245,11 @@ impl BaseSrcImpl for ShrbufSrc {
     }
 
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        // While paused it goes on waiting. If it came back because of that, and the pipeline played again by then,
+        // GStreamer would take it for the end of the streaming thread.
+        if *lock(&self.pausing) == Some(std::thread::current().id()) {
+            return Ok(());
+        }
         if let Some(stream) = &*lock(&self.stream) {
             // A full counter is readable already.
             let _ = stream.wake.write(1);
@@ -250,17 +266,23 @@ impl BaseSrcImpl for ShrbufSrc {
     }
 }
 
-/// Exactly what the producer has. Elements that insist on the feature can have it; others find out by the memory's
-/// kind.
+/// Exactly what the producer has. Elements that insist on the feature, or on the kernel's name of the format, can have
+/// it; others find out by the memory's kind.
 fn caps(picture: &Picture, dma_buf: bool) -> Result<gst::Caps, glib::BoolError> {
-    let mut caps = picture.info.to_caps()?;
-    if let Some(structure) = caps.make_mut().structure_mut(0) {
-        // Known with the first frame.
-        structure.remove_fields(["colorimetry", "chroma-site"]);
+    let mut caps = gst::Caps::new_empty();
+    if picture.plain {
+        let mut plain = picture.info.to_caps()?;
+        if let Some(structure) = plain.make_mut().structure_mut(0) {
+            // Known with the first frame.
+            structure.remove_fields(["colorimetry", "chroma-site"]);
+        }
+        caps.merge(plain.clone());
+        if dma_buf {
+            caps.merge(video::with_dma_buf(plain));
+        }
     }
-    if dma_buf {
-        let with_feature = video::with_dma_buf(caps.clone());
-        caps.make_mut().append(with_feature);
+    if let Some(drm) = &picture.drm {
+        caps.merge(drm.clone());
     }
     Ok(caps)
 }

@@ -12,6 +12,7 @@ fn line(documentation: &str, replaced: &[(&str, &str)]) -> String {
 }
 
 const SINK: &str = include_str!("../../src/shrbufsink/mod.rs");
+const TMEM: &str = include_str!("../../src/shrbuftmem/mod.rs");
 const SOURCE: &str = include_str!("../../src/shrbufsrc/mod.rs");
 
 #[test]
@@ -28,10 +29,34 @@ fn lines_of_both_elements_run() {
 }
 
 #[test]
+fn line_of_the_preroll_runs_and_leaves_nothing() {
+    let tracer = [("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")];
+    let log = Launch::with(&line(TMEM, &[]), &tracer).end_well();
+    assert!(log.contains("new format string: object-alive"), "there is no tracer: {log}");
+    assert!(!log.contains("object-alive, type-name=(string)Gst"), "{log}");
+}
+
+#[test]
 fn inspect_knows_the_elements_and_their_properties() {
     for (element, properties) in [
         ("shrbufsrc", &["path", "policy", "window", "timeout"][..]),
-        ("shrbufsink", &["path", "policy", "copies", "consumers", "window", "depth", "buffers", "wait-for", "stats"]),
+        ("shrbuftmem", &["keep", "max", "after", "waiting", "stats", "\"trigger\""]),
+        (
+            "shrbufsink",
+            &[
+                "path",
+                "mode",
+                "users",
+                "policy",
+                "copies",
+                "consumers",
+                "window",
+                "depth",
+                "buffers",
+                "wait-for",
+                "stats",
+            ],
+        ),
     ] {
         let inspect = command("gst-inspect-1.0").arg(element).output().unwrap();
         let text = String::from_utf8_lossy(&inspect.stdout).into_owned();

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use shrbuf::ipc::{Connection, IpcError, Wishes};
@@ -140,6 +140,15 @@ impl Drop for Launch {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The plugin in this process. Once: a factory that is registered anew while others look for it is no factory.
+pub fn register() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        gstshrbuf::plugin_register_static().unwrap();
+    });
 }
 
 /// Until `true`, or the test fails.

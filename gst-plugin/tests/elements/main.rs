@@ -3,7 +3,9 @@
 //! A process cannot consume its own buffers, so one end of each test is another process.
 
 mod documentation;
+mod drivers;
 mod launch;
+mod preroll;
 mod sink;
 mod source;
 mod states;

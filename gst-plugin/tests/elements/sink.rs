@@ -1,5 +1,6 @@
 //! `shrbufsink`, consumed by this process.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Received, Wishes};
@@ -153,6 +154,22 @@ fn buffers_are_upstreams_again_only_after_the_consumer() {
 }
 
 #[test]
+fn who_may_connect_is_as_mode_and_users_say() {
+    let socket = Temporary::new("who");
+    let me = nix::unistd::getuid().as_raw();
+    for (users, allowed) in [(format!("{me}"), true), (format!("{}", me + 1), false)] {
+        let line = format!("{PICTURES} ! shrbufsink path={} wait-for=1 mode=620 users={users}", socket.as_str());
+        let mut launch = Launch::new(&line);
+        until_listening(&socket);
+        assert_eq!(std::fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o620);
+        let opened = Connection::open(&socket.0, &Wishes::default(), LONG);
+        assert_eq!(opened.is_ok(), allowed, "{opened:?}");
+        assert!(allowed || opened.unwrap_err().to_string().contains("not on the producer's list"));
+        launch.kill();
+    }
+}
+
+#[test]
 fn second_sink_at_the_same_path_says_so() {
     let socket = Temporary::new("in-use");
     let sink = format!("{PICTURES} ! shrbufsink path={} wait-for=1", socket.as_str());
@@ -172,6 +189,10 @@ fn impossible_settings_say_what_to_do() {
     assert!(log.contains("wait-for is above consumers"), "{log}");
     let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x consumers=8 window=8").fail();
     assert!(log.contains("add up to 69; 64 are possible"), "{log}");
+    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x mode=668").fail();
+    assert!(log.contains("mode: `668` are no permission bits"), "{log}");
+    let log = Launch::new("videotestsrc ! shrbufsink path=/tmp/x users=root,nobody-of-this-name").fail();
+    assert!(log.contains("users: `nobody-of-this-name` is no user"), "{log}");
     let log = Launch::new("videotestsrc ! shrbufsink path=/no/such/directory/x").fail();
     assert!(log.contains("/no/such/directory/x"), "{log}");
 }

@@ -1,16 +1,16 @@
 //! Stops, pauses and flushes while an element waits. The pipeline under test is in this process, its peer is not.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Once, mpsc};
+use std::time::Duration;
 
 use gst::prelude::*;
 
-use crate::launch::{LONG, Launch, Temporary, bytes_of, until, until_listening};
+use crate::launch::{LONG, Launch, Temporary, bytes_of, register, until, until_listening};
 
 fn pipeline(description: &str) -> gst::Pipeline {
-    gst::init().unwrap();
-    // Again in each test; only the first time counts.
-    gstshrbuf::plugin_register_static().unwrap();
+    register();
     gst::parse::launch(description).unwrap().downcast().unwrap()
 }
 
@@ -104,6 +104,56 @@ fn sink_that_waits_for_consumers_can_be_paused_and_loses_nothing() {
     let number = |name: &str| stats.get::<u64>(name).unwrap();
     assert_eq!((number("sent"), number("lagged"), number("copied-bytes")), (30, 0, 0), "{stats}");
     set(&pipeline, gst::State::Null);
+}
+
+/// Has the thread that calls run only when no other thread wants to.
+fn run_last() {
+    let thread = nix::unistd::gettid().to_string();
+    let chrt = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status().unwrap();
+    assert!(chrt.success());
+}
+
+/// A pause that comes before the thread that the last change to PLAYING woke has run, so that GStreamer takes it for
+/// one that still waits, and lets it render while the pipeline is paused.
+#[test]
+fn sink_that_waits_for_consumers_can_be_paused_before_its_thread_has_run() {
+    let socket = Temporary::new("early");
+    let pipeline = pipeline(&format!("videotestsrc name=src ! shrbufsink path={} wait-for=1", socket.as_str()));
+    let once = Once::new();
+    let pad = pipeline.by_name("src").unwrap().static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        once.call_once(run_last);
+        gst::PadProbeReturn::Ok
+    });
+    set(&pipeline, gst::State::Paused);
+    let busy = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().unwrap().get() {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if busy.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    } else {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+            });
+        }
+        let changes = std::panic::catch_unwind(|| {
+            for _ in 0..10 {
+                busy.store(true, Ordering::Relaxed);
+                set(&pipeline, gst::State::Playing);
+                set(&pipeline, gst::State::Paused);
+                busy.store(false, Ordering::Relaxed);
+                // For its thread to run.
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            set(&pipeline, gst::State::Null);
+        });
+        done.store(true, Ordering::Relaxed);
+        changes.unwrap();
+    });
 }
 
 #[test]

@@ -72,6 +72,7 @@
 //! Who may connect is up to the socket's permissions and a list of users. What a peer sends is checked against what it may
 //! send then; anything else closes its connection and no other. A producer answers nobody who does not read.
 
+pub mod access;
 mod announced;
 mod consumer;
 mod message;

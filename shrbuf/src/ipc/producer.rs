@@ -4,6 +4,7 @@
 //! called. What a message costs is a send; a frame for a consumer that lags waits here, and goes out as one is given back.
 
 use std::io;
+use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -83,6 +84,20 @@ pub struct Counts {
     pub dropped: u64,
     /// Connections that were refused, or ended for what the peer sent.
     pub refused: u64,
+}
+
+impl Add for Counts {
+    type Output = Counts;
+
+    fn add(self, other: Counts) -> Counts {
+        Counts {
+            frames: self.frames + other.frames,
+            unseen: self.unseen + other.unseen,
+            sent: self.sent + other.sent,
+            dropped: self.dropped + other.dropped,
+            refused: self.refused + other.refused,
+        }
+    }
 }
 
 const LISTENER: u64 = u64::MAX;

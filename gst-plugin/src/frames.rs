@@ -1,4 +1,4 @@
-//! The producer's buffers as GStreamer's memories: each is wrapped once, lent for a frame, and back when nobody has it.
+//! Our buffers as GStreamer's memories: each is wrapped once, lent for a frame, and back when nobody has it.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,10 +12,10 @@ use crate::video::Picture;
 
 /// Why a buffer has no memory of GStreamer's.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WrapError {
-    #[error("a buffer of the producer cannot be passed on: {0}; raise the descriptor limit (ulimit -n)")]
+pub(crate) enum WrapError {
+    #[error("a buffer cannot be passed on: {0}; raise the descriptor limit (ulimit -n)")]
     Export(#[from] std::io::Error),
-    #[error("GStreamer takes no memory of the producer's: {0}")]
+    #[error("GStreamer takes no memory of ours: {0}")]
     Gst(#[from] glib::BoolError),
 }
 
@@ -46,15 +46,15 @@ impl Slot {
     }
 }
 
-/// Lends the memories of all buffers of a connection.
-pub(super) struct Frames {
+/// Lends the memories of all buffers of a connection, or of a pool.
+pub(crate) struct Frames {
     buffers: Vec<(BufferId, Vec<Arc<Slot>>)>,
     picture: Picture,
 }
 
 impl Frames {
     /// Exports and wraps every buffer.
-    pub(super) fn new(buffers: &[Shrbuf], picture: Picture) -> Result<Frames, WrapError> {
+    pub(crate) fn new(buffers: &[Shrbuf], picture: Picture) -> Result<Frames, WrapError> {
         let memories = FdMemories::new();
         // Whole at every step: a memory that is wrapped is freed only by `drop`.
         let mut frames = Frames { buffers: Vec::with_capacity(buffers.len()), picture };
@@ -78,7 +78,7 @@ impl Frames {
     }
 
     /// The frame as GStreamer has it. Its memory goes back to the producer when the last that was made of it is freed.
-    pub(super) fn lend(&self, received: Received) -> Result<gst::Buffer, glib::BoolError> {
+    pub(crate) fn lend(&self, received: Received) -> Result<gst::Buffer, glib::BoolError> {
         let Received { buffer: frame, info } = received;
         let unknown = || glib::bool_error!("buffer {} is not one of the connection's, or is still out", frame.id());
         let slots = self.buffers.iter().find(|(id, _)| *id == frame.id()).map(|(_, slots)| slots);

@@ -1,0 +1,100 @@
+//! GStreamer's memories as our buffers: the dma-buf or sealed memfd that a frame lies in, or a copy.
+
+use std::sync::Arc;
+
+use gst_video::prelude::*;
+use gst_video::{VideoInfo, VideoMeta};
+use shrbuf::layout::{Layout, Plane};
+use shrbuf::{Account, ImportError, Segment, Shrbuf, State};
+
+use crate::video::Drm;
+use crate::{sys, video};
+
+/// Most memories that a frame lies in.
+const MEMORIES: usize = 4;
+
+/// Where a frame lies, if all of it lies in dma-bufs and sealed memfds: their segments, and the layout of what is in
+/// them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    segments: [Option<&'a Arc<Segment>>; MEMORIES],
+    pub(crate) layout: Layout,
+}
+
+impl<'a> Place<'a> {
+    /// `None` where some of it lies elsewhere, or as no layout says. Each memory is imported once, by whoever asks
+    /// first.
+    pub(crate) fn of(frame: &'a gst::BufferRef, info: &VideoInfo, drm: Option<Drm>) -> Option<Place<'a>> {
+        let meta = frame.meta::<VideoMeta>();
+        let (offsets, strides) =
+            meta.as_ref().map_or((info.offset(), info.stride()), |meta| (meta.offset(), meta.stride()));
+        let mut place = [const { Plane { segment: 0, offset: 0, stride: 0 } }; MEMORIES];
+        let mut segments = [None; MEMORIES];
+        for ((plane, &offset), &stride) in place.iter_mut().zip(offsets).zip(strides) {
+            let (memories, skipped) = frame.find_memory(offset..offset.checked_add(1)?)?;
+            let memory = frame.peek_memory(memories.start);
+            let segment = segment(memory)?;
+            let at = segments.iter().position(|s| s.is_none_or(|s| Arc::ptr_eq(s, segment)))?;
+            segments[at] = Some(segment);
+            let offset = u32::try_from(memory.offset().checked_add(skipped)?).ok()?;
+            *plane = Plane { segment: at as u8, offset, stride: u32::try_from(stride).ok()? };
+        }
+        let planes = &place[..offsets.len().min(MEMORIES)];
+        Some(Place { segments, layout: video::layout_of(info, drm, planes).ok()? })
+    }
+
+    /// True where `buffer` is of this memory and layout.
+    pub(crate) fn is(&self, buffer: &Shrbuf) -> bool {
+        self.has(buffer.segments(), buffer.layout())
+    }
+
+    /// As [`Place::is`], of what a buffer is made of.
+    pub(crate) fn has(&self, segments: &[Arc<Segment>], layout: &Layout) -> bool {
+        let mine = self.segments.iter().flatten();
+        *layout == self.layout
+            && mine.clone().count() == segments.len()
+            && mine.zip(segments).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
+    /// A buffer of this memory.
+    ///
+    /// # Errors
+    /// As [`Shrbuf::new`].
+    pub(crate) fn buffer(&self) -> Result<Shrbuf, ImportError> {
+        let buffer = Shrbuf::new(self.segments.iter().flatten().map(|s| Arc::clone(s)).collect(), self.layout)?;
+        // Whoever wrote it may have had a device do so.
+        buffer.expect_fences();
+        Ok(buffer)
+    }
+}
+
+/// What a memory's descriptor stands for; `None` where it has none that can be shared.
+fn segment(memory: &gst::MemoryRef) -> Option<&Arc<Segment>> {
+    let import = || Some(sys::descriptor(memory)?.ok().and_then(|fd| Segment::import(fd).ok()));
+    sys::made_once::<Option<Arc<Segment>>>(memory, import)?.as_ref()
+}
+
+/// Copies the frame's pixels, each byte counted.
+pub(crate) fn copy(
+    frame: &gst::BufferRef,
+    info: &VideoInfo,
+    into: &mut Shrbuf,
+    account: &Account,
+) -> Result<(), String> {
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(frame, info);
+    let frame = frame.map_err(|e| format!("the frame cannot be mapped: {e}"))?;
+    let mut write = into.write().map_err(|e| e.to_string())?;
+    for (index, &stride) in frame.plane_stride().iter().enumerate() {
+        let from = frame.plane_data(index as u32).map_err(|e| e.to_string())?;
+        let mut to = write.plane(index);
+        let (row, rows) = (to.row_bytes(), to.rows());
+        let stride = usize::try_from(stride).map_err(|_| "rows from the bottom up cannot be passed".to_owned())?;
+        for y in 0..rows {
+            let bytes = from.get(y * stride..).and_then(|rest| rest.get(..row));
+            to.write(y, 0, bytes.ok_or("the frame is shorter than its format says")?, account);
+        }
+    }
+    drop(write);
+    into.set_state(State::Filled);
+    Ok(())
+}
