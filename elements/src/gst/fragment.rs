@@ -7,8 +7,9 @@ use gst::prelude::*;
 use gst::{PadDirection, PadPresence, glib};
 use gst_app::{AppSink, AppSrc};
 use shrbuf_pipeline::nearest::nearest;
-use shrbuf_pipeline::{Failure, FailureKind};
+use shrbuf_pipeline::{Failure, FailureKind, SizeOffer};
 
+use super::caps;
 use super::message::{Heard, name_of};
 use super::pool::LendingPool;
 use super::video;
@@ -142,6 +143,12 @@ impl Fragment {
             _ => self.output.as_ref()?.static_pad("sink"),
         }?;
         pad.peer().map(|_| pad.peer_query_caps(Some(&video::template())))
+    }
+
+    /// Size and rate of the picture that has come, if one has.
+    pub(super) fn size_of_first(&self) -> Option<Vec<SizeOffer>> {
+        let caps = self.output.as_ref()?.static_pad("sink")?.current_caps()?;
+        caps::offers(&caps, false).into_iter().next().map(|video| video.sizes)
     }
 
     /// Has the run fail with a message that says so where the next element does not look at where our planes lie.

@@ -172,9 +172,17 @@ impl Part {
                  as `! video/x-raw,width=1280,height=720,framerate=30/1`",
             ));
         }
+        let first = self.fragment()?.size_of_first();
         let offers = self.offers(PadDirection::Src);
         self.fragment()?.reach(::gst::State::Ready, longest)?;
-        offers?.ok_or_else(|| config("the fragment ends before its first picture"))
+        let nothing = || config("the fragment ends before its first picture");
+        let (first, mut offers) = (first.ok_or_else(nothing)?, offers?.ok_or_else(nothing)?);
+        // Decoders say what they could do with any file.
+        for video in &mut offers {
+            video.sizes = first.clone();
+        }
+        offers.dedup();
+        Ok(offers)
     }
 
     /// Lets a source make its first frame, and looks where it is. `None` where it is in our memory, or cannot be known
@@ -293,7 +301,6 @@ impl Element for Part {
             environment: self.environment.clone(),
             copies: self.copies,
             holds: self.config.holds,
-            longest: self.config.timeout,
             counts: Arc::clone(&self.counts),
         };
         self.run = Some(Run::begin(fragment, terms, input, output, buffers, start)?);

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
+use crossbeam_queue::SegQueue;
 use gst::ClockTime;
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks};
@@ -38,7 +38,6 @@ pub(super) struct Terms {
     pub(super) environment: Environment,
     pub(super) copies: Copies,
     pub(super) holds: u32,
-    pub(super) longest: Duration,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -78,6 +77,7 @@ pub(super) struct Run {
     input: Option<In>,
     output: Option<Out>,
     bus: gst::Bus,
+    posted: Arc<SegQueue<gst::Message>>,
     heard: Heard,
     /// CLOCK_MONOTONIC at running time 0, once it plays.
     base: Option<u64>,
@@ -114,9 +114,13 @@ impl Run {
         let said = start.waker(SAID);
         // What has been said since negotiation is heard at once.
         said.wake();
-        bus.set_sync_handler(move |_, _| {
+        let posted = Arc::new(SegQueue::<gst::Message>::new());
+        let poster = Arc::clone(&posted);
+        // Not passed on to the bus's own queue: it has a message only after this has returned, and nobody would look then.
+        bus.set_sync_handler(move |_, message| {
+            poster.push(message.clone());
             said.wake();
-            gst::BusSyncReply::Pass
+            gst::BusSyncReply::Drop
         });
         let output = match (output, fragment.output.clone()) {
             (Some(Output { stream, buffers: shared, elsewhere }), Some(sink)) => {
@@ -150,39 +154,51 @@ impl Run {
             _ => None,
         };
         let input = input.map(|(stream, lender)| In { lender, stream, color: None });
-        let mut run = Run { terms, input, output, bus, heard: Heard::default(), base: None, fragment };
+        let mut run = Run { terms, input, output, bus, posted, heard: Heard::default(), base: None, fragment };
         if let Some(input) = &run.input {
             // Files are opened here, and devices.
             if !input.lender.picture.is_usual() {
                 run.fragment.insist_on_video_meta();
             }
             run.caps_of(input, None).and_then(|caps| run.set_caps(&caps))?;
-            run.fragment.reach(gst::State::Paused, run.terms.longest)?;
+            run.change(gst::State::Paused)?;
         } else {
             run.play(Timestamp::now().0)?;
         }
         Ok(run)
     }
 
-    /// Lets it play, with running time 0 at this moment.
-    fn play(&mut self, base: u64) -> Result<(), Failure> {
-        self.base = Some(base);
-        self.fragment.pipeline.set_base_time(ClockTime::from_nseconds(base));
-        match self.fragment.pipeline.set_state(gst::State::Playing) {
+    fn change(&mut self, state: gst::State) -> Result<(), Failure> {
+        match self.fragment.pipeline.set_state(state) {
             Ok(_) => Ok(()),
             Err(_) => {
-                self.heard.hear_all(&self.bus)?;
-                Err(config("GStreamer does not play, and does not say why; GST_DEBUG=3 in the environment tells more"))
+                self.hear()?;
+                Err(config(
+                    "GStreamer cannot bring it up, and does not say why; GST_DEBUG=3 in the environment tells more",
+                ))
             }
         }
     }
 
+    /// Lets it play, with running time 0 at this moment.
+    fn play(&mut self, base: u64) -> Result<(), Failure> {
+        self.base = Some(base);
+        self.fragment.pipeline.set_base_time(ClockTime::from_nseconds(base));
+        self.change(gst::State::Playing)
+    }
+
+    /// What was said in negotiation and since.
+    fn hear(&mut self) -> Result<(), Failure> {
+        self.heard.hear_all(&self.bus)?;
+        while let Some(message) = self.posted.pop() {
+            self.heard.hear(&message)?;
+        }
+        Ok(())
+    }
+
     fn caps_of(&self, input: &In, color: Option<Colorimetry>) -> Result<gst::Caps, Failure> {
         let Stream { format, size, rate, .. } = input.stream;
-        let caps = match color {
-            Some(_) => video::info(format, size, rate, color).and_then(|info| Ok(info.to_caps()?)),
-            None => video::caps(format, size, rate),
-        };
+        let caps = video::info(format, size, rate, color).and_then(|info| Ok(info.to_caps()?));
         caps.map_err(config)
     }
 
@@ -241,7 +257,7 @@ impl Run {
                 return pool.map_or(Ok(()), |pool| pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)));
             }
             _ => {
-                self.heard.hear_all(&self.bus)?;
+                self.hear()?;
                 self.look_ahead()?;
             }
         }
