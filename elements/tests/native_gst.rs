@@ -15,7 +15,7 @@ use shrbuf_elements::test_src::{TestSrc, read_marker};
 use shrbuf_pipeline::file::{self, FileError};
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
-use shrbuf_pipeline::{Build, Element, Frame, Graph, Rate};
+use shrbuf_pipeline::{Build, Element, Frame, Graph, Rate, Size, Stream, Timestamp};
 
 /// Longer than anything takes on a busy machine: what takes longer hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -245,8 +245,10 @@ fn named_elements_are_the_ends_and_both_sinks_have_every_frame() {
     let (tap, file) = (Temporary::new("tap.raw"), Temporary::new("file.raw"));
     let line =
         format!("videoconvert ! video/x-raw,format=I420 ! tee name=out ! queue ! filesink location={}", tap.path());
-    let report = run_well(&toml(&line, &FILE.replace("FILE", file.path()), THROUGH).replace("NV12", "XR24"), Some(15));
-    assert_eq!(report.graph.ledger().copied(), 0);
+    // A GStreamer tee passes no pool on.
+    let allowed = toml(&line, &FILE.replace("FILE", file.path()), THROUGH).replace("NV12", "XR24");
+    let report = run_well(&format!("[pipeline]\ncopies = \"allow\"\n{allowed}"), Some(15));
+    assert_eq!(report.graph.ledger().copied() as usize, 15 * NV12);
     assert!(tap.bytes() == file.bytes() && tap.bytes().len() == 15 * NV12, "{}", tap.bytes().len());
 }
 
@@ -314,6 +316,54 @@ fn encoder_that_looks_further_ahead_than_it_may_is_an_error_and_no_hang() {
         Some(error) => panic!("{error}"),
         None => assert!(!x264, "x264enc was let wait for ever"),
     }
+}
+
+#[test]
+fn rows_that_gstreamer_does_not_expect_go_to_elements_that_look() {
+    let size = Size::new(66, 48);
+    let padded = Stream { stride_align: 64, ..native::stream(Format::Nv12, size) };
+    let run = |launch: &str| {
+        let frames = vec![Frame::new(native::picture_of(&padded, |_, y, x| (x + y) as u8), Timestamp(1), 0)];
+        let gst = Gst { launch: launch.to_owned(), ..Gst::default() };
+        native::run(native::line(vec![Box::new(native::Feed(frames)), gst.build().unwrap()], &[padded]), None).failure
+    };
+    let failure = run("filesink location=/dev/null").unwrap().to_string();
+    assert!(failure.contains("(filesink) does not look at where planes lie"), "{failure}");
+    let file = Temporary::new("padded.raw");
+    let looks = format!("videoconvert ! video/x-raw,format=GRAY8 ! {UNBUFFERED} location={}", file.path());
+    assert!(run(&looks).is_none());
+    // Luma of limited range becomes grey of full range; what was made of padding would be 0 all over.
+    assert_eq!(file.bytes().len(), 68 * 48);
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    // In a process of its own, which GStreamer's leaks tracer watches.
+    if std::env::var_os("GST_TRACERS").is_none() {
+        let exe = std::env::current_exe().unwrap();
+        let child = std::process::Command::new(exe)
+            .args(["--exact", "nothing_is_left_behind"])
+            .envs([("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")])
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success(), "{log}");
+        // The tracer announces the form of its lines first.
+        let alive: Vec<&str> = log.lines().filter(|l| l.contains("object-alive, ") && !l.contains("%s")).collect();
+        assert!(log.contains("object-alive.class") && alive.is_empty(), "{}", alive.join("\n"));
+        return;
+    }
+    let file = Temporary::new("traced.raw");
+    let rest = FILE.replace("FILE", file.path());
+    run_well(&toml("videoconvert ! video/x-raw,format=BGRx", &rest, THROUGH), Some(10));
+    run_well(&toml("vp8enc deadline=1 ! fakesink", "", IN).replace("NV12", "YU12"), Some(10));
+    let source = toml(&format!("videotestsrc num-buffers=10 ! {CAPS}"), &rest, OUT);
+    run_well(&source.replace("[[link", "sync = false\n[[link"), None);
+    run(&source, Some(3));
+    fails(&toml("identity error-after=3 ! fakesink", "", IN), Some(9));
+    // The tracer looks as GStreamer ends, which every test before it has left alone.
+    // SAFETY: this process runs this one test, and nothing of GStreamer's is used after it.
+    unsafe { gst::deinit() };
 }
 
 #[test]

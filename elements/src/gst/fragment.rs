@@ -1,5 +1,6 @@
 //! A launch fragment as a pipeline: parsed, with our ends where it has none of its own.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,12 +50,16 @@ pub(super) enum FragmentError {
 /// The pool that upstream is offered, once there is one.
 pub(super) type PoolCell = Arc<Mutex<Option<LendingPool>>>;
 
+type CapsCell = Arc<Mutex<Option<gst::Caps>>>;
+
 /// A pipeline of GStreamer's, with our ends. It stops when dropped.
 pub(super) struct Fragment {
     pub(super) pipeline: gst::Pipeline,
     pub(super) input: Option<AppSrc>,
     pub(super) output: Option<AppSink>,
     pub(super) pool: PoolCell,
+    /// What is going to come in, while that is being negotiated.
+    coming: CapsCell,
 }
 
 impl Fragment {
@@ -75,11 +80,12 @@ impl Fragment {
         // Both are new.
         let add = |e: glib::BoolError| FragmentError::Parse(e.to_string());
         pipeline.add(&bin).map_err(add)?;
-        let mut fragment = Fragment { pipeline, input: None, output: None, pool: PoolCell::default() };
+        let mut fragment =
+            Fragment { pipeline, input: None, output: None, pool: PoolCell::default(), coming: CapsCell::default() };
         // Both looked for before either is linked.
         let (first, last) = (open_end(&bin, PadDirection::Sink)?, open_end(&bin, PadDirection::Src)?);
         if let Some(element) = first {
-            fragment.input = Some(link_input(&bin, &element)?);
+            fragment.input = Some(link_input(&bin, &element, &fragment.coming)?);
         }
         if let Some(element) = last {
             let synchronised = synchronised && fragment.input.is_none();
@@ -154,21 +160,37 @@ impl Fragment {
     /// Has the run fail with a message that says so where the next element does not look at where our planes lie.
     pub(super) fn insist_on_video_meta(&self) {
         let Some(pad) = self.input.as_ref().and_then(|source| source.static_pad("src")) else { return };
-        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL, |pad, info| {
-            if let Some(gst::QueryView::Allocation(query)) = info.query().map(|query| query.view())
-                && query.find_allocation_meta::<gst_video::VideoMeta>().is_none()
-                && let (Some(source), Some(next)) = (pad.parent_element(), pad.peer().and_then(|p| p.parent_element()))
-            {
+        let looks = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&looks);
+        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL, move |_, info| {
+            if let Some(gst::QueryView::Allocation(query)) = info.query().map(|query| query.view()) {
+                seen.store(query.find_allocation_meta::<gst_video::VideoMeta>().is_some(), Ordering::Relaxed);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        // Whoever has no answer at all is not heard of above.
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+            if looks.load(Ordering::Relaxed) {
+                return gst::PadProbeReturn::Remove;
+            }
+            if let (Some(source), Some(next)) = (pad.parent_element(), pad.peer().and_then(|p| p.parent_element())) {
                 let next = name_of(Some(next.upcast_ref()));
                 gst::element_error!(
                     source,
                     gst::StreamError::Format,
-                    ["{next} does not look at where planes lie (GstVideoMeta), and these do not lie as it expects; put a \
-                      videoconvert to another format before it"]
+                    [
+                        "{next} does not look at where planes lie (GstVideoMeta), and these do not lie as it expects; put a \
+                          videoconvert to another format before it"
+                    ]
                 );
             }
-            gst::PadProbeReturn::Ok
+            gst::PadProbeReturn::Drop
         });
+    }
+
+    /// What is going to come in: what the fragment gives follows from it.
+    pub(super) fn expect(&self, caps: Option<gst::Caps>) {
+        *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = caps;
     }
 
     /// Has upstream offered this pool the next time it asks.
@@ -269,7 +291,7 @@ fn unfit(element: &gst::Element, why: impl std::fmt::Display) -> FragmentError {
     FragmentError::Unfit { name: element.name().into(), why: why.to_string() }
 }
 
-fn link_input(bin: &gst::Bin, element: &gst::Element) -> Result<AppSrc, FragmentError> {
+fn link_input(bin: &gst::Bin, element: &gst::Element, coming: &CapsCell) -> Result<AppSrc, FragmentError> {
     let source = AppSrc::builder().name("shrbuf-in").format(gst::Format::Time).is_live(true).build();
     // Frames are bounded by the buffers that there are, so that it never has to refuse one.
     source.set_max_bytes(0);
@@ -277,6 +299,9 @@ fn link_input(bin: &gst::Bin, element: &gst::Element) -> Result<AppSrc, Fragment
     source.set_block(false);
     bin.add(&source).map_err(|e| unfit(element, e))?;
     source.link(element).map_err(|_| unfit(element, "it has no open input for raw video"))?;
+    if let Some(pad) = source.static_pad("src") {
+        answer_caps(&pad, Arc::clone(coming));
+    }
     Ok(source)
 }
 
@@ -306,6 +331,20 @@ fn link_output(
     }
     element.link(&sink).map_err(|_| unfit(element, "it has no open output of raw video"))?;
     Ok(sink)
+}
+
+/// appsrc itself tells of its caps only once it runs.
+fn answer_caps(pad: &gst::Pad, coming: CapsCell) {
+    pad.add_probe(gst::PadProbeType::QUERY_UPSTREAM | gst::PadProbeType::PUSH, move |_, info| {
+        let Some(query) = info.query_mut() else { return gst::PadProbeReturn::Ok };
+        let gst::QueryViewMut::Caps(query) = query.view_mut() else { return gst::PadProbeReturn::Ok };
+        let Some(caps) = coming.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let caps = query.filter().map_or_else(|| caps.clone(), |filter| filter.intersect(&caps));
+        query.set_result(&caps);
+        gst::PadProbeReturn::Handled
+    });
 }
 
 /// appsink itself has no answer before 1.24.

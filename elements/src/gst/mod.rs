@@ -90,6 +90,7 @@ impl Build for Gst {
             ends,
             copies: Copies::Deny,
             fragment: None,
+            tried: false,
             input: None,
             output: None,
             buffers: Vec::new(),
@@ -115,6 +116,8 @@ struct Part {
     copies: Copies,
     /// From the first offer on, until the run is over.
     fragment: Option<Fragment>,
+    /// It has been tried with one candidate, at least.
+    tried: bool,
     /// Between negotiation and start.
     input: Option<(Stream, Lender)>,
     output: Option<Output>,
@@ -141,6 +144,13 @@ impl Part {
             self.fragment = Some(fragment);
         }
         self.fragment.as_ref().ok_or_else(|| config("there is no fragment"))
+    }
+
+    /// The fragment anew: what has had pictures does not go back. The parser links an element that makes its pads as it
+    /// goes (a demuxer) once only.
+    fn again(&mut self) -> Result<&Fragment, Failure> {
+        self.fragment = None;
+        self.fragment()
     }
 
     /// What the pad beyond our end can do.
@@ -174,7 +184,7 @@ impl Part {
         }
         let first = self.fragment()?.size_of_first();
         let offers = self.offers(PadDirection::Src);
-        self.fragment()?.reach(::gst::State::Ready, longest)?;
+        self.again()?;
         let nothing = || config("the fragment ends before its first picture");
         let (first, mut offers) = (first.ok_or_else(nothing)?, offers?.ok_or_else(nothing)?);
         // Decoders say what they could do with any file.
@@ -235,9 +245,7 @@ impl Element for Part {
             Some(stream) => {
                 let caps = video::caps(stream.format, stream.size, stream.rate).map_err(config)?;
                 let fragment = self.fragment()?;
-                if let Some(source) = &fragment.input {
-                    source.set_caps(Some(&caps));
-                }
+                fragment.expect(Some(caps));
                 if let Some(sink) = &fragment.output {
                     sink.set_caps(Some(&video::template()));
                 }
@@ -257,9 +265,9 @@ impl Element for Part {
     fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.output = None;
         self.buffers.clear();
-        let longest = self.config.timeout;
-        let fragment = self.fragment().map_err(refusal)?;
-        fragment.reach(::gst::State::Ready, longest).map_err(refusal)?;
+        if std::mem::take(&mut self.tried) {
+            self.again().map_err(refusal)?;
+        }
         let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
         let layout = video::layout(stream.format, &info).map_err(refusal)?;
         let memory = memory::allocate_as(stream, &layout, &self.environment.name)?;
@@ -270,6 +278,7 @@ impl Element for Part {
             sink.set_caps(Some(&video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?));
         }
         self.output = Some(Output { stream: *stream, buffers, elsewhere: None });
+        self.tried = true;
         let elsewhere = self.look_at_first()?;
         if let (Some(why), Copies::Deny) = (&elsewhere, self.copies) {
             self.fragment = None;
@@ -291,7 +300,9 @@ impl Element for Part {
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
         let missing = || config("started before it was negotiated");
+        self.fragment()?;
         let fragment = self.fragment.take().ok_or_else(missing)?;
+        self.tried = false;
         let (input, output) = (self.input.take(), self.output.take());
         if (input.is_some(), output.is_some()) != self.ends {
             return Err(missing());

@@ -155,6 +155,7 @@ impl Run {
         };
         let input = input.map(|(stream, lender)| In { lender, stream, color: None });
         let mut run = Run { terms, input, output, bus, posted, heard: Heard::default(), base: None, fragment };
+        run.fragment.expect(None);
         if let Some(input) = &run.input {
             // Files are opened here, and devices.
             if !input.lender.picture.is_usual() {
