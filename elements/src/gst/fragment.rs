@@ -1,6 +1,5 @@
 //! A launch fragment as a pipeline: parsed, with our ends where it has none of its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -160,17 +159,10 @@ impl Fragment {
     /// Has the run fail with a message that says so where the next element does not look at where our planes lie.
     pub(super) fn insist_on_video_meta(&self) {
         let Some(pad) = self.input.as_ref().and_then(|source| source.static_pad("src")) else { return };
-        let looks = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&looks);
-        pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL, move |_, info| {
-            if let Some(gst::QueryView::Allocation(query)) = info.query().map(|query| query.view()) {
-                seen.store(query.find_allocation_meta::<gst_video::VideoMeta>().is_some(), Ordering::Relaxed);
-            }
-            gst::PadProbeReturn::Ok
-        });
-        // Whoever has no answer at all is not heard of above.
-        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
-            if looks.load(Ordering::Relaxed) {
+        // Upon the first frame, which comes behind its caps: what appsrc asks by itself, it asks without.
+        pad.add_probe(gst::PadProbeType::BUFFER, |pad, _| {
+            let mut query = gst::query::Allocation::new(pad.current_caps().as_ref(), false);
+            if pad.peer_query(&mut query) && query.find_allocation_meta::<gst_video::VideoMeta>().is_some() {
                 return gst::PadProbeReturn::Remove;
             }
             if let (Some(source), Some(next)) = (pad.parent_element(), pad.peer().and_then(|p| p.parent_element())) {
