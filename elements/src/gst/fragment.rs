@@ -209,25 +209,27 @@ impl Drop for Fragment {
 fn with_caps_filters(launch: &str) -> String {
     let filter = |part: &str| {
         let word = part.trim().split([',', ' ', '(', ';']).next().unwrap_or_default();
-        let caps = word.split_once('/').is_some_and(|(a, b)| {
-            !a.is_empty()
-                && !b.is_empty()
-                && !a.contains('=')
-                && a.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-        });
+        let is_name = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-+.*".contains(c));
+        let caps = word.split_once('/').is_some_and(|(a, b)| is_name(a) && is_name(b));
         caps.then(|| format!("capsfilter caps=\"{}\"", part.trim().replace('\\', "\\\\").replace('"', "\\\"")))
     };
-    let mut parts: Vec<String> = launch.split('!').map(str::to_owned).collect();
-    for end in [0, parts.len() - 1] {
-        if let Some(caps) = filter(&parts[end]) {
-            parts[end] = caps;
-        }
+    let mut launch = launch.to_owned();
+    if let Some((first, rest)) = launch.split_once('!')
+        && let Some(first) = filter(first)
+    {
+        launch = format!("{first} !{rest}");
     }
-    parts.join(" ! ")
+    if let Some((rest, last)) = launch.rsplit_once('!')
+        && let Some(last) = filter(last)
+    {
+        launch = format!("{rest}! {last}");
+    }
+    launch
 }
 
 fn refused(error: &glib::Error, context: &gst::ParseContext) -> FragmentError {
-    if let Some(name) = context.missing_elements().into_iter().next() {
+    let missing = context.missing_elements().into_iter().next();
+    if let (Some(name), true) = (missing, error.matches(gst::ParseError::NoSuchElement)) {
         let registry = gst::Registry::get();
         let known = registry.features(gst::ElementFactory::static_type());
         let known: Vec<_> = known.iter().map(|feature| feature.name()).collect();
