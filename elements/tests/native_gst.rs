@@ -15,7 +15,7 @@ use shrbuf_elements::test_src::{TestSrc, read_marker};
 use shrbuf_pipeline::file::{self, FileError};
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
-use shrbuf_pipeline::{Build, Element, Frame, Graph, Rate, Size, Stream, Timestamp};
+use shrbuf_pipeline::{Build, Element, ElementType, Frame, Graph, Rate, Size, Stream, Timestamp};
 
 /// Longer than anything takes on a busy machine: what takes longer hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -307,15 +307,15 @@ fn what_a_fragment_takes_is_asked_of_gstreamer() {
 
 #[test]
 fn encoder_that_looks_further_ahead_than_it_may_is_an_error_and_no_hang() {
-    // vp8enc has no way to say so: it just keeps frames. x264enc says, where it is there.
-    let x264 = std::process::Command::new("gst-inspect-1.0").args(["--exists", "x264enc"]).status().unwrap().success();
-    let line = if x264 { "x264enc ! fakesink" } else { "vp8enc ! fakesink" };
-    let report = run(&toml(line, "", IN).replace("NV12", "YU12").replace("free-run = true", "rate = 30"), Some(5));
-    match report.error {
-        Some(error) if x264 => assert!(error.to_string().contains("set `holds` to"), "{error}"),
-        Some(error) => panic!("{error}"),
-        None => assert!(!x264, "x264enc was let wait for ever"),
-    }
+    let line = "vp8enc deadline=1 lag-in-frames=16 ! fakesink";
+    let toml = toml(line, "", IN).replace("NV12", "YU12").replace("free-run = true", "rate = 100");
+    let error = fails(&toml, Some(40));
+    assert!(
+        error.contains("(vp8enc) keeps 16 frames before it gives one, and may hold 8; set `holds` to 18"),
+        "{error}"
+    );
+    let report = run_well(&toml.replace("[[link", "holds = 18\n[[link"), Some(40));
+    assert_eq!(frames(&report, "part"), 40);
 }
 
 #[test]
@@ -364,6 +364,21 @@ fn nothing_is_left_behind() {
     // The tracer looks as GStreamer ends, which every test before it has left alone.
     // SAFETY: this process runs this one test, and nothing of GStreamer's is used after it.
     unsafe { gst::deinit() };
+}
+
+#[test]
+fn the_page_of_elements_says_what_the_element_does() {
+    let page = include_str!("../../docs/elements.md").split("\n## `gst`\n").nth(1).expect("run `make docs`");
+    let of = ElementType::of::<Gst>();
+    for property in of.properties() {
+        let doc = property.doc.lines().next().unwrap_or_default().trim();
+        assert!(
+            page.contains(&format!("`{}`", property.name)) && page.contains(doc),
+            "{}: run `make docs`",
+            property.name
+        );
+    }
+    assert!(page.starts_with(&format!("\n{}", of.doc.trim().lines().next().unwrap())), "run `make docs`: {page}");
 }
 
 #[test]

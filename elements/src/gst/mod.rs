@@ -58,10 +58,9 @@ shrbuf_pipeline::properties! {
     /// launch = "x264enc tune=zerolatency ! matroskamux ! filesink location=out.mkv"
     /// ```
     pub struct Gst = "gst" {
-        /// What stands between the first `!` and the last in a gst-launch-1.0 line.
+        /// A part of a gst-launch-1.0 line.
         launch: String = String::new(),
-        /// Frames that GStreamer may hold at once, at each end: one that finds them all held waits. Encoders that look ahead
-        /// hold as many more.
+        /// Frames that GStreamer keeps at once, at each end; encoders that look ahead keep as many more.
         holds: u32 = 8,
         /// Of a source: frames come out at their time; if not, as soon as they are made.
         sync: bool = true,

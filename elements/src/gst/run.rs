@@ -264,7 +264,10 @@ impl Run {
         }
         // The last sink has had everything, ours too, before that is said.
         if self.heard.ended && self.output.as_ref().is_none_or(|out| out.waiting.is_none()) {
-            return if self.output.is_some() { context.end_all() } else { Ok(context.finish()) };
+            if self.output.is_some() {
+                return context.end_all();
+            }
+            context.finish();
         }
         Ok(())
     }
