@@ -28,18 +28,18 @@ pub(super) enum FragmentError {
     )]
     Empty,
     #[error(
-        "names `{name}`, which is no GStreamer element of this machine{}; `gst-inspect-1.0` lists them, and a package of \
-         GStreamer plugins (-base, -good, -bad, -ugly, -libav) may have it",
+        "names `{name}`, which is no GStreamer element of this machine{}; `gst-inspect-1.0` lists them, and a package \
+         of GStreamer plugins (-base, -good, -bad, -ugly, -libav) may have it",
         .nearest.as_ref().map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default()
     )]
     NoElement { name: String, nearest: Option<String> },
     #[error("is refused by GStreamer: {0}")]
     Parse(String),
-    #[error("has several open {ends}: {}; call the element that is meant `name={name}`, and end the others", .pads.join(", "))]
+    #[error("has several open {ends}: {}; call the one that is meant `name={name}`", .pads.join(", "))]
     Several { ends: &'static str, name: &'static str, pads: Vec<String> },
     #[error(
-        "begins with a source and ends with a sink of its own, so that frames neither go in nor come out; leave out one \
-         of the two, or call an element `name=in` or `name=out`"
+        "begins with a source and ends with a sink of its own, so that frames neither go in nor come out; leave out \
+         one of the two, or call an element `name=in` or `name=out`"
     )]
     Closed,
     #[error("has an element called `{name}` that pictures cannot be linked to: {why}")]
@@ -170,10 +170,8 @@ impl Fragment {
                 gst::element_error!(
                     source,
                     gst::StreamError::Format,
-                    [
-                        "{next} does not look at where planes lie (GstVideoMeta), and these do not lie as it expects; put a \
-                          videoconvert to another format before it"
-                    ]
+                    ["{next} does not look at where planes lie (GstVideoMeta), and these do not lie as it expects; \
+                          put a videoconvert to another format before it"]
                 );
             }
             gst::PadProbeReturn::Drop

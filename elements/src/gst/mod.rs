@@ -45,12 +45,12 @@ use crate::memory::{self, Memory};
 shrbuf_pipeline::properties! {
     /// A part of a GStreamer pipeline.
     ///
-    /// Where `launch` begins without a source, our frames go in; where it ends without a sink, its frames come out: so it
-    /// is a sink, a source, or both. Where that is not plain, call the elements that are meant `name=in` and `name=out`.
-    /// Frames go in as they are, memfds and dma-bufs. What comes out is written straight into our buffers by every element
-    /// that takes the pool of the next one: decoders, converters, test pictures. Other frames have to be copied, which
-    /// `copies` of the pipeline denies unless it is told otherwise. Time stamps keep their values. Only in builds with the
-    /// feature `gstreamer`.
+    /// Where `launch` begins without a source, our frames go in; where it ends without a sink, its frames come out: so
+    /// it is a sink, a source, or both. Where that is not plain, call the elements that are meant `name=in` and
+    /// `name=out`. Frames go in as they are, memfds and dma-bufs. What comes out is written straight into our buffers
+    /// by every element that takes the pool of the next one: decoders, converters, test pictures. Other frames have to
+    /// be copied, which `copies` of the pipeline denies unless it is told otherwise. Time stamps keep their values.
+    /// Only in builds with the feature `gstreamer`.
     ///
     /// ```toml
     /// [element.record]
@@ -167,8 +167,8 @@ impl Part {
         Ok(Some(offers))
     }
 
-    /// What a fragment that is a source gives. One that does not say how large pictures are before it has one is let have
-    /// one.
+    /// What a fragment that is a source gives. One that does not say how large pictures are before it has one is let
+    /// have one.
     fn source_offers(&mut self) -> Result<Vec<Video>, Failure> {
         if let Some(offers) = self.offers(PadDirection::Src)?.filter(|offers| caps::sized(offers)) {
             return Ok(offers);
@@ -177,8 +177,8 @@ impl Part {
         if !self.fragment()?.reach(::gst::State::Paused, longest)? {
             self.fragment = None;
             return Err(config(
-                "the fragment is live and does not say how large its pictures are before they come; end it with that, such \
-                 as `! video/x-raw,width=1280,height=720,framerate=30/1`",
+                "the fragment is live and does not say how large its pictures are before they come; end it with that, \
+                 such as `! video/x-raw,width=1280,height=720,framerate=30/1`",
             ));
         }
         let first = self.fragment()?.size_of_first();

@@ -1,5 +1,5 @@
-//! Our buffers for GStreamer to write to: lent to upstream through a `GstBufferPool`, or filled by a copy; out as frames,
-//! and back.
+//! Our buffers for GStreamer to write to: lent to upstream through a `GstBufferPool`, or filled by a copy; out as
+//! frames, and back.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -82,8 +82,8 @@ impl Buffers {
         }))
     }
 
-    /// The buffers themselves, of which nobody else has a reference any more. `copy_back` is called from any thread when
-    /// one that was copied into is free again.
+    /// The buffers themselves, of which nobody else has a reference any more. `copy_back` is called from any thread
+    /// when one that was copied into is free again.
     pub(super) fn settle(
         self: &Arc<Self>,
         buffers: Vec<Shrbuf>,
@@ -138,8 +138,8 @@ impl Buffers {
         self.index_of(frame).is_some()
     }
 
-    /// The buffer that `frame` is in, without a copy; `None` where it is in other memory. `frame` is kept until the last
-    /// reference is dropped.
+    /// The buffer that `frame` is in, without a copy; `None` where it is in other memory. `frame` is kept until the
+    /// last reference is dropped.
     pub(super) fn adopt(self: &Arc<Self>, frame: gst::Buffer) -> Result<Shrbuf, gst::Buffer> {
         let (Some(index), Some(home)) = (self.index_of(&frame), self.home.get()) else { return Err(frame) };
         let buffer = loop {

@@ -2,8 +2,8 @@
 //!
 //! Nothing here blocks but GStreamer's changes of state: its threads call wakers, and the domain's thread looks. What
 //! bounds the frames on their way is the buffers that there are, so GStreamer's queues at our ends never refuse one: a
-//! source without a free buffer waits or drops as it always does, and an upstream of GStreamer's without one waits in its
-//! pool.
+//! source without a free buffer waits or drops as it always does, and an upstream of GStreamer's without one waits in
+//! its pool.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,8 +30,8 @@ const SAID: u32 = 1;
 const FENCES: u32 = 2;
 
 /// What helps where frames come out in other memory than ours.
-pub(super) const ADVICE: &str = "put an element there that takes the pool of the next one and makes its frames anew, such as a videoconvert to another \
-     format; or have them copied with copies = \"allow\"";
+pub(super) const ADVICE: &str = "put an element there that takes the pool of the next one and makes its frames anew, \
+    such as a videoconvert to another format; or have them copied with copies = \"allow\"";
 
 /// The terms of a run.
 pub(super) struct Terms {
@@ -116,7 +116,7 @@ impl Run {
         said.wake();
         let posted = Arc::new(SegQueue::<gst::Message>::new());
         let poster = Arc::clone(&posted);
-        // Not passed on to the bus's own queue: it has a message only after this has returned, and nobody would look then.
+        // Not passed on to the bus's own queue: that has a message only after this has returned, when nobody looks.
         bus.set_sync_handler(move |_, message| {
             poster.push(message.clone());
             said.wake();
@@ -289,8 +289,8 @@ impl Run {
             let ahead = (least.nseconds() as f64 * rate.hz() / 1e9).round() as u32;
             if ahead >= self.terms.holds {
                 return Err(config(format!(
-                    "{} keeps {ahead} frames before it gives one, and may hold {}; set `holds` to {} or more, or have it \
-                     look less far ahead (x264enc: tune=zerolatency)",
+                    "{} keeps {ahead} frames before it gives one, and may hold {}; set `holds` to {} or more, or have \
+                     it look less far ahead (x264enc: tune=zerolatency)",
                     name_of(Some(&source)),
                     self.terms.holds,
                     ahead + 2
