@@ -42,6 +42,16 @@ impl Place {
             .fold(here, |code, name| code.replace(&format!("location={name}"), &format!("location={directory}{name}")))
     }
 
+    /// Until somebody receives at the port.
+    fn until_bound(&self) {
+        let begin = Instant::now();
+        let port = format!(":{:04X} ", self.port);
+        while !std::fs::read_to_string("/proc/net/udp").unwrap().contains(&port) {
+            assert!(begin.elapsed() < LONG, "nobody receives at port {}", self.port);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn bytes(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.directory.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
@@ -156,7 +166,7 @@ fn rtp_of_both_is_received_by_both() {
                 true => drop(place.run("7. Receive")),
                 false => place.launch("7. Receive").end_well(),
             });
-            std::thread::sleep(Duration::from_millis(700));
+            place.until_bound();
             match sender {
                 true => drop(place.run("6. Send")),
                 false => place.launch("6. Send").end_well(),
