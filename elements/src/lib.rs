@@ -22,6 +22,8 @@ mod container;
 pub mod convert;
 pub mod file_sink;
 pub mod file_src;
+#[cfg(feature = "gstreamer")]
+pub mod gst;
 mod image;
 pub mod ipc;
 #[cfg(feature = "kms")]
@@ -57,6 +59,8 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<tee::Tee>(),
         ElementType::of::<queue::Queue>(),
         ElementType::of::<tmem::Tmem>(),
+        #[cfg(feature = "gstreamer")]
+        ElementType::of::<gst::Gst>(),
     ]
 }
 

@@ -51,9 +51,14 @@ fn exporter(origin: Origin, name: &str) -> Result<Exporter, ExportError> {
 pub(crate) fn allocate(stream: &Stream, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
     let layout = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align)
         .map_err(|e| Refusal::new(e.to_string()))?;
+    allocate_as(stream, &layout, name)
+}
+
+/// As [`allocate`], with planes where `layout` has them.
+pub(crate) fn allocate_as(stream: &Stream, layout: &Layout, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
     let exporter = exporter(stream.origin, name)
         .map_err(|e| Refusal::new(e.to_string()).instead("memory = \"auto\" takes what this machine has"))?;
-    (0..stream.buffers.max(1)).map(|_| exporter.allocate(&layout)).collect::<Result<_, _>>().map_err(|e| {
+    (0..stream.buffers.max(1)).map(|_| exporter.allocate(layout)).collect::<Result<_, _>>().map_err(|e| {
         Refusal::new(e.to_string()).instead("a smaller size, fewer frames in queues, or memory = \"memfd\" may fit")
     })
 }

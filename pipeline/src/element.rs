@@ -17,6 +17,7 @@ use shrbuf::{Ledger, Shrbuf};
 
 use crate::domain::{Context, Events, Start};
 use crate::frame::Frame;
+use crate::graph::Copies;
 use crate::offer::{InputOffer, OutputOffer, Stream};
 use crate::queue::QueueSpec;
 use crate::stats::HeldGauge;
@@ -214,6 +215,15 @@ pub trait Element: Send {
 
     /// Tells the element its name and ledger, before anything else.
     fn join(&mut self, _environment: &Environment) {}
+
+    /// Tells the element what its graph says of copies, before each negotiation: one that may have to copy refuses to
+    /// under [`Copies::Deny`].
+    fn allow_copies(&mut self, _copies: Copies) {}
+
+    /// Why the element writes what goes out there a second time, where it does and negotiation has found out.
+    fn copies(&self, _output: usize) -> Option<String> {
+        None
+    }
 
     /// Makes one more output (`tee`), for a link that names none; `None` where outputs are fixed.
     fn request_output(&mut self) -> Option<usize> {

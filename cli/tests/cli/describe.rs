@@ -57,6 +57,8 @@ fn inspect_knows_every_type_it_lists() {
 #[test]
 fn the_page_of_elements_is_what_the_elements_say() {
     let page = include_str!("../../../docs/elements.md");
+    // The last of them is in builds with the feature `gstreamer` only; with that, elements/tests/native_gst.rs looks.
+    let page = if cfg!(feature = "gstreamer") { page } else { page.split("\n## `gst`").next().unwrap() };
     let said = Place::new("elements-page").run(&["inspect", "--markdown"]).with_code(0).out;
     assert!(page.ends_with(&said), "docs/elements.md is not up to date: run `make docs`");
 }

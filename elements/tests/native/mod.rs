@@ -114,8 +114,13 @@ impl Element for Feed {
 
 /// A picture of bytes that `byte(plane, y, x)` gives.
 pub fn picture(format: Format, size: Size, byte: impl Fn(usize, usize, usize) -> u8) -> Shrbuf {
+    picture_of(&Stream { stride_align: 16, ..stream(format, size) }, byte)
+}
+
+/// The same, of a stream's format, size and stride.
+pub fn picture_of(stream: &Stream, byte: impl Fn(usize, usize, usize) -> u8) -> Shrbuf {
     let account = Ledger::default().account("test", Reason::Generate);
-    let layout = Layout::linear(format, size.width, size.height, 16).unwrap();
+    let layout = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align).unwrap();
     let mut buffer = Memfd::new("picture").allocate(&layout).unwrap();
     {
         let mut guard = buffer.write().unwrap();

@@ -56,6 +56,8 @@ pub struct NegotiateOptions {
 pub fn negotiate(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, NegotiationError> {
     graph.remove_inserted();
     graph.check()?;
+    let copies = graph.copies;
+    graph.nodes.iter_mut().for_each(|node| node.element.allow_copies(copies));
     let planned = whole(&mut Search::new(graph), options);
     match &planned {
         Ok(plan) if graph.copies == Copies::Warn => {

@@ -21,9 +21,12 @@ pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, String>) -
         let from = route.map_or(link.from, |r| r.from);
         let inserted = search.graph.nodes[link.from.node.0].inserted;
         let copied = converted.get(&link.to).filter(|_| inserted);
-        let reason = match copied {
-            Some(why) => copy_reason(solved, why),
-            None => zero_copy_reason(search, from, i, solved),
+        let own = search.graph.nodes[from.node.0].element.copies(from.port);
+        let zero_copy = copied.is_none() && own.is_none();
+        let reason = match (copied, own) {
+            (Some(why), _) => copy_reason(solved, why),
+            (None, Some(why)) => why,
+            (None, None) => zero_copy_reason(search, from, i, solved),
         };
         links.push(LinkPlan {
             from: search.graph.port_name(link.from, false),
@@ -31,7 +34,7 @@ pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, String>) -
             stream: solved.stream,
             stride: solved.granted.stride,
             memory: solved.stream.origin.kind(),
-            zero_copy: copied.is_none(),
+            zero_copy,
             reason,
         });
     }

@@ -1,0 +1,344 @@
+//! `gst`: a part of a GStreamer pipeline as an element.
+//!
+//! | file | story |
+//! | --- | --- |
+//! | `mod` | the element: properties, ports, negotiation |
+//! | `run` | frames in, frames out, stamps, the end |
+//! | `fragment` | the launch fragment, parsed, with our ends |
+//! | `message` | errors in GStreamer's words |
+//! | `caps`, `video` | what a picture is called on both sides |
+//! | `lend` | our buffers, lent to GStreamer for reading |
+//! | `pool` | our buffers, lent to GStreamer for writing |
+//! | `sys` | the few calls for which the bindings have no safe one |
+
+mod caps;
+mod fragment;
+mod lend;
+mod message;
+#[allow(missing_docs, reason = "the bindings' macros make items that cannot be documented")]
+mod pool;
+mod run;
+mod sys;
+mod video;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::gst::PadDirection;
+pub use message::GstError;
+use shrbuf::{Ledger, Shrbuf};
+use shrbuf_pipeline::graph::Copies;
+use shrbuf_pipeline::property::{Build, BuildError};
+use shrbuf_pipeline::{
+    Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer, OutputOffer, Ports,
+    Produces, Refusal, Role, Start, Stream, Video, Wanted,
+};
+
+use self::fragment::Fragment;
+use self::lend::Lender;
+use self::pool::{Buffers, LendingPool};
+use self::run::{Output, Run};
+use self::video::Picture;
+use crate::memory::{self, Memory};
+
+shrbuf_pipeline::properties! {
+    /// A part of a GStreamer pipeline.
+    ///
+    /// Where `launch` begins without a source, our frames go in; where it ends without a sink, its frames come out: so
+    /// it is a sink, a source, or both. Where that is not plain, call the elements that are meant `name=in` and
+    /// `name=out`. Frames go in as they are, memfds and dma-bufs. What comes out is written straight into our buffers
+    /// by every element that takes the pool of the next one: decoders, converters, test pictures. Other frames have to
+    /// be copied, which `copies` of the pipeline denies unless it is told otherwise. Time stamps keep their values.
+    /// Only in builds with the feature `gstreamer`.
+    ///
+    /// ```toml
+    /// [element.record]
+    /// type = "gst"
+    /// launch = "x264enc tune=zerolatency ! matroskamux ! filesink location=out.mkv"
+    /// ```
+    pub struct Gst = "gst" {
+        /// A part of a gst-launch-1.0 line.
+        launch: String = String::new(),
+        /// Frames that GStreamer keeps at once, at each end; encoders that look ahead keep as many more.
+        holds: u32 = 8,
+        /// Of a source: frames come out at their time; if not, as soon as they are made.
+        sync: bool = true,
+        /// Longest time that the first picture may take, where it must be seen before anything streams.
+        timeout: Duration = Duration::from_secs(10),
+        /// Memory of frames that come out: "auto" takes the first that all consumers can import.
+        memory: Memory = Memory::Auto,
+    }
+}
+
+/// GStreamer pads rows to this many bytes by itself.
+const STRIDE: u32 = 4;
+
+impl Build for Gst {
+    fn build(self) -> Result<Box<dyn Element>, BuildError> {
+        let most = shrbuf::pool::MAX_BUFFERS as u32;
+        if !(1..=most).contains(&self.holds) {
+            return Err(BuildError::of("holds", format!("must be 1 to {most}")));
+        }
+        let fragment = Fragment::parse(&self.launch, self.sync).map_err(|e| BuildError::of("launch", e.to_string()))?;
+        let ends = (fragment.input.is_some(), fragment.output.is_some());
+        let environment = Environment::new("gst", Ledger::default());
+        let element = Part {
+            config: self,
+            environment,
+            ends,
+            copies: Copies::Deny,
+            fragment: None,
+            tried: false,
+            input: None,
+            output: None,
+            buffers: Vec::new(),
+            run: None,
+            counts: Arc::default(),
+        };
+        Ok(Box::new(element))
+    }
+}
+
+/// What the element itself counts, over all runs.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Frames that came out in other memory, and were copied.
+    copied: AtomicU64,
+}
+
+struct Part {
+    config: Gst,
+    environment: Environment,
+    /// It has an input; it has an output.
+    ends: (bool, bool),
+    copies: Copies,
+    /// From the first offer on, until the run is over.
+    fragment: Option<Fragment>,
+    /// It has been tried with one candidate, at least.
+    tried: bool,
+    /// Between negotiation and start.
+    input: Option<(Stream, Lender)>,
+    output: Option<Output>,
+    buffers: Vec<Shrbuf>,
+    run: Option<Run>,
+    counts: Arc<Counts>,
+}
+
+fn config(what: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Config, what.to_string())
+}
+
+fn refusal(what: impl std::fmt::Display) -> Refusal {
+    Refusal::new(what.to_string())
+}
+
+impl Part {
+    /// The fragment, its devices and files looked for, but without a picture.
+    fn fragment(&mut self) -> Result<&Fragment, Failure> {
+        if self.fragment.is_none() {
+            let fragment = Fragment::parse(&self.config.launch, self.config.sync);
+            let fragment = fragment.map_err(|e| config(format!("launch {e}")))?;
+            fragment.reach(::gst::State::Ready, self.config.timeout)?;
+            self.fragment = Some(fragment);
+        }
+        self.fragment.as_ref().ok_or_else(|| config("there is no fragment"))
+    }
+
+    /// The fragment anew: what has had pictures does not go back. The parser links an element that makes its pads as it
+    /// goes (a demuxer) once only.
+    fn again(&mut self) -> Result<&Fragment, Failure> {
+        self.fragment = None;
+        self.fragment()
+    }
+
+    /// What the pad beyond our end can do.
+    fn offers(&mut self, direction: PadDirection) -> Result<Option<Vec<Video>>, Failure> {
+        let Some(caps) = self.fragment()?.can(direction) else { return Ok(None) };
+        let offers = caps::offers(&caps, direction == PadDirection::Sink);
+        if offers.is_empty() {
+            let formats: Vec<&str> = video::formats().map(|f| f.name()).collect();
+            let does = if direction == PadDirection::Sink { "takes" } else { "gives" };
+            return Err(config(format!(
+                "the fragment {does} no raw pictures of a format that both sides know ({}); a videoconvert there helps",
+                formats.join(", ")
+            )));
+        }
+        Ok(Some(offers))
+    }
+
+    /// What a fragment that is a source gives. One that does not say how large pictures are before it has one is let
+    /// have one.
+    fn source_offers(&mut self) -> Result<Vec<Video>, Failure> {
+        if let Some(offers) = self.offers(PadDirection::Src)?.filter(|offers| caps::sized(offers)) {
+            return Ok(offers);
+        }
+        let longest = self.config.timeout;
+        if !self.fragment()?.reach(::gst::State::Paused, longest)? {
+            self.fragment = None;
+            return Err(config(
+                "the fragment is live and does not say how large its pictures are before they come; end it with that, \
+                 such as `! video/x-raw,width=1280,height=720,framerate=30/1`",
+            ));
+        }
+        let first = self.fragment()?.size_of_first();
+        let offers = self.offers(PadDirection::Src);
+        self.again()?;
+        let nothing = || config("the fragment ends before its first picture");
+        let (first, mut offers) = (first.ok_or_else(nothing)?, offers?.ok_or_else(nothing)?);
+        // Decoders say what they could do with any file.
+        for video in &mut offers {
+            video.sizes = first.clone();
+        }
+        offers.dedup();
+        Ok(offers)
+    }
+
+    /// Lets a source make its first frame, and looks where it is. `None` where it is in our memory, or cannot be known
+    /// yet; else why not.
+    fn look_at_first(&mut self) -> Result<Option<String>, Refusal> {
+        let (Some(fragment), Some(output)) = (&self.fragment, &self.output) else { return Ok(None) };
+        let Some(sink) = fragment.output.as_ref().filter(|_| fragment.input.is_none()) else { return Ok(None) };
+        if !fragment.reach(::gst::State::Paused, self.config.timeout).map_err(refusal)? {
+            return Ok(None);
+        }
+        let first = sink.try_pull_preroll(::gst::ClockTime::ZERO);
+        let first = first.as_ref().and_then(|sample| sample.buffer());
+        Ok(first.filter(|first| !output.buffers.has(first)).map(|_| run::elsewhere(sink)))
+    }
+}
+
+impl Element for Part {
+    fn ports(&self) -> Ports {
+        match self.ends {
+            (true, true) => Ports::filter(),
+            (true, false) => Ports::sink(),
+            (false, _) => Ports::source(),
+        }
+    }
+
+    fn role(&self) -> Role {
+        if self.ends == (true, true) { Role::Transform } else { Role::Endpoint }
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.environment = environment.clone();
+    }
+
+    fn allow_copies(&mut self, copies: Copies) {
+        self.copies = copies;
+    }
+
+    fn copies(&self, _output: usize) -> Option<String> {
+        self.output.as_ref().and_then(|output| output.elsewhere.clone())
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        let video = self.offers(PadDirection::Sink)?.unwrap_or_default();
+        let memory = Consumes { holds: self.config.holds, stride_align: STRIDE, ..Consumes::cpu() };
+        Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: None })
+    }
+
+    fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        let video = match input {
+            Some(stream) => {
+                let caps = video::caps(stream.format, stream.size, stream.rate).map_err(config)?;
+                let fragment = self.fragment()?;
+                fragment.expect(Some(caps));
+                if let Some(sink) = &fragment.output {
+                    sink.set_caps(Some(&video::template()));
+                }
+                self.offers(PadDirection::Src)?.unwrap_or_default()
+            }
+            None => {
+                if let Some(sink) = &self.fragment()?.output {
+                    sink.set_caps(Some(&video::template()));
+                }
+                self.source_offers()?
+            }
+        };
+        let memory = Produces { max_stride_align: STRIDE, keeps: self.config.holds, ..self.config.memory.offer() };
+        Ok(OutputOffer { video, memory, wanted: Wanted::default() })
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        self.output = None;
+        self.buffers.clear();
+        if std::mem::take(&mut self.tried) {
+            self.again().map_err(refusal)?;
+        }
+        let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
+        let layout = video::layout(stream.format, &info).map_err(refusal)?;
+        let memory = memory::allocate_as(stream, &layout, &self.environment.name)?;
+        let buffers = Buffers::new(&memory, info.clone()).map_err(refusal)?;
+        let fragment = self.fragment().map_err(refusal)?;
+        fragment.offer(Some(LendingPool::of(&buffers)));
+        if let Some(sink) = &fragment.output {
+            sink.set_caps(Some(&video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?));
+        }
+        self.output = Some(Output { stream: *stream, buffers, elsewhere: None });
+        self.tried = true;
+        let elsewhere = self.look_at_first()?;
+        if let (Some(why), Copies::Deny) = (&elsewhere, self.copies) {
+            self.fragment = None;
+            return Err(Refusal::new(why.clone()).instead(run::ADVICE));
+        }
+        if let Some(output) = &mut self.output {
+            output.elsewhere = elsewhere;
+        }
+        self.buffers = memory;
+        Ok(self.buffers.clone())
+    }
+
+    fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        self.input = None;
+        let lender = Lender::new(buffers, Picture::of(buffers).map_err(refusal)?).map_err(refusal)?;
+        self.input = Some((*stream, lender));
+        Ok(())
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        let missing = || config("started before it was negotiated");
+        self.fragment()?;
+        let fragment = self.fragment.take().ok_or_else(missing)?;
+        self.tried = false;
+        let (input, output) = (self.input.take(), self.output.take());
+        if (input.is_some(), output.is_some()) != self.ends {
+            return Err(missing());
+        }
+        let buffers = std::mem::take(&mut self.buffers);
+        let terms = run::Terms {
+            environment: self.environment.clone(),
+            copies: self.copies,
+            holds: self.config.holds,
+            counts: Arc::clone(&self.counts),
+        };
+        self.run = Some(Run::begin(fragment, terms, input, output, buffers, start)?);
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.run.as_mut().map_or(Ok(()), |run| run.ready(token, context))
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.run.as_mut().map_or(Ok(()), |run| run.process(&frame, context))
+    }
+
+    fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
+        match &mut self.run {
+            Some(run) => run.end(),
+            None => context.end_all(),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.run = None;
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        if self.ends.1 {
+            report("copied-frames", self.counts.copied.load(Ordering::Relaxed));
+        }
+    }
+}

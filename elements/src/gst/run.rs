@@ -1,0 +1,364 @@
+//! A fragment while it runs: frames in, frames out, stamps, the end.
+//!
+//! Nothing here blocks but GStreamer's changes of state: its threads call wakers, and the domain's thread looks. What
+//! bounds the frames on their way is the buffers that there are, so GStreamer's queues at our ends never refuse one: a
+//! source without a free buffer waits or drops as it always does, and an upstream of GStreamer's without one waits in
+//! its pool.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_queue::SegQueue;
+use gst::ClockTime;
+use gst::prelude::*;
+use gst_app::{AppSink, AppSinkCallbacks};
+use gst_video::{VideoCropMeta, VideoInfo};
+use shrbuf::{Account, Reason, Shrbuf};
+use shrbuf_pipeline::graph::Copies;
+use shrbuf_pipeline::{
+    Colorimetry, Context, Environment, Failure, FailureKind, Frame, Rect, Start, Stream, Timestamp, Waker,
+};
+
+use super::fragment::Fragment;
+use super::lend::Lender;
+use super::message::{Heard, name_of};
+use super::pool::Buffers;
+use super::{Counts, config, video};
+
+const CAME: u32 = 0;
+const SAID: u32 = 1;
+const FENCES: u32 = 2;
+
+/// What helps where frames come out in other memory than ours.
+pub(super) const ADVICE: &str = "put an element there that takes the pool of the next one and makes its frames anew, \
+    such as a videoconvert to another format; or have them copied with copies = \"allow\"";
+
+/// The terms of a run.
+pub(super) struct Terms {
+    pub(super) environment: Environment,
+    pub(super) copies: Copies,
+    pub(super) holds: u32,
+    pub(super) counts: Arc<Counts>,
+}
+
+/// What comes out, as negotiated.
+pub(super) struct Output {
+    pub(super) stream: Stream,
+    pub(super) buffers: Arc<Buffers>,
+    /// Frames come in other memory: why.
+    pub(super) elsewhere: Option<String>,
+}
+
+struct In {
+    lender: Lender,
+    stream: Stream,
+    /// What the caps say.
+    color: Option<Colorimetry>,
+}
+
+struct Out {
+    sink: AppSink,
+    buffers: Arc<Buffers>,
+    account: Account,
+    /// Has itself called again.
+    waker: Waker,
+    /// Waits for a buffer to be copied into.
+    waiting: Option<gst::Sample>,
+    /// What the caps say, and the caps.
+    caps: Option<gst::Caps>,
+    color: Colorimetry,
+    number: u64,
+    warned: bool,
+}
+
+/// See the module.
+pub(super) struct Run {
+    terms: Terms,
+    input: Option<In>,
+    output: Option<Out>,
+    bus: gst::Bus,
+    posted: Arc<SegQueue<gst::Message>>,
+    heard: Heard,
+    /// CLOCK_MONOTONIC at running time 0, once it plays.
+    base: Option<u64>,
+    /// Last: it stops when dropped, and what it holds goes back.
+    fragment: Fragment,
+}
+
+/// Why a frame is not in our memory.
+pub(super) fn elsewhere(sink: &AppSink) -> String {
+    let mut pad = sink.static_pad("sink").and_then(|pad| pad.peer());
+    // Past those that only hand frames on.
+    while let Some(element) = pad.as_ref().and_then(|pad| pad.parent_element()) {
+        let hands_on = element.metadata(gst::ELEMENT_METADATA_KLASS).is_some_and(|class| class.contains("Generic"));
+        match element.sink_pads().first().and_then(|sink| sink.peer()).filter(|_| hands_on) {
+            Some(before) => pad = Some(before),
+            None => return format!("{} makes frames in memory of its own", name_of(Some(element.upcast_ref()))),
+        }
+    }
+    "GStreamer makes frames in memory of its own".to_owned()
+}
+
+impl Run {
+    /// Starts the pipeline; where frames go in, up to where it waits for the first.
+    pub(super) fn begin(
+        fragment: Fragment,
+        terms: Terms,
+        input: Option<(Stream, Lender)>,
+        output: Option<Output>,
+        buffers: Vec<Shrbuf>,
+        start: &mut Start<'_>,
+    ) -> Result<Run, Failure> {
+        let limit = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Limit, e.to_string());
+        let bus = fragment.bus()?;
+        let said = start.waker(SAID);
+        // What has been said since negotiation is heard at once.
+        said.wake();
+        let posted = Arc::new(SegQueue::<gst::Message>::new());
+        let poster = Arc::clone(&posted);
+        // Not passed on to the bus's own queue: that has a message only after this has returned, when nobody looks.
+        bus.set_sync_handler(move |_, message| {
+            poster.push(message.clone());
+            said.wake();
+            gst::BusSyncReply::Drop
+        });
+        let output = match (output, fragment.output.clone()) {
+            (Some(Output { stream, buffers: shared, elsewhere }), Some(sink)) => {
+                let waker = start.waker(CAME);
+                let back = waker.clone();
+                let pool = shared.settle(buffers, move || back.wake()).map_err(|e| limit(&e))?;
+                start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(&e))?, FENCES)?;
+                let came = waker.clone();
+                let callbacks = AppSinkCallbacks::builder().new_sample(move |_| {
+                    came.wake();
+                    Ok(gst::FlowSuccess::Ok)
+                });
+                sink.set_callbacks(callbacks.build());
+                // A frame that was looked at in negotiation is there already.
+                waker.wake();
+                let account = terms.environment.ledger.account(&terms.environment.name, Reason::Transfer);
+                sink.set_caps(Some(&video::caps(stream.format, stream.size, stream.rate).map_err(config)?));
+                Some(Out {
+                    sink,
+                    buffers: shared,
+                    account,
+                    waker,
+                    waiting: None,
+                    caps: None,
+                    color: Colorimetry::default(),
+                    number: 0,
+                    // What was known before has been said before.
+                    warned: elsewhere.is_some(),
+                })
+            }
+            _ => None,
+        };
+        let input = input.map(|(stream, lender)| In { lender, stream, color: None });
+        let mut run = Run { terms, input, output, bus, posted, heard: Heard::default(), base: None, fragment };
+        run.fragment.expect(None);
+        if let Some(input) = &run.input {
+            // Files are opened here, and devices.
+            if !input.lender.picture.is_usual() {
+                run.fragment.insist_on_video_meta();
+            }
+            run.caps_of(input, None).and_then(|caps| run.set_caps(&caps))?;
+            run.change(gst::State::Paused)?;
+        } else {
+            run.play(Timestamp::now().0)?;
+        }
+        Ok(run)
+    }
+
+    fn change(&mut self, state: gst::State) -> Result<(), Failure> {
+        match self.fragment.pipeline.set_state(state) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.hear()?;
+                Err(config(
+                    "GStreamer cannot bring it up, and does not say why; GST_DEBUG=3 in the environment tells more",
+                ))
+            }
+        }
+    }
+
+    /// Lets it play, with running time 0 at this moment.
+    fn play(&mut self, base: u64) -> Result<(), Failure> {
+        self.base = Some(base);
+        self.fragment.pipeline.set_base_time(ClockTime::from_nseconds(base));
+        self.change(gst::State::Playing)
+    }
+
+    /// What was said in negotiation and since.
+    fn hear(&mut self) -> Result<(), Failure> {
+        self.heard.hear_all(&self.bus)?;
+        while let Some(message) = self.posted.pop() {
+            self.heard.hear(&message)?;
+        }
+        Ok(())
+    }
+
+    fn caps_of(&self, input: &In, color: Option<Colorimetry>) -> Result<gst::Caps, Failure> {
+        let Stream { format, size, rate, .. } = input.stream;
+        let caps = video::info(format, size, rate, color).and_then(|info| Ok(info.to_caps()?));
+        caps.map_err(config)
+    }
+
+    fn set_caps(&self, caps: &gst::Caps) -> Result<(), Failure> {
+        if let Some(source) = &self.fragment.input {
+            source.set_caps(Some(caps));
+        }
+        Ok(())
+    }
+
+    /// A frame goes in.
+    pub(super) fn process(&mut self, frame: &Frame, context: &Context<'_>) -> Result<(), Failure> {
+        let Some(input) = &self.input else { return Ok(()) };
+        if input.color != Some(frame.color) {
+            self.set_caps(&self.caps_of(input, Some(frame.color))?)?;
+        }
+        let Some(input) = &mut self.input else { return Ok(()) };
+        input.color = Some(frame.color);
+        let mut buffer = input.lender.lend(frame).map_err(|e| Failure::new(FailureKind::Limit, e))?;
+        let period = input.stream.rate.map(|rate| ClockTime::from_nseconds(rate.period_ns()));
+        if self.base.is_none() {
+            // The first frame is at 0, as in a file: stamps may be of long ago where frames were kept.
+            self.play(frame.timestamp.0)?;
+        }
+        let base = Timestamp(self.base.unwrap_or_default());
+        let writable = buffer.make_mut();
+        writable.set_pts(ClockTime::from_nseconds(frame.timestamp.since(base)));
+        writable.set_duration(period);
+        let Some(source) = &self.fragment.input else { return Ok(()) };
+        // Refused by one that has ended or failed, which the bus tells of.
+        if source.push_buffer(buffer).is_err() {
+            context.dropped(1);
+        } else if self.output.is_none() {
+            context.shown(frame.timestamp, Timestamp::now());
+        }
+        Ok(())
+    }
+
+    /// No more frames go in: GStreamer finishes with those that it has.
+    pub(super) fn end(&mut self) -> Result<(), Failure> {
+        if self.base.is_none() {
+            self.play(Timestamp::now().0)?;
+        }
+        if let Some(source) = &self.fragment.input {
+            // Refused by one that has ended already, which is as well.
+            let _ = source.end_of_stream();
+        }
+        Ok(())
+    }
+
+    pub(super) fn ready(&mut self, token: u32, context: &mut Context<'_>) -> Result<(), Failure> {
+        match token {
+            CAME => self.take_one(context)?,
+            FENCES => {
+                let pool = self.output.as_ref().and_then(|out| out.buffers.pool());
+                return pool.map_or(Ok(()), |pool| pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)));
+            }
+            _ => {
+                self.hear()?;
+                self.look_ahead()?;
+            }
+        }
+        // The last sink has had everything, ours too, before that is said.
+        if self.heard.ended && self.output.as_ref().is_none_or(|out| out.waiting.is_none()) {
+            if self.output.is_some() {
+                return context.end_all();
+            }
+            context.finish();
+        }
+        Ok(())
+    }
+
+    /// An encoder that keeps more frames than it may have would wait for ever for one more.
+    fn look_ahead(&mut self) -> Result<(), Failure> {
+        if self.heard.latency.is_empty() {
+            return Ok(());
+        }
+        // Fails where there is no sink that keeps time.
+        let _ = self.fragment.pipeline.recalculate_latency();
+        let rate = self.input.as_ref().and_then(|input| input.stream.rate);
+        for source in self.heard.latency.drain(..) {
+            let Some(element) = source.downcast_ref::<gst::Element>() else { continue };
+            let encodes = element.metadata(gst::ELEMENT_METADATA_KLASS).is_some_and(|class| class.contains("Encoder"));
+            let mut latency = gst::query::Latency::new();
+            let Some(rate) = rate.filter(|_| encodes && element.query(&mut latency)) else { continue };
+            let (_, least, _) = latency.result();
+            let ahead = (least.nseconds() as f64 * rate.hz() / 1e9).round() as u32;
+            if ahead >= self.terms.holds {
+                return Err(config(format!(
+                    "{} keeps {ahead} frames before it gives one, and may hold {}; set `holds` to {} or more, or have \
+                     it look less far ahead (x264enc: tune=zerolatency)",
+                    name_of(Some(&source)),
+                    self.terms.holds,
+                    ahead + 2
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// One frame comes out; the loop calls again for the next, so that it can see to other things between.
+    fn take_one(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(out) = &mut self.output else { return Ok(()) };
+        if context.ended() && self.input.is_none() {
+            return Ok(());
+        }
+        let Some(sample) = out.waiting.take().or_else(|| out.sink.try_pull_sample(ClockTime::ZERO)) else {
+            return Ok(());
+        };
+        let Some(frame) = out.frame(sample, self.base.unwrap_or_default(), &self.terms)? else { return Ok(()) };
+        out.waker.wake();
+        context.push(0, frame)
+    }
+}
+
+impl Out {
+    /// `None` where it waits for a buffer.
+    fn frame(&mut self, sample: gst::Sample, base: u64, terms: &Terms) -> Result<Option<Frame>, Failure> {
+        if let Some(caps) = sample.caps_owned().filter(|caps| self.caps.as_ref() != Some(caps)) {
+            let info = VideoInfo::from_caps(&caps).map_err(|e| Failure::new(FailureKind::Changed, e.to_string()))?;
+            self.color = video::color(&info);
+            self.caps = Some(caps);
+        }
+        let segment = sample.segment().and_then(|segment| segment.downcast_ref::<ClockTime>().cloned());
+        let Some(frame) = sample.buffer_owned() else { return Ok(None) };
+        let time = segment.and_then(|segment| segment.to_running_time(frame.pts()));
+        let timestamp = time.map_or_else(Timestamp::now, |time| Timestamp(base.saturating_add(time.nseconds())));
+        let crop = frame.meta::<VideoCropMeta>().map(|meta| {
+            let (x, y, width, height) = meta.rect();
+            Rect { x, y, width, height }
+        });
+        let corrupt = frame.flags().contains(gst::BufferFlags::CORRUPTED);
+        let buffer = match self.buffers.adopt(frame) {
+            Ok(buffer) => buffer,
+            Err(frame) => match self.copied(&frame, terms)? {
+                Some(buffer) => buffer,
+                None => {
+                    self.waiting = Some(sample);
+                    return Ok(None);
+                }
+            },
+        };
+        let sequence = self.number;
+        self.number += 1;
+        Ok(Some(Frame { buffer, timestamp, sequence, color: self.color, crop, corrupt }))
+    }
+
+    /// A copy of a frame in other memory, where copies are allowed.
+    fn copied(&mut self, frame: &gst::Buffer, terms: &Terms) -> Result<Option<Shrbuf>, Failure> {
+        if terms.copies == Copies::Deny {
+            return Err(config(format!("{}, so that they would have to be copied; {ADVICE}", elsewhere(&self.sink))));
+        }
+        if terms.copies == Copies::Warn && !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(element = terms.environment.name, "{}; they are copied", elsewhere(&self.sink));
+        }
+        let copy = self.buffers.copy(frame, &self.account).map_err(|e| Failure::new(FailureKind::Data, e))?;
+        if copy.is_some() {
+            terms.counts.copied.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(copy)
+    }
+}
