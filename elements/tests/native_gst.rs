@@ -320,6 +320,14 @@ fn encoder_that_looks_further_ahead_than_it_may_is_an_error_and_no_hang() {
 }
 
 #[test]
+fn part_that_keeps_all_it_gets_is_an_error_and_no_hang() {
+    let file = Temporary::new("kept.raw");
+    let toml = toml(&format!("filesink location={}", file.path()), "", IN);
+    let error = fails(&toml.replace("[[link", "timeout = \"400ms\"\n[[link"), Some(100));
+    assert!(error.contains("for 400.0ms and gives none back") && error.contains("set `holds`, now 8"), "{error}");
+}
+
+#[test]
 fn rows_that_gstreamer_does_not_expect_go_to_elements_that_look() {
     let size = Size::new(66, 48);
     let padded = Stream { stride_align: 64, ..native::stream(Format::Nv12, size) };

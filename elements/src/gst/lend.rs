@@ -116,6 +116,12 @@ impl Lender {
         Ok(buffer)
     }
 
+    /// How many buffers GStreamer has.
+    pub(super) fn lent(&self) -> usize {
+        let is_lent = |slots: &[Arc<Slot>]| slots.iter().any(|slot| lock(&slot.0).frame.is_some());
+        self.buffers.iter().filter(|(_, slots)| is_lent(slots)).count()
+    }
+
     fn describe(&self, buffer: &mut gst::BufferRef, frame: &Frame) -> Result<(), WrapError> {
         let Picture { info: video, offsets, strides, .. } = &self.picture;
         let flags = gst_video::VideoFrameFlags::empty();

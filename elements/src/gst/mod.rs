@@ -64,7 +64,8 @@ shrbuf_pipeline::properties! {
         holds: u32 = 8,
         /// Of a source: frames come out at their time; if not, as soon as they are made.
         sync: bool = true,
-        /// Longest time that the first picture may take, where it must be seen before anything streams.
+        /// Longest time that the first picture may take, where it must be seen before anything streams; and that GStreamer
+        /// may have `holds` frames without giving one back or getting another.
         timeout: Duration = Duration::from_secs(10),
         /// Memory of frames that come out: "auto" takes the first that all consumers can import.
         memory: Memory = Memory::Auto,
@@ -311,6 +312,7 @@ impl Element for Part {
             environment: self.environment.clone(),
             copies: self.copies,
             holds: self.config.holds,
+            timeout: self.config.timeout,
             counts: Arc::clone(&self.counts),
         };
         self.run = Some(Run::begin(fragment, terms, input, output, buffers, start)?);

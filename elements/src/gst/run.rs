@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
 use gst::ClockTime;
@@ -28,6 +29,10 @@ use super::{Counts, config, video};
 const CAME: u32 = 0;
 const SAID: u32 = 1;
 const FENCES: u32 = 2;
+const WATCHDOG: u32 = 3;
+
+/// Of the watchdog, in `timeout`: it counts them, so that a thread that was itself kept away has ticked once.
+const TICKS: u32 = 4;
 
 /// What helps where frames come out in other memory than ours.
 pub(super) const ADVICE: &str = "put an element there that takes the pool of the next one and makes its frames anew, \
@@ -38,6 +43,8 @@ pub(super) struct Terms {
     pub(super) environment: Environment,
     pub(super) copies: Copies,
     pub(super) holds: u32,
+    /// Longest time that GStreamer may have all these frames and take no other.
+    pub(super) timeout: Duration,
     pub(super) counts: Arc<Counts>,
 }
 
@@ -54,6 +61,11 @@ struct In {
     stream: Stream,
     /// What the caps say.
     color: Option<Colorimetry>,
+    /// Frames that went in, and how many GStreamer had, at the watchdog's last tick.
+    seen: (u64, usize),
+    frames: u64,
+    /// Ticks since that has changed.
+    quiet: u32,
 }
 
 struct Out {
@@ -153,7 +165,10 @@ impl Run {
             }
             _ => None,
         };
-        let input = input.map(|(stream, lender)| In { lender, stream, color: None });
+        let input = input.map(|(stream, lender)| In { lender, stream, color: None, seen: (0, 0), frames: 0, quiet: 0 });
+        if input.is_some() {
+            start.every(terms.timeout / TICKS, WATCHDOG);
+        }
         let mut run = Run { terms, input, output, bus, posted, heard: Heard::default(), base: None, fragment };
         run.fragment.expect(None);
         if let Some(input) = &run.input {
@@ -218,6 +233,7 @@ impl Run {
         }
         let Some(input) = &mut self.input else { return Ok(()) };
         input.color = Some(frame.color);
+        input.frames += 1;
         let mut buffer = input.lender.lend(frame).map_err(|e| Failure::new(FailureKind::Limit, e))?;
         let period = input.stream.rate.map(|rate| ClockTime::from_nseconds(rate.period_ns()));
         if self.base.is_none() {
@@ -253,6 +269,7 @@ impl Run {
     pub(super) fn ready(&mut self, token: u32, context: &mut Context<'_>) -> Result<(), Failure> {
         match token {
             CAME => self.take_one(context)?,
+            WATCHDOG => return self.watch(),
             FENCES => {
                 let pool = self.output.as_ref().and_then(|out| out.buffers.pool());
                 return pool.map_or(Ok(()), |pool| pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)));
@@ -298,6 +315,23 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Many a part that keeps frames does not say so. Without this the stream would stand still for ever.
+    fn watch(&mut self) -> Result<(), Failure> {
+        let Some(input) = &mut self.input else { return Ok(()) };
+        let (now, holds) = ((input.frames, input.lender.lent()), self.terms.holds);
+        input.quiet = if now == input.seen && now.1 >= holds as usize { input.quiet + 1 } else { 0 };
+        input.seen = now;
+        if input.quiet <= TICKS {
+            return Ok(());
+        }
+        let text = format!(
+            "GStreamer has had {} frames for {:.1?} and gives none back: where it keeps that many, set `holds`, now {holds}, \
+             higher (a filesink keeps 64 KiB: buffer-mode=unbuffered); where it waits for somebody, set `timeout` higher",
+            now.1, self.terms.timeout
+        );
+        Err(Failure::new(FailureKind::Stalled, text))
     }
 
     /// One frame comes out; the loop calls again for the next, so that it can see to other things between.
