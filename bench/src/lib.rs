@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+pub mod pace;
 pub mod process;
 pub mod sets;
 mod sys;

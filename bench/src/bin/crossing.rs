@@ -12,12 +12,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use serde_json::json;
+use nix::sys::timerfd::TimerFd;
 use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, Pool, Shrbuf};
 use shrbuf_bench::Result;
+use shrbuf_bench::pace::{latency, timer};
 use shrbuf_elements::ipc::{IpcSink, IpcSrc};
 use shrbuf_pipeline::supervise::{RunOptions, Verdict, run};
 use shrbuf_pipeline::{
@@ -25,19 +24,8 @@ use shrbuf_pipeline::{
     Ports, Produces, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
 };
 
-/// Frames that do not count: those that waited for the consumer, and those on cold caches.
-const WARM: usize = 30;
-const PERIOD: Duration = Duration::from_nanos(1_000_000_000 / 60);
-
 fn failed(e: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Limit, e.to_string())
-}
-
-fn timer() -> nix::Result<TimerFd> {
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
-    let period = Expiration::Interval(TimeSpec::from_duration(PERIOD));
-    timer.set(period, TimerSetTimeFlags::empty())?;
-    Ok(timer)
 }
 
 /// Sends a buffer at each tick, and writes nothing into it: what a camera's CPU does.
@@ -119,13 +107,6 @@ impl Element for Clock {
     fn stop(&mut self) {
         println!("{}", latency(std::mem::take(&mut self.0)));
     }
-}
-
-fn latency(ages: Vec<u64>) -> serde_json::Value {
-    let mut ns: Vec<u64> = ages.into_iter().skip(WARM).collect();
-    ns.sort_unstable();
-    let at = |part: usize| ns.get(ns.len().saturating_sub(1) * part / 100).copied();
-    json!({ "frames": ns.len(), "p50_ns": at(50), "p99_ns": at(99) })
 }
 
 fn play(graph: Graph, frames: u64) -> Result<()> {

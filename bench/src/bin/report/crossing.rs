@@ -1,4 +1,4 @@
-//! Frames into another process, ours by `crossing` and theirs by `shmsink ! shmsrc`, at 60 a second.
+//! Frames into another process, ours by `crossing`, theirs by `shmsink ! shmsrc` and by iceoryx2, at 60 a second.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,23 +68,43 @@ fn theirs((width, height): (u32, u32), frames: u64) -> Result<f64> {
     Ok(produced.cpu_us() + consumed.cpu_us())
 }
 
+/// As `ours`, of iceoryx2.
+fn iceoryx((width, height): (u32, u32), frames: u64) -> Result<(f64, Value)> {
+    let bytes = width * height * 3 / 2;
+    let program = crate::ours("iceoryx")?;
+    let service = format!("shrbuf-bench-{}-{bytes}-{frames}", std::process::id());
+    let mut send = Command::new(&program);
+    send.args(["send", &service, &bytes.to_string(), &frames.to_string()]);
+    let mut receive = Command::new(&program);
+    receive.args(["receive", &service, &frames.to_string()]);
+    let sending = std::thread::spawn(move || process::run(&mut send).map_err(|e| e.to_string()));
+    let received = process::run(&mut receive)?;
+    let sent = sending.join().map_err(|_| "the producer's thread panicked")??;
+    Ok((sent.cpu_us() + received.cpu_us(), serde_json::from_str(&received.output)?))
+}
+
 fn floor() -> Result<Value> {
     let mut command = Command::new(crate::ours("crossing")?);
     command.arg("floor").arg(LONG.to_string());
     Ok(serde_json::from_str(&process::run(&mut command)?.output)?)
 }
 
-/// `{floor, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: {cpu_us}}]}`, a frame.
+/// `{floor, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: {cpu_us}, iceoryx2: as ours}]}`, a frame.
 pub fn measure() -> Result<Value> {
     let peer = peer::installed();
     let mut floors = Vec::new();
     let mut of_ours = vec![Vec::new(); SIZES.len()];
     let mut of_theirs = vec![Vec::new(); SIZES.len()];
+    let mut of_iceoryx = vec![Vec::new(); SIZES.len()];
     for _ in 0..ROUNDS {
         floors.push(floor()?);
         for (i, &size) in SIZES.iter().enumerate() {
             let ((short, _), (long, said)) = (ours(size, SHORT)?, ours(size, LONG)?);
             of_ours[i].push(((long - short) / (LONG - SHORT) as f64, said));
+            match iceoryx(size, SHORT).and_then(|(short, _)| Ok((short, iceoryx(size, LONG)?))) {
+                Ok((short, (long, said))) => of_iceoryx[i].push(((long - short) / (LONG - SHORT) as f64, said)),
+                Err(why) => eprintln!("bench: iceoryx2 at {size:?}: {why}"),
+            }
             if peer {
                 match theirs(size, SHORT).and_then(|short| Ok(theirs(size, LONG)? - short)) {
                     Ok(us) => of_theirs[i].push(us / (LONG - SHORT) as f64),
@@ -95,13 +115,15 @@ pub fn measure() -> Result<Value> {
     }
     let best = |said: &mut dyn Iterator<Item = &Value>, what: &str| least(said.filter_map(|v| crate::figure(v, what)));
     let sizes = SIZES.iter().enumerate().map(|(i, (width, height))| {
-        let latency = |what| best(&mut of_ours[i].iter().map(|(_, said)| said), what);
+        let of = |runs: &[(f64, Value)]| {
+            let latency = |what| best(&mut runs.iter().map(|(_, said)| said), what);
+            let cpu_us = least(runs.iter().map(|(cpu, _)| *cpu));
+            json!({ "cpu_us": cpu_us, "p50_ns": latency("/p50_ns"), "p99_ns": latency("/p99_ns") })
+        };
         json!({
             "width": width, "height": height,
-            "ours": {
-                "cpu_us": least(of_ours[i].iter().map(|(cpu, _)| *cpu)),
-                "p50_ns": latency("/p50_ns"), "p99_ns": latency("/p99_ns"),
-            },
+            "ours": of(&of_ours[i]),
+            "iceoryx2": of(&of_iceoryx[i]),
             "theirs": { "cpu_us": least(of_theirs[i].iter().copied()) },
         })
     });
@@ -119,6 +141,9 @@ pub fn rows(measured: &Value) -> Vec<Row> {
         let goal = if size["height"] == 1080 { Goal::Part(0.1) } else { Goal::None };
         let cpu = |whose: &str| crate::figure(size, &format!("/{whose}/cpu_us"));
         rows.push(Row::new(format!("{of}: CPU µs"), cpu("ours"), cpu("theirs"), goal));
+        rows.push(Row::new(format!("{of}: CPU µs (iceoryx2)"), cpu("ours"), cpu("iceoryx2"), Goal::None));
+        let theirs = us(size, "/iceoryx2/p50_ns");
+        rows.push(Row::new(format!("{of}: latency p50 µs (iceoryx2)"), us(size, "/ours/p50_ns"), theirs, Goal::None));
         let floor = us(measured, "/floor/p50_ns");
         let goal = floor.map_or(Goal::None, |floor| Goal::AtMost(2.0 * floor));
         rows.push(Row::new(format!("{of}: latency p50 µs (eventfd)"), us(size, "/ours/p50_ns"), floor, goal));
