@@ -15,7 +15,7 @@ use shrbuf_elements::test_src::{TestSrc, read_marker};
 use shrbuf_pipeline::file::{self, FileError};
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
-use shrbuf_pipeline::{Build, Element, ElementType, Frame, Graph, Rate, Size, Stream, Timestamp};
+use shrbuf_pipeline::{Build, Element, ElementType, Frame, Graph, Origin, Rate, Size, Stream, Timestamp};
 
 /// Longer than anything takes on a busy machine: what takes longer hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -131,6 +131,32 @@ fn frames_come_out_without_a_copy() {
         run_well(&toml(&line, &FILE.replace("FILE", file.path()), OUT).replace("[[link", "sync = false\n[[link"), None);
     assert_eq!((report.graph.ledger().copied(), report.plan.is_zero_copy()), (0, true));
     assert!(file.bytes() == theirs(&line), "{} bytes", file.bytes().len());
+}
+
+/// In dma-bufs, where the kernel makes them: as `GstDmaBufMemory`.
+#[test]
+fn dma_bufs_go_in_and_come_out_without_a_copy() {
+    if !std::path::Path::new("/dev/udmabuf").exists() {
+        assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
+        println!("no udmabuf here");
+        return;
+    }
+    let (there, here, out) = (Temporary::new("there.raw"), Temporary::new("here.raw"), Temporary::new("out.raw"));
+    let rest = format!("{}\n[element.split]\ntype = \"tee\"\n", FILE.replace("FILE", here.path()));
+    let both = "\"camera\", \"split\", \"file\"]\n[[link]]\npath = [\"split\", \"part\"";
+    let launch = format!("{UNBUFFERED} location={}", there.path());
+    let camera = toml(&launch, &rest, both).replace("\"memfd\"", "\"udmabuf\"");
+    let report = run_well(&camera, Some(30));
+    assert_eq!((frames(&report, "part"), report.graph.ledger().copied()), (30, 0));
+    assert!(report.plan.links.iter().all(|link| link.stream.origin == Origin::Udmabuf), "{:?}", report.plan.links);
+    assert!(there.bytes() == here.bytes() && there.bytes().len() == 30 * NV12, "{}", there.bytes().len());
+
+    let line = format!("videotestsrc num-buffers=30 pattern=ball ! {CAPS}");
+    let rest = FILE.replace("FILE", out.path());
+    let source = toml(&line, &rest, OUT).replace("[[link", "sync = false\nmemory = \"udmabuf\"\n[[link");
+    let report = run_well(&source, None);
+    assert_eq!((report.graph.ledger().copied(), report.plan.links[0].stream.origin), (0, Origin::Udmabuf));
+    assert!(out.bytes() == theirs(&line), "{} bytes", out.bytes().len());
 }
 
 #[test]
