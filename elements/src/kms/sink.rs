@@ -83,6 +83,10 @@ const FLIP_LIMIT: Duration = Duration::from_millis(1500);
 type Ticks = u32;
 const TICKS: Ticks = 3;
 
+/// Flips in a row that nobody waits for, after which they are not watched: more, and frames that come now just before a
+/// refresh and now just after it would cost two calls more each time.
+const UNWAITED: u32 = 8;
+
 /// How long before a refresh a frame must come to be in time for it, as a part of the refresh.
 const IN_TIME: u64 = 4;
 
@@ -98,6 +102,8 @@ struct Running {
     /// On while somebody waits for a flip. Otherwise it is read when the next frame comes, and what has left the screen
     /// goes back to the camera then: one wake-up a frame less, and [`HOLDS`] counts that frame anyway.
     flips: Watch,
+    /// Flips in a row that nobody waited for.
+    unwaited: u32,
     on_screen: Option<Frame>,
     /// Committed, with the watchdog's ticks since.
     in_flight: Option<(Frame, Ticks)>,
@@ -286,11 +292,13 @@ impl Display {
         Ok(flipped)
     }
 
-    /// What the display had to say. Watched on only if somebody waits for the next flip too.
+    /// What the display had to say. Watched on while now and then somebody waits.
     fn event(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let flipped = self.flipped(context)?;
         if let (Some(running), Some(_)) = (&mut self.running, flipped.at) {
-            running.flips.set(running.ending || !running.waiting.is_empty() || self.on_capture.is_some())?;
+            let waited = running.ending || !running.waiting.is_empty() || self.on_capture.is_some();
+            running.unwaited = if waited { 0 } else { running.unwaited + 1 };
+            running.flips.set(running.unwaited < UNWAITED)?;
         }
         match flipped.at {
             Some(at) if self.holds_back(at) => Ok(()),
@@ -433,6 +441,7 @@ impl Element for Display {
             screen: None,
             events: EventBuffer::new(),
             flips,
+            unwaited: 0,
             on_screen: None,
             in_flight: None,
             // A pool's worth, so that the steady path never grows it.
@@ -465,6 +474,7 @@ impl Element for Display {
         running.waiting.push_back(frame);
         if running.in_flight.is_some() {
             running.came = Timestamp::now();
+            running.unwaited = 0;
             running.flips.set(true)?;
             self.waited += 1;
         }
