@@ -15,11 +15,13 @@
 //! | [`shrbufsrc`] | frames of another process; their memory given back when GStreamer lets go of it |
 //! | [`shrbufsink`] | frames for other processes, in memory that upstream is given to write to |
 //! | [`shrbuftmem`] | the last seconds in compressed memory, sent when they are asked for |
-//! | `frames` | our buffers as GStreamer's memories |
+//! | `frames` | a producer's frames as GStreamer's |
 //! | `upstream` | GStreamer's memories as our buffers |
 //! | `video` | what a picture is called on both sides |
 //! | `clock` | stamps of CLOCK_MONOTONIC and running time |
 //! | `sys` | the few calls for which the bindings have no safe one |
+//!
+//! Our buffers as GStreamer's memories are in `shrbuf-gst-memory`, which the element `gst` has too.
 
 #![allow(
     missing_docs,

@@ -1,11 +1,10 @@
-//! GStreamer's memories as our buffers: the dma-buf or sealed memfd that a frame lies in, or a copy.
+//! GStreamer's memories as our buffers: the dma-buf or sealed memfd that a frame lies in.
 
 use std::sync::Arc;
 
-use gst_video::prelude::*;
 use gst_video::{VideoInfo, VideoMeta};
 use shrbuf::layout::{Layout, Plane};
-use shrbuf::{Account, ImportError, Segment, Shrbuf, State};
+use shrbuf::{ImportError, Segment, Shrbuf};
 
 use crate::video::Drm;
 use crate::{sys, video};
@@ -72,29 +71,4 @@ impl<'a> Place<'a> {
 fn segment(memory: &gst::MemoryRef) -> Option<&Arc<Segment>> {
     let import = || Some(sys::descriptor(memory)?.ok().and_then(|fd| Segment::import(fd).ok()));
     sys::made_once::<Option<Arc<Segment>>>(memory, import)?.as_ref()
-}
-
-/// Copies the frame's pixels, each byte counted.
-pub(crate) fn copy(
-    frame: &gst::BufferRef,
-    info: &VideoInfo,
-    into: &mut Shrbuf,
-    account: &Account,
-) -> Result<(), String> {
-    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(frame, info);
-    let frame = frame.map_err(|e| format!("the frame cannot be mapped: {e}"))?;
-    let mut write = into.write().map_err(|e| e.to_string())?;
-    for (index, &stride) in frame.plane_stride().iter().enumerate() {
-        let from = frame.plane_data(index as u32).map_err(|e| e.to_string())?;
-        let mut to = write.plane(index);
-        let (row, rows) = (to.row_bytes(), to.rows());
-        let stride = usize::try_from(stride).map_err(|_| "rows from the bottom up cannot be passed".to_owned())?;
-        for y in 0..rows {
-            let bytes = from.get(y * stride..).and_then(|rest| rest.get(..row));
-            to.write(y, 0, bytes.ok_or("the frame is shorter than its format says")?, account);
-        }
-    }
-    drop(write);
-    into.set_state(State::Filled);
-    Ok(())
 }

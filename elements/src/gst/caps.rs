@@ -1,15 +1,15 @@
 //! What a pad can do, from caps into the words of negotiation.
 
 use gst::{CapsRef, Fraction, FractionRange, IntRange, List, StructureRef};
+use gst_video::VideoFormat;
 use shrbuf::{Format, Modifier};
+use shrbuf_gst_memory::video;
 use shrbuf_pipeline::{Modifiers, Rate, Rates, Size, SizeOffer, Sizes, Video};
-
-use super::video;
 
 /// Every format that the caps have and we know, in their order. `segments`: planes may lie in memories of their own.
 pub(super) fn offers(caps: &CapsRef, segments: bool) -> Vec<Video> {
     if caps.is_any() {
-        return offers(&video::template(), segments);
+        return offers(&video::caps(), segments);
     }
     let mut all: Vec<Video> = Vec::new();
     for (structure, features) in caps.iter_with_features() {
@@ -34,12 +34,16 @@ pub(super) fn sized(offers: &[Video]) -> bool {
     !offers.is_empty() && offers.iter().flat_map(|v| &v.sizes).all(|s| matches!(s.sizes, Sizes::Exact(_)))
 }
 
+fn named(name: &str) -> Option<Format> {
+    video::ours(VideoFormat::from_string(name))
+}
+
 fn formats(structure: &StructureRef) -> Vec<Format> {
     if let Ok(name) = structure.get::<&str>("format") {
-        return video::ours(name).into_iter().collect();
+        return named(name).into_iter().collect();
     }
     match structure.get::<List>("format") {
-        Ok(list) => list.iter().filter_map(|value| video::ours(value.get::<&str>().ok()?)).collect(),
+        Ok(list) => list.iter().filter_map(|value| named(value.get::<&str>().ok()?)).collect(),
         Err(_) => video::formats().collect(),
     }
 }

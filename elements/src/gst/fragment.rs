@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::{PadDirection, PadPresence, glib};
 use gst_app::{AppSink, AppSrc};
+use shrbuf_gst_memory::video;
 use shrbuf_pipeline::nearest::nearest;
 use shrbuf_pipeline::{Failure, FailureKind, SizeOffer};
 
 use super::caps;
 use super::message::{Heard, name_of};
 use super::pool::LendingPool;
-use super::video;
 
 /// Elements of these names are where frames go in and come out.
 const IN: &str = "in";
@@ -147,7 +147,7 @@ impl Fragment {
             PadDirection::Sink => self.input.as_ref()?.static_pad("src"),
             _ => self.output.as_ref()?.static_pad("sink"),
         }?;
-        pad.peer().map(|_| pad.peer_query_caps(Some(&video::template())))
+        pad.peer().map(|_| pad.peer_query_caps(Some(&video::caps())))
     }
 
     /// Size and rate of the picture that has come, if one has.
@@ -276,7 +276,7 @@ fn is_linked_later(element: &gst::Element) -> bool {
 }
 
 fn takes_pictures(caps: &gst::Caps) -> bool {
-    caps.is_any() || caps.can_intersect(&video::template())
+    caps.is_any() || caps.can_intersect(&video::caps())
 }
 
 fn unfit(element: &gst::Element, why: impl std::fmt::Display) -> FragmentError {
@@ -305,7 +305,7 @@ fn link_output(
 ) -> Result<AppSink, FragmentError> {
     let sink = AppSink::builder().name("shrbuf-out").sync(synchronised).max_buffers(2).drop(false).build();
     sink.set_enable_last_sample(false);
-    sink.set_caps(Some(&video::template()));
+    sink.set_caps(Some(&video::caps()));
     bin.add(&sink).map_err(|e| unfit(element, e))?;
     let pad = sink.static_pad("sink").ok_or_else(|| unfit(element, "there is no pad to link it to"))?;
     answer_allocation(&pad, Arc::clone(pool));

@@ -6,14 +6,14 @@
 //! | `run` | frames in, frames out, stamps, the end |
 //! | `fragment` | the launch fragment, parsed, with our ends |
 //! | `message` | errors in GStreamer's words |
-//! | `caps`, `video` | what a picture is called on both sides |
-//! | `lend` | our buffers, lent to GStreamer for reading |
+//! | `caps`, `video` | what a picture is called on both sides, in the words of a pipeline |
 //! | `pool` | our buffers, lent to GStreamer for writing |
-//! | `sys` | the few calls for which the bindings have no safe one |
+//! | `sys` | the one call for which the bindings have no safe one |
+//!
+//! Lending our buffers for reading is `shrbuf-gst-memory`'s, which the GStreamer plugin has too.
 
 mod caps;
 mod fragment;
-mod lend;
 mod message;
 #[allow(missing_docs, reason = "the bindings' macros make items that cannot be documented")]
 mod pool;
@@ -28,6 +28,7 @@ use std::time::Duration;
 use ::gst::PadDirection;
 pub use message::GstError;
 use shrbuf::{Ledger, Shrbuf};
+use shrbuf_gst_memory::Lender;
 use shrbuf_pipeline::graph::Copies;
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
@@ -36,10 +37,8 @@ use shrbuf_pipeline::{
 };
 
 use self::fragment::Fragment;
-use self::lend::Lender;
 use self::pool::{Buffers, LendingPool};
 use self::run::{Output, Run};
-use self::video::Picture;
 use crate::memory::{self, Memory};
 
 shrbuf_pipeline::properties! {
@@ -158,7 +157,7 @@ impl Part {
         let Some(caps) = self.fragment()?.can(direction) else { return Ok(None) };
         let offers = caps::offers(&caps, direction == PadDirection::Sink);
         if offers.is_empty() {
-            let formats: Vec<&str> = video::formats().map(|f| f.name()).collect();
+            let formats: Vec<&str> = shrbuf_gst_memory::video::formats().map(|f| f.name()).collect();
             let does = if direction == PadDirection::Sink { "takes" } else { "gives" };
             return Err(config(format!(
                 "the fragment {does} no raw pictures of a format that both sides know ({}); a videoconvert there helps",
@@ -247,13 +246,13 @@ impl Element for Part {
                 let fragment = self.fragment()?;
                 fragment.expect(Some(caps));
                 if let Some(sink) = &fragment.output {
-                    sink.set_caps(Some(&video::template()));
+                    sink.set_caps(Some(&shrbuf_gst_memory::video::caps()));
                 }
                 self.offers(PadDirection::Src)?.unwrap_or_default()
             }
             None => {
                 if let Some(sink) = &self.fragment()?.output {
-                    sink.set_caps(Some(&video::template()));
+                    sink.set_caps(Some(&shrbuf_gst_memory::video::caps()));
                 }
                 self.source_offers()?
             }
@@ -269,7 +268,7 @@ impl Element for Part {
             self.again().map_err(refusal)?;
         }
         let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
-        let layout = video::layout(stream.format, &info).map_err(refusal)?;
+        let layout = shrbuf_gst_memory::video::layout(stream.format, &info).map_err(refusal)?;
         let memory = memory::allocate_as(stream, &layout, &self.environment.name)?;
         let buffers = Buffers::new(&memory, info.clone()).map_err(refusal)?;
         let fragment = self.fragment().map_err(refusal)?;
@@ -293,7 +292,7 @@ impl Element for Part {
 
     fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
         self.input = None;
-        let lender = Lender::new(buffers, Picture::of(buffers).map_err(refusal)?).map_err(refusal)?;
+        let lender = Lender::new(buffers, video::planes(buffers).map_err(refusal)?).map_err(refusal)?;
         self.input = Some((*stream, lender));
         Ok(())
     }

@@ -7,27 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use gst::glib;
 use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
-use gst_video::prelude::*;
 use shrbuf::{Account, MemoryKind, Pool, PoolError, Shrbuf, State, WeakShrbuf};
-
-use super::sys::{self, FdMemories};
+use shrbuf_gst_memory::{CopyError, FdMemories};
 
 /// What a lock guards is whole at every step, so that a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Why a frame is not in one of the buffers.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CopyError {
-    #[error("the frame cannot be mapped: {0}")]
-    Map(#[from] glib::BoolError),
-    #[error("{0}")]
-    Access(#[from] shrbuf::AccessError),
-    #[error("its rows go from the bottom up, which shrbuf has no name for")]
-    BottomUp,
-    #[error("it is shorter than its format says")]
-    Short,
 }
 
 /// What upstream gave us in one of our buffers, for as long as somebody reads it.
@@ -119,14 +104,14 @@ impl Buffers {
         let lease = Lease { buffers: Arc::clone(self), index };
         let fd = self.fds[index].try_clone().map_err(|e| glib::bool_error!("dup failed: {e}"))?;
         let mut memory = self.memories.wrap(self.kind, fd, self.info.size())?;
-        sys::tie(memory.make_mut(), lease);
+        shrbuf_gst_memory::tie(memory.make_mut(), lease);
         Ok(Some(memory))
     }
 
     /// Which of the buffers `frame` is in, with its planes where they are looked for.
     fn index_of(self: &Arc<Self>, frame: &gst::BufferRef) -> Option<usize> {
         let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
-        let lease = sys::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
+        let lease = shrbuf_gst_memory::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
         let usual = frame
             .meta::<gst_video::VideoMeta>()
             .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
@@ -166,7 +151,6 @@ impl Buffers {
     /// Copies the frame's pixels into a buffer that is not upstream's, each byte counted; `None` where all are out.
     pub(super) fn copy(&self, frame: &gst::BufferRef, account: &Account) -> Result<Option<Shrbuf>, CopyError> {
         let Some(home) = self.home.get() else { return Ok(None) };
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(frame, &self.info)?;
         let Some(index) = lock(&self.spare).pop() else { return Ok(None) };
         let Some(mut into) = home.take(index) else {
             lock(&self.spare).push(index);
@@ -176,19 +160,7 @@ impl Buffers {
         let mut out = lock(&self.out[index]);
         (out.times, out.copied) = (1, true);
         drop(out);
-        let mut write = into.write()?;
-        for (index, &stride) in frame.plane_stride().iter().enumerate() {
-            let from = frame.plane_data(index as u32)?;
-            let mut to = write.plane(index);
-            let (row, rows) = (to.row_bytes(), to.rows());
-            let stride = usize::try_from(stride).map_err(|_| CopyError::BottomUp)?;
-            for y in 0..rows {
-                let bytes = from.get(y * stride..).and_then(|rest| rest.get(..row));
-                to.write(y, 0, bytes.ok_or(CopyError::Short)?, account);
-            }
-        }
-        drop(write);
-        into.set_state(State::Filled);
+        shrbuf_gst_memory::copy(frame, &self.info, &mut into, account)?;
         Ok(Some(into))
     }
 }
@@ -273,7 +245,7 @@ mod tests {
     fn buffers() -> Arc<Buffers> {
         gst::init().unwrap();
         let info = video::info(Format::Nv12, Size::new(64, 48), None, None).unwrap();
-        let layout = video::layout(Format::Nv12, &info).unwrap();
+        let layout = shrbuf_gst_memory::video::layout(Format::Nv12, &info).unwrap();
         let memory: Vec<_> = (0..2).map(|_| Memfd::new("test").allocate(&layout).unwrap()).collect();
         let buffers = Buffers::new(&memory, info).unwrap();
         buffers.settle(memory, || {}).unwrap();

@@ -15,16 +15,17 @@ use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks};
 use gst_video::{VideoCropMeta, VideoInfo};
 use shrbuf::{Account, Reason, Shrbuf};
+use shrbuf_gst_memory::{Lender, WrapError};
 use shrbuf_pipeline::graph::Copies;
 use shrbuf_pipeline::{
     Colorimetry, Context, Environment, Failure, FailureKind, Frame, Rect, Start, Stream, Timestamp, Waker,
 };
 
 use super::fragment::Fragment;
-use super::lend::Lender;
 use super::message::{Heard, name_of};
 use super::pool::Buffers;
 use super::{Counts, config, video};
+use crate::ipc;
 
 const CAME: u32 = 0;
 const SAID: u32 = 1;
@@ -173,7 +174,7 @@ impl Run {
         run.fragment.expect(None);
         if let Some(input) = &run.input {
             // Files are opened here, and devices.
-            if !input.lender.picture.is_usual() {
+            if !input.lender.planes().are_usual() {
                 run.fragment.insist_on_video_meta();
             }
             run.caps_of(input, None).and_then(|caps| run.set_caps(&caps))?;
@@ -234,7 +235,7 @@ impl Run {
         let Some(input) = &mut self.input else { return Ok(()) };
         input.color = Some(frame.color);
         input.frames += 1;
-        let mut buffer = input.lender.lend(frame).map_err(|e| Failure::new(FailureKind::Limit, e))?;
+        let mut buffer = lend(&input.lender, frame).map_err(|e| Failure::new(FailureKind::Limit, e))?;
         let period = input.stream.rate.map(|rate| ClockTime::from_nseconds(rate.period_ns()));
         if self.base.is_none() {
             // The first frame is at 0, as in a file: stamps may be of long ago where frames were kept.
@@ -394,5 +395,14 @@ impl Out {
             terms.counts.copied.fetch_add(1, Ordering::Relaxed);
         }
         Ok(copy)
+    }
+}
+
+/// The frame as GStreamer has it. Our reference is dropped when the last memory that was made of it is freed.
+fn lend(lender: &Lender, frame: &Frame) -> Result<gst::Buffer, WrapError> {
+    let info = ipc::info(frame);
+    match lender.lend(&frame.buffer, &info)? {
+        Some(buffer) => Ok(buffer),
+        None => lender.lend_again(&frame.buffer, &info),
     }
 }

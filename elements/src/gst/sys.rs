@@ -1,119 +1,8 @@
-//! What GStreamer's bindings have no safe call for: memory from a descriptor, something tied to a memory's life, and a
-//! memory that comes back instead of being freed.
+//! What GStreamer's bindings have no safe call for: who listens to a signal.
 
-use std::any::Any;
-use std::cell::Cell;
-use std::os::fd::{IntoRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
-
-use gst::glib::ffi::{GFALSE, GQuark, GTRUE, gboolean, gpointer};
-use gst::glib::translate::{IntoGlib, from_glib_none};
-use gst::{ffi, glib};
-use gst_allocators::prelude::*;
-use gst_allocators::{DmaBufAllocator, FdAllocator, FdMemoryFlags};
-use shrbuf::MemoryKind;
-
-/// Makes memories of descriptors.
-pub(super) struct FdMemories {
-    memfd: FdAllocator,
-    dma_buf: DmaBufAllocator,
-}
-
-impl FdMemories {
-    pub(super) fn new() -> FdMemories {
-        FdMemories { memfd: FdAllocator::new(), dma_buf: DmaBufAllocator::new() }
-    }
-
-    /// A memory of the first `size` bytes behind `fd`, which it closes. A memfd is mapped at the first use and stays
-    /// so.
-    pub(super) fn wrap(&self, kind: MemoryKind, fd: OwnedFd, size: usize) -> Result<gst::Memory, glib::BoolError> {
-        let fd = fd.into_raw_fd();
-        // SAFETY: the descriptor is open and nobody else's from here on.
-        unsafe {
-            match kind {
-                MemoryKind::Memfd => self.memfd.alloc_fd(fd, size, FdMemoryFlags::KEEP_MAPPED),
-                MemoryKind::DmaBuf => self.dma_buf.alloc_dmabuf(fd, size),
-            }
-        }
-    }
-}
-
-type Tied = Box<dyn Any + Send + Sync>;
-
-/// A name for what this copy of the library ties: there may be another in the process, built otherwise.
-fn quark() -> GQuark {
-    static QUARK: OnceLock<glib::Quark> = OnceLock::new();
-    QUARK.get_or_init(|| glib::Quark::from_str(format!("shrbuf-tied-{:p}", &raw const QUARK))).into_glib()
-}
-
-/// Keeps `value` until `memory` is freed.
-pub(super) fn tie(memory: &mut gst::MemoryRef, value: impl Any + Send + Sync) {
-    unsafe extern "C" fn untie(data: gpointer) {
-        // SAFETY: `data` is the box made below; GStreamer calls this once.
-        drop(unsafe { Box::from_raw(data.cast::<Tied>()) });
-    }
-    let data: Box<Tied> = Box::new(Box::new(value));
-    // SAFETY: the memory is borrowed mutably; the data is freed by `untie` and by nobody else.
-    unsafe {
-        let object = memory.as_mut_ptr().cast::<ffi::GstMiniObject>();
-        ffi::gst_mini_object_set_qdata(object, quark(), Box::into_raw(data).cast(), Some(untie));
-    }
-}
-
-/// What was tied to `memory`, if it was a `T`.
-pub(super) fn tied<T: Any>(memory: &gst::MemoryRef) -> Option<&T> {
-    // SAFETY: under this quark there are only boxes made by `tie`, which live until the memory is freed, or until
-    // something else is tied to it, for which it would have to be borrowed mutably.
-    let tied = unsafe {
-        let object = memory.as_ptr().cast_mut().cast::<ffi::GstMiniObject>();
-        ffi::gst_mini_object_get_qdata(object, quark()).cast::<Tied>().as_ref()
-    };
-    tied.and_then(|tied| tied.downcast_ref())
-}
-
-/// A memory whose last reference has been dropped.
-pub(super) struct Spent<'a> {
-    memory: *mut ffi::GstMemory,
-    revived: &'a Cell<bool>,
-}
-
-impl Spent<'_> {
-    /// A first reference again. Without it the memory is freed.
-    pub(super) fn revive(self) -> gst::Memory {
-        self.revived.set(true);
-        // SAFETY: the memory is whole until `dispose` returns, and stays so because that says that it was revived.
-        unsafe { from_glib_none(self.memory) }
-    }
-}
-
-/// What happens at the end of a memory's last reference.
-pub(super) type WayBack = Arc<dyn Fn(Spent<'_>) + Send + Sync>;
-
-/// Has `way_back` decide, each time that the last reference to `memory` is dropped. A memory made of a part of it holds
-/// a reference, so that is when nobody at all has its bytes any more.
-pub(super) fn lend(memory: &mut gst::MemoryRef, way_back: WayBack) {
-    unsafe extern "C" fn dispose(object: *mut ffi::GstMiniObject) -> gboolean {
-        let memory = object.cast::<ffi::GstMemory>();
-        let revived = Cell::new(false);
-        // SAFETY: GStreamer calls this with a whole memory, of which nobody else has a reference.
-        let memory_ref = unsafe { gst::MemoryRef::from_ptr(memory) };
-        // A handle of its own: as soon as the memory is revived, another thread may use and free it.
-        if let Some(way_back) = tied::<WayBack>(memory_ref).cloned() {
-            way_back(Spent { memory, revived: &revived });
-        }
-        // Revived, it may be in use elsewhere already: it is not touched any more.
-        if revived.get() { GFALSE } else { GTRUE }
-    }
-    tie(memory, way_back);
-    // SAFETY: the memory is borrowed mutably; the field is for exactly this.
-    unsafe { (*memory.as_mut_ptr()).mini_object.dispose = Some(dispose) };
-}
-
-/// Says that `memory` is not to be written.
-pub(super) fn forbid_writing(memory: &mut gst::MemoryRef) {
-    // SAFETY: the memory is borrowed mutably; flags are plain bits.
-    unsafe { (*memory.as_mut_ptr()).mini_object.flags |= ffi::GST_MEMORY_FLAG_READONLY };
-}
+use gst::glib;
+use gst::glib::translate::IntoGlib;
+use gst::prelude::*;
 
 /// True where somebody is connected to that signal of this very element.
 pub(super) fn has_handler(element: &gst::Element, signal: &str) -> bool {
@@ -135,23 +24,7 @@ pub(super) fn has_handler(element: &gst::Element, signal: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
-
-    #[test]
-    fn what_is_tied_is_found_and_ends_with_the_memory() {
-        gst::init().unwrap();
-        let counter = Arc::new(AtomicU32::new(0));
-        let mut memory = gst::Memory::with_size(16);
-        assert!(tied::<Arc<AtomicU32>>(&memory).is_none());
-        tie(memory.make_mut(), Arc::clone(&counter));
-        assert!(tied::<String>(&memory).is_none());
-        tied::<Arc<AtomicU32>>(&memory).unwrap().fetch_add(1, Ordering::Relaxed);
-        assert_eq!((counter.load(Ordering::Relaxed), Arc::strong_count(&counter)), (1, 2));
-        drop(memory);
-        assert_eq!(Arc::strong_count(&counter), 1);
-    }
 
     #[test]
     fn handlers_are_those_of_one_element_not_of_its_class() {
@@ -159,23 +32,5 @@ mod tests {
         let [with, without] = [(); 2].map(|()| gst::ElementFactory::make("identity").build().unwrap());
         with.connect_pad_added(|_, _| {});
         assert_eq!((has_handler(&with, "pad-added"), has_handler(&without, "pad-added")), (true, false));
-    }
-
-    #[test]
-    fn lent_memory_that_is_not_revived_is_freed() {
-        gst::init().unwrap();
-        let ends = Arc::new(AtomicU32::new(0));
-        let counter = Arc::clone(&ends);
-        let mut memory = gst::Memory::with_size(16);
-        lend(
-            memory.make_mut(),
-            Arc::new(move |_| {
-                counter.fetch_add(1, Ordering::Relaxed);
-            }),
-        );
-        drop(memory.clone());
-        assert_eq!(ends.load(Ordering::Relaxed), 0);
-        drop(memory);
-        assert_eq!((ends.load(Ordering::Relaxed), Arc::strong_count(&ends)), (1, 1));
     }
 }

@@ -45,9 +45,10 @@ fn failed(error: IpcError) -> Failure {
 }
 
 /// MatrixCoefficients of ITU-T H.273.
-const MATRICES: [(u8, Matrix); 3] = [(6, Matrix::Bt601), (1, Matrix::Bt709), (9, Matrix::Bt2020)];
+pub(crate) const MATRICES: [(u8, Matrix); 3] = [(6, Matrix::Bt601), (1, Matrix::Bt709), (9, Matrix::Bt2020)];
 
-fn info(frame: &shrbuf_pipeline::Frame) -> FrameInfo {
+/// What is said of a frame.
+pub(crate) fn info(frame: &shrbuf_pipeline::Frame) -> FrameInfo {
     FrameInfo {
         timestamp: frame.timestamp.0,
         sequence: frame.sequence,

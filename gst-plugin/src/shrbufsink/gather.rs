@@ -83,9 +83,9 @@ mod tests {
     use gst_video::VideoFormat;
     use shrbuf::exporter::Memfd;
     use shrbuf::{MemoryKind, State};
+    use shrbuf_gst_memory::FdMemories;
 
     use super::*;
-    use crate::sys::{self, FdMemories};
     use crate::video;
 
     fn info() -> VideoInfo {
@@ -98,7 +98,7 @@ mod tests {
         let fd = Memfd::new("test").allocate(&video::layout(info).unwrap()).unwrap().export(0).unwrap();
         let mut memory = FdMemories::new().wrap(MemoryKind::Memfd, fd, info.size()).unwrap();
         let held = Arc::new(());
-        sys::tie(memory.make_mut(), Arc::clone(&held));
+        shrbuf_gst_memory::tie(memory.make_mut(), Arc::clone(&held));
         let mut frame = gst::Buffer::new();
         frame.make_mut().append_memory(memory);
         (frame, held)

@@ -17,7 +17,7 @@ use super::gather::Seen;
 use super::pool::LendingPool;
 use super::run::{Offer, Refused, Run, Settings, Share, Total};
 use super::{Copies, Policy};
-use crate::{clock, lock, sys, upstream, video};
+use crate::{clock, lock, sys, video};
 
 static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("shrbufsink", gst::DebugColorFlags::empty(), Some("frames for other processes"))
@@ -335,7 +335,7 @@ impl ShrbufSink {
         }
         let mut buffer = self.wait_for(run, |_| run.buffers.for_copy())?;
         let account = self.account();
-        upstream::copy(frame, &run.buffers.info, &mut buffer, &account).map_err(|e| {
+        shrbuf_gst_memory::copy(frame, &run.buffers.info, &mut buffer, &account).map_err(|e| {
             gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
             gst::FlowError::Error
         })?;

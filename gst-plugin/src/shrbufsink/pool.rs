@@ -10,8 +10,8 @@ use gst_video::VideoInfo;
 use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::ipc::{Announced, IpcError};
 use shrbuf::{Layout, Pool, PoolError, Segment, Shrbuf, State, WeakShrbuf};
+use shrbuf_gst_memory::FdMemories;
 
-use crate::sys::{self, FdMemories};
 use crate::video::{self, Drm, VideoError};
 use crate::{lock, upstream};
 
@@ -111,7 +111,7 @@ impl Buffers {
         let lease = Lease { buffers: Arc::clone(self), index };
         let fd = self.fds[index].try_clone().map_err(|e| glib::bool_error!("dup failed: {e}"))?;
         let mut memory = self.memories.wrap(shrbuf::MemoryKind::Memfd, fd, self.info.size())?;
-        sys::tie(memory.make_mut(), lease);
+        shrbuf_gst_memory::tie(memory.make_mut(), lease);
         Ok(Some(memory))
     }
 
@@ -147,7 +147,7 @@ impl Buffers {
             return self.theirs.iter().position(|(segments, layout)| place.has(segments, layout));
         }
         let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
-        let lease = sys::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
+        let lease = shrbuf_gst_memory::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
         let usual = frame
             .meta::<gst_video::VideoMeta>()
             .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
@@ -371,7 +371,7 @@ mod tests {
         let mut into = buffers.for_copy().unwrap();
         assert!(buffers.for_copy().is_none());
         let account = Ledger::default().account("test", Reason::Transfer);
-        crate::upstream::copy(&frame, &buffers.info, &mut into, &account).unwrap();
+        shrbuf_gst_memory::copy(&frame, &buffers.info, &mut into, &account).unwrap();
         assert_eq!(account.bytes(), 64 * 48 * 3 / 2);
         let (inspect, mut row) = (Ledger::default().account("test", Reason::Inspect), [0; 64]);
         into.read().unwrap().plane(1).read(23, 0, &mut row, &inspect);

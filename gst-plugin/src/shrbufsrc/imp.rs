@@ -17,11 +17,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Received, Wishes};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{MemoryKind, State};
+use shrbuf_gst_memory::Lender;
 
 use super::Policy;
-use crate::frames::Frames;
 use crate::video::{self, Picture};
-use crate::{clock, lock};
+use crate::{clock, frames, lock};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -63,7 +63,7 @@ enum Link {
 /// The streaming thread's own.
 struct Run {
     link: Link,
-    frames: Frames,
+    lender: Lender,
     /// Frames that came before they were filled, and those after them.
     waiting: VecDeque<Received>,
     ended: bool,
@@ -180,7 +180,7 @@ impl BaseSrcImpl for ShrbufSrc {
         let dma_buf = connection.buffers().iter().all(|b| b.kind() == MemoryKind::DmaBuf);
         let caps = caps(&picture, dma_buf).map_err(|e| failed(&e))?;
         let usual = picture.is_usual();
-        let frames = Frames::new(connection.buffers(), picture).map_err(|e| failed(&e))?;
+        let lender = Lender::new(connection.buffers(), picture.planes).map_err(|e| failed(&e))?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let wake = Arc::new(wake.map_err(|e| failed(&format!("eventfd failed: {e}; raise the descriptor limit")))?);
         let duration = rate
@@ -192,7 +192,7 @@ impl BaseSrcImpl for ShrbufSrc {
         // As many as there can be, so that it never grows.
         let waiting = VecDeque::with_capacity(MAX_BUFFERS);
         let (link, color) = (Link::Connected(connection), (2, false));
-        *lock(&self.run) = Some(Run { link, frames, waiting, ended: false, color, wake });
+        *lock(&self.run) = Some(Run { link, lender, waiting, ended: false, color, wake });
         Ok(())
     }
 
@@ -271,7 +271,7 @@ impl BaseSrcImpl for ShrbufSrc {
 fn caps(picture: &Picture, dma_buf: bool) -> Result<gst::Caps, glib::BoolError> {
     let mut caps = gst::Caps::new_empty();
     if picture.plain {
-        let mut plain = picture.info.to_caps()?;
+        let mut plain = picture.planes.info.to_caps()?;
         if let Some(structure) = plain.make_mut().structure_mut(0) {
             // Known with the first frame.
             structure.remove_fields(["colorimetry", "chroma-site"]);
@@ -298,7 +298,7 @@ impl PushSrcImpl for ShrbufSrc {
         })?;
         let info = received.info;
         self.say_color(run, (info.matrix, info.full_range))?;
-        let mut buffer = run.frames.lend(received).map_err(|e| {
+        let mut buffer = frames::lend(&run.lender, received).map_err(|e| {
             gst::element_imp_error!(self, gst::ResourceError::Failed, ["{e}"]);
             gst::FlowError::Error
         })?;

@@ -69,6 +69,6 @@ fn put(run: &Run, Incoming { frame, at, info }: &Incoming, copies: &Account) -> 
         return run.preroll.put(&buffer, *at, lasts, info.clone()).map_err(|e| e.to_string());
     }
     let mut scratch = lock(&run.scratch);
-    upstream::copy(frame, &run.video, &mut scratch, copies)?;
+    shrbuf_gst_memory::copy(frame, &run.video, &mut scratch, copies).map_err(|e| e.to_string())?;
     run.preroll.put(&scratch, *at, lasts, info.clone()).map_err(|e| e.to_string())
 }

@@ -7,6 +7,7 @@ use shrbuf::ipc::{FrameInfo, Received};
 use tmem_cache::preroll::{Entry, Got, Next};
 
 use super::run::{Emission, Info, Run, Shared, State};
+use crate::frames;
 /// What downstream has been told. The task's own.
 #[derive(Default)]
 pub(super) struct Told {
@@ -160,7 +161,7 @@ impl Player<'_> {
         self.tell(run, info);
         let corrupt = info.flags.contains(gst::BufferFlags::CORRUPTED);
         let described = FrameInfo { sequence: info.offset, crop: info.crop, corrupt, ..FrameInfo::default() };
-        let mut frame = run.frames.lend(Received { buffer, info: described }).map_err(|e| {
+        let mut frame = frames::lend(&run.lender, Received { buffer, info: described }).map_err(|e| {
             gst::element_error!(self.element, gst::ResourceError::Failed, ["{e}"]);
             gst::FlowError::Error
         })?;

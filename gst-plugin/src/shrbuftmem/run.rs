@@ -8,11 +8,11 @@ use gst::ClockTime;
 use gst_video::VideoInfo;
 use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::{Ledger, Pool, PoolError, Shrbuf};
+use shrbuf_gst_memory::{Lender, WrapError};
 use tmem_cache::codec::{Picture, PictureError};
 use tmem_cache::preroll::{Entry, Preroll, Replays, Settings};
 use tmem_cache::store::{OpenError, PoolOptions, Sharing, Store, StoreOptions, Upkeep};
 
-use crate::frames::{Frames, WrapError};
 use crate::lock;
 use crate::video::{self, VideoError};
 
@@ -69,7 +69,7 @@ pub(super) struct Run {
     /// What frames that lie elsewhere are copied to. The keeper's.
     pub(super) scratch: Mutex<Shrbuf>,
     pub(super) buffers: Pool,
-    pub(super) frames: Frames,
+    pub(super) lender: Lender,
     _upkeep: Upkeep,
 }
 
@@ -87,7 +87,7 @@ impl Run {
         let store = Store::new(&StoreOptions { ledger: ledger.clone(), ..StoreOptions::new(limit) })?;
         let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;
         let buffers = (0..BUFFERS).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>()?;
-        let frames = Frames::new(&buffers, video::Picture::of(&buffers, None)?)?;
+        let lender = Lender::new(&buffers, video::Picture::of(&buffers, None)?.planes)?;
         let shared = Weak::clone(shared);
         let buffers = Pool::new(buffers, move |_| {
             if let Some(shared) = shared.upgrade() {
@@ -96,7 +96,7 @@ impl Run {
         })?;
         let scratch = Mutex::new(exporter.allocate(&layout)?);
         let preroll = Preroll::new(pool, Settings { keep, pin: false });
-        Ok(Run { caps, video, preroll, scratch, buffers, frames, _upkeep: store.upkeep(UPKEEP)? })
+        Ok(Run { caps, video, preroll, scratch, buffers, lender, _upkeep: store.upkeep(UPKEEP)? })
     }
 
     /// How long a frame lasts; a 30th of a second, where nobody knows.

@@ -1,0 +1,298 @@
+//! Our buffers as GStreamer's memories: each is wrapped once, lent for a frame, and back when nobody has it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gst::glib;
+use shrbuf::ipc::FrameInfo;
+use shrbuf::{BufferId, Shrbuf};
+
+use crate::sys::{self, FdMemories, Spent, WayBack};
+use crate::video::Planes;
+
+/// Why a buffer has no memory of GStreamer's.
+#[derive(Debug, thiserror::Error)]
+pub enum WrapError {
+    /// It has no further descriptor.
+    #[error("a buffer cannot be passed on: {0}; raise the descriptor limit (ulimit -n)")]
+    Export(#[from] std::io::Error),
+    /// In GStreamer's words.
+    #[error("GStreamer takes no memory of ours: {0}")]
+    Gst(#[from] glib::BoolError),
+}
+
+/// What a lock guards is whole at every step, so that a panic elsewhere does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One memory of one buffer.
+#[derive(Default)]
+struct Slot(Mutex<Lent>);
+
+#[derive(Default)]
+struct Lent {
+    /// While nobody has it.
+    memory: Option<gst::Memory>,
+    /// While somebody has: keeps the buffer from its producer.
+    frame: Option<Shrbuf>,
+    /// It need not come back.
+    closed: bool,
+}
+
+impl Slot {
+    fn come_back(&self, spent: Spent<'_>) {
+        let mut lent = lock(&self.0);
+        if !lent.closed {
+            lent.memory = Some(spent.revive());
+        }
+        let frame = lent.frame.take();
+        drop(lent);
+        // Last: the producer may write to it again from now on.
+        drop(frame);
+    }
+}
+
+/// Lends the memories of all buffers of a stream.
+pub struct Lender {
+    buffers: Vec<(BufferId, Vec<Arc<Slot>>)>,
+    memories: FdMemories,
+    planes: Planes,
+}
+
+impl Lender {
+    /// Exports and wraps every buffer.
+    ///
+    /// # Errors
+    /// There are too few descriptors, or GStreamer does not take one.
+    pub fn new(buffers: &[Shrbuf], planes: Planes) -> Result<Lender, WrapError> {
+        // Whole at every step: a memory that is wrapped is freed only by `drop`.
+        let mut lender = Lender { buffers: Vec::with_capacity(buffers.len()), memories: FdMemories::new(), planes };
+        for buffer in buffers {
+            lender.buffers.push((buffer.id(), Vec::with_capacity(buffer.segments().len())));
+            for (index, &size) in lender.planes.sizes.iter().enumerate() {
+                let mut memory = lender.wrap(buffer, index, size)?;
+                let slot = Arc::new(Slot::default());
+                let owner = Arc::clone(&slot);
+                let way_back: WayBack = Arc::new(move |spent| owner.come_back(spent));
+                sys::lend(memory.make_mut(), way_back);
+                lock(&slot.0).memory = Some(memory);
+                if let Some((_, slots)) = lender.buffers.last_mut() {
+                    slots.push(slot);
+                }
+            }
+        }
+        Ok(lender)
+    }
+
+    fn wrap(&self, buffer: &Shrbuf, index: usize, size: usize) -> Result<gst::Memory, WrapError> {
+        let fd = buffer.export(index)?;
+        let mut memory = self.memories.wrap(buffer.segments()[index].kind(), fd, size)?;
+        // Others hold the same frame.
+        sys::forbid_writing(memory.make_mut());
+        Ok(memory)
+    }
+
+    /// The frame as GStreamer has it; `None` where it is in none of the buffers, or in one that GStreamer still has.
+    /// Our reference is dropped when the last memory that was made of it is freed.
+    ///
+    /// # Errors
+    /// GStreamer cannot say where the planes lie.
+    pub fn lend(&self, frame: &Shrbuf, info: &FrameInfo) -> Result<Option<gst::Buffer>, glib::BoolError> {
+        let Some((_, slots)) = self.buffers.iter().find(|(id, _)| *id == frame.id()) else { return Ok(None) };
+        let mut buffer = gst::Buffer::new();
+        let writable = buffer.make_mut();
+        for (slot, &size) in slots.iter().zip(&self.planes.sizes) {
+            let mut lent = lock(&slot.0);
+            let Some(mut memory) = lent.memory.take() else { return Ok(None) };
+            lent.frame = Some(frame.clone());
+            drop(lent);
+            // Whoever had it last may have made it smaller.
+            memory.make_mut().resize_maxsize(..size);
+            writable.append_memory(memory);
+        }
+        self.describe(writable, info)?;
+        Ok(Some(buffer))
+    }
+
+    /// As [`Lender::lend`], in memory wrapped for this once: for a frame that somebody upstream repeats while GStreamer
+    /// still has it.
+    ///
+    /// # Errors
+    /// As of [`Lender::new`] and [`Lender::lend`].
+    pub fn lend_again(&self, frame: &Shrbuf, info: &FrameInfo) -> Result<gst::Buffer, WrapError> {
+        let mut buffer = gst::Buffer::new();
+        let writable = buffer.make_mut();
+        for (index, &size) in self.planes.sizes.iter().enumerate() {
+            let mut memory = self.wrap(frame, index, size)?;
+            sys::tie(memory.make_mut(), frame.clone());
+            writable.append_memory(memory);
+        }
+        self.describe(writable, info)?;
+        Ok(buffer)
+    }
+
+    /// How many buffers GStreamer has.
+    pub fn lent(&self) -> usize {
+        let is_lent = |slots: &[Arc<Slot>]| slots.iter().any(|slot| lock(&slot.0).frame.is_some());
+        self.buffers.iter().filter(|(_, slots)| is_lent(slots)).count()
+    }
+
+    /// Where the planes lie.
+    pub fn planes(&self) -> &Planes {
+        &self.planes
+    }
+
+    fn describe(&self, buffer: &mut gst::BufferRef, info: &FrameInfo) -> Result<(), glib::BoolError> {
+        let Planes { info: video, offsets, strides, .. } = &self.planes;
+        let flags = gst_video::VideoFrameFlags::empty();
+        gst_video::VideoMeta::add_full(buffer, flags, video.format(), video.width(), video.height(), offsets, strides)?;
+        if let Some([x, y, width, height]) = info.crop {
+            gst_video::VideoCropMeta::add(buffer, (x, y, width, height));
+        }
+        if info.corrupt {
+            buffer.set_flags(gst::BufferFlags::CORRUPTED);
+        }
+        buffer.set_offset(info.sequence);
+        buffer.set_offset_end(info.sequence.wrapping_add(1));
+        Ok(())
+    }
+}
+
+impl Drop for Lender {
+    fn drop(&mut self) {
+        for slot in self.buffers.iter().flat_map(|(_, slots)| slots) {
+            let mut lent = lock(&slot.0);
+            lent.closed = true;
+            let memory = lent.memory.take();
+            drop(lent);
+            // Not under the lock: its end looks at the slot once more.
+            drop(memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shrbuf::exporter::Memfd;
+    use shrbuf::layout::{Layout, Plane};
+    use shrbuf::{Format, Pool, State};
+
+    use super::*;
+
+    fn of(layout: Layout) -> (Pool, Lender) {
+        gst::init().unwrap();
+        let buffers: Vec<_> = (0..2).map(|_| Memfd::new("test").allocate(&layout).unwrap()).collect();
+        let info =
+            gst_video::VideoInfo::builder(crate::video::theirs(layout.format).unwrap(), layout.width, layout.height);
+        let lender = Lender::new(&buffers, Planes::of(&buffers, info.build().unwrap()).unwrap()).unwrap();
+        (Pool::new(buffers, |_| {}).unwrap(), lender)
+    }
+
+    fn grey() -> (Pool, Lender) {
+        of(Layout::linear(Format::Grey, 64, 48, 1).unwrap())
+    }
+
+    fn lend(pool: &Pool, lender: &Lender, index: usize) -> gst::Buffer {
+        let buffer = pool.take(index).unwrap();
+        buffer.set_state(State::Filled);
+        lender.lend(&buffer, &FrameInfo::default()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn frame_is_given_back_with_the_last_memory_made_of_it() {
+        let (pool, lender) = grey();
+        let frame = lend(&pool, &lender, 0);
+        let part = frame.copy_region(gst::BufferCopyFlags::MEMORY, 64..128).unwrap();
+        let whole = frame.copy();
+        drop(frame);
+        assert_eq!(pool.idle(), 1);
+        drop(whole);
+        assert_eq!(pool.idle(), 1);
+        drop(part);
+        assert_eq!(pool.idle(), 2);
+    }
+
+    #[test]
+    fn memory_is_wrapped_once_and_whole_each_time() {
+        let (pool, lender) = grey();
+        let at = |frame: &gst::Buffer| frame.peek_memory(0).as_ptr();
+        let mut first = lend(&pool, &lender, 0);
+        let memory = at(&first);
+        first.make_mut().set_size(10);
+        drop(first);
+        for _ in 0..10 {
+            let again = lend(&pool, &lender, 0);
+            assert_eq!((at(&again), again.size()), (memory, 64 * 48));
+        }
+    }
+
+    #[test]
+    fn frame_outlives_the_lender() {
+        let (pool, lender) = grey();
+        let frame = lend(&pool, &lender, 0);
+        drop(lender);
+        assert_eq!((pool.idle(), frame.map_readable().unwrap().len()), (1, 64 * 48));
+        drop(frame);
+        assert_eq!(pool.idle(), 2);
+    }
+
+    #[test]
+    fn writing_makes_a_copy() {
+        let (pool, lender) = grey();
+        let mut frame = lend(&pool, &lender, 0);
+        frame.make_mut().map_writable().unwrap()[0] = 77;
+        drop(frame);
+        let again = lend(&pool, &lender, 0);
+        assert_eq!(again.map_readable().unwrap()[0], 0);
+    }
+
+    #[test]
+    fn every_memory_of_a_frame_holds_it_and_outlives_the_lender() {
+        let plane = |segment| Plane { segment, offset: 0, stride: 64 };
+        let (pool, lender) = of(Layout::new(Format::Nv12, None, 64, 48, &[plane(0), plane(1)]).unwrap());
+        let frame = lend(&pool, &lender, 1);
+        let [luma, chroma] = [frame.memory(0), frame.memory(1)];
+        drop((frame, lender));
+        drop(luma);
+        assert_eq!(pool.idle(), 1);
+        drop(chroma);
+        assert_eq!(pool.idle(), 2);
+    }
+
+    #[test]
+    fn a_frame_that_is_still_out_is_lent_once_more() {
+        let (pool, lender) = grey();
+        let frame = pool.take(0).unwrap();
+        let first = lender.lend(&frame, &FrameInfo::default()).unwrap().unwrap();
+        assert!(lender.lend(&frame, &FrameInfo::default()).unwrap().is_none());
+        let second = lender.lend_again(&frame, &FrameInfo::default()).unwrap();
+        assert_ne!(first.peek_memory(0).as_ptr(), second.peek_memory(0).as_ptr());
+        drop(frame);
+        drop(first);
+        assert_eq!((pool.idle(), lender.lent()), (1, 0));
+        drop(second);
+        assert_eq!(pool.idle(), 2);
+    }
+
+    #[test]
+    fn frame_of_which_a_part_is_still_out_is_not_lent_and_what_was_taken_for_it_is_back() {
+        let plane = |segment| Plane { segment, offset: 0, stride: 64 };
+        let (pool, lender) = of(Layout::new(Format::Nv12, None, 64, 48, &[plane(0), plane(1)]).unwrap());
+        let frame = pool.take(0).unwrap();
+        let chroma = lender.lend(&frame, &FrameInfo::default()).unwrap().unwrap().memory(1);
+        assert!(lender.lend(&frame, &FrameInfo::default()).unwrap().is_none());
+        drop(chroma);
+        assert_eq!(lender.lent(), 0);
+        assert!(lender.lend(&frame, &FrameInfo::default()).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_said_of_a_frame_goes_along() {
+        let (pool, lender) = grey();
+        let info = FrameInfo { sequence: 7, crop: Some([2, 4, 32, 16]), corrupt: true, ..FrameInfo::default() };
+        let frame = lender.lend(&pool.take(0).unwrap(), &info).unwrap().unwrap();
+        let crop = frame.meta::<gst_video::VideoCropMeta>().unwrap().rect();
+        assert_eq!((frame.offset(), frame.offset_end(), crop), (7, 8, (2, 4, 32, 16)));
+        assert!(frame.flags().contains(gst::BufferFlags::CORRUPTED));
+    }
+}
