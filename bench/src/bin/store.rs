@@ -264,8 +264,9 @@ fn main() -> Result<()> {
     let mut rows = Vec::new();
     for (format, name) in [(Format::Nv12, "nv12"), (Format::Yuyv, "yuyv")] {
         let sets = sets::load(&data)?;
-        let set = sets.iter().find(|s| s.format.name() == name && s.width == 1920 && s.kind == sets::Kind::Pan);
-        let set = set.ok_or_else(|| format!("no set of {name} frames of 1920x1080"))?;
+        let is_meant = |s: &&sets::Set| s.width == 1920 && s.kind == sets::Kind::Pan && s.noise == "medium";
+        let set = sets.iter().find(|s| s.format.name() == name && is_meant(s));
+        let set = set.ok_or_else(|| format!("no set of {name} frames of 1920x1080 with medium noise"))?;
         eprintln!("store: {}", set.name());
         let mut frames = buffers(format, &set.read(&data, 8)?, &account)?;
         let mut target = Memfd::new("bench").allocate(frames[0].layout())?;
