@@ -25,7 +25,7 @@ struct Explained {
 
 /// How this command negotiates.
 pub fn options() -> NegotiateOptions {
-    NegotiateOptions { converter: Some(shrbuf_elements::converter) }
+    NegotiateOptions { converters: shrbuf_elements::CONVERTERS }
 }
 
 /// Negotiates a file's pipeline and says how it would run.

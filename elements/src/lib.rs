@@ -39,7 +39,8 @@ pub mod tmem;
 pub mod v4l2;
 
 pub use memory::Memory;
-use shrbuf_pipeline::{Element, ElementType};
+use shrbuf_pipeline::ElementType;
+use shrbuf_pipeline::solve::Converter;
 
 /// Every type of element in this build, sources first.
 pub fn types() -> Vec<ElementType> {
@@ -64,7 +65,5 @@ pub fn types() -> Vec<ElementType> {
     ]
 }
 
-/// The converter that negotiation puts into a link which cannot do without a copy, where copies are allowed.
-pub fn converter() -> Box<dyn Element> {
-    convert::Convert::default().element()
-}
+/// What negotiation may put into a link that cannot do without, in order of preference.
+pub const CONVERTERS: &[Converter] = &[convert::CONVERTER];

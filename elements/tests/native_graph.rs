@@ -13,12 +13,12 @@ use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::screen_sink::{ScreenSink, TerminalUse};
 use shrbuf_elements::tee::Tee;
 use shrbuf_elements::test_src::{TestSrc, read_marker};
-use shrbuf_elements::{Memory, converter, types};
+use shrbuf_elements::{CONVERTERS, Memory, types};
 use shrbuf_pipeline::plan::Plan;
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::{Build, Copies, Element, Frame, Graph, QueueSpec, Size};
 
-const OPTIONS: NegotiateOptions = NegotiateOptions { converter: Some(converter) };
+const OPTIONS: NegotiateOptions = NegotiateOptions { converters: CONVERTERS };
 
 fn source() -> TestSrc {
     TestSrc { free_run: true, memory: Memory::Memfd, ..TestSrc::default() }

@@ -81,7 +81,7 @@ fn run(toml: &str, frames: Option<u64>) -> Report {
     let options = RunOptions {
         frames,
         tick: Duration::from_millis(50),
-        negotiate: NegotiateOptions { converter: Some(shrbuf_elements::converter) },
+        negotiate: NegotiateOptions { converters: shrbuf_elements::CONVERTERS },
         ..RunOptions::default()
     };
     let verdict = |_: supervise::Progress<'_>| if begin.elapsed() < LONG { Verdict::Continue } else { Verdict::Stop };

@@ -109,7 +109,7 @@ fn block(job: &str, kind: &str) -> &'static str {
 
 fn run(toml: &str, frames: Option<u64>, duration: Option<Duration>) -> Result<Report, file::FileError> {
     let graph = file::load("page.toml", toml, &shrbuf_elements::types(), &[])?;
-    let negotiate = NegotiateOptions { converter: Some(shrbuf_elements::converter) };
+    let negotiate = NegotiateOptions { converters: shrbuf_elements::CONVERTERS };
     let options = RunOptions { frames, duration, negotiate, tick: Duration::from_millis(50) };
     let begin = Instant::now();
     let verdict = |_: supervise::Progress<'_>| if begin.elapsed() < LONG { Verdict::Continue } else { Verdict::Stop };

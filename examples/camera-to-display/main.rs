@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     graph.link(camera, display)?;
 
     let mut options = RunOptions { duration: Some(Duration::try_from_secs_f64(seconds)?), ..RunOptions::default() };
-    options.negotiate.converter = Some(shrbuf_elements::converter);
+    options.negotiate.converters = shrbuf_elements::CONVERTERS;
     let report = run(graph, &options, |progress| {
         if let Progress::Negotiated(_, plan) = progress {
             for l in &plan.links {

@@ -255,6 +255,7 @@ impl Graph {
         };
         let node = self.append(name, element)?;
         self.nodes[node.0].inserted = true;
+        self.nodes[node.0].element.allow_copies(self.copies);
         let inserted = Port { node, port: 0 };
         self.links[at].to = inserted;
         let span = self.links[at].span.clone();

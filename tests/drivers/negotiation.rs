@@ -9,7 +9,7 @@ use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::{Build, Copies, Element, Graph, Origin, Rate, Size};
 use shrbuf_tests::{Footprint, on_test_drivers};
 
-const OPTIONS: NegotiateOptions = NegotiateOptions { converter: Some(shrbuf_elements::converter) };
+const OPTIONS: NegotiateOptions = NegotiateOptions { converters: shrbuf_elements::CONVERTERS };
 
 fn link(source: Box<dyn Element>, sink: Box<dyn Element>, copies: Copies) -> Graph {
     let mut graph = Graph::new("test");

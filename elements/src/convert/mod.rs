@@ -7,7 +7,7 @@ use shrbuf::{Account, Format, Ledger, Pool, Reason, Shrbuf};
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
     Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer, OutputOffer, Ports,
-    Rates, Refusal, Role, SizeOffer, Sizes, Start, Stream, Video, Wanted,
+    Rates, Refusal, Role, SizeOffer, Sizes, Start, Stream, Video, Wanted, solve,
 };
 
 use self::kernel::{Kernel, Target};
@@ -35,6 +35,10 @@ shrbuf_pipeline::properties! {
     }
 }
 
+/// What negotiation puts into a link which cannot do without a copy, where copies are allowed.
+pub const CONVERTER: solve::Converter =
+    solve::Converter { make: || Convert::default().element(), present: || true, name: "convert", copies: true };
+
 impl Build for Convert {
     fn build(self) -> Result<Box<dyn Element>, BuildError> {
         Ok(self.element())
@@ -43,7 +47,7 @@ impl Build for Convert {
 
 impl Convert {
     /// As [`Build::build`], which cannot fail.
-    pub(crate) fn element(self) -> Box<dyn Element> {
+    fn element(self) -> Box<dyn Element> {
         let environment = Environment::new("convert", Ledger::default());
         Box::new(Converter { config: self, environment, input: None, output: None, buffers: Vec::new(), run: None })
     }

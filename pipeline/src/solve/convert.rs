@@ -9,8 +9,26 @@ use crate::element::Element;
 use crate::graph::{PlacedGraphError, Port};
 use crate::offer::Stream;
 
-/// Makes a converter: one input, one output, [`Role::Transform`](crate::Role::Transform).
-pub type Converter = fn() -> Box<dyn Element>;
+/// A kind of element that negotiation may put into a link which cannot do without: one input, one output,
+/// [`Role::Transform`](crate::Role::Transform).
+#[derive(Debug, Clone, Copy)]
+pub struct Converter {
+    /// Makes one.
+    pub make: fn() -> Box<dyn Element>,
+    /// Whether this machine has what it needs; asked when a link is found to need one, not before.
+    pub present: fn() -> bool,
+    /// Behind the names of the elements it stands between: "camera→display convert".
+    pub name: &'static str,
+    /// True where the CPU writes the picture a second time: only where the graph allows copies then.
+    pub copies: bool,
+}
+
+/// What an input got, and why.
+#[derive(Debug)]
+pub(super) struct Converted {
+    pub(super) by: Converter,
+    pub(super) why: String,
+}
 
 /// Most choices of inputs looked at, for each number of converters.
 const MAX_CHOICES: usize = 64;
@@ -18,7 +36,7 @@ const MAX_CHOICES: usize = 64;
 /// Choices of inputs to put behind a converter each, fewest first.
 pub(super) struct Choices {
     root: Port,
-    make: Converter,
+    converter: Converter,
     /// Inputs that cannot do without, whatever the others do.
     needed: Vec<Port>,
     /// The other inputs.
@@ -31,7 +49,7 @@ pub(super) struct Choices {
 
 impl Choices {
     /// For the streams that follow from `root`, of which the search has found that they have no solution as they are.
-    pub(super) fn new(search: &mut Search<'_>, root: Port, make: Converter) -> Result<Choices, NegotiationError> {
+    pub(super) fn new(search: &mut Search<'_>, root: Port, converter: Converter) -> Result<Choices, NegotiationError> {
         search.enter(root);
         let routes = search.routes().to_vec();
         let mut needed = Vec::new();
@@ -44,7 +62,7 @@ impl Choices {
             }
         }
         let extra = usize::from(needed.is_empty());
-        Ok(Choices { root, make, needed, others, extra, refusal: None })
+        Ok(Choices { root, converter, needed, others, extra, refusal: None })
     }
 
     /// The next larger choices that have a solution by the offers alone, cheapest first; `None` when there are no more.
@@ -75,8 +93,9 @@ impl Choices {
     pub(super) fn insert(&self, search: &mut Search<'_>, ports: &[Port]) -> Result<usize, NegotiationError> {
         let keep = search.graph.nodes.len();
         search.enter(self.root);
-        for (port, name) in ports.iter().map(|&port| (port, converter_name(search, port))).collect::<Vec<_>>() {
-            let inserted = search.graph.insert_before(port, &name, (self.make)());
+        let kind = self.converter.name;
+        for (port, name) in ports.iter().map(|&port| (port, converter_name(search, port, kind))).collect::<Vec<_>>() {
+            let inserted = search.graph.insert_before(port, &name, (self.converter.make)());
             inserted.map_err(|error| PlacedGraphError { error, span: None })?;
         }
         search.enter(self.root);
@@ -91,9 +110,9 @@ impl Choices {
 }
 
 /// `camera→display convert`.
-fn converter_name(search: &Search<'_>, port: Port) -> String {
+fn converter_name(search: &Search<'_>, port: Port, kind: &str) -> String {
     let from = search.routes().iter().find(|r| r.to.contains(&port)).map(|r| search.graph.port_name(r.from, false));
-    format!("{}→{} convert", from.unwrap_or_default(), search.graph.port_name(port, true))
+    format!("{}→{} {kind}", from.unwrap_or_default(), search.graph.port_name(port, true))
 }
 
 /// Why a producer and this one consumer cannot do without a copy, if the offers say so.

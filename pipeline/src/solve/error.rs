@@ -88,18 +88,18 @@ impl NegotiationError {
 pub struct Advice {
     /// Ways to have it without a copy.
     pub zero_copy: Vec<String>,
-    /// What a conversion would cost, or why there is none.
-    pub conversion: Option<String>,
+    /// What a conversion would cost, or why there is none; of each kind that there is.
+    pub conversions: Vec<String>,
 }
 
 impl Advice {
-    /// A line for what would make it `zero-copy` (or `work` at all), and one for the conversion.
+    /// A line for what would make it `zero-copy` (or `work` at all), and one for each kind of conversion.
     fn lines(&self, goal: &str) -> String {
         let mut lines = String::new();
         if !self.zero_copy.is_empty() {
             lines.push_str(&format!("\nTo make it {goal}: {}.", self.zero_copy.join("; or ")));
         }
-        if let Some(conversion) = &self.conversion {
+        for conversion in &self.conversions {
             lines.push_str(&format!("\n{conversion}."));
         }
         lines

@@ -11,29 +11,30 @@ use super::search::{Cause, DeadEnd, Search, Stop};
 use crate::graph::{Copies, Port, Span};
 use crate::offer::{Stream, Wanted};
 
-/// The error for a dead end of the streams that follow from `root`; `refusal` says why converters, if tried, do not help.
+/// The error for a dead end of the streams that follow from `root`; `refusals` says by name why those converters that were
+/// tried do not help.
 pub(super) fn explain(
     search: &mut Search<'_>,
     root: Port,
     dead: &DeadEnd,
-    converter: Option<Converter>,
-    refusal: Option<String>,
+    converters: &[Converter],
+    refusals: &[(&str, String)],
 ) -> Result<NegotiationError, NegotiationError> {
-    let conversion = conversion(search, root, converter, refusal)?;
+    let conversions = conversions(search, root, converters, refusals)?;
     let link = search.name_of(dead.route.from, &dead.route.to);
     let span = link_span(search, &dead.route.to);
     Ok(match dead.cause.clone() {
-        Cause::Paper(obstacle) => at_fault(search, dead, obstacle, conversion)?,
+        Cause::Paper(obstacle) => at_fault(search, dead, obstacle, conversions)?,
         Cause::Buffers { holders, most } => {
             let excess = holders.iter().map(|(_, n)| u64::from(*n)).sum::<u64>() - u64::from(most);
             let spare: u64 = dead.route.queues.iter().map(|(_, n)| u64::from(n.saturating_sub(1))).sum();
             let shorter = (spare >= excess).then(|| format!("queues that hold {excess} fewer"));
-            let advice = Advice { zero_copy: shorter.into_iter().collect(), conversion };
+            let advice = Advice { zero_copy: shorter.into_iter().collect(), conversions };
             let producer = search.graph.port_name(dead.route.from, false);
             NegotiationError::Buffers { link, producer, holders, most, advice, span }
         }
         Cause::Trials { tried, untried } => {
-            let advice = Advice { zero_copy: Vec::new(), conversion };
+            let advice = Advice { zero_copy: Vec::new(), conversions };
             NegotiationError::Refused { link, tried, untried, advice, span }
         }
     })
@@ -44,7 +45,7 @@ fn at_fault(
     search: &mut Search<'_>,
     dead: &DeadEnd,
     obstacle: Obstacle,
-    conversion: Option<String>,
+    conversions: Vec<String>,
 ) -> Result<NegotiationError, NegotiationError> {
     let producer = search.output(dead.route.from, dead.input)?;
     let consumers: Vec<Rc<Input>> = dead.route.to.iter().map(|&port| search.input(port)).collect::<Result<_, _>>()?;
@@ -73,7 +74,7 @@ fn at_fault(
         link: search.name_of(dead.route.from, &ports),
         obstacle,
         made_of: dead.input.map(|stream| (producer.name.clone(), stream)),
-        advice: Advice { zero_copy, conversion },
+        advice: Advice { zero_copy, conversions },
         span,
     })
 }
@@ -114,21 +115,27 @@ fn without_wishes(producer: &Output, consumers: &[&Input], input: Option<&Stream
     found
 }
 
-/// What a conversion would cost where it is denied, or why it does not help where it is allowed.
-fn conversion(
+/// Why those converters that were tried do not help, and what a copy would cost where copies are denied.
+fn conversions(
     search: &mut Search<'_>,
     root: Port,
-    converter: Option<Converter>,
-    refusal: Option<String>,
-) -> Result<Option<String>, NegotiationError> {
-    let denied = search.graph.copies == Copies::Deny;
-    let Some(make) = converter else {
-        return Ok((!denied).then(|| "Copies are allowed, but there is no converter".to_owned()));
-    };
-    if !denied {
-        return Ok(refusal.map(|why| format!("A conversion does not help: {why}")));
+    converters: &[Converter],
+    refusals: &[(&str, String)],
+) -> Result<Vec<String>, NegotiationError> {
+    let mut said: Vec<String> = refusals.iter().map(|(name, why)| format!("`{name}` does not help: {why}")).collect();
+    if search.graph.copies == Copies::Deny {
+        if let Some(&by) = converters.iter().find(|c| c.copies) {
+            said.extend(copying(search, root, by)?);
+        }
+    } else if converters.is_empty() {
+        said.push("Copies are allowed, but there is no converter".to_owned());
     }
-    let mut choices = Choices::new(search, root, make)?;
+    Ok(said)
+}
+
+/// What copies would cost, if they help.
+fn copying(search: &mut Search<'_>, root: Port, by: Converter) -> Result<Option<String>, NegotiationError> {
+    let mut choices = Choices::new(search, root, by)?;
     let Some(ports) = choices.next(search)?.and_then(|all| all.into_iter().next()) else {
         return Ok(None);
     };

@@ -33,7 +33,7 @@ mod search;
 mod trial;
 
 pub use convert::Converter;
-use convert::{Choices, why};
+use convert::{Choices, Converted, why};
 pub use error::{Advice, NegotiationError};
 use explain::explain;
 pub use obstacle::{Asked, Obstacle, Side};
@@ -42,8 +42,8 @@ use search::{DeadEnd, Search, Stop};
 /// What negotiation may use beyond the graph itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NegotiateOptions {
-    /// Makes the converter for links that cannot do without one. The engine itself converts nothing.
-    pub converter: Option<Converter>,
+    /// What may go into links that cannot do without, in order of preference. The engine itself converts nothing.
+    pub converters: &'static [Converter],
 }
 
 /// Decides what every link of `graph` carries. The elements have allocated and imported when it returns.
@@ -84,20 +84,23 @@ fn whole(search: &mut Search<'_>, options: &NegotiateOptions) -> Result<Plan, Ne
     Ok(report::plan(search, &converted))
 }
 
-/// Solves a tree of streams with converters, where these are allowed. Gives the inputs that got one, and why.
+/// Solves a tree of streams with converters of one kind, where these are allowed. Gives the inputs that got one, and why.
 fn with_converters(
     search: &mut Search<'_>,
     root: Port,
     dead: &DeadEnd,
     options: &NegotiateOptions,
-) -> Result<Vec<(Port, String)>, NegotiationError> {
-    let mut refusal = None;
-    if let Some(make) = options.converter.filter(|_| search.graph.copies != Copies::Deny) {
-        let mut choices = Choices::new(search, root, make)?;
+) -> Result<Vec<(Port, Converted)>, NegotiationError> {
+    let mut refusals = Vec::new();
+    for &by in options.converters {
+        if by.copies && search.graph.copies == Copies::Deny || !(by.present)() {
+            continue;
+        }
+        let mut choices = Choices::new(search, root, by)?;
         while let Some(several) = choices.next(search)? {
             for ports in several {
-                let reasons: Vec<(Port, String)> =
-                    ports.iter().map(|&p| Ok((p, why(search, dead, p)?))).collect::<Result<_, NegotiationError>>()?;
+                let reason = |&p| Ok((p, Converted { by, why: why(search, dead, p)? }));
+                let reasons = ports.iter().map(reason).collect::<Result<_, NegotiationError>>()?;
                 let keep = choices.insert(search, &ports)?;
                 match search.solve() {
                     Ok(()) => return Ok(reasons),
@@ -107,7 +110,7 @@ fn with_converters(
                 search.leave(keep);
             }
         }
-        refusal = choices.refusal;
+        refusals.extend(choices.refusal.map(|why| (by.name, why)));
     }
-    Err(explain(search, root, dead, options.converter, refusal)?)
+    Err(explain(search, root, dead, options.converters, &refusals)?)
 }

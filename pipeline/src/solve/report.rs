@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use shrbuf::MemoryKind;
 
+use super::convert::Converted;
 use super::cost::describe;
 use super::route::{Route, reached, roots, tree};
 use super::search::{Search, Solved};
@@ -11,7 +12,7 @@ use crate::graph::Port;
 use crate::plan::{Budget, LinkPlan, Plan};
 
 /// The plan of a graph all of whose streams are solved. `converted` says why an input got a converter.
-pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, String>) -> Plan {
+pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, Converted>) -> Plan {
     let routes: Vec<Route> = roots(search.graph).into_iter().flat_map(|root| tree(search.graph, root)).collect();
     let mut links = Vec::new();
     for (i, link) in search.graph.links.iter().enumerate() {
@@ -20,11 +21,11 @@ pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, String>) -
         let Some(solved) = route.and_then(|r| search.solved.get(&r.from)) else { continue };
         let from = route.map_or(link.from, |r| r.from);
         let inserted = search.graph.nodes[link.from.node.0].inserted;
-        let copied = converted.get(&link.to).filter(|_| inserted);
+        let made = converted.get(&link.to).filter(|_| inserted);
         let own = search.graph.nodes[from.node.0].element.copies(from.port);
-        let zero_copy = copied.is_none() && own.is_none();
-        let reason = match (copied, own) {
-            (Some(why), _) => copy_reason(solved, why),
+        let zero_copy = made.is_none_or(|c| !c.by.copies) && own.is_none();
+        let reason = match (made, own) {
+            (Some(made), own) => conversion_reason(solved, made, own),
             (None, Some(why)) => why,
             (None, None) => zero_copy_reason(search, from, i, solved),
         };
@@ -63,8 +64,13 @@ fn zero_copy_reason(search: &Search<'_>, from: Port, link: usize, solved: &Solve
     format!("{both} do {}; {names} {takes} {producer}'s {}s", solved.stream.format, solved.stream.origin.kind())
 }
 
-/// What is written and why.
-fn copy_reason(solved: &Solved, why: &str) -> String {
+/// What is written, by whom, and why.
+fn conversion_reason(solved: &Solved, made: &Converted, own: Option<String>) -> String {
     let what = solved.input.map(|input| describe(&input, &solved.stream)).unwrap_or_default();
-    format!("{what}; a copy is needed: {why}")
+    let need = match (made.by.copies, own) {
+        (true, _) => "a copy is needed".to_owned(),
+        (false, None) => format!("by `{}`, which is needed", made.by.name),
+        (false, Some(own)) => format!("by `{}`, which is needed and copies ({own})", made.by.name),
+    };
+    format!("{what}; {need}: {}", made.why)
 }

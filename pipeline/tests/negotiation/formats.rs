@@ -164,7 +164,7 @@ fn a_format_that_the_converter_cannot_read_either_is_refused_with_both_reasons()
         message_with(&mut camera_to_display(camera, display), Copies::Allow),
         "camera → display: no format in common: camera gives SRGGB10; display takes XR24\n\
          To make it zero-copy: have camera give XR24, or display take SRGGB10.\n\
-         A conversion does not help: camera → camera→display convert: no format in common: camera gives SRGGB10; \
+         `convert` does not help: camera → camera→display convert: no format in common: camera gives SRGGB10; \
          camera→display convert takes XR24, AR24, RG16, NV12, GREY, YUYV."
     );
 }

@@ -1,6 +1,7 @@
 //! Negotiation by cases: each has the plan or the message that it must lead to.
 
 mod buffers;
+mod devices;
 mod formats;
 mod graphs;
 mod memory;
@@ -14,7 +15,7 @@ use shrbuf::Format::{Ar24, Grey, Nv12, Rg16, Xr24, Yuyv};
 use shrbuf::MemoryKind;
 use shrbuf_pipeline::graph::Port;
 use shrbuf_pipeline::plan::Budget;
-use shrbuf_pipeline::solve::{NegotiateOptions, NegotiationError, negotiate};
+use shrbuf_pipeline::solve::{Converter, NegotiateOptions, NegotiationError, negotiate};
 use shrbuf_pipeline::{Copies, Full, Graph, GraphError, Origin, QueueSpec, Rate, Rates, Refusal, Video, Wanted};
 
 const HD: &[(u32, u32)] = &[(1280, 720)];

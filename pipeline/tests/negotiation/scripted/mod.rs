@@ -8,7 +8,7 @@ use nix::time::ClockId;
 use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, MemoryKind, Modifier, Plane, Shrbuf};
 use shrbuf_pipeline::plan::Plan;
-use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
+use shrbuf_pipeline::solve::{Converter, NegotiateOptions, negotiate};
 use shrbuf_pipeline::{
     Consumes, Context, Copies, Element, Failure, Frame, Graph, InputOffer, Modifiers, Origin, OutputOffer, Ports,
     Produces, QueueSpec, Rate, Rates, Refusal, Role, Size, SizeOffer, Sizes, Stream, Video, Wanted,
@@ -313,8 +313,17 @@ impl Element for Tee {
     }
 }
 
+pub const CPU: Converter = Converter { make: converter, present: || true, name: "convert", copies: true };
+/// A converter that the CPU has no part in: from dma-bufs to XR24 dma-bufs.
+pub const GPU: Converter = Converter { make: gpu, present: || true, name: "gpu", copies: false };
+
+fn gpu() -> Box<dyn Element> {
+    let reads = [Format::Yuyv, Format::Nv12].map(Video::linear).to_vec();
+    Box::new(Scripted::transform(reads, |input| vec![scaled(Format::Xr24, input)]).holds(1))
+}
+
 /// A CPU converter: linear formats of the same size and rate, into udmabuf or memfd.
-pub fn converter() -> Box<dyn Element> {
+fn converter() -> Box<dyn Element> {
     use Format::{Ar24, Grey, Nv12, Rg16, Xr24, Yuyv};
     let formats = [Xr24, Ar24, Rg16, Nv12, Grey, Yuyv];
     let memory =
@@ -360,7 +369,7 @@ pub fn fan(source: Scripted, sinks: Vec<(&str, Option<QueueSpec>, Scripted)>) ->
 }
 
 fn options(with_converter: bool) -> NegotiateOptions {
-    NegotiateOptions { converter: with_converter.then_some(converter as fn() -> Box<dyn Element>) }
+    NegotiateOptions { converters: if with_converter { &[CPU] } else { &[] } }
 }
 
 /// The plan, or the message as an error of the test.

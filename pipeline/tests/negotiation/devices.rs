@@ -1,0 +1,68 @@
+//! Converters that the CPU has no part in.
+
+use shrbuf_pipeline::plan::Plan;
+
+use super::*;
+
+const ABSENT: Converter = Converter { present: || false, ..GPU };
+
+const BY_GPU: [&str; 2] = [
+    "camera → camera→display gpu: YUYV 1280x720 at 60 fps from v4l2, stride 2560, zero-copy",
+    "camera→display gpu → display: XR24 1280x720 at 60 fps LINEAR from v4l2, stride 5120, zero-copy",
+];
+
+fn with(graph: &mut Graph, copies: Copies, converters: &'static [Converter]) -> Result<Plan, String> {
+    graph.set_copies(copies);
+    negotiate(graph, &NegotiateOptions { converters }).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_device_converts_where_copies_are_denied() {
+    let plan = with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, &[GPU, CPU]).unwrap();
+    assert_eq!(links(&plan), BY_GPU);
+    assert_eq!(
+        reasons(&plan)[1],
+        "YUYV → XR24 writes 3.7 MB per frame, 221 MB/s; by `gpu`, which is needed: \
+         no format in common: camera gives YUYV; display takes RG16, XR24"
+    );
+}
+
+#[test]
+fn a_device_is_preferred_to_a_copy_that_is_allowed() {
+    let plan = with(&mut yuyv_camera_to_rgb_display(), Copies::Allow, &[GPU, CPU]).unwrap();
+    assert_eq!(links(&plan), BY_GPU);
+}
+
+#[test]
+fn a_link_that_needs_no_converter_gets_none() {
+    let camera = Scripted::source(vec![video(Xr24, HD, &[60])]);
+    let mut graph = camera_to_display(camera, Scripted::sink(vec![up_to(Xr24, 4096, 4096)]));
+    let plan = with(&mut graph, Copies::Deny, &[GPU, CPU]).unwrap();
+    assert_eq!(plan.links.len(), 1);
+}
+
+#[test]
+fn a_device_that_is_absent_is_as_good_as_none() {
+    let without = with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, &[CPU]).unwrap_err();
+    let absent = with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, &[ABSENT, CPU]).unwrap_err();
+    assert_eq!(absent, without);
+    assert_eq!(links(&with(&mut yuyv_camera_to_rgb_display(), Copies::Allow, &[ABSENT, CPU]).unwrap()), CONVERTED);
+}
+
+#[test]
+fn what_the_device_cannot_read_is_copied_where_that_is_allowed() {
+    let graph = || {
+        let camera = Scripted::source(vec![video(Rg16, HD, &[60])]);
+        camera_to_display(camera, Scripted::sink(vec![up_to(Xr24, 4096, 4096)]))
+    };
+    let plan = with(&mut graph(), Copies::Allow, &[GPU, CPU]).unwrap();
+    assert!(!plan.is_zero_copy());
+    assert_eq!(
+        with(&mut graph(), Copies::Deny, &[GPU, CPU]).unwrap_err(),
+        "camera → display: no format in common: camera gives RG16; display takes XR24\n\
+         To make it zero-copy: have camera give XR24, or display take RG16.\n\
+         `gpu` does not help: camera → camera→display gpu: no format in common: camera gives RG16; \
+         camera→display gpu takes YUYV, NV12.\n\
+         Or allow a conversion (copies = \"allow\"): RG16 → XR24 writes 3.7 MB per frame, 221 MB/s."
+    );
+}
