@@ -102,7 +102,7 @@ fn frame(card: &Card, fourcc: u32, (width, height): (u32, u32), seed: u32) -> (F
 }
 
 fn flip(frame: &FrameBuffer, user_data: u64) -> Flip<'_> {
-    Flip { frame, in_fence: None, user_data }
+    Flip { frame, in_fence: None, color: Colorimetry::default(), user_data }
 }
 
 /// Waits for the next flip event, at most two seconds.

@@ -186,7 +186,7 @@ fn everything_is_given_back() {
         let frames: Vec<_> = (0..3).map(|seed| frame(card, XR24, (640, 480), seed)).collect();
         let writeback = Writeback::find(&output).unwrap().unwrap();
         let mut screen = show(&output, &frames[0].0, Some(writeback.clone()));
-        let picture = writeback.target(&output, screen.placement(), XR24).unwrap();
+        let picture = writeback.target(&output, screen.placements().next().unwrap(), XR24).unwrap();
         for i in 0..10 {
             let fence = screen.flip_and_capture(&flip(&frames[i % 3].0, i as u64), picture.frame()).unwrap();
             next_event(card, &mut EventBuffer::new());
@@ -216,7 +216,7 @@ fn a_flip_waits_for_its_fence() {
     let work = Work::start();
     let fence = work.buffer.export_fence(0, shrbuf::Access::Write).unwrap().unwrap();
     let mut buffer = EventBuffer::new();
-    screen.flip(&Flip { frame: &frames[1], in_fence: Some(fence.as_fd()), user_data: 1 }).unwrap();
+    screen.flip(&Flip { frame: &frames[1], in_fence: Some(fence.as_fd()), ..flip(&frames[1], 1) }).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(card.read_events(&mut buffer).unwrap().count(), 0, "the work is not done");
     work.done();
