@@ -21,6 +21,7 @@ use shrbuf_elements::kms::{
     Card, CommitError, DeviceError, DumbBuffer, EventBuffer, Fit, Flip, FlipEvent, FrameBuffer, FramePlane, FrameSpec,
     ImportError, Output, OutputError, Placement, PlanError, RestoreError, Screen, Writeback, refresh_ns,
 };
+use shrbuf_pipeline::Colorimetry;
 
 /// There is one display and one master: one test at a time.
 static DISPLAY: Mutex<()> = Mutex::new(());
