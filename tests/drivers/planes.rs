@@ -1,11 +1,13 @@
-//! Several cameras on planes of one display. Needs vkms with overlay planes; `scripts/test-guest planes` has them.
+//! Several cameras on planes of one display, and what is read back of it. Needs vkms with overlay planes; `scripts/test-guest planes` has them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shrbuf::{Format, Ledger, Reason, Shrbuf};
-use shrbuf_elements::kms::{Card, KmsSink, Planes, Rect, Spot};
-use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::kms::{Card, KmsCapture, KmsSink, Planes, Rect, Spot};
+use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::test_src::{TestSrc, read_marker};
 use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::supervise::{Error, Report};
@@ -50,8 +52,11 @@ fn two_cameras(rate: u32, display: Box<dyn Element>) -> Graph {
     graph(cameras.map(|(i, name)| (name, camera(i, rate).build().unwrap() as Box<dyn Element>)).collect(), display)
 }
 
+/// Rows of pixels.
+type Pixels = Vec<Vec<[u8; 3]>>;
+
 /// Rows of blue, green, red; without the unused byte.
-fn rows(buffer: &Shrbuf) -> Vec<Vec<[u8; 3]>> {
+fn rows(buffer: &Shrbuf) -> Pixels {
     let account = Ledger::default().account("test", Reason::Inspect);
     let guard = buffer.read().unwrap();
     let plane = guard.plane(0);
@@ -64,7 +69,7 @@ fn rows(buffer: &Shrbuf) -> Vec<Vec<[u8; 3]>> {
 }
 
 /// What the screen has to look like: each frame at its place, over those before it, over black.
-fn composed(spots: &[Spot], frames: &[&Frame]) -> Vec<Vec<[u8; 3]>> {
+fn composed(spots: &[Spot], frames: &[&Frame]) -> Pixels {
     let mut screen = vec![vec![[0; 3]; MODE.width as usize]; MODE.height as usize];
     for (Spot { at, .. }, frame) in spots.iter().zip(frames) {
         for (y, row) in (at.y..).zip(rows(&frame.buffer)) {
@@ -229,7 +234,10 @@ fn a_plane_that_would_have_to_scale_says_so() {
     let text = refusal(&[spot("first", 0, 0), small]);
     assert!(text.contains("`small`, 320x180 scaled to 160x90: "), "{text}");
     assert!(text.contains("it does not scale that way"), "{text}");
-    assert!(text.contains("a rectangle of the frames' own size, 320x180, so that nothing is scaled; or `gpu`"), "{text}");
+    assert!(
+        text.contains("a rectangle of the frames' own size, 320x180, so that nothing is scaled; or `gpu`"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -301,6 +309,73 @@ fn two_thousand_frames_of_each_leave_nothing() {
     assert_eq!(then, now);
     assert!(*late <= early + 64, "{early} KiB, then {late}");
     println!("{} flips of {shown} frames", own("flips"));
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn what_is_on_the_screen_comes_out_of_kms_capture() {
+    if !on_test_drivers() {
+        return;
+    }
+    const FRAMES: u64 = 60;
+    let before = Footprint::now();
+    let drawn: Arc<Mutex<BTreeMap<u32, Pixels>>> = Arc::default();
+    let captured: Arc<Mutex<Vec<(u64, u32, bool)>>> = Arc::default();
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let watched = {
+        let (drawn, account) = (Arc::clone(&drawn), account.clone());
+        Watch::new(move |frame| {
+            let marker = read_marker(&frame.buffer, &account).unwrap();
+            drawn.lock().unwrap().insert(marker.frame, rows(&frame.buffer));
+        })
+    };
+    let looked_at = {
+        let (drawn, captured) = (Arc::clone(&drawn), Arc::clone(&captured));
+        Watch::new(move |picture| {
+            // The test picture is in the corner, so that its marker is the screen's too.
+            let marker = read_marker(&picture.buffer, &account).unwrap();
+            let drawn = drawn.lock().unwrap();
+            let frame = &drawn[&marker.frame];
+            let screen = rows(&picture.buffer);
+            let part = |y: usize| frame.get(y).map_or(&[][..], Vec::as_slice);
+            let right = screen.iter().enumerate().all(|(y, row)| {
+                let (inside, outside) = row.split_at(part(y).len());
+                inside == part(y) && outside.iter().all(|pixel| *pixel == [0; 3])
+            });
+            let on_time = picture.timestamp >= marker.timestamp;
+            captured.lock().unwrap().push((picture.sequence, marker.frame, right && on_time));
+        })
+    };
+    let source = TestSrc { size: CAMERA, format: Some(Format::Xr24), rate: Rate::new(10, 1), ..TestSrc::default() };
+    let screen = KmsCapture { mode: Some(MODE), planes: Planes::new([spot("first", 0, 0)]), ..KmsCapture::default() };
+    let mut graph = Graph::new("capture");
+    let elements: [(&str, Box<dyn Element>); 5] = [
+        ("source", source.build().unwrap()),
+        ("watched", watched),
+        ("screen", screen.build().unwrap()),
+        ("looked-at", looked_at),
+        ("sink", NullSink {}.build().unwrap()),
+    ];
+    let nodes = elements.map(|(name, element)| graph.add(name, element).unwrap());
+    nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
+
+    let report = run_frames(graph, FRAMES);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert!(report.plan.is_zero_copy());
+    let captured = std::mem::take(&mut *captured.lock().unwrap());
+    let wrong: Vec<_> = captured.iter().filter(|(_, _, right)| !right).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    // Sequence and frame go up: no picture of a change comes twice, or after a later one.
+    assert!(captured.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 < w[1].1), "{captured:?}");
+    let of = |name: &str| report.graph.counts().into_iter().find(|c| c.name == name).unwrap();
+    let own = |name: &str| of("screen").own.iter().find(|(n, _)| *n == name).unwrap().1;
+    assert_eq!(of("sink").counts.frames, captured.len() as u64);
+    // All changes but the first, which set the mode.
+    assert_eq!(captured.len() as u64 + own("not-captured") + 1, own("flips"));
+    assert!(captured.len() as u64 >= FRAMES / 3, "{} pictures", captured.len());
+    println!("{} pictures of {} changes", captured.len(), own("flips"));
     drop(report);
     assert_eq!(Footprint::now(), before);
 }

@@ -161,8 +161,7 @@ impl Screen {
             .collect();
         let mode = ModeBlob::new(card, &shown[0].placement.mode)?;
         let attached = self.output.pipe.attached(card).map_err(card.asked("what the CRTC shows"))?;
-        let mut state =
-            self.output.assign(&attached, &shown, &mode, self.backdrop.as_ref(), self.writeback.as_ref());
+        let mut state = self.output.assign(&attached, &shown, &mode, self.backdrop.as_ref(), self.writeback.as_ref());
         for (layer, flip) in placed {
             layer.wait_for(&flip, &mut state);
         }
@@ -186,10 +185,7 @@ impl Screen {
     ///
     /// # Errors
     /// [`CommitError`].
-    pub fn flip_all<'f>(
-        &mut self,
-        flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone,
-    ) -> Result<(), CommitError> {
+    pub fn flip_all<'f>(&mut self, flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone) -> Result<(), CommitError> {
         self.assign(flips.clone());
         self.commit(flips, false).map(drop)
     }

@@ -35,6 +35,7 @@
 //! | [`restore`] | what was there before |
 
 pub mod arrange;
+mod capture;
 mod color;
 pub mod commit;
 pub mod device;
@@ -56,6 +57,7 @@ mod sys;
 pub mod writeback;
 
 pub use arrange::{ArrangeError, Layer, NoPlane};
+pub use capture::KmsCapture;
 pub use commit::{CommitError, Flip, Screen};
 pub use device::{Card, CardInfo, ConnectorInfo, DeviceError, PlaneInfo};
 pub use dumb::DumbBuffer;

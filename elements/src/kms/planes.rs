@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn rectangles_are_read_with_or_without_more() {
-        let planes = parse("{ left = [0, -8, 640, 360], clock = { at = [4, 4, 64, 32], z = 2, opacity = 0.5 } }").unwrap();
+        let planes =
+            parse("{ left = [0, -8, 640, 360], clock = { at = [4, 4, 64, 32], z = 2, opacity = 0.5 } }").unwrap();
         let left = Spot::new("left", Rect { x: 0, y: -8, width: 640, height: 360 });
         let clock = Spot::new("clock", Rect { x: 4, y: 4, width: 64, height: 32 });
         assert_eq!(planes, Planes(vec![left, Spot { z: 2, opacity: 0.5, ..clock }]));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use shrbuf::{Access, Fence, Format, Shrbuf};
 use shrbuf_pipeline::{Alarm, Colorimetry, Context, Failure, FailureKind, Frame, Timestamp, Watch};
 
+use super::capture::Capture;
 use super::failure::commit_failed;
 use super::sink::{Display, Order};
 use super::{CommitError, EventBuffer, Flip, FrameBuffer, Screen, Writeback, refresh_ns};
@@ -124,15 +125,13 @@ impl Running {
     fn let_go(&mut self) {
         self.showing.iter_mut().for_each(|s| s.left = None);
     }
+}
 
-    /// Waits for a capture under way: vkms goes on writing it after its mode has changed, past the end of it.
-    pub(super) fn finish_capture(&mut self) -> std::io::Result<()> {
-        self.capture.take().map_or(Ok(()), |fence| wait_for(&fence))
-    }
+fn late() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no capture in {CAPTURE_LIMIT:?}"))
 }
 
 fn wait_for(capture: &Fence) -> std::io::Result<()> {
-    let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no capture in {CAPTURE_LIMIT:?}"));
     if capture.wait(CAPTURE_LIMIT)? { Ok(()) } else { Err(late()) }
 }
 
@@ -186,7 +185,8 @@ impl Display {
         }
         running.held.clear();
         self.stage()?;
-        let committed = if self.running.as_ref().is_some_and(|r| r.screen.is_some()) { self.flip() } else { self.begin() };
+        let committed =
+            if self.running.as_ref().is_some_and(|r| r.screen.is_some()) { self.flip() } else { self.begin() };
         let Some(running) = &mut self.running else { return Ok(()) };
         if committed.is_ok() {
             self.flips += 1;
@@ -194,6 +194,9 @@ impl Display {
             for staged in &running.staged {
                 let showing = &mut running.showing[staged.layer];
                 showing.in_flight = showing.waiting.pop_front();
+            }
+            if let Some(capture) = &mut self.capture {
+                capture.hold(running.showing.iter().filter_map(|s| s.in_flight.as_ref().or(s.on_screen.as_ref())));
             }
         }
         running.staged.clear();
@@ -225,6 +228,13 @@ impl Display {
         let Some(running) = &mut self.running else { return Ok(()) };
         let Running { screen: Some(screen), staged, capture, .. } = running else { return Ok(()) };
         let flips = staged.iter().map(Staged::flip);
+        if let Some(capture) = &mut self.capture
+            && let Some((picture, target)) = capture.free()
+        {
+            let fence = screen.flip_all_and_capture(flips, target)?;
+            let refused = |source| CommitError::Refused { what: "a watch for a capture".to_owned(), source };
+            return capture.began(picture, fence, self.flips).map_err(refused);
+        }
         match &self.target {
             Some(target) if self.on_capture.is_some() => {
                 *capture = Some(screen.flip_all_and_capture(flips, target.frame())?);
@@ -238,9 +248,9 @@ impl Display {
     #[cold]
     fn begin(&mut self) -> Result<(), CommitError> {
         let (Some(running), Some(output)) = (&mut self.running, &self.output) else { return Ok(()) };
-        let wanted = self.on_capture.is_some() || self.config.screenshot.is_some();
-        let writeback = if wanted { Writeback::find(output)? } else { None };
-        if let (Some(writeback), Some(placement)) = (&writeback, self.placements.first()) {
+        let into_target = self.on_capture.is_some() || self.config.screenshot.is_some();
+        let writeback = if into_target || self.capture.is_some() { Writeback::find(output)? } else { None };
+        if let (Some(writeback), Some(placement), true) = (&writeback, self.placements.first(), into_target) {
             let target = writeback.target(output, placement, Format::Xr24.drm().unwrap_or_default());
             let refused = |e| CommitError::Refused { what: "a capture".to_owned(), source: std::io::Error::other(e) };
             self.target = Some(target.map_err(refused)?);
@@ -261,6 +271,9 @@ impl Display {
                 continue;
             }
             at = Some(event.time_ns);
+            if let Some(capture) = &mut self.capture {
+                capture.on_screen(Timestamp(event.time_ns));
+            }
             for showing in showing.iter_mut() {
                 let Some(frame) = showing.in_flight.take() else { continue };
                 context.shown(frame.timestamp, Timestamp(event.time_ns));
@@ -332,10 +345,36 @@ impl Display {
         self.next()
     }
 
-    pub(super) fn finish_if_done(&mut self, context: &mut Context<'_>) {
-        if self.running.as_ref().is_some_and(|r| r.ending && r.in_flight.is_none() && !r.anything_waits()) {
-            context.finish();
+    /// A picture of the screen may be written.
+    pub(super) fn captured(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        // The flip's event, which says when it was on screen, may be no sooner seen than this.
+        if self.running.as_ref().is_some_and(|r| r.in_flight.is_some()) {
+            self.flipped(context)?;
         }
+        let picture = self.capture.as_mut().map_or(Ok(None), Capture::written)?;
+        self.next()?;
+        if let Some(running) = &mut self.running {
+            running.let_go();
+        }
+        picture.map_or(Ok(()), |picture| context.push(0, picture))
+    }
+
+    pub(super) fn finish_if_done(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let done = |r: &Running| r.ending && r.in_flight.is_none() && !r.anything_waits();
+        if self.running.as_ref().is_some_and(done) && self.capture.as_ref().is_none_or(Capture::is_idle) {
+            return context.end_all();
+        }
+        Ok(())
+    }
+
+    /// Waits for captures under way: vkms goes on writing one after its mode has changed, past the end of it.
+    pub(super) fn finish_captures(&mut self, running: &mut Running) -> std::io::Result<()> {
+        if let Some(capture) = &mut self.capture
+            && !capture.finish(CAPTURE_LIMIT)?
+        {
+            return Err(late());
+        }
+        running.capture.take().map_or(Ok(()), |fence| wait_for(&fence))
     }
 
     pub(super) fn write_screenshot(&mut self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {

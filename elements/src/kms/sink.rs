@@ -6,12 +6,14 @@ use std::sync::Arc;
 use shrbuf::{Account, Format, ImportCache, Ledger, MemoryKind, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
-    Modifiers, Ports, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Video, Wanted, choices, properties,
+    Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream,
+    Video, Wanted, choices, properties,
 };
 
+use super::capture::Capture;
 use super::failure::{device_failed, output_failed};
 use super::show::{FLIP_LIMIT, HOLDS, Running, TICKS};
-use super::{ArrangeError, Card, DumbBuffer, FrameBuffer, Layer, Output, Placement, Planes, Spot};
+use super::{ArrangeError, Card, DumbBuffer, FrameBuffer, Layer, Output, Placement, Planes, Spot, Writeback};
 
 choices! {
     /// Which frame is shown when several wait.
@@ -95,6 +97,8 @@ impl KmsSink {
 const EVENT: u32 = 0;
 const WATCHDOG: u32 = 1;
 const HELD: u32 = 2;
+const CAPTURED: u32 = 3;
+const CAPTURE_BACK: u32 = 4;
 
 /// One input, as it was negotiated.
 pub(super) struct Input {
@@ -124,6 +128,10 @@ pub(super) struct Display {
     pub(super) target: Option<DumbBuffer>,
     pub(super) running: Option<Running>,
     pub(super) on_capture: Option<OnCapture>,
+    /// Of `kms-capture`.
+    pub(super) capture: Option<Capture>,
+    /// What the first input was when planes were found for it.
+    placed: Option<Stream>,
     pub(super) flips: u64,
     /// Frames that were not committed as they came, since the flip before was still under way.
     pub(super) waited: u64,
@@ -159,9 +167,16 @@ impl Display {
             target: None,
             running: None,
             on_capture: None,
+            capture: None,
+            placed: None,
             flips: 0,
             waited: 0,
         }
+    }
+
+    /// One that is read back, and has an output for that.
+    pub(super) fn capturing(config: KmsSink) -> Display {
+        Display { capture: Some(Capture::default()), ..Display::new(config) }
     }
 
     fn find(&self) -> Result<Output, Failure> {
@@ -181,13 +196,19 @@ impl Display {
             input.sample = None;
             input.offered = false;
         }
+        if let Some(capture) = &mut self.capture {
+            capture.forget();
+        }
         self.placements.clear();
+        self.placed = None;
         self.target = None;
         self.output = None;
     }
 
+    /// The mode's size, where it is asked for, or where pictures are to have it.
     fn mode(&self) -> Option<(u32, u32)> {
-        self.config.mode.map(|size| (size.width, size.height))
+        let captured = || self.capture.as_ref().and_then(Capture::size);
+        self.config.mode.map(|size| (size.width, size.height)).or_else(captured)
     }
 
     /// Planes for the inputs whose frames are known, which are all once the last is imported.
@@ -218,10 +239,15 @@ impl Display {
 
 impl Element for Display {
     fn ports(&self) -> Ports {
-        match self.config.planes.is_empty() {
-            true => Ports::sink(),
-            false => Ports { inputs: self.config.planes.iter().map(|s| s.name.clone()).collect(), outputs: vec![] },
+        let mut ports = if self.capture.is_some() { Ports::filter() } else { Ports::sink() };
+        if !self.config.planes.is_empty() {
+            ports.inputs = self.config.planes.iter().map(|spot| spot.name.clone()).collect();
         }
+        ports
+    }
+
+    fn role(&self) -> Role {
+        if self.capture.is_some() { Role::Transform } else { Role::Endpoint }
     }
 
     fn join(&mut self, environment: &Environment) {
@@ -264,17 +290,70 @@ impl Element for Display {
         self.output = Some(output);
         Ok(InputOffer {
             video,
-            memory: Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, holds: HOLDS },
+            memory: Consumes {
+                kinds: vec![MemoryKind::DmaBuf],
+                stride_align: 1,
+                // And what is on the picture under way.
+                holds: HOLDS + u32::from(self.capture.is_some()),
+            },
             wanted: Wanted::default(),
             natural,
         })
     }
 
-    fn import(&mut self, input: usize, _stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+    fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        let config = |what: String| Failure::new(FailureKind::Config, what);
+        let output = self.output.as_ref().ok_or_else(|| config("the display is not open".to_owned()))?;
+        let writeback = Writeback::find(output).map_err(device_failed)?.ok_or_else(|| {
+            let (card, name) = (output.card(), output.name());
+            let (path, driver) = (card.path().display(), card.driver());
+            config(format!(
+                "{path} ({driver}) has no writeback connector for {name}, so its screen cannot be read back; `kms-sink` \
+                 shows without, and a `tee` in front of it gives the frames that are shown"
+            ))
+        })?;
+        // Before planes are found, any mode may be the one.
+        let placed = self.placements.first().filter(|_| input.is_some() && self.placed.as_ref() == input);
+        let modes = match placed {
+            Some(placement) => vec![placement.mode],
+            None => output.usable_modes(self.mode()),
+        };
+        let rates = input.and_then(|stream| stream.rate).map_or(Rates::Any, |rate| Rates::List(vec![rate]));
+        let sizes: Vec<SizeOffer> = modes
+            .iter()
+            .map(super::output::size)
+            .map(|(w, h)| SizeOffer { sizes: Sizes::Exact(Size::new(w, h)), rates: rates.clone() })
+            .collect();
+        let formats = writeback.formats().iter().filter_map(|fourcc| Format::from_drm(*fourcc));
+        Ok(OutputOffer {
+            video: formats.map(|format| Video { sizes: sizes.clone(), ..Video::linear(format) }).collect(),
+            memory: Produces {
+                origins: vec![Origin::Dumb],
+                max_stride_align: 1,
+                keeps: 1,
+                max_buffers: shrbuf::pool::MAX_BUFFERS as u32,
+            },
+            wanted: Wanted::default(),
+        })
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        let (Some(capture), Some(output)) = (&mut self.capture, &self.output) else {
+            return Err(Refusal::new("this element captures nothing"));
+        };
+        capture.allocate(output.card(), stream)
+    }
+
+    fn import(&mut self, input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
         let imported = &mut self.inputs[input];
         imported.imports.clear();
         imported.sample = None;
         self.placements.clear();
+        if let Some(capture) = self.capture.as_mut().filter(|_| input == 0) {
+            // Made of this stream, they are made anew.
+            capture.forget();
+            self.placed = Some(*stream);
+        }
         let Some(output) = &self.output else { return Err(Refusal::new("the display is not open")) };
         for buffer in buffers {
             let import = |b: &Shrbuf| FrameBuffer::of_shrbuf(output.card(), b);
@@ -304,6 +383,9 @@ impl Element for Display {
         start.every(FLIP_LIMIT / TICKS, WATCHDOG);
         let held = start.alarm(HELD);
         self.inputs.iter_mut().for_each(|input| input.sample = None);
+        if let Some(capture) = &mut self.capture {
+            capture.start(start, CAPTURED, CAPTURE_BACK, self.inputs.len())?;
+        }
         self.running = Some(Running::new(self.inputs.len(), flips, held));
         Ok(())
     }
@@ -312,10 +394,11 @@ impl Element for Display {
         match token {
             EVENT => self.event(context)?,
             HELD => self.next()?,
+            CAPTURED => self.captured(context)?,
+            CAPTURE_BACK => self.capture.as_mut().map_or(Ok(()), Capture::reap)?,
             _ => self.watch(context)?,
         }
-        self.finish_if_done(context);
-        Ok(())
+        self.finish_if_done(context)
     }
 
     fn process(&mut self, input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
@@ -324,8 +407,7 @@ impl Element for Display {
 
     fn end(&mut self, input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
         self.input_ended(input)?;
-        self.finish_if_done(context);
-        Ok(())
+        self.finish_if_done(context)
     }
 
     fn stop(&mut self) {
@@ -335,7 +417,7 @@ impl Element for Display {
             tracing::warn!(element = self.name, path = %path.display(), error, "no screenshot");
         }
         if let Some(mut running) = self.running.take() {
-            if let Err(error) = running.finish_capture() {
+            if let Err(error) = self.finish_captures(&mut running) {
                 tracing::warn!(element = self.name, %error, "a capture is given up");
             }
             if let Some(screen) = running.screen.take()
@@ -350,6 +432,9 @@ impl Element for Display {
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("flips", self.flips);
         report("waited", self.waited);
+        if let Some(capture) = &self.capture {
+            report("not-captured", capture.missed);
+        }
         report("imports", self.inputs.iter().map(|input| input.imports.misses()).sum());
     }
 }

@@ -109,7 +109,8 @@ fn captures_may_follow_one_another_without_a_wait() {
     let all: Vec<_> = (0..3).map(|seed| frame(card, XR24, (640, 480), seed)).collect();
     let writeback = Writeback::find(&output).unwrap().unwrap();
     let mut screen = show(&output, &all[0].0, Some(writeback.clone()));
-    let target = || (writeback.target(&output, screen.placements().next().unwrap(), XR24).unwrap(), None::<shrbuf::Fence>, 0);
+    let target =
+        || (writeback.target(&output, screen.placements().next().unwrap(), XR24).unwrap(), None::<shrbuf::Fence>, 0);
     let mut targets = [target(), target()];
     let mut buffer = EventBuffer::new();
     for i in 0..14 {
