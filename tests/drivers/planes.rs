@@ -379,3 +379,25 @@ fn what_is_on_the_screen_comes_out_of_kms_capture() {
     drop(report);
     assert_eq!(Footprint::now(), before);
 }
+
+#[test]
+fn a_display_that_another_element_drives_is_in_use() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let mut graph = Graph::new("two displays");
+    for (source, sink) in [("one", "here"), ("two", "there")] {
+        let source = graph.add(source, TestSrc { size: CAMERA, ..TestSrc::default() }.build().unwrap()).unwrap();
+        let sink = graph.add(sink, KmsSink::default().build().unwrap()).unwrap();
+        graph.link(source, sink).unwrap();
+    }
+
+    let report = run_frames(graph, 10);
+
+    let error = report.error.as_ref().unwrap();
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::InUse), Some("there")));
+    assert!(error.to_string().contains("Virtual-1 is driven by another element of this process"), "{error}");
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}

@@ -16,6 +16,7 @@ pub(super) fn device_failed(error: DeviceError) -> Failure {
 pub(super) fn output_failed(error: OutputError) -> Failure {
     match error {
         OutputError::Device(e) => device_failed(e),
+        OutputError::Taken { .. } => Failure::new(FailureKind::InUse, error),
         e => Failure::new(FailureKind::Config, e),
     }
 }

@@ -50,6 +50,7 @@ pub mod placement;
 pub mod planes;
 mod props;
 pub mod restore;
+mod share;
 mod show;
 mod sink;
 mod state;

@@ -5,8 +5,9 @@
 //! commit, which changes nothing, and only what passes is offered.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use drm::control::{Device as _, Mode, ModeFlags, PlaneType, crtc, plane};
+use drm::control::{Device as _, Mode, ModeFlags, PlaneType, connector, crtc, plane};
 use nix::errno::Errno;
 use shrbuf_pipeline::Colorimetry;
 
@@ -15,6 +16,7 @@ use super::dumb::DumbBuffer;
 use super::gem::FrameBuffer;
 use super::placement::{Fit, Offer, PlanError, Try, candidates};
 use super::props::Assignments;
+use super::share::Claim;
 use super::state::{Attached, ConnectorIds, CrtcIds, ModeBlob, OPAQUE, Pipe, PlaneIds, Rect};
 use super::sys;
 use super::writeback::Writeback;
@@ -29,6 +31,8 @@ pub struct Output {
     pub(super) writebacks: Vec<ConnectorInfo>,
     planes: Vec<PlaneInfo>,
     current: Option<Mode>,
+    /// Keeps others of this process from driving it.
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 /// Why there is no such output.
@@ -57,6 +61,15 @@ pub enum OutputError {
         driver: String,
         /// Its connectors.
         connectors: Vec<String>,
+    },
+    /// Another element of this process shows something there.
+    #[error(
+        "{name} is driven by another element of this process; inputs to one display go to one `kms-sink`, which shows \
+             each on a plane (`planes`)"
+    )]
+    Taken {
+        /// The connector, or which.
+        name: String,
     },
     /// Each CRTC that could drive it drives another display.
     #[error("every CRTC that could drive {name} drives another display")]
@@ -105,6 +118,12 @@ impl Output {
     /// # Errors
     /// [`OutputError`].
     pub fn find(card: &Card, name: Option<&str>) -> Result<Output, OutputError> {
+        Output::find_beside(card, name, &[])
+    }
+
+    /// As [`Output::find`], beside displays of the same card that this process drives.
+    pub(super) fn find_beside(card: &Card, name: Option<&str>, others: &[Arc<Claim>]) -> Result<Output, OutputError> {
+        let free = |c: &ConnectorInfo| others.iter().all(|other| other.connector != c.handle);
         let connectors = card.connectors()?;
         let shown = || connectors.iter().filter(|c| !c.writeback);
         let names = || shown().map(|c| c.name.clone()).collect::<Vec<_>>();
@@ -115,18 +134,28 @@ impl Output {
                 driver,
                 connectors: names(),
             })?,
-            None => shown()
-                .find(|c| c.connected && !c.modes.is_empty())
-                .ok_or_else(|| OutputError::NoneConnected { driver, connectors: names() })?,
+            None => {
+                let mut connected = shown().filter(|c| c.connected && !c.modes.is_empty());
+                let first = connected
+                    .clone()
+                    .next()
+                    .ok_or_else(|| OutputError::NoneConnected { driver, connectors: names() })?;
+                connected.find(|c| free(c)).unwrap_or(first)
+            }
         };
+        if !free(connector) {
+            return Err(OutputError::Taken { name: connector.name.clone() });
+        }
         if !connector.connected || connector.modes.is_empty() {
             return Err(OutputError::NotConnected { name: connector.name.clone() });
         }
         let taken = |crtc: &crtc::Handle| {
-            connectors.iter().any(|c| c.handle != connector.handle && c.connected && c.crtc == Some(*crtc))
+            others.iter().any(|other| other.crtc == *crtc)
+                || connectors.iter().any(|c| c.handle != connector.handle && c.connected && c.crtc == Some(*crtc))
         };
         let crtc = connector
             .crtc
+            .filter(|crtc| others.iter().all(|other| other.crtc != *crtc))
             .or_else(|| connector.crtcs.iter().copied().find(|c| !taken(c)))
             .ok_or_else(|| OutputError::NoCrtc { name: connector.name.clone() })?;
 
@@ -142,7 +171,7 @@ impl Output {
             None => None,
         };
         let writebacks = connectors.iter().filter(|c| c.writeback && c.crtcs.contains(&crtc)).cloned().collect();
-        Ok(Output { card: card.clone(), pipe, connector: connector.clone(), writebacks, planes, current })
+        Ok(Output { card: card.clone(), pipe, connector: connector.clone(), writebacks, planes, current, claim: None })
     }
 
     /// The card it is on.
@@ -153,6 +182,10 @@ impl Output {
     /// The connector's name, as `Virtual-1`.
     pub fn name(&self) -> &str {
         &self.connector.name
+    }
+
+    pub(super) fn connector(&self) -> connector::Handle {
+        self.connector.handle
     }
 
     /// The CRTC that drives it; flip events name it.

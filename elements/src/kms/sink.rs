@@ -12,6 +12,7 @@ use shrbuf_pipeline::{
 
 use super::capture::Capture;
 use super::failure::{device_failed, output_failed};
+use super::share;
 use super::show::{FLIP_LIMIT, HOLDS, Running, TICKS};
 use super::{ArrangeError, Card, DumbBuffer, FrameBuffer, Layer, Output, Placement, Planes, Spot, Writeback};
 
@@ -141,8 +142,8 @@ pub(super) struct Display {
 fn find_any(name: Option<&str>) -> Result<Output, Failure> {
     let mut refused = None;
     for card in Card::find() {
-        let found = card.and_then(|info| Card::open(info.path)).map_err(device_failed);
-        match found.and_then(|card| Output::find(&card, name).map_err(output_failed)) {
+        let found = card.map_err(device_failed).and_then(|c| share::output(&c.path, name).map_err(output_failed));
+        match found {
             Ok(output) => return Ok(output),
             Err(failure) => refused = refused.or(Some(failure)),
         }
@@ -181,12 +182,10 @@ impl Display {
 
     fn find(&self) -> Result<Output, Failure> {
         let name = self.config.connector.as_deref();
-        let output = match &self.config.card {
-            Some(path) => Output::find(&Card::open(path).map_err(device_failed)?, name).map_err(output_failed)?,
-            None => find_any(name)?,
-        };
-        output.card().become_master().map_err(device_failed)?;
-        Ok(output)
+        match &self.config.card {
+            Some(path) => share::output(path, name).map_err(output_failed),
+            None => find_any(name),
+        }
     }
 
     /// Lets go of everything that was negotiated.

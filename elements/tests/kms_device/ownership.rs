@@ -297,3 +297,42 @@ fn an_overlay_shows_a_small_frame_over_black() {
         assert_eq!(on_screen(), console);
     }
 }
+
+#[test]
+fn a_lease_drives_its_display_and_has_events_of_its_own() {
+    let Some(vkms) = vkms() else { return };
+    let console = on_screen();
+    let owned = Output::find(&vkms.card, None).unwrap();
+    let lease = vkms.card.lease(&owned).unwrap();
+    assert!(vkms.card.is_master() && lease.is_master());
+    let output = Output::find(&lease, None).unwrap();
+    assert_eq!((output.name(), output.crtc()), (owned.name(), owned.crtc()));
+    assert_eq!(output.planes().count(), owned.planes().count());
+
+    let frames: Vec<_> = (0..2).map(|seed| frame(&lease, XR24, (1024, 768), seed).0).collect();
+    let mut screen = show(&output, &frames[0], None);
+    screen.flip(&flip(&frames[1], 7)).unwrap();
+    assert_eq!(next_event(&lease, &mut EventBuffer::new()).user_data, 7);
+    assert_eq!(vkms.card.read_events(&mut EventBuffer::new()).unwrap().count(), 0, "they are the lease's own");
+    let again = vkms.card.lease(&owned).unwrap_err();
+    assert!(matches!(again, DeviceError::Query { .. }), "{again}");
+
+    screen.stop().unwrap();
+    drop((frames, output, lease));
+    assert_eq!(on_screen(), console);
+    // What the lease held can be driven, and leased, once more.
+    let (frame, _) = frame(&vkms.card, XR24, (1024, 768), 1);
+    drop(show(&owned, &frame, None));
+    vkms.card.lease(&owned).unwrap();
+}
+
+#[test]
+fn a_lease_outlives_its_card_s_other_users() {
+    let Some(vkms) = vkms() else { return };
+    let Vkms { card, _alone } = vkms;
+    let lease = card.lease(&Output::find(&card, None).unwrap()).unwrap();
+    drop(card);
+    let output = Output::find(&lease, None).unwrap();
+    let (frame, _) = frame(&lease, XR24, (1024, 768), 1);
+    show(&output, &frame, None).stop().unwrap();
+}
