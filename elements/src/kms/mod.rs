@@ -31,6 +31,9 @@
 //! | [`output`], [`placement`] | a display, and the ways in which it can show a frame |
 //! | [`arrange`], [`planes`] | several frames on it, each on a plane |
 //! | [`commit`], [`event`] | the screen while it shows frames |
+//! | `sink`, `show` | the element `kms-sink`: what it negotiates, and what it does with frames |
+//! | `capture` | the element `kms-capture`, which is read back as well |
+//! | `share` | several displays of one card |
 //! | [`writeback`] | reading the screen back |
 //! | [`restore`] | what was there before |
 

@@ -56,6 +56,9 @@ properties! {
     /// that is refused with what stands in the way, and `gpu` composes the inputs into one. An input whose camera is
     /// unplugged ends the run with an error that names the camera, as with one input; with a `placeholder` at that
     /// camera, the others go on beside it.
+    ///
+    /// Several of these may show on different displays of one card. The first is the card's DRM master, the others are
+    /// leased a display each. The matrix and range of YUV frames go to planes that have COLOR_ENCODING and COLOR_RANGE.
     pub struct KmsSink = "kms-sink" {
         /// Card node, such as "/dev/dri/card0"; not set, the first with a display.
         card: Option<PathBuf> = None,
