@@ -52,6 +52,8 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<ipc::IpcSrc>(),
         #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsSink>(),
+        #[cfg(feature = "kms")]
+        ElementType::of::<kms::KmsCapture>(),
         ElementType::of::<screen_sink::ScreenSink>(),
         ElementType::of::<file_sink::FileSink>(),
         ElementType::of::<ipc::IpcSink>(),

@@ -191,6 +191,8 @@ pub enum Origin {
     Udmabuf,
     /// memfd.
     Memfd,
+    /// A display controller's driver: DRM_IOCTL_MODE_CREATE_DUMB.
+    Dumb,
     /// Another process, which passes its dma-bufs.
     Process,
 }
@@ -203,6 +205,7 @@ impl Origin {
             Origin::DmaHeap => "dma-heap",
             Origin::Udmabuf => "udmabuf",
             Origin::Memfd => "memfd",
+            Origin::Dumb => "dumb",
             Origin::Process => "process",
         }
     }

@@ -5,4 +5,5 @@ mod faults;
 mod limits;
 mod negotiation;
 mod pixels;
+mod planes;
 mod processes;

@@ -73,8 +73,8 @@ fn every_pixel(format: Format, width: u32, height: u32) {
         rate: Some(Rate::new(30, 1)),
         ..V4l2Src::default()
     };
-    let display = KmsSink::default().build_capturing(Box::new(move |frame, screen| {
-        compare(frame, screen, &mut compared.lock().unwrap());
+    let display = KmsSink::default().build_capturing(Box::new(move |frames, screen| {
+        compare(frames[0], screen, &mut compared.lock().unwrap());
     }));
     let mut graph = Graph::new("pixels");
     let camera = graph.add("camera", camera.build().unwrap()).unwrap();

@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use drm::control::crtc;
 use nix::errno::Errno;
 use shrbuf::Fence;
+use shrbuf_pipeline::Colorimetry;
 
 use super::device::{Card, DeviceError};
 use super::dumb::DumbBuffer;
 use super::gem::FrameBuffer;
-use super::output::{Output, Placement};
-use super::props::{Assignments, PropId};
+use super::output::{Output, Placement, Shown};
+use super::props::Assignments;
 use super::restore::{RestoreError, Saved};
-use super::state::ModeBlob;
+use super::state::{ModeBlob, PlaneIds};
 use super::sys;
 use super::writeback::Writeback;
 
@@ -71,9 +72,19 @@ pub struct Flip<'a> {
     pub frame: &'a FrameBuffer,
     /// A sync_file to wait for before the frame is read; only borrowed.
     pub in_fence: Option<BorrowedFd<'a>>,
+    /// How the code values of a YUV frame are to be understood, where the plane can be told.
+    pub color: Colorimetry,
     /// Comes back with the flip's event. An event can still come for a screen that was dropped, so a number that never
     /// comes twice tells events apart.
     pub user_data: u64,
+}
+
+/// One of the planes that a screen shows frames on.
+struct Layer {
+    placement: Placement,
+    ids: PlaneIds,
+    /// What the plane is set to.
+    color: Colorimetry,
 }
 
 /// An output that shows frames. On drop, and on [`Screen::stop`], what was on it before comes back.
@@ -81,13 +92,11 @@ pub struct Screen {
     /// First, so that a drop restores the screen while all that it shows is still there.
     saved: Saved,
     output: Output,
-    placement: Placement,
+    /// From the back to the front.
+    layers: Vec<Layer>,
     writeback: Option<Writeback>,
-    /// Shown behind the frame as long as the screen is.
+    /// Shown behind the frames as long as the screen is.
     backdrop: Option<DumbBuffer>,
-    plane: u32,
-    fb_id: PropId,
-    in_fence_fd: Option<PropId>,
     /// What a frame's commit assigns; its arrays are used for every frame.
     assignments: Assignments,
 }
@@ -105,51 +114,61 @@ impl Screen {
         writeback: Option<Writeback>,
         flip: &Flip<'_>,
     ) -> Result<Screen, CommitError> {
+        Screen::start_all(output, std::slice::from_ref(placement), writeback, [(0, *flip)].into_iter())
+    }
+
+    /// As [`Screen::start`], with a frame on each of several planes: `placements` are those of
+    /// [`Output::arrange`](super::Output::arrange), and `flips` has a frame for each, by its index there. There is one
+    /// event, with the first one's user data.
+    ///
+    /// # Errors
+    /// [`CommitError`]; the screen is as before then.
+    pub fn start_all<'f>(
+        output: &Output,
+        placements: &[Placement],
+        writeback: Option<Writeback>,
+        flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone,
+    ) -> Result<Screen, CommitError> {
         let card = output.card();
         card.become_master()?;
         let saved = Saved::save(output)?;
-        let backdrop = output.backdrop(placement)?;
-        let Some(plane) = output.pipe.planes.iter().find(|p| p.handle == placement.plane) else {
-            return Err(CommitError::Refused {
-                what: format!("plane {} on {}", u32::from(placement.plane), output.name()),
-                source: Errno::ENOENT.into(),
-            });
-        };
-        let mut screen = Screen {
-            plane: plane.object(),
-            fb_id: plane.fb_id(),
-            in_fence_fd: plane.in_fence_fd,
-            output: output.clone(),
-            placement: placement.clone(),
-            writeback,
-            backdrop,
-            assignments: Assignments::for_frames(),
-            saved,
-        };
-        screen.modeset(flip)?;
+        let backdrop = placements.first().map(|p| output.backdrop(p)).transpose()?.flatten();
+        let mut layers = Vec::new();
+        for placement in placements {
+            let Some(ids) = output.pipe.planes.iter().find(|p| p.handle == placement.plane) else {
+                return Err(CommitError::Refused {
+                    what: format!("plane {} on {}", u32::from(placement.plane), output.name()),
+                    source: Errno::ENOENT.into(),
+                });
+            };
+            let color = flips.clone().find(|(i, _)| *i == layers.len()).map(|(_, flip)| flip.color).unwrap_or_default();
+            layers.push(Layer { placement: placement.clone(), ids: ids.clone(), color });
+        }
+        let assignments = Assignments::for_frames(layers.len());
+        let mut screen = Screen { saved, output: output.clone(), layers, writeback, backdrop, assignments };
+        screen.modeset(flips)?;
         screen.saved.cover();
         Ok(screen)
     }
 
-    fn modeset(&mut self, flip: &Flip<'_>) -> Result<(), CommitError> {
+    fn modeset<'f>(&mut self, flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone) -> Result<(), CommitError> {
         let card = self.output.card();
-        let mode = ModeBlob::new(card, &self.placement.mode)?;
+        let Some((_, first)) = flips.clone().next() else { return Ok(()) };
+        let placed = flips.clone().filter_map(|(layer, flip)| Some((self.layers.get(layer)?, flip)));
+        let shown: Vec<Shown<'_>> = placed
+            .clone()
+            .map(|(layer, flip)| Shown { placement: &layer.placement, frame: flip.frame, color: flip.color })
+            .collect();
+        let mode = ModeBlob::new(card, &shown[0].placement.mode)?;
         let attached = self.output.pipe.attached(card).map_err(card.asked("what the CRTC shows"))?;
-        let mut state = self.output.assign(
-            &attached,
-            &self.placement,
-            &mode,
-            flip.frame,
-            self.backdrop.as_ref(),
-            self.writeback.as_ref(),
-        );
-        if let (Some(fence), Some(property)) = (flip.in_fence, self.in_fence_fd) {
-            state.set(self.plane, property, fence.as_raw_fd() as u64);
+        let mut state = self.output.assign(&attached, &shown, &mode, self.backdrop.as_ref(), self.writeback.as_ref());
+        for (layer, flip) in placed {
+            layer.wait_for(&flip, &mut state);
         }
         let flags = sys::ALLOW_MODESET | sys::PAGE_FLIP_EVENT;
-        sys::atomic(card.as_fd(), flags, flip.user_data, &mut state, None)
+        sys::atomic(card.as_fd(), flags, first.user_data, &mut state, None)
             .map(drop)
-            .map_err(|source| CommitError::new(source, self.placement.frame, || self.what(flip)))
+            .map_err(|source| self.refused(source, flips))
     }
 
     /// Brings a frame of the same size on screen at the next refresh: one ioctl, no allocation, does not block. Its
@@ -158,46 +177,93 @@ impl Screen {
     /// # Errors
     /// [`CommitError`].
     pub fn flip(&mut self, flip: &Flip<'_>) -> Result<(), CommitError> {
-        self.assign(flip);
-        self.commit(flip, false).map(drop)
+        self.flip_all([(0, *flip)].into_iter())
     }
 
-    /// As [`Screen::flip`], and has what is then on screen written to `target`, a frame buffer of the mode's size in
+    /// As [`Screen::flip`], on some planes of several at once: all change at the same refresh, and what the others
+    /// show stays. There is one event, with the first one's user data.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub fn flip_all<'f>(&mut self, flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone) -> Result<(), CommitError> {
+        self.assign(flips.clone());
+        self.commit(flips, false).map(drop)
+    }
+
+    /// As [`Screen::flip_all`], and has what is then on screen written to `target`, a frame buffer of the mode's size in
     /// one of the writeback connector's formats: still one ioctl. The fence says when it is written; the kernel holds
     /// the target until then.
     ///
     /// # Errors
     /// [`CommitError`].
-    pub fn flip_and_capture(&mut self, flip: &Flip<'_>, target: &FrameBuffer) -> Result<Fence, CommitError> {
-        self.assign(flip);
+    pub fn flip_all_and_capture<'f>(
+        &mut self,
+        flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone,
+        target: &FrameBuffer,
+    ) -> Result<Fence, CommitError> {
+        self.assign(flips.clone());
         let Some(writeback) = &self.writeback else { return Err(CommitError::NoWriteback) };
         writeback.arm(&mut self.assignments, target);
-        let fence = self.commit(flip, true)?;
+        let fence = self.commit(flips, true)?;
         fence.ok_or_else(|| CommitError::Refused {
             what: "a fence for the capture".to_owned(),
             source: Errno::ENODATA.into(),
         })
     }
 
-    fn assign(&mut self, flip: &Flip<'_>) {
+    /// [`Screen::flip_all_and_capture`] of one frame.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub fn flip_and_capture(&mut self, flip: &Flip<'_>, target: &FrameBuffer) -> Result<Fence, CommitError> {
+        self.flip_all_and_capture([(0, *flip)].into_iter(), target)
+    }
+
+    fn assign<'f>(&mut self, flips: impl Iterator<Item = (usize, Flip<'f>)>) {
         self.assignments.clear();
-        self.assignments.set(self.plane, self.fb_id, u64::from(u32::from(flip.frame.id())));
-        if let (Some(fence), Some(property)) = (flip.in_fence, self.in_fence_fd) {
-            self.assignments.set(self.plane, property, fence.as_raw_fd() as u64);
+        for (layer, flip) in flips {
+            let Some(layer) = self.layers.get(layer) else { continue };
+            self.assignments.set(layer.ids.object(), layer.ids.fb_id(), u64::from(u32::from(flip.frame.id())));
+            if flip.color != layer.color && flip.frame.is_yuv() {
+                layer.ids.color(&mut self.assignments, flip.color);
+            }
+            layer.wait_for(&flip, &mut self.assignments);
         }
     }
 
-    fn commit(&mut self, flip: &Flip<'_>, capture: bool) -> Result<Option<Fence>, CommitError> {
+    fn commit<'f>(
+        &mut self,
+        flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone,
+        capture: bool,
+    ) -> Result<Option<Fence>, CommitError> {
         let flags = sys::NONBLOCK | sys::PAGE_FLIP_EVENT;
         let out_fence = self.writeback.as_ref().filter(|_| capture).map(|w| w.out_fence);
         let fd = self.output.card.as_fd();
-        sys::atomic(fd, flags, flip.user_data, &mut self.assignments, out_fence)
+        let user_data = flips.clone().next().map_or(0, |(_, flip)| flip.user_data);
+        let fence = sys::atomic(fd, flags, user_data, &mut self.assignments, out_fence)
             .and_then(|fd| fd.map(Fence::new).transpose())
-            .map_err(|source| CommitError::new(source, self.placement.frame, || self.what(flip)))
+            .map_err(|source| self.refused(source, flips.clone()))?;
+        for (layer, flip) in flips {
+            if let Some(layer) = self.layers.get_mut(layer) {
+                layer.color = flip.color;
+            }
+        }
+        Ok(fence)
     }
 
-    fn what(&self, flip: &Flip<'_>) -> String {
-        format!("{:?} on plane {} of {}", flip.frame, self.plane, self.output.name())
+    /// Which frame a refusal is about: the first that is too small, or all.
+    #[cold]
+    fn refused<'f>(&self, source: io::Error, flips: impl Iterator<Item = (usize, Flip<'f>)> + Clone) -> CommitError {
+        let mut placed = flips.filter_map(|(layer, flip)| Some((&self.layers.get(layer)?.placement, flip.frame)));
+        let small = |(p, f): &(&Placement, &FrameBuffer)| f.width() < p.frame.0 || f.height() < p.frame.1;
+        let expected = placed.clone().find(small).map_or((0, 0), |(p, _)| p.frame);
+        CommitError::new(source, expected, || {
+            let frames: Vec<String> = placed
+                .by_ref()
+                .map(|(placement, frame)| format!("{frame:?} on plane {}", u32::from(placement.plane)))
+                .collect();
+            format!("{} of {}", frames.join(", "), self.output.name())
+        })
     }
 
     /// The card, for its events.
@@ -215,9 +281,9 @@ impl Screen {
         self.output.crtc()
     }
 
-    /// How frames are shown.
-    pub fn placement(&self) -> &Placement {
-        &self.placement
+    /// How frames are shown, from the back to the front.
+    pub fn placements(&self) -> impl ExactSizeIterator<Item = &Placement> {
+        self.layers.iter().map(|layer| &layer.placement)
     }
 
     /// The writeback connector that is routed along, if any.
@@ -235,8 +301,18 @@ impl Screen {
     }
 }
 
+impl Layer {
+    /// Has the display wait for whoever still writes the frame.
+    fn wait_for(&self, flip: &Flip<'_>, to: &mut Assignments) {
+        if let (Some(fence), Some(property)) = (flip.in_fence, self.ids.in_fence_fd) {
+            to.set(self.ids.object(), property, fence.as_raw_fd() as u64);
+        }
+    }
+}
+
 impl std::fmt::Debug for Screen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Screen").field("output", &self.output.name()).field("placement", &self.placement).finish()
+        let placements: Vec<&Placement> = self.placements().collect();
+        f.debug_struct("Screen").field("output", &self.output.name()).field("placements", &placements).finish()
     }
 }

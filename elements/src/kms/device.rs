@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use drm::control::{Device as _, Mode, ModeTypeFlags, PlaneType, connector, crtc, plane};
 use drm::{ClientCapability, Device as _, DriverCapability};
@@ -29,6 +29,18 @@ struct Shared {
     modifiers: bool,
     /// GEM handles in use in this open file, with the number of their users: see [`super::gem`].
     gem: Mutex<HashMap<u32, usize>>,
+    /// Of a lease: the card that it is of, which must stay open.
+    _lessor: Option<Card>,
+}
+
+/// An open card that is not kept open.
+pub(super) struct WeakCard(Weak<Shared>);
+
+impl WeakCard {
+    /// The card, while somebody else keeps it open.
+    pub(super) fn upgrade(&self) -> Option<Card> {
+        self.0.upgrade().map(Card)
+    }
 }
 
 /// What goes wrong with a card itself.
@@ -171,11 +183,20 @@ impl Card {
         let path = path.as_ref().to_owned();
         let flags = nix::libc::O_CLOEXEC | nix::libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
-        let fd = match file {
-            Ok(file) => OwnedFd::from(file),
-            Err(source) => return Err(DeviceError::Open { path, source }),
-        };
-        let mut shared = Shared { fd, path, driver: String::new(), modifiers: false, gem: Mutex::new(HashMap::new()) };
+        match file {
+            Ok(file) => Card::of(file.into(), path, None),
+            Err(source) => Err(DeviceError::Open { path, source }),
+        }
+    }
+
+    /// The card that is a lease of `lessor`'s displays.
+    pub(super) fn leased(fd: OwnedFd, lessor: &Card) -> Result<Card, DeviceError> {
+        Card::of(fd, lessor.path().to_owned(), Some(lessor.clone()))
+    }
+
+    fn of(fd: OwnedFd, path: PathBuf, lessor: Option<Card>) -> Result<Card, DeviceError> {
+        let gem = Mutex::new(HashMap::new());
+        let mut shared = Shared { fd, path, driver: String::new(), modifiers: false, gem, _lessor: lessor };
         let driver = Fd(&shared.fd).get_driver();
         shared.driver = match driver {
             Ok(driver) => driver.name().to_string_lossy().into_owned(),
@@ -319,6 +340,10 @@ impl Card {
                 Ok(PlaneInfo { handle, kind, crtcs: resources.filter_crtcs(info.possible_crtcs()), formats })
             })
             .collect()
+    }
+
+    pub(super) fn downgrade(&self) -> WeakCard {
+        WeakCard(Arc::downgrade(&self.0))
     }
 
     /// GEM handles open in this file by our count; 0 once every frame buffer of the card is dropped.

@@ -98,6 +98,11 @@ impl DumbBuffer {
         &self.buffer
     }
 
+    /// Both, apart.
+    pub(super) fn into_parts(self) -> (FrameBuffer, Shrbuf) {
+        (self.frame, self.buffer)
+    }
+
     /// As [`DumbBuffer::buffer`], to write.
     pub fn buffer_mut(&mut self) -> &mut Shrbuf {
         &mut self.buffer

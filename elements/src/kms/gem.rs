@@ -195,6 +195,11 @@ impl FrameBuffer {
         self.fourcc
     }
 
+    /// Whether its code values are luma and chroma.
+    pub(super) fn is_yuv(&self) -> bool {
+        shrbuf::Format::from_drm(self.fourcc).is_some_and(|f| f.family() == shrbuf::Family::Yuv)
+    }
+
     /// The modifier that the kernel was told, if any.
     pub fn modifier(&self) -> Option<u64> {
         self.modifier

@@ -13,7 +13,7 @@
 //! let frames: Vec<FrameBuffer> =
 //!     frames().iter().map(|f| FrameBuffer::of_shrbuf(&card, f)).collect::<Result<_, _>>()?;
 //! let placement = output.plan_for(&frames[0])?.remove(0);
-//! let flip = |frame, user_data| Flip { frame, in_fence: None, user_data };
+//! let flip = |frame, user_data| Flip { frame, in_fence: None, color: Default::default(), user_data };
 //! let mut screen = Screen::start(&output, &placement, None, &flip(&frames[0], 0))?;
 //! screen.flip(&flip(&frames[1], 1))?; // once the first one's event has come
 //! for event in card.read_events(&mut EventBuffer::new())? {
@@ -29,26 +29,39 @@
 //! | [`device`], [`formats`] | the card: what it has, whether it is ours |
 //! | [`gem`], [`import`], [`dumb`] | frame buffers, of dma-bufs and of the card's own memory; why one is refused |
 //! | [`output`], [`placement`] | a display, and the ways in which it can show a frame |
+//! | [`arrange`], [`planes`] | several frames on it, each on a plane |
 //! | [`commit`], [`event`] | the screen while it shows frames |
+//! | `sink`, `show` | the element `kms-sink`: what it negotiates, and what it does with frames |
+//! | `capture` | the element `kms-capture`, which is read back as well |
+//! | `share` | several displays of one card |
 //! | [`writeback`] | reading the screen back |
 //! | [`restore`] | what was there before |
 
+pub mod arrange;
+mod capture;
+mod color;
 pub mod commit;
 pub mod device;
 pub mod dumb;
 pub mod event;
+mod failure;
 pub mod formats;
 pub mod gem;
 pub mod import;
 pub mod output;
 pub mod placement;
+pub mod planes;
 mod props;
 pub mod restore;
+mod share;
+mod show;
 mod sink;
 mod state;
 mod sys;
 pub mod writeback;
 
+pub use arrange::{ArrangeError, Layer, NoPlane};
+pub use capture::KmsCapture;
 pub use commit::{CommitError, Flip, Screen};
 pub use device::{Card, CardInfo, ConnectorInfo, DeviceError, PlaneInfo};
 pub use dumb::DumbBuffer;
@@ -58,6 +71,7 @@ pub use gem::{FrameBuffer, FramePlane, FrameSpec};
 pub use import::ImportError;
 pub use output::{Output, OutputError, Placement, refresh_ns};
 pub use placement::{Fit, Offer, PlanError, Try};
+pub use planes::{Planes, Spot};
 pub use restore::RestoreError;
 pub use sink::{KmsSink, OnCapture, Order};
 pub use state::Rect;

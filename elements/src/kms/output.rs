@@ -5,16 +5,19 @@
 //! commit, which changes nothing, and only what passes is offered.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use drm::control::{Device as _, Mode, ModeFlags, PlaneType, crtc, plane};
+use drm::control::{Device as _, Mode, ModeFlags, PlaneType, connector, crtc, plane};
 use nix::errno::Errno;
+use shrbuf_pipeline::Colorimetry;
 
 use super::device::{Card, ConnectorInfo, DeviceError, PlaneInfo};
 use super::dumb::DumbBuffer;
 use super::gem::FrameBuffer;
 use super::placement::{Fit, Offer, PlanError, Try, candidates};
 use super::props::Assignments;
-use super::state::{Attached, ConnectorIds, CrtcIds, ModeBlob, Pipe, PlaneIds, Rect};
+use super::share::Claim;
+use super::state::{Attached, ConnectorIds, CrtcIds, ModeBlob, OPAQUE, Pipe, PlaneIds, Rect};
 use super::sys;
 use super::writeback::Writeback;
 
@@ -28,6 +31,8 @@ pub struct Output {
     pub(super) writebacks: Vec<ConnectorInfo>,
     planes: Vec<PlaneInfo>,
     current: Option<Mode>,
+    /// Keeps others of this process from driving it.
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 /// Why there is no such output.
@@ -57,6 +62,15 @@ pub enum OutputError {
         /// Its connectors.
         connectors: Vec<String>,
     },
+    /// Another element of this process shows something there.
+    #[error(
+        "{name} is driven by another element of this process; inputs to one display go to one `kms-sink`, which shows \
+             each on a plane (`planes`)"
+    )]
+    Taken {
+        /// The connector, or which.
+        name: String,
+    },
     /// Each CRTC that could drive it drives another display.
     #[error("every CRTC that could drive {name} drives another display")]
     NoCrtc {
@@ -85,6 +99,16 @@ pub struct Placement {
     pub fit: Fit,
     /// Whether the primary plane must show something behind it: black, then.
     pub backdrop: bool,
+    /// How opaque it is, from 0 to 0xffff, as the property "alpha" has it.
+    pub alpha: u16,
+}
+
+/// A frame, and where it goes.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) placement: &'a Placement,
+    pub(super) frame: &'a FrameBuffer,
+    pub(super) color: Colorimetry,
 }
 
 impl Output {
@@ -94,6 +118,12 @@ impl Output {
     /// # Errors
     /// [`OutputError`].
     pub fn find(card: &Card, name: Option<&str>) -> Result<Output, OutputError> {
+        Output::find_beside(card, name, &[])
+    }
+
+    /// As [`Output::find`], beside displays of the same card that this process drives.
+    pub(super) fn find_beside(card: &Card, name: Option<&str>, others: &[Arc<Claim>]) -> Result<Output, OutputError> {
+        let free = |c: &ConnectorInfo| others.iter().all(|other| other.connector != c.handle);
         let connectors = card.connectors()?;
         let shown = || connectors.iter().filter(|c| !c.writeback);
         let names = || shown().map(|c| c.name.clone()).collect::<Vec<_>>();
@@ -104,18 +134,28 @@ impl Output {
                 driver,
                 connectors: names(),
             })?,
-            None => shown()
-                .find(|c| c.connected && !c.modes.is_empty())
-                .ok_or_else(|| OutputError::NoneConnected { driver, connectors: names() })?,
+            None => {
+                let mut connected = shown().filter(|c| c.connected && !c.modes.is_empty());
+                let first = connected
+                    .clone()
+                    .next()
+                    .ok_or_else(|| OutputError::NoneConnected { driver, connectors: names() })?;
+                connected.find(|c| free(c)).unwrap_or(first)
+            }
         };
+        if !free(connector) {
+            return Err(OutputError::Taken { name: connector.name.clone() });
+        }
         if !connector.connected || connector.modes.is_empty() {
             return Err(OutputError::NotConnected { name: connector.name.clone() });
         }
         let taken = |crtc: &crtc::Handle| {
-            connectors.iter().any(|c| c.handle != connector.handle && c.connected && c.crtc == Some(*crtc))
+            others.iter().any(|other| other.crtc == *crtc)
+                || connectors.iter().any(|c| c.handle != connector.handle && c.connected && c.crtc == Some(*crtc))
         };
         let crtc = connector
             .crtc
+            .filter(|crtc| others.iter().all(|other| other.crtc != *crtc))
             .or_else(|| connector.crtcs.iter().copied().find(|c| !taken(c)))
             .ok_or_else(|| OutputError::NoCrtc { name: connector.name.clone() })?;
 
@@ -131,7 +171,7 @@ impl Output {
             None => None,
         };
         let writebacks = connectors.iter().filter(|c| c.writeback && c.crtcs.contains(&crtc)).cloned().collect();
-        Ok(Output { card: card.clone(), pipe, connector: connector.clone(), writebacks, planes, current })
+        Ok(Output { card: card.clone(), pipe, connector: connector.clone(), writebacks, planes, current, claim: None })
     }
 
     /// The card it is on.
@@ -142,6 +182,10 @@ impl Output {
     /// The connector's name, as `Virtual-1`.
     pub fn name(&self) -> &str {
         &self.connector.name
+    }
+
+    pub(super) fn connector(&self) -> connector::Handle {
+        self.connector.handle
     }
 
     /// The CRTC that drives it; flip events name it.
@@ -196,17 +240,20 @@ impl Output {
     /// # Errors
     /// [`PlanError`].
     pub fn plan_for(&self, frame: &FrameBuffer) -> Result<Vec<Placement>, PlanError> {
+        self.plan_in(frame, None)
+    }
+
+    /// As [`Output::plan_for`], in modes of one size only.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn plan_in(&self, frame: &FrameBuffer, wanted: Option<(u32, u32)>) -> Result<Vec<Placement>, PlanError> {
         let (width, height, fourcc) = (frame.width(), frame.height(), frame.fourcc());
         self.require_plane(width, height, fourcc, frame.modifier())?;
         self.card.become_master()?;
         let attached = self.pipe.attached(&self.card).map_err(self.card.asked("what the CRTC shows"))?;
 
-        let mut modes: Vec<Mode> = self.modes().iter().copied().filter(is_progressive).collect();
-        if let Some(current) = self.current.filter(is_progressive)
-            && !modes.contains(&current)
-        {
-            modes.push(current);
-        }
+        let modes = self.usable_modes(wanted);
         let index = |mode: Option<Mode>| modes.iter().position(|m| Some(*m) == mode);
         let sizes: Vec<(u32, u32)> = modes.iter().map(size).collect();
         let (mut found, mut tries) = (Vec::new(), Vec::new());
@@ -224,8 +271,10 @@ impl Output {
                         at: candidate.at,
                         fit: candidate.fit,
                         backdrop,
+                        alpha: OPAQUE,
                     };
-                    match self.prove(&attached, &placement, &blob, frame)? {
+                    let shown = Shown { placement: &placement, frame, color: Colorimetry::default() };
+                    match self.prove(&attached, &[shown], &blob)? {
                         None => {
                             found.push(placement);
                             break 'planes;
@@ -242,19 +291,30 @@ impl Output {
         Ok(found)
     }
 
-    /// A TEST_ONLY commit of a placement: `None` if it passes, else why not.
-    fn prove(
+    /// Modes that frames can be shown in, of one size where that is asked for.
+    pub(super) fn usable_modes(&self, wanted: Option<(u32, u32)>) -> Vec<Mode> {
+        let mut modes: Vec<Mode> = self.modes().iter().copied().filter(is_progressive).collect();
+        if let Some(current) = self.current.filter(is_progressive)
+            && !modes.contains(&current)
+        {
+            modes.push(current);
+        }
+        modes.retain(|mode| wanted.is_none_or(|wanted| size(mode) == wanted));
+        modes
+    }
+
+    /// A TEST_ONLY commit of frames at their places, all in one mode: `None` if it passes, else why not.
+    pub(super) fn prove(
         &self,
         attached: &Attached<'_>,
-        placement: &Placement,
+        shown: &[Shown<'_>],
         mode: &ModeBlob,
-        frame: &FrameBuffer,
     ) -> Result<Option<Errno>, DeviceError> {
-        let backdrop = match self.backdrop(placement) {
-            Ok(backdrop) => backdrop,
+        let backdrop = match shown.first().map(|s| self.backdrop(s.placement)).transpose() {
+            Ok(backdrop) => backdrop.flatten(),
             Err(_) => return Ok(Some(Errno::ENOMEM)),
         };
-        let mut state = self.assign(attached, placement, mode, frame, backdrop.as_ref(), None);
+        let mut state = self.assign(attached, shown, mode, backdrop.as_ref(), None);
         let flags = sys::TEST_ONLY | sys::ALLOW_MODESET;
         let Err(error) = sys::atomic(self.card.as_fd(), flags, 0, &mut state, None) else { return Ok(None) };
         match error.raw_os_error().map(Errno::from_raw) {
@@ -277,13 +337,12 @@ impl Output {
         DumbBuffer::black(&self.card, (width, height), primary.formats.iter().map(|(fourcc, _)| fourcc)).map(Some)
     }
 
-    /// All that showing `frame` so takes, and nothing left on the CRTC of what was there before.
+    /// All that showing frames so takes, and nothing left on the CRTC of what was there before.
     pub(super) fn assign(
         &self,
         attached: &Attached<'_>,
-        placement: &Placement,
+        shown: &[Shown<'_>],
         mode: &ModeBlob,
-        frame: &FrameBuffer,
         backdrop: Option<&DumbBuffer>,
         writeback: Option<&Writeback>,
     ) -> Assignments {
@@ -303,12 +362,16 @@ impl Output {
         self.pipe.crtc.set(&mut state, Some(mode), true);
         let primary = self.planes().find(|p| p.kind == PlaneType::Primary).map(|p| p.handle);
         for plane in &self.pipe.planes {
-            if plane.handle == placement.plane {
-                plane.show(&mut state, crtc, frame.id().into(), placement.frame, placement.at);
+            if let Some(Shown { placement, frame, color }) = shown.iter().find(|s| s.placement.plane == plane.handle) {
+                plane.show(&mut state, crtc, frame.id().into(), placement.frame, placement.at, placement.alpha);
+                if frame.is_yuv() {
+                    plane.color(&mut state, *color);
+                }
             } else if let Some(black) = backdrop.filter(|_| Some(plane.handle) == primary) {
-                let (width, height) = size(&placement.mode);
+                let black = black.frame();
+                let (width, height) = (black.width(), black.height());
                 let whole = Rect { x: 0, y: 0, width, height };
-                plane.show(&mut state, crtc, black.frame().id().into(), (width, height), whole);
+                plane.show(&mut state, crtc, black.id().into(), (width, height), whole, OPAQUE);
             } else if attached.planes.iter().any(|p| p.handle == plane.handle) {
                 plane.off(&mut state);
             }
@@ -324,7 +387,7 @@ impl Output {
     }
 
     /// What there is, for refusals.
-    fn offer(&self) -> Offer {
+    pub(super) fn offer(&self) -> Offer {
         Offer {
             connector: self.connector.name.clone(),
             planes: self.planes().map(|p| (p.kind, p.formats.clone())).collect(),
@@ -334,7 +397,7 @@ impl Output {
 }
 
 /// A mode's size, in pixels.
-pub(super) fn size(mode: &Mode) -> (u32, u32) {
+pub fn size(mode: &Mode) -> (u32, u32) {
     let (width, height) = mode.size();
     (width.into(), height.into())
 }

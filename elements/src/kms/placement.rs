@@ -200,7 +200,7 @@ fn format(fourcc: u32, modifier: Option<u64>) -> String {
     modifier.map_or(name.clone(), |m| format!("{name} ({})", Modifier(m)))
 }
 
-fn tried(tries: &[Try]) -> String {
+pub(super) fn tried(tries: &[Try]) -> String {
     tries.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

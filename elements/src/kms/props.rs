@@ -5,6 +5,7 @@
 
 use std::io;
 
+use drm::control::property::ValueType;
 use drm::control::{Device as _, ResourceHandle, property};
 
 use super::device::{Card, DeviceError};
@@ -31,6 +32,8 @@ struct Entry {
     name: String,
     id: u32,
     value: u64,
+    /// Names of values, where those are all there are.
+    choices: Vec<(String, u64)>,
 }
 
 /// The properties of one object, with their values at the time of the query.
@@ -46,7 +49,14 @@ impl Props {
         let mut entries = Vec::new();
         for (&handle, &value) in &card.get_properties(object)? {
             let info = card.get_property(handle)?;
-            entries.push(Entry { name: info.name().to_string_lossy().into_owned(), id: handle.into(), value });
+            let choices = match info.value_type() {
+                ValueType::Enum(known) => {
+                    let named = known.values().1.iter();
+                    named.map(|choice| (choice.name().to_string_lossy().into_owned(), choice.value())).collect()
+                }
+                _ => Vec::new(),
+            };
+            entries.push(Entry { name: info.name().to_string_lossy().into_owned(), id: handle.into(), value, choices });
         }
         Ok(Props { object: object.into(), entries })
     }
@@ -79,6 +89,11 @@ impl Props {
         Some(OutFencePtr { object: self.object, id: entry.id })
     }
 
+    /// Values of property `name` by their names; empty where it is not there, or takes others.
+    pub(super) fn choices(&self, name: &str) -> &[(String, u64)] {
+        self.entry(name).map_or(&[], |e| &e.choices)
+    }
+
     /// The value of property `name` when it was asked for.
     pub(super) fn value(&self, name: &str) -> Option<u64> {
         self.entry(name).map(|e| e.value)
@@ -96,13 +111,15 @@ pub(super) struct Assignments {
 }
 
 impl Assignments {
-    /// Room for what a frame's commit takes, so that no frame allocates.
-    pub(super) fn for_frames() -> Assignments {
+    /// Room for what a commit of a frame on each of so many planes takes, so that no frame allocates.
+    pub(super) fn for_frames(planes: usize) -> Assignments {
+        // A plane's frame, fence and two words on its colours; and the writeback connector.
+        let (objects, properties) = (planes + 2, planes * 4 + 4);
         Assignments {
-            objects: Vec::with_capacity(4),
-            counts: Vec::with_capacity(4),
-            properties: Vec::with_capacity(8),
-            values: Vec::with_capacity(8),
+            objects: Vec::with_capacity(objects),
+            counts: Vec::with_capacity(objects),
+            properties: Vec::with_capacity(properties),
+            values: Vec::with_capacity(properties),
         }
     }
 
@@ -169,7 +186,7 @@ mod tests {
 
     #[test]
     fn an_address_property_cannot_be_assigned_a_number() {
-        let entries = vec![Entry { name: "WRITEBACK_OUT_FENCE_PTR".to_owned(), id: 3, value: 0 }];
+        let entries = vec![Entry { name: "WRITEBACK_OUT_FENCE_PTR".to_owned(), id: 3, value: 0, choices: vec![] }];
         let props = Props { object: 1, entries };
         assert!(props.find("WRITEBACK_OUT_FENCE_PTR").is_none());
         assert!(props.out_fence("WRITEBACK_OUT_FENCE_PTR").is_some());

@@ -12,7 +12,7 @@ use super::commit::CommitError;
 use super::device::{Card, DeviceError};
 use super::output::Output;
 use super::props::Assignments;
-use super::state::{ConnectorIds, ModeBlob, PLANE_VALUES, Pipe, PlaneIds};
+use super::state::{ConnectorIds, Extra, ModeBlob, PLANE_VALUES, Pipe, PlaneIds};
 use super::sys;
 
 /// What an output showed.
@@ -30,7 +30,7 @@ pub(super) struct Saved {
 struct SavedPlane {
     ids: PlaneIds,
     main: [u64; PLANE_VALUES],
-    plain: [Option<u64>; 2],
+    extra: Extra,
 }
 
 /// Why what was on screen before did not come back.
@@ -58,8 +58,8 @@ impl Saved {
         let attached = pipe.attached(&card).map_err(asked("what the CRTC shows"))?;
         let mut planes = Vec::new();
         for ids in &attached.planes {
-            let (main, plain) = ids.values(&card).map_err(asked("plane properties"))?;
-            planes.push(SavedPlane { ids: (*ids).clone(), main, plain });
+            let (main, extra) = ids.values(&card).map_err(asked("plane properties"))?;
+            planes.push(SavedPlane { ids: (*ids).clone(), main, extra });
         }
         let connectors = attached.connectors.into_iter().copied().collect();
         Ok(Saved { card: card.clone(), mode, active, planes, connectors, pipe: pipe.clone(), covered: false })
@@ -104,7 +104,7 @@ impl Saved {
             }
         }
         if mode.is_some() {
-            self.planes.iter().for_each(|p| p.ids.set(&mut state, &p.main, &p.plain));
+            self.planes.iter().for_each(|p| p.ids.set(&mut state, &p.main, &p.extra));
         }
         sys::atomic(self.card.as_fd(), sys::ALLOW_MODESET, 0, &mut state, None)
             .map(drop)

@@ -1,20 +1,20 @@
 //! `kms-sink`: frames on a display, by atomic commits of imported buffers.
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use shrbuf::{Access, Account, Fence, Format, ImportCache, Ledger, MemoryKind, Modifier, Reason, Shrbuf};
+use shrbuf::{Account, Format, ImportCache, Ledger, MemoryKind, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::{
-    Alarm, Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
-    Modifiers, Ports, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted, Watch, choices,
-    properties,
+    Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
+    Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream,
+    Video, Wanted, choices, properties,
 };
 
-use super::{
-    Card, CommitError, DeviceError, DumbBuffer, EventBuffer, Flip, FrameBuffer, Output, OutputError, Placement,
-    PlanError, Screen, Writeback, refresh_ns,
-};
+use super::capture::Capture;
+use super::failure::{device_failed, output_failed};
+use super::share;
+use super::show::{FLIP_LIMIT, HOLDS, Running, TICKS};
+use super::{ArrangeError, Card, DumbBuffer, FrameBuffer, Layer, Output, Placement, Planes, Spot, Writeback};
 
 choices! {
     /// Which frame is shown when several wait.
@@ -40,11 +40,37 @@ properties! {
     /// type = "kms-sink"
     /// connector = "HDMI-A-1"
     /// ```
+    ///
+    /// Several inputs, each on a plane of the display controller, which puts them together as it scans them out: nothing
+    /// is composed, and no picture is copied. Each is linked by its name, as in `path = ["camera", "display.left"]`.
+    ///
+    /// ```toml
+    /// [element.display]
+    /// type = "kms-sink"
+    /// planes = { left = [0, 0, 640, 360], right = [640, 0, 640, 360] }
+    /// ```
+    ///
+    /// All planes change in one commit a refresh, with the frames that have come by then; an input without a new one
+    /// goes on showing its last, also after its end. The first commit waits for a frame of every input. Whether the
+    /// hardware can do it, the driver says before anything starts (a TEST_ONLY commit of all planes). Where it cannot,
+    /// that is refused with what stands in the way, and `gpu` composes the inputs into one. An input whose camera is
+    /// unplugged ends the run with an error that names the camera, as with one input; with a `placeholder` at that
+    /// camera, the others go on beside it.
+    ///
+    /// Several of these may show on different displays of one card. The first is the card's DRM master, the others are
+    /// leased a display each. The matrix and range of YUV frames go to planes that have COLOR_ENCODING and COLOR_RANGE.
     pub struct KmsSink = "kms-sink" {
         /// Card node, such as "/dev/dri/card0"; not set, the first with a display.
         card: Option<PathBuf> = None,
         /// Connector, such as "HDMI-A-1"; not set, the first with a display.
         connector: Option<String> = None,
+        /// Size of the display's mode, such as [1920, 1080]; not set, that of the frames, or of what `planes` cover, where
+        /// the display has it, else a larger one.
+        mode: Option<Size> = None,
+        /// Where each of several inputs is shown: [x, y, width, height] by the input's name, in pixels of the mode. More
+        /// can be said as in { at = [0, 0, 640, 360], z = 1, opacity = 0.5 }: a higher z is nearer to the viewer (0;
+        /// equals go by their names), and where planes can be seen through, opacity is from 0 to 1.
+        planes: Planes = Planes::default(),
         /// Which frame is shown when several wait.
         order: Order = Order::Fifo,
         /// PNG of the screen with the last frame on it, through the card's writeback connector; where there is none
@@ -59,8 +85,8 @@ impl Build for KmsSink {
     }
 }
 
-/// What a capture callback is given: the frame that was flipped to, and the screen with it, mode-sized XR24.
-pub type OnCapture = Box<dyn FnMut(&Frame, &Shrbuf) + Send>;
+/// What a capture callback is given: the frame of each input that is on screen, and the screen with them, mode-sized XR24.
+pub type OnCapture = Box<dyn FnMut(&[&Frame], &Shrbuf) + Send>;
 
 impl KmsSink {
     /// The element, which also reads the screen back after every flip and shows it to `captured`. For tests of a
@@ -75,104 +101,52 @@ impl KmsSink {
 const EVENT: u32 = 0;
 const WATCHDOG: u32 = 1;
 const HELD: u32 = 2;
+const CAPTURED: u32 = 3;
+const CAPTURE_BACK: u32 = 4;
 
-/// Longest time for a flip: far above any refresh, far below a person's patience. A display that takes longer has
-/// been switched off or has lost its cable or clock, and KMS itself gives up on a flip after 10 s.
-const FLIP_LIMIT: Duration = Duration::from_millis(1500);
-/// Of the watchdog, which counts them: where this thread itself was kept away it has ticked once.
-type Ticks = u32;
-const TICKS: Ticks = 3;
-
-/// Flips in a row that nobody waits for, after which they are not watched: more, and frames that come now just before a
-/// refresh and now just after it would cost two calls more each time.
-const UNWAITED: u32 = 8;
-
-/// How long before a refresh a frame must come to be in time for it, as a part of the refresh.
-const IN_TIME: u64 = 4;
-
-/// Longest time for a capture: vkms composes in software, and takes a second where it is emulated and busy.
-const CAPTURE_LIMIT: Duration = Duration::from_secs(20);
-
-/// Frames held on the steady path: on screen, on its way there, and one that came early.
-const HOLDS: u32 = 3;
-
-struct Running {
-    screen: Option<Screen>,
-    events: EventBuffer,
-    /// On while somebody waits for a flip. Otherwise it is read when the next frame comes, and what has left the screen
-    /// goes back to the camera then: one wake-up a frame less, and [`HOLDS`] counts that frame anyway.
-    flips: Watch,
-    /// Flips in a row that nobody waited for.
-    unwaited: u32,
-    on_screen: Option<Frame>,
-    /// Committed, with the watchdog's ticks since.
-    in_flight: Option<(Frame, Ticks)>,
-    waiting: VecDeque<Frame>,
-    /// When the last of those came.
-    came: Timestamp,
-    /// Set while a frame waits for a newer one.
-    held: Alarm,
-    /// No more will come.
-    ending: bool,
-    /// Says when the capture of the flip in flight is written.
-    capture: Option<Fence>,
+/// One input, as it was negotiated.
+pub(super) struct Input {
+    /// Where it is shown; `None` for one alone, which is shown as it comes.
+    spot: Option<Spot>,
+    pub(super) imports: ImportCache<FrameBuffer>,
+    /// One of its frames, to try with, until it runs.
+    sample: Option<Arc<FrameBuffer>>,
+    /// It was asked for its offer since the display was found.
+    offered: bool,
 }
 
-/// What flips have left behind.
-#[derive(Default)]
-struct Flipped {
-    /// When the last was on screen.
-    at: Option<u64>,
-    /// What it replaced, to be dropped after what is urgent: that is what queues it at the camera again.
-    left: Option<Frame>,
+impl Input {
+    fn new(spot: Option<Spot>) -> Input {
+        Input { spot, imports: ImportCache::new(), sample: None, offered: false }
+    }
 }
 
-struct Display {
-    config: KmsSink,
+pub(super) struct Display {
+    pub(super) config: KmsSink,
     name: String,
-    account: Option<Account>,
-    output: Option<Output>,
-    placement: Option<Placement>,
-    imports: ImportCache<FrameBuffer>,
-    target: Option<DumbBuffer>,
-    running: Option<Running>,
-    on_capture: Option<OnCapture>,
-    flips: u64,
+    pub(super) account: Option<Account>,
+    pub(super) output: Option<Output>,
+    /// From the back to the front, as `placements`.
+    pub(super) inputs: Vec<Input>,
+    pub(super) placements: Vec<Placement>,
+    pub(super) target: Option<DumbBuffer>,
+    pub(super) running: Option<Running>,
+    pub(super) on_capture: Option<OnCapture>,
+    /// Of `kms-capture`.
+    pub(super) capture: Option<Capture>,
+    /// What the first input was when planes were found for it.
+    placed: Option<Stream>,
+    pub(super) flips: u64,
     /// Frames that were not committed as they came, since the flip before was still under way.
-    waited: u64,
-}
-
-fn device_failed(error: DeviceError) -> Failure {
-    let kind = match error {
-        DeviceError::InUse { .. } => FailureKind::InUse,
-        DeviceError::Query { .. } => FailureKind::Device,
-        _ => FailureKind::Config,
-    };
-    Failure::new(kind, error)
-}
-
-fn output_failed(error: OutputError) -> Failure {
-    match error {
-        OutputError::Device(e) => device_failed(e),
-        e => Failure::new(FailureKind::Config, e),
-    }
-}
-
-fn commit_failed(error: CommitError) -> Failure {
-    match error {
-        CommitError::LostMaster => Failure::new(FailureKind::InUse, error),
-        CommitError::Unplugged => Failure::new(FailureKind::Unplugged, error),
-        CommitError::Device(e) => device_failed(e),
-        e => Failure::new(FailureKind::Device, e),
-    }
+    pub(super) waited: u64,
 }
 
 /// The output called `name`, or the first with a display, on whichever card.
 fn find_any(name: Option<&str>) -> Result<Output, Failure> {
     let mut refused = None;
     for card in Card::find() {
-        let found = card.and_then(|info| Card::open(info.path)).map_err(device_failed);
-        match found.and_then(|card| Output::find(&card, name).map_err(output_failed)) {
+        let found = card.map_err(device_failed).and_then(|c| share::output(&c.path, name).map_err(output_failed));
+        match found {
             Ok(output) => return Ok(output),
             Err(failure) => refused = refused.or(Some(failure)),
         }
@@ -181,192 +155,101 @@ fn find_any(name: Option<&str>) -> Result<Output, Failure> {
     Err(refused.unwrap_or_else(none))
 }
 
-fn wait_for(capture: &Fence) -> std::io::Result<()> {
-    let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no capture in {CAPTURE_LIMIT:?}"));
-    if capture.wait(CAPTURE_LIMIT)? { Ok(()) } else { Err(late()) }
-}
-
 impl Display {
     fn new(config: KmsSink) -> Display {
+        let mut inputs: Vec<Input> = config.planes.iter().map(|spot| Input::new(Some(spot.clone()))).collect();
+        if inputs.is_empty() {
+            inputs.push(Input::new(None));
+        }
         Display {
             config,
             name: String::new(),
             account: None,
             output: None,
-            placement: None,
-            imports: ImportCache::new(),
+            inputs,
+            placements: Vec::new(),
             target: None,
             running: None,
             on_capture: None,
+            capture: None,
+            placed: None,
             flips: 0,
             waited: 0,
         }
     }
 
+    /// One that is read back, and has an output for that.
+    pub(super) fn capturing(config: KmsSink) -> Display {
+        Display { capture: Some(Capture::default()), ..Display::new(config) }
+    }
+
     fn find(&self) -> Result<Output, Failure> {
         let name = self.config.connector.as_deref();
-        let output = match &self.config.card {
-            Some(path) => Output::find(&Card::open(path).map_err(device_failed)?, name).map_err(output_failed)?,
-            None => find_any(name)?,
-        };
-        output.card().become_master().map_err(device_failed)?;
-        Ok(output)
+        match &self.config.card {
+            Some(path) => share::output(path, name).map_err(output_failed),
+            None => find_any(name),
+        }
     }
 
-    /// Commits `frame`; `Ok(Some)` gives it back where the flip before is still pending.
-    fn commit(&mut self, frame: Frame) -> Result<Option<Frame>, Failure> {
-        let (Some(running), Some(output)) = (&mut self.running, &self.output) else { return Ok(Some(frame)) };
-        let card = output.card();
-        let import = |b: &Shrbuf| FrameBuffer::of_shrbuf(card, b);
-        let fb = self.imports.get(&frame.buffer, import).map_err(|e| Failure::new(FailureKind::Device, e))?;
-        // Whoever is still writing the buffer is waited for by the display, not by us.
-        let fence = if frame.buffer.has_fences() {
-            frame.buffer.export_fence(0, Access::Read).map_err(|e| Failure::new(FailureKind::Device, e))?
-        } else {
-            None
-        };
-        let in_fence = fence.as_ref().map(std::os::fd::AsFd::as_fd);
-        let flip = Flip { frame: &fb, in_fence, user_data: frame.sequence };
-        let committed = match (&mut running.screen, &self.placement) {
-            (Some(screen), _) => match &self.target {
-                Some(target) if self.on_capture.is_some() => {
-                    screen.flip_and_capture(&flip, target.frame()).map(|fence| running.capture = Some(fence))
-                }
-                _ => screen.flip(&flip),
-            },
-            (None, Some(placement)) => {
-                let wanted = self.on_capture.is_some() || self.config.screenshot.is_some();
-                let writeback = if wanted { Writeback::find(output).map_err(device_failed)? } else { None };
-                if let Some(w) = &writeback {
-                    let target = w.target(output, placement, Format::Xr24.drm().unwrap_or_default());
-                    self.target = Some(target.map_err(|e| Failure::new(FailureKind::Device, e))?);
-                }
-                Screen::start(output, placement, writeback, &flip).map(|screen| running.screen = Some(screen))
+    /// Lets go of everything that was negotiated.
+    fn forget(&mut self) {
+        for input in &mut self.inputs {
+            input.imports.clear();
+            input.sample = None;
+            input.offered = false;
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.forget();
+        }
+        self.placements.clear();
+        self.placed = None;
+        self.target = None;
+        self.output = None;
+    }
+
+    /// The mode's size, where it is asked for, or where pictures are to have it.
+    fn mode(&self) -> Option<(u32, u32)> {
+        let captured = || self.capture.as_ref().and_then(Capture::size);
+        self.config.mode.map(|size| (size.width, size.height)).or_else(captured)
+    }
+
+    /// Planes for the inputs whose frames are known, which are all once the last is imported.
+    fn arrange(&self) -> Result<Vec<Placement>, Refusal> {
+        let Some(output) = &self.output else { return Err(Refusal::new("the display is not open")) };
+        let spots: Vec<&Spot> = self.inputs.iter().filter_map(|input| input.spot.as_ref()).collect();
+        if let ([], Some(frame)) = (&spots[..], &self.inputs[0].sample) {
+            let found = output.plan_in(frame, self.mode()).map_err(|e| Refusal::new(e.to_string()))?;
+            return Ok(found.into_iter().take(1).collect());
+        }
+        let places: Vec<_> = spots.iter().map(|spot| spot.at).collect();
+        let layers = self.inputs.iter().filter_map(|Input { spot, sample, .. }| {
+            let (spot, frame) = (spot.as_ref()?, sample.as_ref()?);
+            Some(Layer { name: &spot.name, frame, at: spot.at, alpha: spot.alpha() })
+        });
+        let layers: Vec<Layer<'_>> = layers.collect();
+        let arranged = output.modes_around(&places, self.mode()).and_then(|modes| output.arrange(&layers, &modes));
+        arranged.map_err(|error| match &error {
+            ArrangeError::Refused { what, offer, .. } => {
+                let instead = what.instead(offer);
+                Refusal::new(error.to_string())
+                    .instead(format!("{instead}; or `gpu` composes the inputs into one, for one plane"))
             }
-            (None, None) => return Err(Failure::new(FailureKind::Config, "started without a negotiated stream")),
-        };
-        match committed {
-            Ok(()) => {
-                self.flips += 1;
-                running.in_flight = Some((frame, 0));
-                Ok(None)
-            }
-            Err(CommitError::Busy) => Ok(Some(frame)),
-            Err(e) => Err(commit_failed(e)),
-        }
-    }
-
-    /// Commits what waits, unless a flip is under way.
-    fn next(&mut self) -> Result<(), Failure> {
-        let Some(running) = &mut self.running else { return Ok(()) };
-        if running.in_flight.is_some() {
-            return Ok(());
-        }
-        let Some(frame) = running.waiting.pop_front() else { return Ok(()) };
-        running.held.clear();
-        if let (Some(back), Some(running)) = (self.commit(frame)?, &mut self.running) {
-            running.waiting.push_front(back);
-        }
-        Ok(())
-    }
-
-    /// The flips that are over.
-    fn flipped(&mut self, context: &mut Context<'_>) -> Result<Flipped, Failure> {
-        let mut flipped = Flipped::default();
-        let (Some(running), Some(output)) = (&mut self.running, &self.output) else { return Ok(flipped) };
-        let Running { events, screen, in_flight, on_screen, capture, .. } = running;
-        let mine = |crtc: Option<_>| screen.as_ref().is_some_and(|s| crtc.is_none_or(|c| c == s.crtc()));
-        for event in output.card().read_events(events).map_err(|e| Failure::new(FailureKind::Device, e))? {
-            if !mine(event.crtc) {
-                continue;
-            }
-            let Some((frame, _)) = in_flight.take() else { continue };
-            context.shown(frame.timestamp, Timestamp(event.time_ns));
-            if let (Some(fence), Some(target), Some(captured)) = (capture.take(), &self.target, &mut self.on_capture) {
-                wait_for(&fence).map_err(|e| Failure::new(FailureKind::Device, e))?;
-                captured(&frame, target.buffer());
-            }
-            flipped.left = on_screen.replace(frame).or(flipped.left);
-            flipped.at = Some(event.time_ns);
-        }
-        Ok(flipped)
-    }
-
-    /// What the display had to say. Watched on while now and then somebody waits.
-    fn event(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let flipped = self.flipped(context)?;
-        if let (Some(running), Some(_)) = (&mut self.running, flipped.at) {
-            let waited = running.ending || !running.waiting.is_empty() || self.on_capture.is_some();
-            running.unwaited = if waited { 0 } else { running.unwaited + 1 };
-            running.flips.set(running.unwaited < UNWAITED)?;
-        }
-        match flipped.at {
-            Some(at) if self.holds_back(at) => Ok(()),
-            _ => self.next(),
-        }
-    }
-
-    /// The flips that nobody has watched for.
-    fn catch_up(&mut self, context: &mut Context<'_>) -> Result<Flipped, Failure> {
-        match &self.running {
-            Some(r) if r.in_flight.is_some() && !r.flips.is_on() => self.flipped(context),
-            _ => Ok(Flipped::default()),
-        }
-    }
-
-    /// Whether the frame that waits is to wait on for a newer one, after a flip at `flipped`. At the display's rate that
-    /// comes a refresh after this one, and so as long before the next flip.
-    fn holds_back(&self, flipped: u64) -> bool {
-        let (Some(running), Some(placement)) = (&self.running, &self.placement) else { return false };
-        let Some(refresh) = refresh_ns(&placement.mode) else { return false };
-        let in_time = Timestamp(flipped).since(running.came) >= refresh / IN_TIME;
-        if self.config.order != Order::Latest || running.waiting.is_empty() || running.ending || !in_time {
-            return false;
-        }
-        running.held.set(Timestamp(flipped + refresh));
-        true
-    }
-
-    fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let _left = self.catch_up(context)?.left;
-        let Some(running) = &mut self.running else { return Ok(()) };
-        if let Some((frame, ticks)) = &mut running.in_flight {
-            *ticks += 1;
-            if *ticks > TICKS {
-                let pending = frame.buffer.has_fences();
-                let why = if pending { "; the frame's producer may not have signalled its fence" } else { "" };
-                let text = format!("a flip has not completed for {FLIP_LIMIT:.1?}: the display is off or gone{why}");
-                return Err(Failure::new(FailureKind::Stalled, text));
-            }
-        }
-        // A flip that was refused as busy though none of ours is under way is tried again.
-        self.next()
-    }
-
-    fn finish_if_done(&mut self, context: &mut Context<'_>) {
-        if self.running.as_ref().is_some_and(|r| r.ending && r.in_flight.is_none() && r.waiting.is_empty()) {
-            context.finish();
-        }
-    }
-
-    fn write_screenshot(&mut self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-        let (Some(running), Some(account)) = (&mut self.running, &self.account) else { return Ok(()) };
-        let Some(frame) = &running.on_screen else { return Ok(()) };
-        let card = running.screen.as_ref().map(|s| s.card().clone());
-        if let (Some(screen), Some(target), Some(card)) = (&mut running.screen, &self.target, card) {
-            let fb = self.imports.get(&frame.buffer, |b| FrameBuffer::of_shrbuf(&card, b))?;
-            let flip = Flip { frame: &fb, in_fence: None, user_data: 0 };
-            let fence = screen.flip_and_capture(&flip, target.frame())?;
-            wait_for(&fence)?;
-            return Ok(crate::image::write_png(path, target.buffer(), frame.color, account)?);
-        }
-        Ok(crate::image::write_png(path, &frame.buffer, frame.color, account)?)
+            _ => Refusal::new(error.to_string()),
+        })
     }
 }
 
 impl Element for Display {
     fn ports(&self) -> Ports {
-        Ports::sink()
+        let mut ports = if self.capture.is_some() { Ports::filter() } else { Ports::sink() };
+        if !self.config.planes.is_empty() {
+            ports.inputs = self.config.planes.iter().map(|spot| spot.name.clone()).collect();
+        }
+        ports
+    }
+
+    fn role(&self) -> Role {
+        if self.capture.is_some() { Role::Transform } else { Role::Endpoint }
     }
 
     fn join(&mut self, environment: &Environment) {
@@ -375,11 +258,15 @@ impl Element for Display {
         self.account = Some(ledger.account(&self.name, Reason::Inspect));
     }
 
-    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
-        self.imports.clear();
-        self.target = None;
-        self.output = None;
-        let output = self.find()?;
+    fn input_offer(&mut self, input: usize) -> Result<InputOffer, Failure> {
+        if self.output.is_none() || self.inputs[input].offered {
+            self.forget();
+        }
+        self.inputs[input].offered = true;
+        let output = match self.output.take() {
+            Some(output) => output,
+            None => self.find()?,
+        };
         let mut video: Vec<Video> = Vec::new();
         for plane in output.planes() {
             for (fourcc, modifiers) in plane.formats.iter() {
@@ -399,58 +286,109 @@ impl Element for Display {
                 }
             }
         }
-        let natural = output.current().or(output.preferred()).map(|m| {
-            let (width, height) = m.size();
-            Size::new(width.into(), height.into())
-        });
+        let shown = self.inputs[input].spot.as_ref().map(|spot| (spot.at.width, spot.at.height)).or(self.mode());
+        let mode = || output.current().or(output.preferred()).map(|m| super::output::size(&m));
+        let natural = shown.or_else(mode).map(|(width, height)| Size::new(width, height));
         self.output = Some(output);
         Ok(InputOffer {
             video,
-            memory: Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, holds: HOLDS },
+            memory: Consumes {
+                kinds: vec![MemoryKind::DmaBuf],
+                stride_align: 1,
+                // And what is on the picture under way.
+                holds: HOLDS + u32::from(self.capture.is_some()),
+            },
             wanted: Wanted::default(),
             natural,
         })
     }
 
-    fn import(&mut self, _input: usize, _stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
-        self.imports.clear();
-        self.placement = None;
-        let Some(output) = &self.output else { return Err(Refusal::new("the display is not open")) };
-        let card = output.card();
-        let mut first = None;
-        for b in buffers {
-            let fb =
-                self.imports.get(b, |b| FrameBuffer::of_shrbuf(card, b)).map_err(|e| Refusal::new(e.to_string()))?;
-            first.get_or_insert(fb);
+    fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        let config = |what: String| Failure::new(FailureKind::Config, what);
+        let output = self.output.as_ref().ok_or_else(|| config("the display is not open".to_owned()))?;
+        let writeback = Writeback::find(output).map_err(device_failed)?.ok_or_else(|| {
+            let (card, name) = (output.card(), output.name());
+            let (path, driver) = (card.path().display(), card.driver());
+            config(format!(
+                "{path} ({driver}) has no writeback connector for {name}, so its screen cannot be read back; `kms-sink` \
+                 shows without, and a `tee` in front of it gives the frames that are shown"
+            ))
+        })?;
+        // Before planes are found, any mode may be the one.
+        let placed = self.placements.first().filter(|_| input.is_some() && self.placed.as_ref() == input);
+        let modes = match placed {
+            Some(placement) => vec![placement.mode],
+            None => output.usable_modes(self.mode()),
+        };
+        let rates = input.and_then(|stream| stream.rate).map_or(Rates::Any, |rate| Rates::List(vec![rate]));
+        let sizes: Vec<SizeOffer> = modes
+            .iter()
+            .map(super::output::size)
+            .map(|(w, h)| SizeOffer { sizes: Sizes::Exact(Size::new(w, h)), rates: rates.clone() })
+            .collect();
+        let formats = writeback.formats().iter().filter_map(|fourcc| Format::from_drm(*fourcc));
+        Ok(OutputOffer {
+            video: formats.map(|format| Video { sizes: sizes.clone(), ..Video::linear(format) }).collect(),
+            memory: Produces {
+                origins: vec![Origin::Dumb],
+                max_stride_align: 1,
+                keeps: 1,
+                max_buffers: shrbuf::pool::MAX_BUFFERS as u32,
+            },
+            wanted: Wanted::default(),
+        })
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        let (Some(capture), Some(output)) = (&mut self.capture, &self.output) else {
+            return Err(Refusal::new("this element captures nothing"));
+        };
+        capture.allocate(output.card(), stream)
+    }
+
+    fn import(&mut self, input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        let imported = &mut self.inputs[input];
+        imported.imports.clear();
+        imported.sample = None;
+        self.placements.clear();
+        if let Some(capture) = self.capture.as_mut().filter(|_| input == 0) {
+            // Made of this stream, they are made anew.
+            capture.forget();
+            self.placed = Some(*stream);
         }
-        let Some(first) = first else { return Err(Refusal::new("there are no buffers")) };
-        let found = output.plan_for(&first).map_err(|e: PlanError| Refusal::new(e.to_string()))?;
-        self.placement = found.into_iter().next();
+        let Some(output) = &self.output else { return Err(Refusal::new("the display is not open")) };
+        for buffer in buffers {
+            let import = |b: &Shrbuf| FrameBuffer::of_shrbuf(output.card(), b);
+            let frame = imported.imports.get(buffer, import).map_err(|e| Refusal::new(e.to_string()))?;
+            imported.sample.get_or_insert(frame);
+        }
+        if imported.sample.is_none() {
+            return Err(Refusal::new("there are no buffers"));
+        }
+        match self.arrange() {
+            Ok(placements) => self.placements = placements,
+            Err(refusal) => {
+                self.inputs[input].sample = None;
+                return Err(refusal);
+            }
+        }
         Ok(())
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        let Some(output) = &self.output else {
+        let negotiated = self.output.as_ref().filter(|_| self.placements.len() == self.inputs.len());
+        let Some(output) = negotiated else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
         let mut flips = start.watch_at_times(output.card().clone(), EVENT)?;
         flips.set(self.on_capture.is_some())?;
         start.every(FLIP_LIMIT / TICKS, WATCHDOG);
         let held = start.alarm(HELD);
-        self.running = Some(Running {
-            screen: None,
-            events: EventBuffer::new(),
-            flips,
-            unwaited: 0,
-            on_screen: None,
-            in_flight: None,
-            // A pool's worth, so that the steady path never grows it.
-            waiting: VecDeque::with_capacity(shrbuf::pool::MAX_BUFFERS),
-            came: Timestamp(0),
-            held,
-            ending: false,
-            capture: None,
-        });
+        self.inputs.iter_mut().for_each(|input| input.sample = None);
+        if let Some(capture) = &mut self.capture {
+            capture.start(start, CAPTURED, CAPTURE_BACK, self.inputs.len())?;
+        }
+        self.running = Some(Running::new(self.inputs.len(), flips, held));
         Ok(())
     }
 
@@ -458,39 +396,20 @@ impl Element for Display {
         match token {
             EVENT => self.event(context)?,
             HELD => self.next()?,
+            CAPTURED => self.captured(context)?,
+            CAPTURE_BACK => self.capture.as_mut().map_or(Ok(()), Capture::reap)?,
             _ => self.watch(context)?,
         }
-        self.finish_if_done(context);
-        Ok(())
+        self.finish_if_done(context)
     }
 
-    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
-        let flipped = self.catch_up(context)?;
-        let Some(running) = &mut self.running else { return Ok(()) };
-        if self.config.order == Order::Latest {
-            context.dropped(running.waiting.len() as u64);
-            running.waiting.clear();
-        }
-        running.waiting.push_back(frame);
-        if running.in_flight.is_some() {
-            running.came = Timestamp::now();
-            running.unwaited = 0;
-            running.flips.set(true)?;
-            self.waited += 1;
-        }
-        self.next()?;
-        drop(flipped.left);
-        Ok(())
+    fn process(&mut self, input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.show(input, frame, context)
     }
 
-    fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
-        if let Some(running) = &mut self.running {
-            running.ending = true;
-            running.flips.set(true)?;
-        }
-        self.next()?;
-        self.finish_if_done(context);
-        Ok(())
+    fn end(&mut self, input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.input_ended(input)?;
+        self.finish_if_done(context)
     }
 
     fn stop(&mut self) {
@@ -500,8 +419,7 @@ impl Element for Display {
             tracing::warn!(element = self.name, path = %path.display(), error, "no screenshot");
         }
         if let Some(mut running) = self.running.take() {
-            // vkms goes on writing a capture after its mode has changed, past the end of it.
-            if let Some(Err(error)) = running.capture.take().map(|fence| wait_for(&fence)) {
+            if let Err(error) = self.finish_captures(&mut running) {
                 tracing::warn!(element = self.name, %error, "a capture is given up");
             }
             if let Some(screen) = running.screen.take()
@@ -510,14 +428,15 @@ impl Element for Display {
                 tracing::warn!(element = self.name, %error, "what was on the display before does not come back");
             }
         }
-        self.target = None;
-        self.output = None;
-        self.imports.clear();
+        self.forget();
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("flips", self.flips);
         report("waited", self.waited);
-        report("imports", self.imports.misses());
+        if let Some(capture) = &self.capture {
+            report("not-captured", capture.missed);
+        }
+        report("imports", self.inputs.iter().map(|input| input.imports.misses()).sum());
     }
 }

@@ -6,6 +6,9 @@ use std::io;
 
 use drm::control::{Device as _, Mode, ResourceHandle, connector, crtc, plane};
 
+use shrbuf_pipeline::Colorimetry;
+
+use super::color::Colors;
 use super::device::{Card, DeviceError};
 use super::props::{Assignments, PropId, Props};
 
@@ -28,16 +31,29 @@ const PLANE_PROPERTIES: [&str; 10] =
 /// Number of [`PLANE_PROPERTIES`].
 pub(super) const PLANE_VALUES: usize = PLANE_PROPERTIES.len();
 
-/// Blending and rotation that an earlier user may have left behind, with the value that means "none".
-const PLAIN: [(&str, u64); 2] = [("rotation", 1), ("alpha", 0xffff)];
+/// Properties of some planes only, of which an earlier user may have left something behind.
+const EXTRA_PROPERTIES: [&str; 4] = ["rotation", "alpha", Colors::ENCODING, Colors::RANGE];
+/// Number of [`EXTRA_PROPERTIES`].
+pub(super) const EXTRA_VALUES: usize = EXTRA_PROPERTIES.len();
+/// Their values, `None` for those that are not there or stay as they are.
+pub(super) type Extra = [Option<u64>; EXTRA_VALUES];
+
+/// Rotation by 0 degrees.
+const UPRIGHT: u64 = 1;
+
+/// The value of "alpha" for a plane that nothing behind it can be seen through.
+pub(super) const OPAQUE: u16 = 0xffff;
 
 /// A plane's property numbers.
 #[derive(Debug, Clone)]
 pub(super) struct PlaneIds {
     pub(super) handle: plane::Handle,
     main: [PropId; PLANE_VALUES],
-    plain: [Option<PropId>; PLAIN.len()],
+    extra: [Option<PropId>; EXTRA_VALUES],
     pub(super) in_fence_fd: Option<PropId>,
+    /// Higher is nearer to the viewer; `None` where the driver does not say.
+    pub(super) zpos: Option<u64>,
+    colors: Colors,
 }
 
 impl PlaneIds {
@@ -47,8 +63,9 @@ impl PlaneIds {
         for (id, name) in main.iter_mut().zip(PLANE_PROPERTIES) {
             *id = props.id(card, name)?;
         }
-        let plain = PLAIN.map(|(name, _)| props.find(name));
-        Ok(PlaneIds { handle, main, plain, in_fence_fd: props.find("IN_FENCE_FD") })
+        let extra = EXTRA_PROPERTIES.map(|name| props.find(name));
+        let (in_fence_fd, zpos, colors) = (props.find("IN_FENCE_FD"), props.value("zpos"), Colors::of(&props));
+        Ok(PlaneIds { handle, main, extra, in_fence_fd, zpos, colors })
     }
 
     pub(super) fn object(&self) -> u32 {
@@ -59,25 +76,34 @@ impl PlaneIds {
         self.main[0]
     }
 
-    /// The values of the ten main properties, then of those that blend and rotate (where there are such), now.
-    pub(super) fn values(&self, card: &Card) -> io::Result<([u64; PLANE_VALUES], [Option<u64>; PLAIN.len()])> {
+    /// Whether it can let through what is behind it.
+    pub(super) fn blends(&self) -> bool {
+        self.extra[1].is_some()
+    }
+
+    /// The values of the ten main properties, then of the others (where there are such), now.
+    pub(super) fn values(&self, card: &Card) -> io::Result<([u64; PLANE_VALUES], Extra)> {
         let now = Values::of(card, self.handle)?;
-        Ok((self.main.map(|id| now.get(id)), self.plain.map(|id| id.map(|id| now.get(id)))))
+        Ok((self.main.map(|id| now.get(id)), self.extra.map(|id| id.map(|id| now.get(id)))))
     }
 
     /// Assigns what [`PlaneIds::values`] gave.
-    pub(super) fn set(&self, to: &mut Assignments, main: &[u64; PLANE_VALUES], plain: &[Option<u64>; PLAIN.len()]) {
+    pub(super) fn set(&self, to: &mut Assignments, main: &[u64; PLANE_VALUES], extra: &Extra) {
         for (id, value) in self.main.iter().zip(main) {
             to.set(self.object(), *id, *value);
         }
-        for (id, value) in self.plain.iter().zip(plain) {
+        self.set_extra(to, extra);
+    }
+
+    fn set_extra(&self, to: &mut Assignments, extra: &Extra) {
+        for (id, value) in self.extra.iter().zip(extra) {
             if let (Some(id), Some(value)) = (id, value) {
                 to.set(self.object(), *id, *value);
             }
         }
     }
 
-    /// Assigns a whole frame of `width` x `height` pixels, shown at `at`, upright and opaque.
+    /// Assigns a whole frame of `width` x `height` pixels, shown at `at`, upright, and as opaque as `alpha` says.
     pub(super) fn show(
         &self,
         to: &mut Assignments,
@@ -85,6 +111,7 @@ impl PlaneIds {
         fb: u32,
         (width, height): (u32, u32),
         at: Rect,
+        alpha: u16,
     ) {
         // Source coordinates are 16.16 fixed point; CRTC_X and CRTC_Y are signed.
         let main = [
@@ -99,7 +126,13 @@ impl PlaneIds {
             u64::from(at.width),
             u64::from(at.height),
         ];
-        self.set(to, &main, &PLAIN.map(|(_, value)| Some(value)));
+        self.set(to, &main, &[Some(UPRIGHT), Some(alpha.into()), None, None]);
+    }
+
+    /// Assigns how the code values of YUV frames are to be understood.
+    pub(super) fn color(&self, to: &mut Assignments, color: Colorimetry) {
+        let [encoding, range] = self.colors.values(color);
+        self.set_extra(to, &[None, None, encoding, range]);
     }
 
     /// Assigns nothing to show.

@@ -9,7 +9,7 @@ fn three_hundred_flips_come_one_refresh_apart() {
     let output = Output::find(card, None).unwrap();
     let frames: Vec<_> = (0..3).map(|seed| frame(card, XR24, (1280, 720), seed).0).collect();
     let mut screen = show(&output, &frames[0], None);
-    let period = refresh_ns(&screen.placement().mode).unwrap();
+    let period = refresh_ns(&screen.placements().next().unwrap().mode).unwrap();
     let mut buffer = EventBuffer::new();
     screen.flip(&flip(&frames[1], 0)).unwrap();
     let mut before = next_event(card, &mut buffer);
@@ -60,7 +60,7 @@ fn captures_equal_frames(fourcc: u32, size: (u32, u32), count: u32, in_xr24: fn(
     let all: Vec<_> = (0..4).map(|seed| frame(card, fourcc, size, seed)).collect();
     let writeback = Writeback::find(&output).unwrap().unwrap();
     let mut screen = show(&output, &all[0].0, Some(writeback.clone()));
-    let picture = writeback.target(&output, screen.placement(), XR24).unwrap();
+    let picture = writeback.target(&output, screen.placements().next().unwrap(), XR24).unwrap();
     let mut buffer = EventBuffer::new();
     for i in 0..count {
         let (frame, memory) = &all[i as usize % all.len()];
@@ -109,7 +109,8 @@ fn captures_may_follow_one_another_without_a_wait() {
     let all: Vec<_> = (0..3).map(|seed| frame(card, XR24, (640, 480), seed)).collect();
     let writeback = Writeback::find(&output).unwrap().unwrap();
     let mut screen = show(&output, &all[0].0, Some(writeback.clone()));
-    let target = || (writeback.target(&output, screen.placement(), XR24).unwrap(), None::<shrbuf::Fence>, 0);
+    let target =
+        || (writeback.target(&output, screen.placements().next().unwrap(), XR24).unwrap(), None::<shrbuf::Fence>, 0);
     let mut targets = [target(), target()];
     let mut buffer = EventBuffer::new();
     for i in 0..14 {

@@ -21,6 +21,7 @@ use shrbuf_elements::kms::{
     Card, CommitError, DeviceError, DumbBuffer, EventBuffer, Fit, Flip, FlipEvent, FrameBuffer, FramePlane, FrameSpec,
     ImportError, Output, OutputError, Placement, PlanError, RestoreError, Screen, Writeback, refresh_ns,
 };
+use shrbuf_pipeline::Colorimetry;
 
 /// There is one display and one master: one test at a time.
 static DISPLAY: Mutex<()> = Mutex::new(());
@@ -102,7 +103,7 @@ fn frame(card: &Card, fourcc: u32, (width, height): (u32, u32), seed: u32) -> (F
 }
 
 fn flip(frame: &FrameBuffer, user_data: u64) -> Flip<'_> {
-    Flip { frame, in_fence: None, user_data }
+    Flip { frame, in_fence: None, color: Colorimetry::default(), user_data }
 }
 
 /// Waits for the next flip event, at most two seconds.

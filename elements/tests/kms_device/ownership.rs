@@ -186,7 +186,7 @@ fn everything_is_given_back() {
         let frames: Vec<_> = (0..3).map(|seed| frame(card, XR24, (640, 480), seed)).collect();
         let writeback = Writeback::find(&output).unwrap().unwrap();
         let mut screen = show(&output, &frames[0].0, Some(writeback.clone()));
-        let picture = writeback.target(&output, screen.placement(), XR24).unwrap();
+        let picture = writeback.target(&output, screen.placements().next().unwrap(), XR24).unwrap();
         for i in 0..10 {
             let fence = screen.flip_and_capture(&flip(&frames[i % 3].0, i as u64), picture.frame()).unwrap();
             next_event(card, &mut EventBuffer::new());
@@ -216,7 +216,7 @@ fn a_flip_waits_for_its_fence() {
     let work = Work::start();
     let fence = work.buffer.export_fence(0, shrbuf::Access::Write).unwrap().unwrap();
     let mut buffer = EventBuffer::new();
-    screen.flip(&Flip { frame: &frames[1], in_fence: Some(fence.as_fd()), user_data: 1 }).unwrap();
+    screen.flip(&Flip { frame: &frames[1], in_fence: Some(fence.as_fd()), ..flip(&frames[1], 1) }).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(card.read_events(&mut buffer).unwrap().count(), 0, "the work is not done");
     work.done();
@@ -296,4 +296,43 @@ fn an_overlay_shows_a_small_frame_over_black() {
         screen.stop().unwrap();
         assert_eq!(on_screen(), console);
     }
+}
+
+#[test]
+fn a_lease_drives_its_display_and_has_events_of_its_own() {
+    let Some(vkms) = vkms() else { return };
+    let console = on_screen();
+    let owned = Output::find(&vkms.card, None).unwrap();
+    let lease = vkms.card.lease(&owned).unwrap();
+    assert!(vkms.card.is_master() && lease.is_master());
+    let output = Output::find(&lease, None).unwrap();
+    assert_eq!((output.name(), output.crtc()), (owned.name(), owned.crtc()));
+    assert_eq!(output.planes().count(), owned.planes().count());
+
+    let frames: Vec<_> = (0..2).map(|seed| frame(&lease, XR24, (1024, 768), seed).0).collect();
+    let mut screen = show(&output, &frames[0], None);
+    screen.flip(&flip(&frames[1], 7)).unwrap();
+    assert_eq!(next_event(&lease, &mut EventBuffer::new()).user_data, 7);
+    assert_eq!(vkms.card.read_events(&mut EventBuffer::new()).unwrap().count(), 0, "they are the lease's own");
+    let again = vkms.card.lease(&owned).unwrap_err();
+    assert!(matches!(again, DeviceError::Query { .. }), "{again}");
+
+    screen.stop().unwrap();
+    drop((frames, output, lease));
+    assert_eq!(on_screen(), console);
+    // What the lease held can be driven, and leased, once more.
+    let (frame, _) = frame(&vkms.card, XR24, (1024, 768), 1);
+    drop(show(&owned, &frame, None));
+    vkms.card.lease(&owned).unwrap();
+}
+
+#[test]
+fn a_lease_outlives_its_card_s_other_users() {
+    let Some(vkms) = vkms() else { return };
+    let Vkms { card, _alone } = vkms;
+    let lease = card.lease(&Output::find(&card, None).unwrap()).unwrap();
+    drop(card);
+    let output = Output::find(&lease, None).unwrap();
+    let (frame, _) = frame(&lease, XR24, (1024, 768), 1);
+    show(&output, &frame, None).stop().unwrap();
 }
