@@ -247,7 +247,7 @@ fn a_plane_that_cannot_be_seen_through_says_so() {
         return;
     }
     let text = refusal(&[spot("first", 0, 0), Spot { opacity: 0.5, ..spot("glass", 0, 0) }]);
-    assert!(text.contains("none can be seen through, as `glass` is to be; no opacity; or `gpu`"), "{text}");
+    assert!(text.contains("none can be seen through, as `glass` is to be; `opacity` left out; or `gpu`"), "{text}");
 }
 
 #[test]

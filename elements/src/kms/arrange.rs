@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use shrbuf_pipeline::Colorimetry;
 
 use super::device::{DeviceError, PlaneInfo};
+use super::dumb::DumbBuffer;
 use super::gem::FrameBuffer;
 use super::output::{Output, Placement, Shown, size};
 use super::placement::{Fit, Offer, Try, candidates, tried};
@@ -101,7 +102,7 @@ impl NoPlane {
             NoPlane::TooFew { planes: 1, .. } => "one input".to_owned(),
             NoPlane::TooFew { planes, .. } => format!("at most {planes} inputs"),
             NoPlane::Format { .. } => format!("a format that they take: {offer}"),
-            NoPlane::Opaque { .. } => "no opacity".to_owned(),
+            NoPlane::Opaque { .. } => "`opacity` left out".to_owned(),
             NoPlane::Tried { sizes: [(width, height), shown], .. } if (*width, *height) != *shown => {
                 format!("a rectangle of the frames' own size, {width}x{height}, so that nothing is scaled")
             }
@@ -145,7 +146,8 @@ struct Search<'a> {
     layers: &'a [Layer<'a>],
     /// From the back to the front.
     planes: Vec<&'a PlaneInfo>,
-    backdrop: bool,
+    /// What the primary plane shows behind them.
+    backdrop: Option<&'a DumbBuffer>,
     left: usize,
     deepest: &'a mut Deepest,
 }
@@ -171,7 +173,7 @@ impl Search<'_> {
                 frame,
                 at: layer.at,
                 fit: if frame == (layer.at.width, layer.at.height) { Fit::Window } else { Fit::Scaled },
-                backdrop: self.backdrop,
+                backdrop: self.backdrop.is_some(),
                 alpha: layer.alpha,
             });
             match self.prove(found)? {
@@ -189,7 +191,7 @@ impl Search<'_> {
         let together = found.iter().zip(self.layers);
         let shown: Vec<Shown<'_>> =
             together.map(|(placement, layer)| Shown { placement, frame: layer.frame, color }).collect();
-        self.output.prove(self.attached, &shown, self.blob)
+        self.output.prove(self.attached, &shown, self.blob, self.backdrop)
     }
 
     fn note(&mut self, found: &[Placement], errno: Errno) {
@@ -223,13 +225,17 @@ impl Output {
     pub fn arrange(&self, layers: &[Layer<'_>], modes: &[Mode]) -> Result<Vec<Placement>, ArrangeError> {
         let card = self.card();
         card.become_master()?;
+        if let Some(none) = self.lacks(layers) {
+            return Err(self.refusal(layers, none));
+        }
         let attached = self.pipe.attached(card).map_err(card.asked("what the CRTC shows"))?;
         let mut deepest = Deepest { layer: 0, tries: Vec::new() };
         for mode in modes {
             let blob = ModeBlob::new(card, mode)?;
-            for backdrop in [false, true] {
+            let black = self.black(mode)?;
+            for backdrop in [None, black.as_ref()] {
                 let mut planes = self.planes_by_depth();
-                planes.retain(|p| !backdrop || p.kind != PlaneType::Primary);
+                planes.retain(|p| backdrop.is_none() || p.kind != PlaneType::Primary);
                 let mut search = Search {
                     output: self,
                     attached: &attached,
@@ -247,29 +253,32 @@ impl Output {
                 }
             }
         }
-        Err(self.refusal(layers, deepest))
+        let layer = &layers[deepest.layer];
+        let sizes = [(layer.frame.width(), layer.frame.height()), (layer.at.width, layer.at.height)];
+        Err(self.refusal(layers, NoPlane::Tried { layer: layer.name.to_owned(), sizes, tries: deepest.tries }))
     }
 
-    fn refusal(&self, layers: &[Layer<'_>], deepest: Deepest) -> ArrangeError {
+    fn refusal(&self, layers: &[Layer<'_>], what: NoPlane) -> ArrangeError {
+        let names: Vec<String> = layers.iter().map(|l| format!("`{}`", l.name)).collect();
+        let offer = Box::new(self.offer());
+        ArrangeError::Refused { shown: names.join(", "), what: Box::new(what), offer }
+    }
+
+    /// What is missing whatever the driver says of it.
+    fn lacks(&self, layers: &[Layer<'_>]) -> Option<NoPlane> {
         let named = |layer: &Layer<'_>| layer.name.to_owned();
         let none = |test: &dyn Fn(&Layer<'_>, &PlaneInfo) -> bool| {
             layers.iter().find(|layer| !self.planes().any(|plane| test(layer, plane)))
         };
-        let usable = self.planes().filter(|plane| layers.iter().any(|l| fits(self, plane, l))).count();
-        let what = if let Some(layer) = none(&|layer, plane| takes(plane, layer)) {
-            NoPlane::Format { layer: named(layer), fourcc: layer.frame.fourcc() }
-        } else if let Some(layer) = none(&|layer, plane| fits(self, plane, layer)) {
-            NoPlane::Opaque { layer: named(layer) }
-        } else if usable < layers.len() {
-            NoPlane::TooFew { layer: named(&layers[usable]), planes: usable, frames: layers.len() }
-        } else {
-            let layer = &layers[deepest.layer];
-            let sizes = [(layer.frame.width(), layer.frame.height()), (layer.at.width, layer.at.height)];
-            NoPlane::Tried { layer: named(layer), sizes, tries: deepest.tries }
-        };
-        let names: Vec<String> = layers.iter().map(|l| format!("`{}`", l.name)).collect();
-        let offer = Box::new(self.offer());
-        ArrangeError::Refused { shown: names.join(", "), what: Box::new(what), offer }
+        if let Some(layer) = none(&|layer, plane| takes(plane, layer)) {
+            return Some(NoPlane::Format { layer: named(layer), fourcc: layer.frame.fourcc() });
+        }
+        if let Some(layer) = none(&|layer, plane| fits(self, plane, layer)) {
+            return Some(NoPlane::Opaque { layer: named(layer) });
+        }
+        let planes = self.planes().filter(|plane| layers.iter().any(|l| fits(self, plane, l))).count();
+        let left_over = layers.get(planes)?;
+        Some(NoPlane::TooFew { layer: named(left_over), planes, frames: layers.len() })
     }
 
     /// Modes for frames at these places, best first: one that they fill, else one that is larger, the present one before

@@ -274,7 +274,11 @@ impl Output {
                         alpha: OPAQUE,
                     };
                     let shown = Shown { placement: &placement, frame, color: Colorimetry::default() };
-                    match self.prove(&attached, &[shown], &blob)? {
+                    let refused = match self.backdrop(&placement) {
+                        Ok(black) => self.prove(&attached, &[shown], &blob, black.as_ref())?,
+                        Err(_) => Some(Errno::ENOMEM),
+                    };
+                    match refused {
                         None => {
                             found.push(placement);
                             break 'planes;
@@ -309,12 +313,9 @@ impl Output {
         attached: &Attached<'_>,
         shown: &[Shown<'_>],
         mode: &ModeBlob,
+        backdrop: Option<&DumbBuffer>,
     ) -> Result<Option<Errno>, DeviceError> {
-        let backdrop = match shown.first().map(|s| self.backdrop(s.placement)).transpose() {
-            Ok(backdrop) => backdrop.flatten(),
-            Err(_) => return Ok(Some(Errno::ENOMEM)),
-        };
-        let mut state = self.assign(attached, shown, mode, backdrop.as_ref(), None);
+        let mut state = self.assign(attached, shown, mode, backdrop, None);
         let flags = sys::TEST_ONLY | sys::ALLOW_MODESET;
         let Err(error) = sys::atomic(self.card.as_fd(), flags, 0, &mut state, None) else { return Ok(None) };
         match error.raw_os_error().map(Errno::from_raw) {
@@ -330,10 +331,13 @@ impl Output {
 
     /// The black frame that `placement` needs behind it, if any.
     pub(super) fn backdrop(&self, placement: &Placement) -> Result<Option<DumbBuffer>, DeviceError> {
-        let Some(primary) = self.planes().find(|p| p.kind == PlaneType::Primary).filter(|_| placement.backdrop) else {
-            return Ok(None);
-        };
-        let (width, height) = size(&placement.mode);
+        if placement.backdrop { self.black(&placement.mode) } else { Ok(None) }
+    }
+
+    /// A black frame that fills the primary plane, if there is one.
+    pub(super) fn black(&self, mode: &Mode) -> Result<Option<DumbBuffer>, DeviceError> {
+        let Some(primary) = self.planes().find(|p| p.kind == PlaneType::Primary) else { return Ok(None) };
+        let (width, height) = size(mode);
         DumbBuffer::black(&self.card, (width, height), primary.formats.iter().map(|(fourcc, _)| fourcc)).map(Some)
     }
 
