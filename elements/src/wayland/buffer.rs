@@ -38,7 +38,9 @@ pub enum ImportError {
         listed: String,
     },
     /// The compositor's list has it, but it refuses this buffer.
-    #[error("the compositor refuses {format} {width}x{height} with {modifier}, which is on its list (its driver said no)")]
+    #[error(
+        "the compositor refuses {format} {width}x{height} with {modifier}, which is on its list (its driver said no)"
+    )]
     Refused {
         /// The format.
         format: Format,
@@ -158,13 +160,7 @@ impl<'a> DmaBuf<'a> {
     /// The compositor's driver has refused it.
     pub(super) fn refused(&self, feedback: &Feedback) -> ImportError {
         let Layout { format, width, height, modifier, .. } = *self.buffer.layout();
-        ImportError::Refused {
-            format,
-            width,
-            height,
-            modifier: named(modifier),
-            listed: listed(feedback, self.fourcc),
-        }
+        ImportError::Refused { format, width, height, modifier: named(modifier), listed: listed(feedback, self.fourcc) }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Before frames flow it may wait for the compositor, for a limited time. While they flow nothing waits: requests are
 //! sent as far as the socket takes them, and events are read as they come.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -33,14 +34,16 @@ pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`WaylandError::NoDisplay`], [`WaylandError::NoRuntimeDir`].
 pub fn socket_path(display: Option<&str>) -> Result<PathBuf, WaylandError> {
-    let name = match display {
-        Some(name) => name.into(),
-        None => std::env::var_os("WAYLAND_DISPLAY").filter(|n| !n.is_empty()).ok_or(WaylandError::NoDisplay)?,
-    };
+    let name = display.map_or_else(|| std::env::var_os("WAYLAND_DISPLAY"), |name| Some(name.into()));
+    locate(name, std::env::var_os("XDG_RUNTIME_DIR"))
+}
+
+fn locate(name: Option<OsString>, folder: Option<OsString>) -> Result<PathBuf, WaylandError> {
+    let name = name.filter(|n| !n.is_empty()).ok_or(WaylandError::NoDisplay)?;
     if Path::new(&name).is_absolute() {
         return Ok(name.into());
     }
-    let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
+    let folder = folder.filter(|f| !f.is_empty());
     let folder = folder.ok_or_else(|| WaylandError::NoRuntimeDir { name: name.display().to_string() })?;
     Ok(PathBuf::from(folder).join(name))
 }
@@ -163,7 +166,7 @@ impl Session {
         }
         let Opening { connection, queue, mut state } = opening;
         state.feedback_is_new = false;
-        Ok(Session {
+        let mut session = Session {
             connection,
             queue,
             state,
@@ -174,7 +177,9 @@ impl Session {
             picture: None,
             commits: 0,
             asked: 0,
-        })
+        };
+        session.configure();
+        Ok(session)
     }
 
     /// What the compositor says of dma-bufs; nothing where it takes none.
@@ -335,5 +340,30 @@ impl Session {
         self.asked = self.state.answers + 1;
         self.connection.display().sync(&self.handle(), Asked::Answer);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shrbuf_pipeline::FailureKind;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_named_or_given_by_its_path() {
+        let located = |name: &str, folder: Option<&str>| locate(Some(name.into()), folder.map(Into::into)).unwrap();
+        assert_eq!(located("wayland-0", Some("/run/user/1000")), Path::new("/run/user/1000/wayland-0"));
+        assert_eq!(located("/tmp/socket", None), Path::new("/tmp/socket"));
+    }
+
+    #[test]
+    fn outside_of_a_session_the_error_says_what_to_do() {
+        for name in [None, Some(OsString::new())] {
+            let error = locate(name, Some("/run/user/1000".into())).unwrap_err();
+            assert_eq!(error.kind(), FailureKind::Config);
+            assert!(error.to_string().contains("set `display`"), "{error}");
+        }
+        let error = locate(Some("wayland-0".into()), None).unwrap_err();
+        assert!(error.to_string().contains("XDG_RUNTIME_DIR is not set"), "{error}");
     }
 }
