@@ -27,7 +27,7 @@ fn now() -> (usize, u64) {
 }
 
 fn ten_thousand(memory: Memory) {
-    let Some(weston) = Weston::start(SMALL) else { return };
+    let Some(weston) = Weston::start_at(SMALL, 1000) else { return };
     let before = Footprint::now();
     let seen: Arc<Mutex<(u64, Vec<(usize, u64)>)>> = Arc::default();
     let noted = Arc::clone(&seen);

@@ -19,7 +19,7 @@ const SIZE: Size = Size::new(320, 180);
 
 /// Test pictures that fill the screen.
 fn pictures() -> TestSrc {
-    TestSrc { size: SIZE, rate: Rate::new(20, 1), ..TestSrc::default() }
+    TestSrc { size: SIZE, rate: Rate::new(15, 1), ..TestSrc::default() }
 }
 
 /// A window of that compositor.

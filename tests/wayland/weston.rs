@@ -18,6 +18,7 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 pub struct Weston {
     folder: PathBuf,
     size: Size,
+    refresh: u32,
     process: Child,
 }
 
@@ -27,8 +28,13 @@ fn installed() -> bool {
 }
 
 impl Weston {
-    /// A screen of `size`; `None`, and a word about it, where Weston is not installed and not required.
+    /// A screen of `size` at 60 Hz; `None`, and a word about it, where Weston is not installed and not required.
     pub fn start(size: Size) -> Option<Weston> {
+        Weston::start_at(size, 60)
+    }
+
+    /// As [`Weston::start`], at `refresh` Hz.
+    pub fn start_at(size: Size, refresh: u32) -> Option<Weston> {
         if !installed() {
             let required = ["SHRBUF_REQUIRE_WESTON", "SHRBUF_REQUIRE_DRIVERS"];
             let required = required.iter().any(|name| std::env::var_os(name).is_some());
@@ -40,8 +46,8 @@ impl Weston {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("shrbuf-weston-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let process = spawn(&folder, size);
-        let weston = Weston { folder, size, process };
+        let process = spawn(&folder, size, refresh);
+        let weston = Weston { folder, size, refresh, process };
         weston.wait();
         Some(weston)
     }
@@ -69,7 +75,7 @@ impl Weston {
     /// Starts it anew, after it was killed.
     pub fn restart(&mut self) {
         self.process.wait().unwrap();
-        self.process = spawn(&self.folder, self.size);
+        self.process = spawn(&self.folder, self.size, self.refresh);
         self.wait();
     }
 
@@ -91,7 +97,7 @@ impl Weston {
     }
 }
 
-fn spawn(folder: &Path, size: Size) -> Child {
+fn spawn(folder: &Path, size: Size, refresh: u32) -> Child {
     // Its lock and socket, where it was killed.
     for left in ["socket", "socket.lock"] {
         let _ = fs::remove_file(folder.join(left));
@@ -101,6 +107,7 @@ fn spawn(folder: &Path, size: Size) -> Child {
         .args(["--backend=headless", "--renderer=gl", "--shell=kiosk-shell.so", "--socket=socket", "--debug"])
         .args(["--no-config", "--idle-time=0"])
         .args([format!("--width={}", size.width), format!("--height={}", size.height)])
+        .arg(format!("--refresh-rate={}", refresh * 1000))
         .env("XDG_RUNTIME_DIR", folder)
         // The software rasterizer, whatever there is.
         .env("LIBGL_ALWAYS_SOFTWARE", "1")

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use shrbuf::format::fourcc_name;
 use shrbuf::{Format, Layout, MemoryKind, Modifier, Shrbuf};
-use shrbuf_pipeline::Refusal;
+use shrbuf_pipeline::{Modifiers, Refusal, Video};
 use wayland_client::QueueHandle;
 use wayland_client::protocol::{wl_buffer::WlBuffer, wl_shm};
 use wayland_protocols::wp::linux_dmabuf::zv1::client::zwp_linux_buffer_params_v1::{
@@ -102,13 +102,13 @@ fn named(modifier: Option<Modifier>) -> String {
 
 /// What the compositor does take: other modifiers of the format, else other formats.
 fn listed(feedback: &Feedback, fourcc: u32) -> String {
-    let mut modifiers: Vec<String> =
-        feedback.pairs().filter(|p| p.fourcc == fourcc).map(|p| Modifier(p.modifier).to_string()).collect();
-    modifiers.dedup();
-    if !modifiers.is_empty() {
+    let video = feedback.video();
+    let same = video.iter().find(|v| v.format.drm() == Some(fourcc));
+    if let Some(Video { modifiers: Modifiers::List(modifiers), .. }) = same {
+        let modifiers: Vec<String> = modifiers.iter().map(ToString::to_string).collect();
         return format!("it lists {} with {}", fourcc_name(fourcc), modifiers.join(", "));
     }
-    let formats: Vec<String> = feedback.video().iter().map(|v| v.format.to_string()).collect();
+    let formats: Vec<String> = video.iter().map(|v| v.format.to_string()).collect();
     format!("it lists {}", formats.join(", "))
 }
 

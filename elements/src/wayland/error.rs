@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use shrbuf_pipeline::{Failure, FailureKind};
 use wayland_client::DispatchError;
-use wayland_client::backend;
+use wayland_backend::client as backend;
 
 /// Why a window cannot be had, or not any more.
 #[derive(Debug, thiserror::Error)]

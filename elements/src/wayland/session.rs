@@ -16,7 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use shrbuf::{Access, ImportCache, MemoryKind, Shrbuf};
 use shrbuf_pipeline::{Frame, Rect};
-use wayland_client::{Connection, EventQueue, QueueHandle, backend};
+use wayland_backend::client as backend;
+use wayland_client::{Connection, EventQueue, QueueHandle};
 
 use super::buffer::{DmaBuf, ImportError, WaylandBuffer, of_memfd};
 use super::error::WaylandError;

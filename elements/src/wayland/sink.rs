@@ -20,7 +20,8 @@ use super::window::WindowSpec;
 choices! {
     /// Which frame is shown when several wait.
     pub enum Order {
-        /// Every one, in order. While the window is hidden the stream stands still.
+        /// Every one, in order. Of those that come while the window is hidden most are dropped, and counted: or a camera
+        /// would have no buffer left.
         Fifo = "fifo",
         /// The newest; the others are dropped and counted.
         Latest = "latest",
@@ -79,8 +80,8 @@ const WATCHDOG: u32 = 1;
 const TICK: Duration = Duration::from_millis(500);
 /// Of the watchdog, which counts them: where this thread itself was kept away it has ticked once.
 const SILENT_TICKS: u32 = (ANSWER_LIMIT.as_millis() / TICK.as_millis()) as u32;
-/// Without a wish for another frame for so long, from a compositor that does answer, the window is hidden.
-const HIDDEN_TICKS: u32 = 4;
+/// A compositor that has answered in this time, but has not asked for another frame, does not show the window.
+const HIDDEN_TICKS: u32 = 2;
 
 /// Frames held on the steady path: on screen, on its way there, and one that came early.
 const HOLDS: u32 = 3;
@@ -180,11 +181,7 @@ impl Sink {
 
     fn flush(&mut self) -> Result<(), Failure> {
         if let (Some(running), Some(session)) = (&mut self.running, &mut self.session) {
-            let sent = session.flush()?;
-            if !sent && !running.unsent {
-                running.silent = 0;
-            }
-            running.unsent = !sent;
+            running.unsent = !session.flush()?;
         }
         Ok(())
     }
@@ -193,7 +190,6 @@ impl Sink {
     fn event(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
         session.read()?;
-        running.silent = 0;
         for (captured, shown) in session.state.shown.drain(..) {
             context.shown(captured, shown);
         }
@@ -233,18 +229,21 @@ impl Sink {
         self.flush()?;
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
         running.idle += 1;
-        if running.unsent || session.state.in_flight && !session.ask() {
-            running.silent += 1;
-        }
+        let waits = session.state.in_flight;
+        let answers = !running.unsent && (!waits || session.ask());
+        running.silent = if answers { 0 } else { running.silent + 1 };
         if running.silent >= SILENT_TICKS {
             let what = if running.unsent { "room in its socket" } else { "an answer" };
             return Err(WaylandError::Silent { what, seconds: ANSWER_LIMIT.as_secs() }.into());
         }
-        // It answers, but nobody would see the last frames.
-        if running.ending && running.silent == 0 && running.idle > HIDDEN_TICKS {
-            context.dropped(running.waiting.len() as u64);
-            running.waiting.clear();
-            context.finish();
+        if waits && answers && running.idle > HIDDEN_TICKS {
+            let kept = usize::from(!running.ending);
+            let dropped = running.waiting.len().saturating_sub(kept);
+            running.waiting.drain(..dropped);
+            context.dropped(dropped as u64);
+            if running.ending {
+                context.finish();
+            }
         }
         self.flush()
     }
