@@ -27,8 +27,8 @@ fn now() -> (usize, u64) {
 }
 
 fn ten_thousand(memory: Memory) {
-    let Some(weston) = Weston::start_at(SMALL, 1000) else { return };
     let before = Footprint::now();
+    let Some(weston) = Weston::start_at(SMALL, 1000) else { return };
     let seen: Arc<Mutex<(u64, Vec<(usize, u64)>)>> = Arc::default();
     let noted = Arc::clone(&seen);
     let source = TestSrc { memory, size: SMALL, free_run: true, pattern: Pattern::Bars, ..TestSrc::default() };
@@ -58,6 +58,7 @@ fn ten_thousand(memory: Memory) {
     println!("{:?}, {:?}, {early} KiB, then {late} KiB", report.duration, counted.latency);
     drop(seen);
     drop(report);
+    drop(weston);
     assert_eq!(Footprint::now(), before);
 }
 

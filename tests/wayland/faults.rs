@@ -47,8 +47,8 @@ fn with_signal(weston: &Weston, signal: Signal) -> (Graph, std::sync::mpsc::Rece
 
 #[test]
 fn a_compositor_that_dies_is_a_typed_error() {
-    let Some(weston) = Weston::start(SIZE) else { return };
     let before = Footprint::now();
+    let Some(weston) = Weston::start(SIZE) else { return };
     let (mut graph, killed) = with_signal(&weston, Signal::SIGKILL);
     graph.set_retry(None);
 
@@ -58,13 +58,14 @@ fn a_compositor_that_dies_is_a_typed_error() {
     assert_eq!((failure(&report).kind(), failure(&report).element()), (FailureKind::Unplugged, Some("window")));
     assert!(failure(&report).to_string().contains("the compositor is gone"), "{}", failure(&report));
     drop(report);
+    drop(weston);
     assert_eq!(Footprint::now(), before);
 }
 
 #[test]
 fn a_compositor_that_is_killed_and_started_again_gets_a_new_window() {
-    let Some(mut weston) = Weston::start(SIZE) else { return };
     let before = Footprint::now();
+    let Some(mut weston) = Weston::start(SIZE) else { return };
     let (mut graph, _killed) = with_signal(&weston, Signal::SIGKILL);
     graph.set_retry(Some(Duration::from_secs(60)));
     let mut restarted = false;
@@ -84,13 +85,14 @@ fn a_compositor_that_is_killed_and_started_again_gets_a_new_window() {
     assert_eq!(counts(&report.graph, "source").frames, 60);
     assert!(counts(&report.graph, "window").frames >= 59, "{}", counts(&report.graph, "window"));
     drop(report);
+    drop(weston);
     assert_eq!(Footprint::now(), before);
 }
 
 #[test]
 fn a_compositor_that_hangs_is_a_typed_error() {
-    let Some(weston) = Weston::start(SIZE) else { return };
     let before = Footprint::now();
+    let Some(weston) = Weston::start(SIZE) else { return };
     let (mut graph, stopped) = with_signal(&weston, Signal::SIGSTOP);
     graph.set_retry(None);
 

@@ -48,16 +48,22 @@ fn every_pixel(source: Box<dyn Element>, size: Size) -> Option<(Report, usize)> 
 
     let report = run(graph, &RunOptions::default(), |progress| {
         let Progress::Running(graph, _) = progress else { return Verdict::Continue };
+        if shown.len() == SCREENSHOTS {
+            return Verdict::End;
+        }
         // Not before the first is on screen.
         if counts(graph, "window").latency.is_none() {
             return Verdict::Continue;
         }
         let screen: Vec<[u8; 3]> = weston.screen().chunks_exact(4).map(|p| [p[2], p[1], p[0]]).collect();
         let frames = recent.lock().unwrap();
-        let nearest = frames.iter().map(|f| f.iter().zip(&screen).filter(|(a, b)| a != b).count()).min();
-        assert_eq!(nearest, Some(0), "pixels that differ from the most similar of the last {} frames", frames.len());
+        let differs = |f: &Vec<[u8; 3]>| f.iter().zip(&screen).filter(|(a, b)| a != b).count();
+        let nearest = frames.iter().min_by_key(|f| differs(f)).unwrap();
+        let wrong = nearest.iter().zip(&screen).enumerate().find(|(_, (drawn, shown))| drawn != shown);
+        let of = (differs(nearest), frames.len());
+        assert_eq!(wrong, None, "at pixel; {} pixels differ from the most similar of the last {} frames", of.0, of.1);
         shown.push(screen);
-        if shown.len() < SCREENSHOTS { Verdict::Continue } else { Verdict::End }
+        Verdict::Continue
     });
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());

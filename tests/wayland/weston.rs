@@ -1,6 +1,7 @@
 //! Weston, started for a test and ended with it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,7 +46,7 @@ impl Weston {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("shrbuf-weston-{}-{number}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        DirBuilder::new().mode(0o700).create(&folder).unwrap();
         let process = spawn(&folder, size, refresh);
         let weston = Weston { folder, size, refresh, process };
         weston.wait();
