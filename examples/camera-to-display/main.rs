@@ -35,7 +35,8 @@ fn display(picture: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Error>>
         Ok(socket) => {
             println!("display: a window of the Wayland compositor at {}", socket.display());
             let order = wayland::Order::Latest;
-            let sink = WaylandSink { title: Some("camera".into()), screenshot: picture, order, ..WaylandSink::default() };
+            let sink =
+                WaylandSink { title: Some("camera".into()), screenshot: picture, order, ..WaylandSink::default() };
             return Ok(sink.build()?);
         }
         Err(wayland::WaylandError::NoDisplay) => {}

@@ -1,4 +1,4 @@
-//! Ten thousand frames in a window, and nothing grows.
+//! Thousands of frames in a window, and nothing grows.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,10 @@ use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 use crate::weston::Weston;
 use crate::{graph, own, window};
 
+/// With memfds, here.
 const FRAMES: u64 = 10_000;
+/// With dma-bufs, in the virtual machine: 10,000 take five minutes there.
+const DMA_BUF_FRAMES: u64 = 3000;
 /// So small that it is the protocol that is tested, and not how fast software composes.
 const SMALL: Size = Size::new(64, 36);
 
@@ -26,7 +29,7 @@ fn now() -> (usize, u64) {
     (std::fs::read_dir("/proc/self/fd").unwrap().count(), resident())
 }
 
-fn ten_thousand(memory: Memory) {
+fn thousands(memory: Memory, frames: u64) {
     let before = Footprint::now();
     let Some(weston) = Weston::start_at(SMALL, 1000) else { return };
     let seen: Arc<Mutex<(u64, Vec<(usize, u64)>)>> = Arc::default();
@@ -35,18 +38,18 @@ fn ten_thousand(memory: Memory) {
     let graph = graph(source.build().unwrap(), window(&weston), move |_| {
         let mut seen = noted.lock().unwrap();
         seen.0 += 1;
-        if matches!(seen.0, 1000 | FRAMES) {
+        if seen.0 == 1000 || seen.0 == frames {
             seen.1.push(now());
         }
     });
 
-    let report = run_frames(graph, FRAMES);
+    let report = run_frames(graph, frames);
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     let counted = counts(&report.graph, "window");
-    assert_eq!((counted.frames, counted.dropped, own(&report, "commits")), (FRAMES, 0, FRAMES));
+    assert_eq!((counted.frames, counted.dropped, own(&report, "commits")), (frames, 0, frames));
     // A window that is covered for a moment is not shown each time; a headless screen covers nothing.
-    assert_eq!((own(&report, "presented"), own(&report, "discarded")), (FRAMES, 0));
+    assert_eq!((own(&report, "presented"), own(&report, "discarded")), (frames, 0));
     // Each buffer was made known once, before the first frame.
     assert_eq!(own(&report, "imports"), u64::from(report.plan.links[0].stream.buffers));
     assert_eq!(report.graph.ledger().copied(), 0);
@@ -63,13 +66,13 @@ fn ten_thousand(memory: Memory) {
 }
 
 #[test]
-fn ten_thousand_memfd_frames_leave_nothing() {
-    ten_thousand(Memory::Memfd);
+fn thousands_of_memfd_frames_leave_nothing() {
+    thousands(Memory::Memfd, FRAMES);
 }
 
 #[test]
-fn ten_thousand_dma_buf_frames_leave_nothing() {
+fn thousands_of_dma_buf_frames_leave_nothing() {
     if on_test_drivers() {
-        ten_thousand(Memory::Udmabuf);
+        thousands(Memory::Udmabuf, DMA_BUF_FRAMES);
     }
 }

@@ -19,8 +19,10 @@ use crate::{SIZE, graph, pictures, window};
 
 /// From a dead compositor to the error.
 const SOON: Duration = Duration::from_secs(2);
-/// From a compositor that hangs to the error: five seconds of patience, and the watchdog's ticks.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Longer than Weston takes for its first frame where it is emulated.
+const STALL: Duration = Duration::from_secs(15);
+/// From a compositor that hangs to the error: the watchdog's ticks, and those of a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn failure(report: &Report) -> &Failure {
     match &report.error {
@@ -35,7 +37,8 @@ fn with_signal(weston: &Weston, signal: Signal) -> (Graph, std::sync::mpsc::Rece
     let (sender, sent) = channel();
     let send = weston.signals();
     let mut frames = 0;
-    let graph = graph(pictures().build().unwrap(), window(weston), move |_| {
+    let window = WaylandSink { stall: Some(STALL), ..window(weston) };
+    let graph = graph(pictures().build().unwrap(), window, move |_| {
         frames += 1;
         if frames == 20 {
             send(signal);

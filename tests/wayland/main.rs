@@ -1,10 +1,14 @@
 //! Windows on a real compositor: Weston without a display, drawing with software GL. Here with memfds; in the virtual
-//! machine with the dma-bufs of vivid and udmabuf too.
+//! machine with the dma-bufs of vivid and udmabuf too. What Weston never does, a compositor of our own does.
 
+mod behaviour;
 mod endurance;
+mod fake;
 mod faults;
 mod pixels;
 mod weston;
+
+use std::time::Duration;
 
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::wayland::WaylandSink;
@@ -24,7 +28,12 @@ fn pictures() -> TestSrc {
 
 /// A window of that compositor.
 fn window(weston: &Weston) -> WaylandSink {
-    WaylandSink { display: Some(weston.socket()), ..WaylandSink::default() }
+    window_at(weston.socket())
+}
+
+/// A window of the compositor at that socket. Emulated, Weston compiles the shaders for its first frame for seconds.
+fn window_at(socket: String) -> WaylandSink {
+    WaylandSink { display: Some(socket), stall: Some(Duration::from_secs(60)), ..WaylandSink::default() }
 }
 
 /// `source → watch → window`, with copies denied.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use shrbuf::{Format, Ledger, Reason, Shrbuf};
 use shrbuf_elements::Memory;
@@ -106,8 +107,13 @@ fn a_cameras_dma_bufs_are_on_screen() {
         return;
     }
     let before = Footprint::now();
-    let camera =
-        V4l2Src { format: Some(Format::Xr24), size: Some(SIZE), rate: Some(Rate::new(15, 1)), ..V4l2Src::default() };
+    let camera = V4l2Src {
+        format: Some(Format::Xr24),
+        size: Some(SIZE),
+        rate: Some(Rate::new(15, 1)),
+        stall: Some(Duration::from_secs(60)),
+        ..V4l2Src::default()
+    };
 
     let (report, different) = every_pixel(camera.build().unwrap(), SIZE).unwrap();
 

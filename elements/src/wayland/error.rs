@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use shrbuf_pipeline::{Failure, FailureKind};
-use wayland_client::DispatchError;
 use wayland_backend::client as backend;
+use wayland_client::DispatchError;
 
 /// Why a window cannot be had, or not any more.
 #[derive(Debug, thiserror::Error)]

@@ -27,9 +27,6 @@ use super::place::{Fit, place};
 use super::state::{Asked, Held, State};
 use super::window::{Window, WindowSpec};
 
-/// Longest time for an answer: desktops call a client hung after about as long.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-
 /// Where the compositor listens: `display` or WAYLAND_DISPLAY, a name in XDG_RUNTIME_DIR or a path.
 ///
 /// # Errors
@@ -72,6 +69,8 @@ pub(super) struct Session {
     commits: u64,
     /// Number of the answer that was last asked for.
     asked: u64,
+    /// Longest time for an answer.
+    limit: Duration,
 }
 
 /// The connection while there is no window yet.
@@ -79,6 +78,7 @@ struct Opening {
     connection: Connection,
     queue: EventQueue<State>,
     state: State,
+    limit: Duration,
 }
 
 /// Sends what there is; false where the socket is full.
@@ -104,15 +104,15 @@ fn read(queue: &mut EventQueue<State>, state: &mut State) -> Result<(), WaylandE
     state.failure.take().map_or(Ok(()), Err)
 }
 
-/// **Blocks** until `done`, no longer than [`ANSWER_LIMIT`].
+/// **Blocks** until `done`, no longer than `limit`.
 fn wait(
     connection: &Connection,
     queue: &mut EventQueue<State>,
     state: &mut State,
-    what: &'static str,
+    (what, limit): (&'static str, Duration),
     done: impl Fn(&State) -> bool,
 ) -> Result<(), WaylandError> {
-    let until = Instant::now() + ANSWER_LIMIT;
+    let until = Instant::now() + limit;
     loop {
         let sent = flush(connection)?;
         read(queue, state)?;
@@ -121,7 +121,7 @@ fn wait(
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(WaylandError::Silent { what, seconds: ANSWER_LIMIT.as_secs() });
+            return Err(WaylandError::Silent { what, seconds: limit.as_secs() });
         }
         let wanted = if sent { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -141,7 +141,7 @@ impl Opening {
     }
 
     fn wait(&mut self, what: &'static str, done: impl Fn(&State) -> bool) -> Result<(), WaylandError> {
-        wait(&self.connection, &mut self.queue, &mut self.state, what, done)
+        wait(&self.connection, &mut self.queue, &mut self.state, (what, self.limit), done)
     }
 }
 
@@ -153,7 +153,8 @@ impl Session {
     pub(super) fn open(path: &Path, spec: &WindowSpec<'_>, fit: Fit) -> Result<Session, WaylandError> {
         let connection = Connection::from_socket(reach(path)?)
             .map_err(|e| WaylandError::Connect { path: path.to_owned(), source: io::Error::other(e) })?;
-        let mut opening = Opening { queue: connection.new_event_queue(), connection, state: State::new() };
+        let limit = spec.patience;
+        let mut opening = Opening { queue: connection.new_event_queue(), connection, state: State::new(), limit };
         let handle = opening.queue.handle();
         let registry = opening.connection.display().get_registry(&handle, ());
         opening.round_trip("its list of interfaces")?;
@@ -165,7 +166,7 @@ impl Session {
         if versions.is_some_and(|v| v >= DMABUF_FEEDBACK) {
             opening.wait("its dma-buf feedback", |s| s.feedback.is_some())?;
         }
-        let Opening { connection, queue, mut state } = opening;
+        let Opening { connection, queue, mut state, limit } = opening;
         state.feedback_is_new = false;
         let mut session = Session {
             connection,
@@ -178,6 +179,7 @@ impl Session {
             picture: None,
             commits: 0,
             asked: 0,
+            limit,
         };
         session.configure();
         Ok(session)
@@ -213,7 +215,7 @@ impl Session {
             dma_buf.create(&dmabuf.create_params(&handle, number));
         }
         let all = |s: &State| s.made.iter().all(Option::is_some);
-        wait(&self.connection, &mut self.queue, &mut self.state, "it takes a buffer", all)?;
+        wait(&self.connection, &mut self.queue, &mut self.state, ("it to take a buffer", self.limit), all)?;
         let made: Vec<WaylandBuffer> = std::mem::take(&mut self.state.made)
             .into_iter()
             .zip(&asked)
@@ -234,7 +236,7 @@ impl Session {
         let answers = self.state.answers;
         self.connection.display().sync(&handle, Asked::Answer);
         let answered = |s: &State| s.answers > answers;
-        wait(&self.connection, &mut self.queue, &mut self.state, "it takes a buffer", answered)
+        wait(&self.connection, &mut self.queue, &mut self.state, ("it to take a buffer", self.limit), answered)
     }
 
     /// Forgets the buffers, and lets go of every frame.

@@ -14,7 +14,7 @@ use super::buffer::shm_formats;
 use super::error::WaylandError;
 use super::feedback::Feedback;
 use super::place::Fit;
-use super::session::{ANSWER_LIMIT, Session, socket_path};
+use super::session::{Session, socket_path};
 use super::window::WindowSpec;
 
 choices! {
@@ -54,6 +54,8 @@ properties! {
         fit: Fit = Fit::Contain,
         /// Which frame is shown when several wait.
         order: Order = Order::Fifo,
+        /// Longest time without an answer of the compositor before the run fails as stalled; not set, 5 s.
+        stall: Option<Duration> = None,
         /// PNG of the last frame, written at the end.
         screenshot: Option<PathBuf> = None,
     }
@@ -78,8 +80,8 @@ const SOCKET: u32 = 0;
 const WATCHDOG: u32 = 1;
 
 const TICK: Duration = Duration::from_millis(500);
-/// Of the watchdog, which counts them: where this thread itself was kept away it has ticked once.
-const SILENT_TICKS: u32 = (ANSWER_LIMIT.as_millis() / TICK.as_millis()) as u32;
+/// Longest time for an answer: desktops call a client hung after about as long.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// A compositor that has answered in this time, but has not asked for another frame, does not show the window.
 const HIDDEN_TICKS: u32 = 2;
 
@@ -133,7 +135,12 @@ impl Sink {
     fn open(&mut self) -> Result<&mut Session, WaylandError> {
         let path = socket_path(self.config.display.as_deref())?;
         let title = self.config.title.as_deref().unwrap_or(&self.name);
-        let spec = WindowSpec { title, app_id: &self.config.app_id, fullscreen: self.config.fullscreen };
+        let spec = WindowSpec {
+            title,
+            app_id: &self.config.app_id,
+            fullscreen: self.config.fullscreen,
+            patience: self.patience(),
+        };
         let session = Session::open(&path, &spec, self.config.fit)?;
         if session.state.clock.is_none() {
             let why = match session.globals.presentation {
@@ -143,6 +150,10 @@ impl Sink {
             tracing::warn!(element = self.name, why, "latency is not measured");
         }
         Ok(self.session.insert(session))
+    }
+
+    fn patience(&self) -> Duration {
+        self.config.stall.unwrap_or(ANSWER_LIMIT)
     }
 
     /// Ends the session, and keeps what it has counted.
@@ -227,14 +238,16 @@ impl Sink {
 
     fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         self.flush()?;
+        let patience = self.patience();
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
         running.idle += 1;
         let waits = session.state.in_flight;
         let answers = !running.unsent && (!waits || session.ask());
         running.silent = if answers { 0 } else { running.silent + 1 };
-        if running.silent >= SILENT_TICKS {
+        // Counted, and not taken from a clock: where this thread itself was kept away it has ticked once.
+        if TICK * running.silent >= patience {
             let what = if running.unsent { "room in its socket" } else { "an answer" };
-            return Err(WaylandError::Silent { what, seconds: ANSWER_LIMIT.as_secs() }.into());
+            return Err(WaylandError::Silent { what, seconds: patience.as_secs() }.into());
         }
         if waits && answers && running.idle > HIDDEN_TICKS {
             let kept = usize::from(!running.ending);

@@ -1,5 +1,7 @@
 //! The window: a surface with its roles.
 
+use std::time::Duration;
+
 use wayland_client::QueueHandle;
 use wayland_client::protocol::{wl_buffer::WlBuffer, wl_surface::WlSurface};
 use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::zwp_linux_surface_synchronization_v1::ZwpLinuxSurfaceSynchronizationV1;
@@ -15,6 +17,8 @@ pub(super) struct WindowSpec<'a> {
     pub(super) title: &'a str,
     pub(super) app_id: &'a str,
     pub(super) fullscreen: bool,
+    /// Longest time for an answer of the compositor.
+    pub(super) patience: Duration,
 }
 
 /// A surface that is a window. It is gone with its connection.
