@@ -37,6 +37,8 @@ pub mod test_src;
 pub mod tmem;
 #[cfg(feature = "v4l2")]
 pub mod v4l2;
+#[cfg(feature = "wayland")]
+pub mod wayland;
 
 pub use memory::Memory;
 use shrbuf_pipeline::ElementType;
@@ -51,9 +53,11 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<file_src::FileSrc>(),
         ElementType::of::<ipc::IpcSrc>(),
         #[cfg(feature = "kms")]
-        ElementType::of::<kms::KmsSink>(),
-        #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsCapture>(),
+        #[cfg(feature = "kms")]
+        ElementType::of::<kms::KmsSink>(),
+        #[cfg(feature = "wayland")]
+        ElementType::of::<wayland::WaylandSink>(),
         ElementType::of::<screen_sink::ScreenSink>(),
         ElementType::of::<file_sink::FileSink>(),
         ElementType::of::<ipc::IpcSink>(),

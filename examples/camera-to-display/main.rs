@@ -1,4 +1,5 @@
-//! The first camera on the first display; without them, a test picture in a terminal.
+//! The first camera on the first display, or inside a desktop session in a window; without them, a test picture in a
+//! terminal.
 //!
 //! `camera-to-display [SECONDS] [PICTURE.png]`
 
@@ -10,6 +11,7 @@ use shrbuf_elements::kms::{Card, KmsSink, Order};
 use shrbuf_elements::screen_sink::ScreenSink;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Device, V4l2Src};
+use shrbuf_elements::wayland::{self, WaylandSink};
 use shrbuf_pipeline::supervise::{Progress, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Copies, Element, Graph};
 
@@ -28,6 +30,18 @@ fn camera() -> Result<Box<dyn Element>, Box<dyn Error>> {
 }
 
 fn display(picture: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Error>> {
+    // Inside a session the displays belong to its compositor.
+    match wayland::compositor() {
+        Ok(socket) => {
+            println!("display: a window of the Wayland compositor at {}", socket.display());
+            let order = wayland::Order::Latest;
+            let sink =
+                WaylandSink { title: Some("camera".into()), screenshot: picture, order, ..WaylandSink::default() };
+            return Ok(sink.build()?);
+        }
+        Err(wayland::WaylandError::NoDisplay) => {}
+        Err(why) => println!("display: no window ({why})"),
+    }
     for card in Card::find().into_iter().flatten() {
         let shows = |c: &&shrbuf_elements::kms::ConnectorInfo| c.connected && !c.writeback;
         match card.connectors.iter().find(shows) {

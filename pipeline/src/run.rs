@@ -156,7 +156,8 @@ fn cut(
         let limit = frames.map(|f| f.saturating_sub(n.stats.read().frames));
         let element = std::mem::replace(&mut n.element, Box::new(Away));
         let (d, _) = place[node.0];
-        domains[d].slots.push(Slot::new(n.name.clone(), element, node.0, outputs, Arc::clone(&n.stats), limit));
+        let (name, stats) = (n.name.clone(), Arc::clone(&n.stats));
+        domains[d].slots.push(Slot::new(name, element, node.0, outputs, stats, limit, Arc::clone(control)));
     }
     Ok((domains, bells))
 }
@@ -216,6 +217,11 @@ impl Running {
     pub fn end(&self) {
         self.control.end();
         self.bells.iter().for_each(|b| b.ring());
+    }
+
+    /// Whether the sources have been told to end, from here or by an element.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.control.is_ending()
     }
 
     /// Has everything stop at its next step. Does not block.

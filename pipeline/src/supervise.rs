@@ -208,7 +208,8 @@ fn once(
         let over = options.duration.is_some_and(|d| report.duration >= d);
         if verdict == Verdict::Stop || ending.is_some_and(|since| since.elapsed() > GRACE) {
             running.stop();
-        } else if (verdict == Verdict::End || over) && ending.is_none() {
+        } else if (verdict == Verdict::End || over || running.is_ending()) && ending.is_none() {
+            // Where an element has said so, this wakes the domains that sleep.
             ending = Some(Instant::now());
             running.end();
         } else if ending.is_none() && running.device_is_back() {

@@ -8,6 +8,7 @@ use crate::frame::{Frame, Timestamp};
 use crate::ring::{Item, Ring};
 use crate::stats::NodeStats;
 
+use super::Control;
 use super::start::Watched;
 
 /// Where an output leads.
@@ -37,6 +38,7 @@ pub(super) struct Flags {
     left: Cell<u64>,
     /// An end has been passed on, or a sink is done.
     pub(super) ended: Cell<bool>,
+    control: Arc<Control>,
 }
 
 impl Slot {
@@ -47,9 +49,10 @@ impl Slot {
         outputs: Vec<Target>,
         stats: Arc<NodeStats>,
         limit: Option<u64>,
+        control: Arc<Control>,
     ) -> Slot {
         let source = element.ports().inputs.is_empty();
-        let flags = Flags { source, left: Cell::new(limit.unwrap_or(u64::MAX)), ended: Cell::new(false) };
+        let flags = Flags { source, left: Cell::new(limit.unwrap_or(u64::MAX)), ended: Cell::new(false), control };
         Slot { name, element, node, outputs, stats, flags, watched: Vec::new() }
     }
 
@@ -153,6 +156,12 @@ impl Context<'_> {
     /// Of a sink: the last frame is dealt with. The run ends when every element has.
     pub fn finish(&mut self) {
         self.flags.ended.set(true);
+    }
+
+    /// Of a sink: its user has had enough (a window was closed). The sources of every domain end, soon; what is on its way
+    /// arrives.
+    pub fn end_run(&mut self) {
+        self.flags.control.end();
     }
 
     /// Of a source: no more frames are wanted. One that is not driven by a descriptor stops making them.

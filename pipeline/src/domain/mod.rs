@@ -43,6 +43,10 @@ impl Control {
         self.command.fetch_max(Control::STOP, Ordering::Relaxed);
     }
 
+    pub(crate) fn is_ending(&self) -> bool {
+        self.get() >= Control::END
+    }
+
     fn get(&self) -> u8 {
         self.command.load(Ordering::Relaxed)
     }

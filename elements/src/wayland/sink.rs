@@ -1,0 +1,409 @@
+//! `wayland-sink`: frames in a window, by commits of imported buffers.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use shrbuf::{Account, MemoryKind, Reason, Shrbuf};
+use shrbuf_pipeline::{
+    Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer, Ports,
+    Refusal, Start, Stream, Video, Wanted, choices, properties,
+};
+
+use super::buffer::shm_formats;
+use super::error::WaylandError;
+use super::feedback::Feedback;
+use super::place::Fit;
+use super::session::{Session, socket_path};
+use super::window::WindowSpec;
+
+choices! {
+    /// Which frame is shown when several wait.
+    pub enum Order {
+        /// Every one, in order. Of those that come while the window is hidden most are dropped, and counted: or a camera
+        /// would have no buffer left.
+        Fifo = "fifo",
+        /// The newest; the others are dropped and counted.
+        Latest = "latest",
+    }
+}
+
+properties! {
+    /// Frames in a window of a Wayland desktop, without a copy.
+    ///
+    /// Each buffer is made known to the compositor once (linux-dmabuf, with the modifiers that its feedback lists); a
+    /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, with a fence where
+    /// it does that. Memory that is no dma-buf goes through wl_shm: no copy is made here, but the compositor makes one.
+    /// Closing the window ends the run.
+    ///
+    /// ```toml
+    /// [element.window]
+    /// type = "wayland-sink"
+    /// title = "camera"
+    /// ```
+    pub struct WaylandSink = "wayland-sink" {
+        /// Compositor's socket, a name or a path; not set, that of WAYLAND_DISPLAY.
+        display: Option<String> = None,
+        /// Title of the window; not set, the element's name.
+        title: Option<String> = None,
+        /// By what the desktop knows the program (its icon, its rules for windows).
+        app_id: String = "shrbuf".into(),
+        /// Takes the whole screen.
+        fullscreen: bool = false,
+        /// How the picture fills a window of another shape, where the compositor can scale.
+        fit: Fit = Fit::Contain,
+        /// Which frame is shown when several wait.
+        order: Order = Order::Fifo,
+        /// Longest time without an answer of the compositor before the run fails as stalled; not set, 5 s.
+        stall: Option<Duration> = None,
+        /// PNG of the last frame, written at the end.
+        screenshot: Option<PathBuf> = None,
+    }
+}
+
+impl Build for WaylandSink {
+    fn build(self) -> Result<Box<dyn Element>, BuildError> {
+        Ok(Box::new(Sink {
+            config: self,
+            name: String::new(),
+            account: None,
+            session: None,
+            stream: None,
+            running: None,
+            renegotiates: false,
+            counts: Counts::default(),
+        }))
+    }
+}
+
+const SOCKET: u32 = 0;
+const WATCHDOG: u32 = 1;
+
+const TICK: Duration = Duration::from_millis(500);
+/// Longest time for an answer: desktops call a client hung after about as long.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// A compositor that has answered in this time, but has not asked for another frame, does not show the window.
+const HIDDEN_TICKS: u32 = 2;
+
+/// Frames held on the steady path: on screen, on its way there, and one that came early.
+const HOLDS: u32 = 3;
+
+/// What a stream was agreed to be, and on which word of the compositor.
+struct Agreed {
+    stream: Stream,
+    feedback: Feedback,
+}
+
+struct Running {
+    waiting: VecDeque<Frame>,
+    /// Kept for a screenshot alone.
+    last: Option<Frame>,
+    ending: bool,
+    closed: bool,
+    /// Requests are waiting for room in the socket.
+    unsent: bool,
+    /// Ticks since the compositor last read, or answered.
+    silent: u32,
+    /// Ticks since the last commit.
+    idle: u32,
+}
+
+/// Over all connections.
+#[derive(Default, Clone, Copy)]
+struct Counts {
+    commits: u64,
+    waited: u64,
+    presented: u64,
+    discarded: u64,
+    scanned_out: u64,
+    imports: u64,
+}
+
+struct Sink {
+    config: WaylandSink,
+    name: String,
+    account: Option<Account>,
+    session: Option<Session>,
+    stream: Option<Agreed>,
+    running: Option<Running>,
+    /// The run ends because of better formats: the window stays for the next.
+    renegotiates: bool,
+    counts: Counts,
+}
+
+impl Sink {
+    fn open(&mut self) -> Result<&mut Session, WaylandError> {
+        let path = socket_path(self.config.display.as_deref())?;
+        let title = self.config.title.as_deref().unwrap_or(&self.name);
+        let spec = WindowSpec {
+            title,
+            app_id: &self.config.app_id,
+            fullscreen: self.config.fullscreen,
+            patience: self.patience(),
+        };
+        let session = Session::open(&path, &spec, self.config.fit)?;
+        if session.state.clock.is_none() {
+            let why = match session.globals.presentation {
+                None => "the compositor does not say when a frame is shown (wp_presentation)",
+                Some(_) => "the compositor's clock is none that this machine has",
+            };
+            tracing::warn!(element = self.name, why, "latency is not measured");
+        }
+        Ok(self.session.insert(session))
+    }
+
+    fn patience(&self) -> Duration {
+        self.config.stall.unwrap_or(ANSWER_LIMIT)
+    }
+
+    /// Ends the session, and keeps what it has counted.
+    fn close(&mut self) {
+        self.counts = self.all_counts();
+        self.session = None;
+    }
+
+    fn all_counts(&self) -> Counts {
+        let Some(session) = &self.session else { return self.counts };
+        let state = &session.state;
+        Counts {
+            presented: self.counts.presented + state.presented,
+            discarded: self.counts.discarded + state.discarded,
+            scanned_out: self.counts.scanned_out + state.scanned_out,
+            imports: self.counts.imports + session.imports(),
+            ..self.counts
+        }
+    }
+
+    /// Commits what waits, unless the compositor has not asked for another frame yet.
+    fn next(&mut self) -> Result<(), Failure> {
+        let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
+        if session.state.in_flight {
+            return Ok(());
+        }
+        let Some(frame) = running.waiting.pop_front() else { return Ok(()) };
+        if self.config.screenshot.is_some() {
+            running.last = Some(frame.clone());
+        }
+        session.show(frame)?;
+        self.counts.commits += 1;
+        running.idle = 0;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        if let (Some(running), Some(session)) = (&mut self.running, &mut self.session) {
+            running.unsent = !session.flush()?;
+        }
+        Ok(())
+    }
+
+    /// What the compositor had to say.
+    fn event(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
+        session.read()?;
+        for (captured, shown) in session.state.shown.drain(..) {
+            context.shown(captured, shown);
+        }
+        if session.state.closed && !running.closed {
+            running.closed = true;
+            running.waiting.clear();
+            context.end_run();
+        }
+        if std::mem::take(&mut session.state.feedback_is_new) {
+            self.follow()?;
+        }
+        self.next()
+    }
+
+    /// Whether the compositor's new word on formats asks for other buffers.
+    fn follow(&mut self) -> Result<(), Failure> {
+        let (Some(session), Some(Agreed { stream, feedback })) = (&self.session, &self.stream) else { return Ok(()) };
+        let (Some(now), Some(fourcc)) = (&session.state.feedback, stream.format.drm()) else { return Ok(()) };
+        if stream.origin.kind() != MemoryKind::DmaBuf {
+            return Ok(());
+        }
+        let gone = now.takes(fourcc, stream.modifier).is_none();
+        // Who knows of no modifiers can do nothing better.
+        let better = stream.modifier.is_some_and(|m| now.is_better_with_another(feedback, fourcc, m));
+        let moved = stream.modifier.is_some() && now.main_device != feedback.main_device;
+        let why = match (gone, moved, better) {
+            (true, ..) => "does not take it any more",
+            (_, true, _) => "draws on another device now",
+            (_, _, true) => "would rather have other modifiers now",
+            _ => return Ok(()),
+        };
+        self.renegotiates = true;
+        Err(Failure::new(FailureKind::Changed, format!("{stream}: the compositor {why}")))
+    }
+
+    fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.flush()?;
+        let patience = self.patience();
+        let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
+        running.idle += 1;
+        let waits = session.state.in_flight;
+        let answers = !running.unsent && (!waits || session.ask());
+        running.silent = if answers { 0 } else { running.silent + 1 };
+        // Counted, and not taken from a clock: where this thread itself was kept away it has ticked once.
+        if TICK * running.silent >= patience {
+            let what = if running.unsent { "room in its socket" } else { "an answer" };
+            return Err(WaylandError::Silent { what, seconds: patience.as_secs() }.into());
+        }
+        if waits && answers && running.idle > HIDDEN_TICKS {
+            let kept = usize::from(!running.ending);
+            let dropped = running.waiting.len().saturating_sub(kept);
+            running.waiting.drain(..dropped);
+            context.dropped(dropped as u64);
+            if running.ending {
+                context.finish();
+            }
+        }
+        self.flush()
+    }
+
+    fn finish_if_done(&mut self, context: &mut Context<'_>) {
+        let (Some(running), Some(session)) = (&self.running, &self.session) else { return };
+        let told = !session.state.in_flight && session.state.untold == 0;
+        if running.ending && running.waiting.is_empty() && (told || running.closed) {
+            context.finish();
+        }
+    }
+
+    fn write_screenshot(&self) -> Result<(), Box<dyn std::error::Error>> {
+        let frame = self.running.as_ref().and_then(|r| r.last.as_ref());
+        if let (Some(path), Some(frame), Some(account)) = (&self.config.screenshot, frame, &self.account) {
+            crate::image::write_png(path, &frame.buffer, frame.color, account)?;
+        }
+        Ok(())
+    }
+}
+
+impl Element for Sink {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.name.clone_from(&environment.name);
+        self.account = Some(environment.ledger.account(&self.name, Reason::Inspect));
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        if !std::mem::take(&mut self.renegotiates) {
+            self.close();
+        }
+        let session = match &mut self.session {
+            Some(session) => session,
+            None => self.open()?,
+        };
+        let feedback = session.feedback();
+        let mut video = feedback.video();
+        let mut kinds = Vec::new();
+        if !video.is_empty() {
+            kinds.push(MemoryKind::DmaBuf);
+        }
+        for format in shm_formats(&session.state.shm_formats) {
+            if !video.iter().any(|v| v.format == format) {
+                video.push(Video::linear(format));
+            }
+        }
+        kinds.push(MemoryKind::Memfd);
+        let configured = session.state.configured;
+        let natural = configured.size.or(configured.bounds);
+        let holds = HOLDS + u32::from(self.config.screenshot.is_some());
+        let memory = Consumes { kinds, stride_align: 1, holds };
+        Ok(InputOffer { video, memory, wanted: Wanted::default(), natural })
+    }
+
+    fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        let Some(session) = &mut self.session else { return Err(Refusal::new("there is no window")) };
+        session.import(buffers).map_err(|error| match error {
+            WaylandError::Import(refused) => refused.into(),
+            error => Refusal::new(error.to_string()),
+        })?;
+        self.stream = Some(Agreed { stream: *stream, feedback: session.feedback() });
+        Ok(())
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        let Some(session) = &self.session else {
+            return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
+        };
+        start.watch(session.connection.clone(), SOCKET)?;
+        start.every(TICK, WATCHDOG);
+        self.running = Some(Running {
+            // A pool's worth, so that the steady path never grows it.
+            waiting: VecDeque::with_capacity(shrbuf::pool::MAX_BUFFERS),
+            last: None,
+            ending: false,
+            closed: false,
+            unsent: false,
+            silent: 0,
+            idle: 0,
+        });
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        match token {
+            SOCKET => {
+                self.event(context)?;
+                self.flush()?;
+            }
+            _ => self.watch(context)?,
+        }
+        self.finish_if_done(context);
+        Ok(())
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        let (Some(running), Some(session)) = (&mut self.running, &self.session) else { return Ok(()) };
+        if running.closed {
+            context.dropped(1);
+            return Ok(());
+        }
+        if self.config.order == Order::Latest {
+            context.dropped(running.waiting.len() as u64);
+            running.waiting.clear();
+        }
+        running.waiting.push_back(frame);
+        if session.state.in_flight {
+            self.counts.waited += 1;
+            return Ok(());
+        }
+        self.next()?;
+        self.flush()
+    }
+
+    fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
+        if let Some(running) = &mut self.running {
+            running.ending = true;
+            running.idle = 0;
+        }
+        self.next()?;
+        self.flush()?;
+        self.finish_if_done(context);
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Err(error) = self.write_screenshot() {
+            tracing::warn!(element = self.name, error, "no screenshot");
+        }
+        self.running = None;
+        match &mut self.session {
+            Some(session) if self.renegotiates => session.let_go(),
+            _ => self.close(),
+        }
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        let counts = self.all_counts();
+        report("commits", counts.commits);
+        report("waited", counts.waited);
+        report("presented", counts.presented);
+        report("discarded", counts.discarded);
+        report("scanned-out", counts.scanned_out);
+        report("imports", counts.imports);
+    }
+}
