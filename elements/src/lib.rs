@@ -49,6 +49,8 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<test_src::TestSrc>(),
         ElementType::of::<file_src::FileSrc>(),
         ElementType::of::<ipc::IpcSrc>(),
+        #[cfg(feature = "v4l2")]
+        ElementType::of::<v4l2::V4l2Sink>(),
         #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsSink>(),
         ElementType::of::<screen_sink::ScreenSink>(),

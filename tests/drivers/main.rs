@@ -4,5 +4,6 @@ mod endurance;
 mod faults;
 mod limits;
 mod negotiation;
+mod output;
 mod pixels;
 mod processes;

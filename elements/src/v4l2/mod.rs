@@ -34,15 +34,21 @@ pub mod ioctl;
 
 mod control;
 mod device;
+mod failure;
 mod find;
+mod output;
 mod ownership;
+mod picture;
 mod queue;
 mod readiness;
+mod sink;
 mod src;
 
 pub use control::ControlError;
-pub use device::{Device, InputError, OpenError};
+pub use device::{Device, InputError, OpenError, OutputError};
 pub use find::{DeviceInfo, FormatInfo};
+pub use output::{OutputQueue, QueueError, Returned};
 pub use queue::{AllocateError, CaptureQueue, ExportedBuffer, ExportedPlane, Requeue, RequeueError, StartError};
 pub use readiness::Readiness;
+pub use sink::V4l2Sink;
 pub use src::{Memory, V4l2Src};
