@@ -52,7 +52,7 @@ fn hdmi(device: &str) -> V4l2Sink {
 }
 
 fn pattern() -> TestSrc {
-    TestSrc { format: Some(Format::Xr24), rate: Rate::new(30, 1), ..TestSrc::default() }
+    TestSrc { format: Some(Format::Xr24), size: Size::new(1280, 720), rate: Rate::new(30, 1), ..TestSrc::default() }
 }
 
 fn kind(report: &Report) -> Option<FailureKind> {

@@ -1,12 +1,16 @@
-//! A driver's formats as the pipeline's: layouts, colours, offers.
+//! A driver's formats as the pipeline's: layouts, colours, offers, buffers.
 
-use shrbuf::{Format, Layout, Plane};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
+use shrbuf::{Format, Layout, Plane, Segment, Shrbuf};
 use shrbuf_pipeline::{
-    Colorimetry, Matrix, Modifiers, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Video,
+    Colorimetry, Matrix, Modifiers, Origin, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Stream, Video,
 };
 
-use super::FormatInfo;
-use super::ioctl::{self, Fraction, FrameIntervals, FrameSizes};
+use super::ioctl::{self, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat, PlanePayload};
+use super::{CaptureQueue, Device, FormatInfo};
 
 /// The planes of a driver's format in the memory of one buffer; `data_offset` of each memory plane where there are any.
 pub(super) fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
@@ -99,6 +103,97 @@ pub(super) fn video(info: &FormatInfo, current: Size) -> Option<Video> {
     };
     let plane_segments = multi && format.planes().len() > 1;
     Some(Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments })
+}
+
+/// Sets a capture queue to the frames of `stream`; a driver that answers with others is refused.
+pub(super) fn set_format(device: &Device, stream: &Stream) -> Result<ioctl::Format, Refusal> {
+    let fourcc = match (stream.plane_segments, stream.format.v4l2_multi()) {
+        (true, Some(multi)) => multi,
+        _ => stream.format.v4l2(),
+    };
+    let least = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align);
+    let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
+    let (width, height) = (stream.size.width, stream.size.height);
+    let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline };
+    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+    let format = device.set_format(&request).map_err(|e| refuse(&e))?;
+    if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
+        return Err(Refusal::new(format!(
+            "the driver answers {} {}x{} to {} {width}x{height}",
+            format.pixelformat, format.width, format.height, request.pixelformat
+        )));
+    }
+    Ok(format)
+}
+
+/// The queue of a capture format that is set, and its buffers: the driver's own, or of the stream's allocator.
+pub(super) fn allocate(
+    device: &Device,
+    stream: &Stream,
+    format: &ioctl::Format,
+    name: &str,
+) -> Result<(CaptureQueue, Vec<Shrbuf>), Refusal> {
+    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+    if stream.origin != Origin::V4l2 {
+        let buffers = lend(stream, format, name)?;
+        let fds = dma_bufs(&buffers).map_err(|e| refuse(&e))?;
+        return Ok((CaptureQueue::dmabuf(device, fds).map_err(|e| refuse(&e))?, buffers));
+    }
+    let (queue, exported) = CaptureQueue::mmap(device, stream.buffers).map_err(|e| refuse(&e))?;
+    let buffers = exported.into_iter().map(|b| {
+        let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
+        let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
+        let layout = layout(stream.format, format, &offsets)?;
+        let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
+        let segments = segments.map_err(|e| refuse(&e))?;
+        for s in &segments {
+            // A name is for people reading debugfs; a kernel without it is no reason to fail.
+            let _ = s.set_name(name);
+        }
+        Shrbuf::new(segments, layout).map_err(|e| refuse(&e))
+    });
+    let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+    Ok((queue, buffers))
+}
+
+/// Buffers of the stream's allocator, as the driver wants them.
+pub(super) fn lend(stream: &Stream, format: &ioctl::Format, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
+    let exporter = match stream.origin {
+        Origin::DmaHeap => DmaHeap::open("system", name).map(Exporter::DmaHeap),
+        _ => Udmabuf::open(name).map(Exporter::Udmabuf),
+    };
+    let exporter = exporter.map_err(|e| Refusal::new(e.to_string()))?;
+    let layout = layout(stream.format, format, &[])?;
+    let buffers = (0..stream.buffers).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>();
+    buffers.map_err(|e| Refusal::new(e.to_string()))
+}
+
+/// The dma-bufs of `buffers`, a list for each.
+pub(super) fn dma_bufs(buffers: &[Shrbuf]) -> io::Result<Vec<Vec<OwnedFd>>> {
+    buffers.iter().map(|b| b.segments().iter().map(|s| s.as_fd().try_clone_to_owned()).collect()).collect()
+}
+
+/// What a whole picture has in a memory plane.
+pub(super) struct Whole {
+    data_offset: u32,
+    /// First byte after it.
+    end: u64,
+}
+
+impl Whole {
+    pub(super) fn of(layout: &Layout) -> Vec<Whole> {
+        let first = |segment| layout.planes().iter().find(|p| usize::from(p.segment) == segment);
+        let whole = |segment| Some(Whole { data_offset: first(segment)?.offset, end: layout.segment_bytes(segment) });
+        (0..).map_while(whole).collect()
+    }
+
+    pub(super) fn are_in(whole: &[Whole], payloads: &[PlanePayload]) -> bool {
+        let is_in = |(whole, payload): (&Whole, &PlanePayload)| {
+            let end = u64::from(payload.data_offset) + u64::from(payload.bytesused);
+            payload.data_offset == whole.data_offset && end >= whole.end
+        };
+        whole.len() == payloads.len() && whole.iter().zip(payloads).all(is_in)
+    }
 }
 
 #[cfg(test)]

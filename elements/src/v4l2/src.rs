@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
-use shrbuf::{Format, Layout, Pool, Segment, Shrbuf, State};
+use shrbuf::{Format, Pool, Shrbuf, State};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
     Build, BuildError, Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, Origin,
@@ -15,10 +14,10 @@ use shrbuf_pipeline::{
 
 use super::failure::{dequeue_failed, failed, open_failed, set_controls};
 use super::ioctl::{
-    self, Clock, Dequeued, DqbufError, DvTimingsError, Event, FormatRequest, Fraction, PixelFormat, PlanePayload,
+    self, Clock, Dequeued, DqbufError, DvTimingsError, Event, Fraction,
 };
-use super::picture::{colorimetry, layout, video};
-use super::{AllocateError, CaptureQueue, Device};
+use super::picture::{Whole, allocate, colorimetry, set_format, video};
+use super::{CaptureQueue, Device};
 
 choices! {
     /// Who allocates the frames' memory.
@@ -171,22 +170,8 @@ impl Source {
 
     fn try_allocate(&mut self, stream: &Stream) -> Result<Allocated, Refusal> {
         let device = self.device.as_ref().ok_or_else(|| Refusal::new("the device is not open"))?;
-        let fourcc = match (stream.plane_segments, stream.format.v4l2_multi()) {
-            (true, Some(multi)) => multi,
-            _ => stream.format.v4l2(),
-        };
-        let least = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align);
-        let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
-        let (width, height) = (stream.size.width, stream.size.height);
-        let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline };
+        let format = set_format(device, stream)?;
         let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
-        let format = device.set_format(&request).map_err(|e| refuse(&e))?;
-        if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
-            return Err(Refusal::new(format!(
-                "the driver answers {} {}x{} to {} {width}x{height}",
-                format.pixelformat, format.width, format.height, request.pixelformat
-            )));
-        }
         if let Some(rate) = stream.rate {
             let interval = Fraction { numerator: rate.den, denominator: rate.num };
             let set = device.set_frame_interval(interval).map_err(|e| refuse(&e))?;
@@ -194,40 +179,11 @@ impl Source {
                 return Err(Refusal::new(format!("the driver answers {} fps to {rate}", set.rate())));
             }
         }
-        let refuse_alloc = |e: AllocateError| Refusal::new(e.to_string());
-        let (queue, buffers) = if stream.origin == Origin::V4l2 {
-            let (queue, exported) = CaptureQueue::mmap(device, stream.buffers).map_err(refuse_alloc)?;
-            let buffers = exported.into_iter().map(|b| {
-                let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
-                let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
-                let layout = layout(stream.format, &format, &offsets)?;
-                let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
-                let segments = segments.map_err(|e| refuse(&e))?;
-                for s in &segments {
-                    // A name is for people reading debugfs; a kernel without it is no reason to fail.
-                    let _ = s.set_name(&self.name);
-                }
-                Shrbuf::new(segments, layout).map_err(|e| refuse(&e))
-            });
-            let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
-            (queue, buffers)
-        } else {
-            let exporter = match stream.origin {
-                Origin::DmaHeap => DmaHeap::open("system", &self.name).map(Exporter::DmaHeap),
-                _ => Udmabuf::open(&self.name).map(Exporter::Udmabuf),
-            };
-            let exporter = exporter.map_err(|e| refuse(&e))?;
-            let layout = layout(stream.format, &format, &[])?;
-            let buffers = (0..stream.buffers).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>();
-            let buffers = buffers.map_err(|e| refuse(&e))?;
-            let fds = buffers.iter().map(|b| b.segments().iter().map(|s| s.as_fd().try_clone_to_owned()).collect());
-            let fds = fds.collect::<Result<Vec<Vec<_>>, _>>().map_err(|e| refuse(&e))?;
-            (CaptureQueue::dmabuf(device, fds).map_err(refuse_alloc)?, buffers)
-        };
+        let (queue, buffers) = allocate(device, stream, &format, &self.name)?;
         Ok(Allocated {
             queue,
             buffers,
-            color: colorimetry(stream.format, format.colorimetry, width),
+            color: colorimetry(stream.format, format.colorimetry, stream.size.width),
             rate: stream.rate,
         })
     }
@@ -423,28 +379,5 @@ impl Streaming {
             )
         };
         Err(Failure::new(FailureKind::Stalled, why))
-    }
-}
-
-/// What a whole picture has in a memory plane.
-struct Whole {
-    data_offset: u32,
-    /// First byte after it.
-    end: u64,
-}
-
-impl Whole {
-    fn of(layout: &Layout) -> Vec<Whole> {
-        let first = |segment| layout.planes().iter().find(|p| usize::from(p.segment) == segment);
-        let whole = |segment| Some(Whole { data_offset: first(segment)?.offset, end: layout.segment_bytes(segment) });
-        (0..).map_while(whole).collect()
-    }
-
-    fn are_in(whole: &[Whole], payloads: &[PlanePayload]) -> bool {
-        let is_in = |(whole, payload): (&Whole, &PlanePayload)| {
-            let end = u64::from(payload.data_offset) + u64::from(payload.bytesused);
-            payload.data_offset == whole.data_offset && end >= whole.end
-        };
-        whole.len() == payloads.len() && whole.iter().zip(payloads).all(is_in)
     }
 }
