@@ -3,6 +3,7 @@
 mod endurance;
 mod faults;
 mod limits;
+mod m2m;
 mod negotiation;
 mod output;
 mod pixels;
