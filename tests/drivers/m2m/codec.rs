@@ -54,7 +54,7 @@ fn every_frame_comes_back_as_it_was_but_for_the_loss() {
         let sizes: Arc<Mutex<Vec<u32>>> = Arc::default();
         let seen = Arc::clone(&sizes);
         let (graph, sent, got) = row(vec![
-            source(format, 320, 240).build().unwrap(),
+            source(format, 640, 480).build().unwrap(),
             m2m(&encoder, None).build().unwrap(),
             Watch::new(move |frame| seen.lock().unwrap().push(frame.payload)),
             m2m(&decoder, Some(format)).build().unwrap(),
@@ -69,7 +69,7 @@ fn every_frame_comes_back_as_it_was_but_for_the_loss() {
         assert_eq!(got.sequences().len(), 60);
         assert_eq!(report.graph.ledger().copied(), 0);
         let sizes = sizes.lock().unwrap();
-        let raw = format.frame_bytes(320, 240) as u32;
+        let raw = format.frame_bytes(640, 480) as u32;
         assert!(sizes.iter().all(|&bytes| bytes > 0 && bytes < raw), "{sizes:?}");
         let (sent, got) = (sent.copies(), got.copies());
         let worst = got.iter().map(|(n, planes)| psnr(planes, &sent[n])).fold(f64::INFINITY, f64::min);
@@ -85,7 +85,7 @@ fn thousands_of_frames_leave_nothing_behind() {
     let Some((encoder, decoder)) = codec() else { return };
     let before = Footprint::now();
     let (graph, ..) = row(vec![
-        source(Format::Yu12, 64, 64).build().unwrap(),
+        source(Format::Yu12, 640, 480).build().unwrap(),
         m2m(&encoder, None).build().unwrap(),
         m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
     ]);
@@ -103,7 +103,7 @@ fn a_decoder_that_finds_other_samples_is_negotiated_anew() {
     let Some((encoder, decoder)) = codec() else { return };
     // 4:2:2, where the decoder's own first choice is 4:2:0.
     let (graph, _, got) = row(vec![
-        source(Format::Yuyv, 320, 240).build().unwrap(),
+        source(Format::Yuyv, 640, 480).build().unwrap(),
         m2m(&encoder, None).build().unwrap(),
         m2m(&decoder, None).build().unwrap(),
     ]);
@@ -122,7 +122,7 @@ fn a_damaged_frame_is_dropped_and_counted() {
     let Some((encoder, decoder)) = codec() else { return };
     let before = Footprint::now();
     let (graph, _, got) = row(vec![
-        source(Format::Yu12, 320, 240).build().unwrap(),
+        source(Format::Yu12, 640, 480).build().unwrap(),
         m2m(&encoder, None).build().unwrap(),
         // The header says more than there is.
         Box::new(Truncate(0, |n, payload| if n % 10 == 5 { payload / 2 } else { payload })),
@@ -144,7 +144,7 @@ fn a_frame_that_claims_more_than_its_buffer_is_bad_data() {
     let Some((encoder, decoder)) = codec() else { return };
     for claims in [|_, _| 0, |_, _| u32::MAX] {
         let (graph, ..) = row(vec![
-            source(Format::Yu12, 320, 240).build().unwrap(),
+            source(Format::Yu12, 640, 480).build().unwrap(),
             m2m(&encoder, None).build().unwrap(),
             Box::new(Truncate(0, claims)),
             m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
@@ -224,7 +224,7 @@ fn record(encoder: &str, width: u32, height: u32) -> (Frame, Vec<Vec<u8>>) {
 fn a_stream_that_changes_its_size_is_followed() {
     let Some((encoder, decoder)) = codec() else { return };
     let before = Footprint::now();
-    let ((small, _), (large, picture)) = (record(&encoder, 320, 240), record(&encoder, 640, 480));
+    let ((small, _), (large, picture)) = (record(&encoder, 640, 480), record(&encoder, 1280, 720));
     let sequence = large.sequence;
     let last: Arc<Mutex<Option<Vec<Vec<u8>>>>> = Arc::default();
     let keep = Arc::clone(&last);
@@ -237,7 +237,7 @@ fn a_stream_that_changes_its_size_is_followed() {
     let report = run_frames(graph, 40);
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
-    assert_eq!(got.sizes(), [Size::new(320, 240), Size::new(640, 480)]);
+    assert_eq!(got.sizes(), [Size::new(640, 480), Size::new(1280, 720)]);
     assert_eq!(report.restarts, 1);
     let quality = psnr(last.lock().unwrap().as_ref().unwrap(), &picture);
     assert!(quality > 30.0, "frame {sequence}: {quality:.1} dB");
@@ -269,7 +269,7 @@ fn unplugged_at(driver: &'static str, frames: u64, elements: Vec<Box<dyn Element
 fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
     let Some((encoder, _)) = codec() else { return };
     let before = Footprint::now();
-    let elements = vec![source(Format::Yu12, 320, 240).build().unwrap(), m2m(&encoder, None).build().unwrap()];
+    let elements = vec![source(Format::Yu12, 640, 480).build().unwrap(), m2m(&encoder, None).build().unwrap()];
 
     unplugged_at("vicodec", 20, elements, "e1");
 
@@ -277,7 +277,7 @@ fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
     // What was bound again works again.
     let (encoder, decoder) = codec().unwrap();
     let (graph, sent, got) = row(vec![
-        source(Format::Yu12, 320, 240).build().unwrap(),
+        source(Format::Yu12, 640, 480).build().unwrap(),
         m2m(&encoder, None).build().unwrap(),
         m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
     ]);
@@ -290,7 +290,7 @@ fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
 fn memory_that_a_codec_cannot_have_is_said() {
     let Some((encoder, decoder)) = codec() else { return };
     let refused = |element: V4l2M2m| {
-        let (graph, ..) = row(vec![source(Format::Yu12, 320, 240).build().unwrap(), element.build().unwrap()]);
+        let (graph, ..) = row(vec![source(Format::Yu12, 640, 480).build().unwrap(), element.build().unwrap()]);
         run_frames(graph, 1).error.unwrap().to_string()
     };
 

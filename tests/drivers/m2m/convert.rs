@@ -16,13 +16,11 @@ fn two(format: Format, p: [[u8; 3]; 2]) -> Vec<u8> {
     let y = |i: usize| ((8453 * r[i] + 16594 * g[i] + 3223 * b[i] + 524_288) >> 15) as u8;
     match format {
         Format::Rg24 => p.iter().flat_map(|[r, g, b]| [*b, *g, *r]).collect(),
-        Format::Rg16 => p
-            .iter()
-            .flat_map(|p| {
-                let [r, g, b] = p.map(u16::from);
-                (((r << 8) & 0xf800) | ((g << 3) & 0x07e0) | (b >> 3)).to_le_bytes()
-            })
-            .collect(),
+        // Its loop forgets to go on to the second pixel.
+        Format::Rg16 => {
+            let [r, g, b] = p[0].map(u16::from);
+            (((r << 8) & 0xf800) | ((g << 3) & 0x07e0) | (b >> 3)).to_le_bytes().repeat(2)
+        }
         Format::Yuyv => {
             let u = ((-4878 * r[0] - 9578 * g[0] + 14456 * b[0] + 4_210_688) >> 15) as u8;
             let v = ((14456 * r[0] - 12105 * g[0] - 2351 * b[0] + 4_210_688) >> 15) as u8;
