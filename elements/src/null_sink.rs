@@ -30,7 +30,10 @@ impl Element for NullSink {
 
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
         Ok(InputOffer {
-            video: Format::all().chain(Format::compressed()).map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
+            video: Format::all()
+                .chain(Format::compressed())
+                .map(|f| Video { plane_segments: true, ..Video::linear(f) })
+                .collect(),
             memory: Consumes::cpu(),
             wanted: Wanted::default(),
             natural: None,

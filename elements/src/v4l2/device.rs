@@ -217,12 +217,7 @@ impl Device {
         Ok((takes, Device::of(fd, path, capability, gives)?))
     }
 
-    fn of(
-        fd: Arc<OwnedFd>,
-        path: PathBuf,
-        capability: Capability,
-        buf_type: BufType,
-    ) -> Result<Device, OpenError> {
+    fn of(fd: Arc<OwnedFd>, path: PathBuf, capability: Capability, buf_type: BufType) -> Result<Device, OpenError> {
         if !capability.flags.contains(Flags::STREAMING) {
             return Err(OpenError::NotStreaming { path, card: capability.card });
         }

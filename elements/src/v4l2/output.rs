@@ -266,7 +266,8 @@ fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32
         let lies = buffer.layout();
         if lies.segments() != reads.segments() {
             let (given, expected) = (lies.segments(), reads.segments());
-            let what = format!("buffer {index}: its planes are in {given} buffers, the driver reads them from {expected}");
+            let what =
+                format!("buffer {index}: its planes are in {given} buffers, the driver reads them from {expected}");
             return Err(Refusal::new(what).instead("another format, or memory from another allocator, may fit"));
         }
         if let Some(plane) = (0..lies.planes().len()).find(|&p| lies.planes()[p] != reads.planes()[p]) {

@@ -13,9 +13,7 @@ use shrbuf_pipeline::{
 };
 
 use super::failure::{dequeue_failed, failed, open_failed, set_controls};
-use super::ioctl::{
-    self, Clock, Dequeued, DqbufError, DvTimingsError, Event, Fraction,
-};
+use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimingsError, Event, Fraction};
 use super::picture::{Whole, allocate, colorimetry, set_format, video};
 use super::{CaptureQueue, Device};
 

@@ -80,32 +80,42 @@ fn row(elements: Vec<Box<dyn Element>>) -> (Graph, Shown, Shown) {
 /// A picture's planes, without padding.
 type Planes = Vec<Vec<u8>>;
 
-/// Copies of the first frames that went by, and how many did.
+/// What of every frame that went by.
+#[derive(Default)]
+struct Seen {
+    /// The first, by sequence.
+    copies: HashMap<u64, Planes>,
+    sequences: Vec<u64>,
+    sizes: Vec<Size>,
+}
+
+/// Shared with the element that watches.
 #[derive(Clone, Default)]
-struct Shown(Arc<Mutex<(HashMap<u64, Planes>, Vec<(u64, Size)>)>>);
+struct Shown(Arc<Mutex<Seen>>);
 
 impl Shown {
     const COPIES: usize = 8;
 
     fn show(&self, frame: &Frame) {
         let layout = frame.buffer.layout();
-        let mut shown = self.0.lock().unwrap();
-        shown.1.push((frame.sequence, Size::new(layout.width, layout.height)));
-        if shown.0.len() < Shown::COPIES {
-            shown.0.insert(frame.sequence, planes(&frame.buffer));
+        let mut seen = self.0.lock().unwrap();
+        seen.sequences.push(frame.sequence);
+        seen.sizes.push(Size::new(layout.width, layout.height));
+        if seen.copies.len() < Shown::COPIES {
+            seen.copies.insert(frame.sequence, planes(&frame.buffer));
         }
     }
 
     fn copies(&self) -> HashMap<u64, Planes> {
-        self.0.lock().unwrap().0.clone()
+        self.0.lock().unwrap().copies.clone()
     }
 
     fn sequences(&self) -> Vec<u64> {
-        self.0.lock().unwrap().1.iter().map(|s| s.0).collect()
+        self.0.lock().unwrap().sequences.clone()
     }
 
     fn sizes(&self) -> Vec<Size> {
-        let mut sizes: Vec<Size> = self.0.lock().unwrap().1.iter().map(|s| s.1).collect();
+        let mut sizes = self.0.lock().unwrap().sizes.clone();
         sizes.dedup();
         sizes
     }

@@ -14,8 +14,8 @@ use shrbuf::{Format, MemoryKind, Shrbuf};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
     Build, BuildError, Colorimetry, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame,
-    InputOffer, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Video,
-    Wanted, properties,
+    InputOffer, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream,
+    Video, Wanted, properties,
 };
 
 use self::run::Run;
@@ -269,7 +269,8 @@ impl Element for M2m {
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        let (Some(opened), Some((input, from)), Some(made)) = (&self.device, self.input.take(), self.made.take()) else {
+        let (Some(opened), Some((input, from)), Some(made)) = (&self.device, self.input.take(), self.made.take())
+        else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
         self.run = Some(Run::start(opened, (input, from), made, self.config.stall, start)?);
