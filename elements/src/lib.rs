@@ -52,6 +52,8 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<test_src::TestSrc>(),
         ElementType::of::<file_src::FileSrc>(),
         ElementType::of::<ipc::IpcSrc>(),
+        #[cfg(feature = "v4l2")]
+        ElementType::of::<v4l2::V4l2Sink>(),
         #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsCapture>(),
         #[cfg(feature = "kms")]
@@ -63,6 +65,8 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<ipc::IpcSink>(),
         ElementType::of::<null_sink::NullSink>(),
         ElementType::of::<convert::Convert>(),
+        #[cfg(feature = "v4l2")]
+        ElementType::of::<v4l2::V4l2M2m>(),
         ElementType::of::<tee::Tee>(),
         ElementType::of::<queue::Queue>(),
         ElementType::of::<tmem::Tmem>(),

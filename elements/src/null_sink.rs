@@ -1,5 +1,6 @@
 //! `null-sink`.
 
+use shrbuf::Format;
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{Consumes, Context, Element, Failure, Frame, InputOffer, Ports, Timestamp, Video, Wanted};
 
@@ -29,7 +30,10 @@ impl Element for NullSink {
 
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
         Ok(InputOffer {
-            video: shrbuf::Format::all().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
+            video: Format::all()
+                .chain(Format::compressed())
+                .map(|f| Video { plane_segments: true, ..Video::linear(f) })
+                .collect(),
             memory: Consumes::cpu(),
             wanted: Wanted::default(),
             natural: None,

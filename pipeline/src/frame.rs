@@ -83,12 +83,15 @@ pub struct Frame {
     pub crop: Option<Rect>,
     /// The producer says that the picture is damaged.
     pub corrupt: bool,
+    /// Bytes of the buffer's only segment that a compressed frame takes, from its start; 0 for a picture.
+    pub payload: u32,
 }
 
 impl Frame {
     /// A whole frame of default colorimetry.
     pub fn new(buffer: Shrbuf, timestamp: Timestamp, sequence: u64) -> Frame {
-        Frame { buffer, timestamp, sequence, color: Colorimetry::default(), crop: None, corrupt: false }
+        let color = Colorimetry::default();
+        Frame { buffer, timestamp, sequence, color, crop: None, corrupt: false, payload: 0 }
     }
 }
 

@@ -151,7 +151,7 @@ impl Property for Format {
     fn parse(value: &Value) -> Result<Self, String> {
         let name = value.as_str().ok_or_else(String::new)?;
         name.parse().map_err(|_| {
-            let all = Format::all().map(Format::name);
+            let all = Format::all().chain(Format::compressed()).map(Format::name);
             match crate::nearest::nearest(&name.to_uppercase(), all) {
                 Some(near) => format!("`{name}` is no pixel format; did you mean `{near}`?"),
                 None => format!("`{name}` is no pixel format"),

@@ -21,12 +21,14 @@ pub enum Family {
     Gray,
     /// One colour a sample, in a 2x2 mosaic.
     Bayer,
+    /// No samples: bytes that a codec makes and understands, another number of them in each frame.
+    Compressed,
 }
 
 /// How one plane of a format is sampled: a block of `bytes` covers `hsub` x `vsub` pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sampling {
-    /// Bytes in a block.
+    /// Bytes in a block; 0 in a compressed format, which has no rows.
     pub bytes: u32,
     /// Pixels a block covers horizontally.
     pub hsub: u32,
@@ -138,12 +140,36 @@ formats! {
     Sgrbg16 "SGRBG16" None, b"GR16", None, Bayer 16 [s(2, 1, 1)];
     /// 16-bit Bayer.
     Srggb16 "SRGGB16" None, b"RG16", None, Bayer 16 [s(2, 1, 1)];
+    /// Fast Walsh-Hadamard transform: the kernel's own test codec, vicodec.
+    Fwht "FWHT" None, b"FWHT", None, Compressed 0 [s(0, 1, 1)];
+    /// H.264, an access unit of the byte stream a frame.
+    H264 "H264" None, b"H264", None, Compressed 0 [s(0, 1, 1)];
+    /// H.265, an access unit of the byte stream a frame.
+    Hevc "HEVC" None, b"HEVC", None, Compressed 0 [s(0, 1, 1)];
+    /// VP8.
+    Vp8 "VP8" None, b"VP80", None, Compressed 0 [s(0, 1, 1)];
+    /// VP9.
+    Vp9 "VP9" None, b"VP90", None, Compressed 0 [s(0, 1, 1)];
+    /// A JPEG picture a frame, as cameras make it (tables may be left out).
+    Mjpg "MJPG" None, b"MJPG", None, Compressed 0 [s(0, 1, 1)];
+    /// A whole JPEG picture a frame.
+    Jpeg "JPEG" None, b"JPEG", None, Compressed 0 [s(0, 1, 1)];
 }
 
 impl Format {
-    /// Every format, in the table's order.
+    /// Every format that has pixels, in the table's order.
     pub fn all() -> impl Iterator<Item = Format> {
-        TABLE.iter().map(|info| info.format)
+        TABLE.iter().map(|info| info.format).filter(|f| !f.is_compressed())
+    }
+
+    /// Every compressed format, in the table's order. Only elements that know what to do without pixels offer them.
+    pub fn compressed() -> impl Iterator<Item = Format> {
+        TABLE.iter().map(|info| info.format).filter(|f| f.is_compressed())
+    }
+
+    /// True where frames are a codec's bytes and not pixels.
+    pub fn is_compressed(self) -> bool {
+        self.family() == Family::Compressed
     }
 
     fn info(self) -> &'static Info {
@@ -155,7 +181,7 @@ impl Format {
         self.info().name
     }
 
-    /// The DRM fourcc; `None` for Bayer data, which DRM does not know.
+    /// The DRM fourcc; `None` for Bayer and compressed data, which DRM does not know.
     pub fn drm(self) -> Option<u32> {
         self.info().drm
     }
@@ -203,7 +229,7 @@ impl Format {
         self.info().planes
     }
 
-    /// Bytes of one frame without padding.
+    /// Bytes of one frame without padding; 0 where it is compressed, and each frame says.
     pub fn frame_bytes(self, width: u32, height: u32) -> u64 {
         self.planes()
             .iter()
@@ -289,6 +315,16 @@ mod tests {
             assert_eq!(Format::from_v4l2(f.v4l2()), Some((f, false)));
             assert_eq!(f.drm().and_then(Format::from_drm).unwrap_or(f), f);
             assert_eq!(f.v4l2_multi().and_then(Format::from_v4l2).unwrap_or((f, true)), (f, true));
+        }
+    }
+
+    #[test]
+    fn compressed_formats_are_named_but_have_no_pixels() {
+        for f in Format::compressed() {
+            assert_eq!(f.name().parse::<Format>(), Ok(f));
+            assert_eq!(Format::from_v4l2(f.v4l2()), Some((f, false)));
+            assert_eq!(f.frame_bytes(640, 480), 0);
+            assert!(!Format::all().any(|raw| raw == f));
         }
     }
 

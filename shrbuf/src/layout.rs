@@ -52,6 +52,12 @@ pub enum LayoutError {
         /// Planes given.
         given: usize,
     },
+    /// A compressed frame has no rows to lay out: its codec says how large a buffer must be.
+    #[error("{format} is compressed: its frames have no rows; the codec alone can allocate them")]
+    Compressed {
+        /// The format.
+        format: Format,
+    },
     /// A row does not fit in the stride.
     #[error("plane {plane}: stride {stride} is less than the {row} bytes of a row")]
     Stride {
@@ -89,7 +95,8 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    /// A layout from planes as a driver gave them.
+    /// A layout from planes as a driver gave them. A compressed format has one plane, whose stride is 0: a CPU finds no
+    /// rows in it.
     ///
     /// # Errors
     /// A size out of range, a number of planes that is not the format's, a stride shorter than a row.
@@ -134,9 +141,12 @@ impl Layout {
     /// ```
     ///
     /// # Errors
-    /// A size out of range; offsets or strides beyond 32 bits.
+    /// A size out of range; offsets or strides beyond 32 bits; a compressed format.
     pub fn linear(format: Format, width: u32, height: u32, align: u32) -> Result<Layout, LayoutError> {
         size_in_range(width, height)?;
+        if format.is_compressed() {
+            return Err(LayoutError::Compressed { format });
+        }
         let too_large = || LayoutError::TooLarge { format, width, height, align };
         let align = u64::from(align.max(1));
         let row = |s: &Sampling| u64::from(width.div_ceil(s.hsub)) * u64::from(s.bytes);
@@ -284,6 +294,15 @@ mod tests {
     #[test]
     fn zero_size_is_refused() {
         assert_eq!(Layout::linear(Format::Xr24, 0, 1, 1), Err(LayoutError::Size { width: 0, height: 1 }));
+    }
+
+    #[test]
+    fn compressed_frame_has_no_rows() {
+        let refused = LayoutError::Compressed { format: Format::Fwht };
+        assert_eq!(Layout::linear(Format::Fwht, 640, 480, 1), Err(refused));
+        let l = Layout::new(Format::Fwht, None, 640, 480, &[Plane::default()]).unwrap();
+        assert_eq!((l.row_bytes(0), l.segment_bytes(0), l.frame_bytes()), (0, 0, 0));
+        assert_eq!(l.fits(&[0]), Ok(()));
     }
 
     #[test]

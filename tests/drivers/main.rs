@@ -3,7 +3,9 @@
 mod endurance;
 mod faults;
 mod limits;
+mod m2m;
 mod negotiation;
+mod output;
 mod pixels;
 mod planes;
 mod processes;

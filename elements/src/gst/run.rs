@@ -379,7 +379,7 @@ impl Out {
         };
         let sequence = self.number;
         self.number += 1;
-        Ok(Some(Frame { buffer, timestamp, sequence, color: self.color, crop, corrupt }))
+        Ok(Some(Frame { buffer, timestamp, sequence, color: self.color, crop, corrupt, payload: 0 }))
     }
 
     /// A copy of a frame in other memory, where copies are allowed.

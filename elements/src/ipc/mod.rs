@@ -79,6 +79,7 @@ fn frame(received: shrbuf::ipc::Received) -> shrbuf_pipeline::Frame {
         color: Colorimetry { matrix, range },
         crop: crop.filter(inside),
         corrupt: info.corrupt,
+        payload: 0,
     }
 }
 

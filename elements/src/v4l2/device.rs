@@ -1,4 +1,4 @@
-//! An open capture device.
+//! An open device, or one of the two sides of a memory-to-memory device.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -13,11 +13,12 @@ use v4l::capability::Flags;
 use super::control::{self, ControlError};
 use super::ioctl::{
     self, BufType, BufferCapabilities, Capability, Control, ControlValue, DvTimingsError, Event, Failure, FmtError,
-    Format, FormatRequest, Fraction, Input, Memory, QuerycapError, ReqbufsError, SInputError,
+    Format, FormatRequest, Fraction, Input, Memory, Output, QuerycapError, ReqbufsError, SInputError, SOutputError,
 };
 
-/// A capture device, open. Cheap to clone: all clones are one file descriptor, which closes with the last of them and
-/// of the [`CaptureQueue`](super::CaptureQueue) made from it.
+/// A device, open, and the one queue of it that this handle is about: what it captures, what it puts out, or one side of
+/// a memory-to-memory device. Cheap to clone: all clones, and both sides, are one file descriptor, which closes with the
+/// last of them and of the queues made from them.
 ///
 /// No call waits for a frame; some wait as long as the driver holds its lock (a USB camera's control transfer takes
 /// milliseconds).
@@ -38,11 +39,11 @@ impl WeakDevice {
 
 #[derive(Debug)]
 struct Inner {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     path: PathBuf,
     capability: Capability,
     buf_type: BufType,
-    /// A second REQBUFS on the same file would free the first queue's buffers under it.
+    /// A second REQBUFS on the same queue would free the first one's buffers under it.
     allocated: AtomicBool,
 }
 
@@ -86,8 +87,27 @@ pub enum OpenError {
         /// The product's name.
         card: String,
     },
-    /// Only `read()`, which copies.
-    #[error("{}: {card} cannot stream into buffers, only read(); it cannot be used without copying", .path.display())]
+    /// A V4L2 node that takes no video to put out.
+    #[error("{}: {card} puts no video out here; another /dev/video* of the same device may", .path.display())]
+    NotOutput {
+        /// What was asked for.
+        path: PathBuf,
+        /// The product's name.
+        card: String,
+    },
+    /// A V4L2 node that makes no frames of frames.
+    #[error(
+        "{}: {card} is no memory-to-memory device (codec, scaler, converter); another /dev/video* may be",
+        .path.display()
+    )]
+    NotM2m {
+        /// What was asked for.
+        path: PathBuf,
+        /// The product's name.
+        card: String,
+    },
+    /// Only `read()` and `write()`, which copy.
+    #[error("{}: {card} cannot stream buffers, only read() or write(); it cannot be used without copying", .path.display())]
     NotStreaming {
         /// What was asked for.
         path: PathBuf,
@@ -139,37 +159,70 @@ pub enum InputError {
     Failure(#[from] Failure),
 }
 
+/// Why an output was not selected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    /// Neither a name nor an index of an output.
+    #[error("there is no output `{wanted}`; outputs are {}", .known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        wanted: String,
+        /// The names there are, in order of index.
+        known: Vec<String>,
+    },
+    /// The kernel's answer.
+    #[error(transparent)]
+    Ioctl(#[from] SOutputError),
+    /// The outputs could not be listed.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
 impl Device {
     /// Opens a capture node: read-write, non-blocking, closed on exec. Nothing is set or allocated.
     ///
     /// # Errors
     /// See [`OpenError`]; each says what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<Device, OpenError> {
-        let path = path.as_ref().to_owned();
-        // Opening is not harmless on every device (a watchdog starts to tick), so look before.
-        match std::fs::metadata(&path) {
-            Ok(metadata) if metadata.file_type().is_char_device() => {}
-            Ok(_) => return Err(OpenError::NotV4l2 { path }),
-            Err(error) => return Err(open_error(path, error)),
-        }
-        let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-            Ok(file) => file,
-            Err(error) => return Err(open_error(path, error)),
-        };
-        let capability = match ioctl::querycap(&file) {
-            Ok(capability) => capability,
-            Err(QuerycapError::NotV4l2(_)) => return Err(OpenError::NotV4l2 { path }),
-            Err(QuerycapError::Failure(Failure::Unplugged { .. })) => return Err(OpenError::Unplugged { path }),
-            Err(error) => return Err(OpenError::Other { path, source: io::Error::other(error) }),
-        };
+        let (fd, path, capability) = open_node(path.as_ref().to_owned())?;
         let Some(buf_type) = capability.capture_type() else {
             return Err(OpenError::NotCapture { path, card: capability.card });
         };
+        Device::of(fd, path, capability, buf_type)
+    }
+
+    /// Opens an output node, as [`Device::open`]: a socket that puts video out.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; each says what to do.
+    pub fn open_output(path: impl AsRef<Path>) -> Result<Device, OpenError> {
+        let (fd, path, capability) = open_node(path.as_ref().to_owned())?;
+        let Some(buf_type) = capability.output_type() else {
+            return Err(OpenError::NotOutput { path, card: capability.card });
+        };
+        Device::of(fd, path, capability, buf_type)
+    }
+
+    /// Opens a memory-to-memory node, as [`Device::open`]: a codec, a scaler, a converter. Two handles of one file: the
+    /// side that takes frames (V4L2's OUTPUT queue), and the one that gives them (its CAPTURE queue).
+    ///
+    /// # Errors
+    /// See [`OpenError`]; each says what to do.
+    pub fn open_m2m(path: impl AsRef<Path>) -> Result<(Device, Device), OpenError> {
+        let (fd, path, capability) = open_node(path.as_ref().to_owned())?;
+        let Some((takes, gives)) = capability.m2m_types() else {
+            return Err(OpenError::NotM2m { path, card: capability.card });
+        };
+        let takes = Device::of(Arc::clone(&fd), path.clone(), capability.clone(), takes)?;
+        Ok((takes, Device::of(fd, path, capability, gives)?))
+    }
+
+    fn of(fd: Arc<OwnedFd>, path: PathBuf, capability: Capability, buf_type: BufType) -> Result<Device, OpenError> {
         if !capability.flags.contains(Flags::STREAMING) {
             return Err(OpenError::NotStreaming { path, card: capability.card });
         }
-        let inner = Inner { fd: file.into(), path, capability, buf_type, allocated: AtomicBool::new(false) };
-        Ok(Device { inner: Arc::new(inner) })
+        let allocated = AtomicBool::new(false);
+        Ok(Device { inner: Arc::new(Inner { fd, path, capability, buf_type, allocated }) })
     }
 
     /// Where it was opened.
@@ -182,7 +235,7 @@ impl Device {
         &self.inner.capability
     }
 
-    /// Which of the two capture APIs it is used through.
+    /// Which queue it is, and which of the two APIs it is used through.
     pub fn buf_type(&self) -> BufType {
         self.inner.buf_type
     }
@@ -266,6 +319,22 @@ impl Device {
         };
         ioctl::s_input(self, input.index)?;
         Ok(input.clone())
+    }
+
+    /// Selects an output of an output node, as [`Device::select_input`].
+    ///
+    /// # Errors
+    /// See [`OutputError`]; [`Failure::Busy`] while a queue is allocated.
+    pub fn select_output(&self, wanted: &str) -> Result<Output, OutputError> {
+        let outputs = ioctl::enum_output(self)?;
+        let named = outputs.iter().find(|o| o.name.eq_ignore_ascii_case(wanted));
+        let found = named.or_else(|| outputs.iter().find(|o| Ok(o.index) == wanted.parse()));
+        let Some(output) = found else {
+            let known = outputs.into_iter().map(|o| o.name).collect();
+            return Err(OutputError::Unknown { wanted: wanted.to_owned(), known });
+        };
+        ioctl::s_output(self, output.index)?;
+        Ok(output.clone())
     }
 
     /// All controls, class headings left out.
@@ -356,6 +425,27 @@ impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.fd.as_fd()
     }
+}
+
+/// Opens a V4L2 node, of whatever kind.
+fn open_node(path: PathBuf) -> Result<(Arc<OwnedFd>, PathBuf, Capability), OpenError> {
+    // Opening is not harmless on every device (a watchdog starts to tick), so look before.
+    match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.file_type().is_char_device() => {}
+        Ok(_) => return Err(OpenError::NotV4l2 { path }),
+        Err(error) => return Err(open_error(path, error)),
+    }
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+        Ok(file) => file,
+        Err(error) => return Err(open_error(path, error)),
+    };
+    let capability = match ioctl::querycap(&file) {
+        Ok(capability) => capability,
+        Err(QuerycapError::NotV4l2(_)) => return Err(OpenError::NotV4l2 { path }),
+        Err(QuerycapError::Failure(Failure::Unplugged { .. })) => return Err(OpenError::Unplugged { path }),
+        Err(error) => return Err(OpenError::Other { path, source: io::Error::other(error) }),
+    };
+    Ok((Arc::new(file.into()), path, capability))
 }
 
 fn open_error(path: PathBuf, source: io::Error) -> OpenError {

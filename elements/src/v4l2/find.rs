@@ -52,15 +52,23 @@ impl Device {
     /// # Errors
     /// Why the first of those that might have been one did not; [`OpenError::NotFound`] where none might.
     pub fn first() -> Result<Device, OpenError> {
-        let mut error = None;
-        for path in nodes() {
-            match Device::open(path) {
-                Ok(device) => return Ok(device),
-                Err(OpenError::NotCapture { .. } | OpenError::NotV4l2 { .. }) => {}
-                Err(other) => error = error.or(Some(other)),
-            }
-        }
-        Err(error.unwrap_or_else(|| OpenError::NotFound { path: "/dev/video*".into(), present: Vec::new() }))
+        first(Device::open)
+    }
+
+    /// The first device that puts video out, as [`Device::first`].
+    ///
+    /// # Errors
+    /// As for [`Device::first`].
+    pub fn first_output() -> Result<Device, OpenError> {
+        first(Device::open_output)
+    }
+
+    /// The first memory-to-memory device, as [`Device::first`].
+    ///
+    /// # Errors
+    /// As for [`Device::first`].
+    pub fn first_m2m() -> Result<(Device, Device), OpenError> {
+        first(Device::open_m2m)
     }
 
     /// All that this device offers.
@@ -98,6 +106,20 @@ impl Device {
             .collect::<Result<_, Failure>>()?;
         Ok(FormatInfo { description, sizes, intervals })
     }
+}
+
+/// The first node that `open` takes.
+fn first<T>(open: impl Fn(PathBuf) -> Result<T, OpenError>) -> Result<T, OpenError> {
+    use OpenError::{NotCapture, NotM2m, NotOutput, NotV4l2};
+    let mut error = None;
+    for path in nodes() {
+        match open(path) {
+            Ok(device) => return Ok(device),
+            Err(NotCapture { .. } | NotOutput { .. } | NotM2m { .. } | NotV4l2 { .. }) => {}
+            Err(other) => error = error.or(Some(other)),
+        }
+    }
+    Err(error.unwrap_or_else(|| OpenError::NotFound { path: "/dev/video*".into(), present: nodes() }))
 }
 
 /// The `/dev/video<number>` nodes, in order of their numbers.

@@ -1,9 +1,10 @@
-//! V4L2 capture: cameras, HDMI and TV receivers, test drivers.
+//! V4L2: cameras, receivers, transmitters, codecs, scalers, converters, test drivers.
 //!
-//! For the `v4l2-src` element, and for programs that want frames without a pipeline. From the bottom up:
+//! For the `v4l2-src`, `v4l2-sink` and `v4l2-m2m` elements, and for programs that want frames without a pipeline. From the bottom up:
 //! - [`ioctl`]: the kernel's calls, one small file each, with checked types and errors that say what to do;
-//! - [`Device`]: a capture node: what it offers, its format, frame interval, input and controls;
+//! - [`Device`]: a node, or one side of a memory-to-memory node: what it offers, its format, frame interval, input and controls;
 //! - [`CaptureQueue`]: its buffers, exported once as dma-bufs (or imported), and the stream through them;
+//! - [`OutputQueue`]: frames on their way into a device, in their own memory;
 //! - [`Requeue`]: gives a buffer back to the driver, from any thread, when the last reference to it is dropped.
 //!
 //! ```no_run
@@ -34,15 +35,23 @@ pub mod ioctl;
 
 mod control;
 mod device;
+mod failure;
 mod find;
+mod m2m;
+mod output;
 mod ownership;
+mod picture;
 mod queue;
 mod readiness;
+mod sink;
 mod src;
 
 pub use control::ControlError;
-pub use device::{Device, InputError, OpenError};
+pub use device::{Device, InputError, OpenError, OutputError};
 pub use find::{DeviceInfo, FormatInfo};
+pub use m2m::V4l2M2m;
+pub use output::{OutputQueue, QueueError, Returned};
 pub use queue::{AllocateError, CaptureQueue, ExportedBuffer, ExportedPlane, Requeue, RequeueError, StartError};
 pub use readiness::Readiness;
+pub use sink::V4l2Sink;
 pub use src::{Memory, V4l2Src};

@@ -5,20 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
-use shrbuf::{Format, Layout, Plane, Pool, Segment, Shrbuf, State};
+use shrbuf::{Format, Pool, Shrbuf, State};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
-    Build, BuildError, Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, Matrix,
-    Modifiers, Origin, OutputOffer, Ports, Produces, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start,
-    Stream, Timestamp, Video, Wanted, choices, properties,
+    Build, BuildError, Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, Origin,
+    OutputOffer, Ports, Produces, Rate, Refusal, Size, Start, Stream, Timestamp, Video, Wanted, choices, properties,
 };
 
-use super::ioctl::{
-    self, Clock, Dequeued, DqbufError, DvTimingsError, Event, FormatRequest, Fraction, FrameIntervals, FrameSizes,
-    PixelFormat, PlanePayload,
-};
-use super::{AllocateError, CaptureQueue, Device, FormatInfo, OpenError};
+use super::failure::{dequeue_failed, failed, open_failed, set_controls};
+use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimingsError, Event, Fraction};
+use super::picture::{Whole, allocate, colorimetry, set_format, video};
+use super::{CaptureQueue, Device};
 
 choices! {
     /// Who allocates the frames' memory.
@@ -144,28 +141,6 @@ impl AsFd for Fences {
     }
 }
 
-fn kind_of(failure: &ioctl::Failure) -> FailureKind {
-    match failure {
-        ioctl::Failure::Unplugged { .. } => FailureKind::Unplugged,
-        ioctl::Failure::Busy { .. } => FailureKind::InUse,
-        _ => FailureKind::Device,
-    }
-}
-
-fn failed(failure: ioctl::Failure) -> Failure {
-    Failure::new(kind_of(&failure), failure)
-}
-
-fn open_failed(error: OpenError) -> Failure {
-    let kind = match error {
-        OpenError::Busy { .. } => FailureKind::InUse,
-        OpenError::Unplugged { .. } => FailureKind::Unplugged,
-        OpenError::Other { .. } => FailureKind::Device,
-        _ => FailureKind::Config,
-    };
-    Failure::new(kind, error)
-}
-
 impl Source {
     fn device(&mut self) -> Result<&Device, Failure> {
         if self.device.is_none() {
@@ -187,32 +162,14 @@ impl Source {
             DvTimingsError::Failure(failure) => failed(failure),
             error => Failure::new(FailureKind::Stalled, error),
         })?;
-        for (name, value) in &self.config.controls {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let set = device.control(name).and_then(|c| device.set_control(&c, &c.parse(&text)?));
-            set.map_err(|e| Failure::new(FailureKind::Config, format!("control `{name}`: {e}")))?;
-        }
+        set_controls(&device, &self.config.controls)?;
         Ok(device)
     }
 
     fn try_allocate(&mut self, stream: &Stream) -> Result<Allocated, Refusal> {
         let device = self.device.as_ref().ok_or_else(|| Refusal::new("the device is not open"))?;
-        let fourcc = match (stream.plane_segments, stream.format.v4l2_multi()) {
-            (true, Some(multi)) => multi,
-            _ => stream.format.v4l2(),
-        };
-        let least = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align);
-        let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
-        let (width, height) = (stream.size.width, stream.size.height);
-        let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline };
+        let format = set_format(device, stream)?;
         let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
-        let format = device.set_format(&request).map_err(|e| refuse(&e))?;
-        if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
-            return Err(Refusal::new(format!(
-                "the driver answers {} {}x{} to {} {width}x{height}",
-                format.pixelformat, format.width, format.height, request.pixelformat
-            )));
-        }
         if let Some(rate) = stream.rate {
             let interval = Fraction { numerator: rate.den, denominator: rate.num };
             let set = device.set_frame_interval(interval).map_err(|e| refuse(&e))?;
@@ -220,130 +177,14 @@ impl Source {
                 return Err(Refusal::new(format!("the driver answers {} fps to {rate}", set.rate())));
             }
         }
-        let refuse_alloc = |e: AllocateError| Refusal::new(e.to_string());
-        let (queue, buffers) = if stream.origin == Origin::V4l2 {
-            let (queue, exported) = CaptureQueue::mmap(device, stream.buffers).map_err(refuse_alloc)?;
-            let buffers = exported.into_iter().map(|b| {
-                let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
-                let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
-                let layout = layout(stream.format, &format, &offsets)?;
-                let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
-                let segments = segments.map_err(|e| refuse(&e))?;
-                for s in &segments {
-                    // A name is for people reading debugfs; a kernel without it is no reason to fail.
-                    let _ = s.set_name(&self.name);
-                }
-                Shrbuf::new(segments, layout).map_err(|e| refuse(&e))
-            });
-            let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
-            (queue, buffers)
-        } else {
-            let exporter = match stream.origin {
-                Origin::DmaHeap => DmaHeap::open("system", &self.name).map(Exporter::DmaHeap),
-                _ => Udmabuf::open(&self.name).map(Exporter::Udmabuf),
-            };
-            let exporter = exporter.map_err(|e| refuse(&e))?;
-            let layout = layout(stream.format, &format, &[])?;
-            let buffers = (0..stream.buffers).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>();
-            let buffers = buffers.map_err(|e| refuse(&e))?;
-            let fds = buffers.iter().map(|b| b.segments().iter().map(|s| s.as_fd().try_clone_to_owned()).collect());
-            let fds = fds.collect::<Result<Vec<Vec<_>>, _>>().map_err(|e| refuse(&e))?;
-            (CaptureQueue::dmabuf(device, fds).map_err(refuse_alloc)?, buffers)
-        };
+        let (queue, buffers) = allocate(device, stream, &format, &self.name)?;
         Ok(Allocated {
             queue,
             buffers,
-            color: colorimetry(stream.format, format.colorimetry, width),
+            color: colorimetry(stream.format, format.colorimetry, stream.size.width),
             rate: stream.rate,
         })
     }
-}
-
-/// The planes of a driver's format in the memory of one buffer; `data_offset` of each memory plane where there are any.
-fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
-    let offset_of = |memory: usize| data_offsets.get(memory).copied().unwrap_or(0);
-    let mut planes = [Plane::default(); shrbuf::layout::MAX_PLANES];
-    let samplings = format.planes();
-    let luma = samplings[0];
-    let several = driver.planes.len() > 1;
-    let mut end = offset_of(0);
-    for (i, s) in samplings.iter().enumerate() {
-        let Some(memory) = driver.planes.get(if several { i } else { 0 }) else {
-            return Err(Refusal::new(format!(
-                "{format} has {} planes, the driver {}",
-                samplings.len(),
-                driver.planes.len()
-            )));
-        };
-        planes[i] = if several {
-            Plane { segment: i as u8, offset: offset_of(i), stride: memory.bytesperline }
-        } else {
-            // In one buffer chroma follows luma, its stride in proportion (V4L2, "YUV planar formats").
-            let stride =
-                u64::from(memory.bytesperline) * u64::from(s.bytes * luma.hsub) / u64::from(luma.bytes * s.hsub);
-            Plane { segment: 0, offset: end, stride: stride as u32 }
-        };
-        end = end.saturating_add(planes[i].stride.saturating_mul(driver.height.div_ceil(s.vsub)));
-    }
-    Layout::new(format, None, driver.width, driver.height, &planes[..samplings.len()])
-        .map_err(|e| Refusal::new(e.to_string()))
-}
-
-/// The kernel's four numbers as matrix and range, with its own defaults ("Colorspaces", V4L2 documentation).
-fn colorimetry(format: Format, c: ioctl::Colorimetry, width: u32) -> Colorimetry {
-    const SMPTE170M: u32 = 1;
-    const REC709: u32 = 3;
-    const SRGB: u32 = 8;
-    const JPEG: u32 = 7;
-    const BT2020: u32 = 10;
-    let matrix = match (c.ycbcr_enc, c.colorspace) {
-        (1, _) | (0, SMPTE170M | SRGB | JPEG) => Matrix::Bt601,
-        (2, _) | (0, REC709) => Matrix::Bt709,
-        (6 | 7, _) | (0, BT2020) => Matrix::Bt2020,
-        _ if width >= 1280 => Matrix::Bt709,
-        _ => Matrix::Bt601,
-    };
-    let range = match (c.quantization, format.family(), c.colorspace) {
-        (1, ..) => Range::Full,
-        (2, ..) => Range::Limited,
-        (_, shrbuf::Family::Yuv, JPEG) => Range::Full,
-        (_, shrbuf::Family::Yuv, _) => Range::Limited,
-        _ => Range::Full,
-    };
-    Colorimetry { matrix, range }
-}
-
-fn rates(intervals: &FrameIntervals) -> Rates {
-    let rate = |f: &Fraction| Rate::new(f.denominator, f.numerator);
-    match intervals {
-        FrameIntervals::Discrete(list) => Rates::List(list.iter().map(rate).collect()),
-        FrameIntervals::Stepwise { min, max, .. } => Rates::Range(rate(max), rate(min)),
-        FrameIntervals::NotEnumerated => Rates::Any,
-    }
-}
-
-fn video(info: &FormatInfo, current: Size) -> Option<Video> {
-    let (format, multi) = Format::from_v4l2(info.description.pixelformat.0)?;
-    let size = |s: &ioctl::Size| Size::new(s.width, s.height);
-    let of = |s: Size| info.intervals.iter().find(|(size, _)| (size.width, size.height) == (s.width, s.height));
-    let sizes = match &info.sizes {
-        FrameSizes::Discrete(list) => {
-            let offers = list
-                .iter()
-                .map(size)
-                .map(|s| SizeOffer { sizes: Sizes::Exact(s), rates: of(s).map_or(Rates::Any, |(_, i)| rates(i)) });
-            offers.collect()
-        }
-        FrameSizes::Stepwise { min, max, step } => vec![SizeOffer {
-            sizes: Sizes::Range { min: size(min), max: size(max), step: size(step) },
-            // The driver tells the rates of single sizes only; those of the smallest are the widest choice, and
-            // what it really sets is checked when the format is.
-            rates: info.intervals.first().map_or(Rates::Any, |(_, i)| rates(i)),
-        }],
-        FrameSizes::NotEnumerated => vec![SizeOffer { sizes: Sizes::Exact(current), rates: Rates::Any }],
-    };
-    let plane_segments = multi && format.planes().len() > 1;
-    Some(Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments })
 }
 
 impl Element for Source {
@@ -364,6 +205,8 @@ impl Element for Source {
         let current = Size::new(current.width, current.height);
         let mut video: Vec<Video> =
             device.formats().map_err(failed)?.iter().filter_map(|info| video(info, current)).collect();
+        // A stream of a codec's frames is for those who decode, and begins in the middle.
+        video.retain(|v| !v.format.is_compressed());
         // A driver's order is by no rule; 5 bits a colour are for those who ask for them.
         video.sort_by_key(|v| v.format.bits() < 8);
         let origins = match self.config.memory {
@@ -462,7 +305,6 @@ impl Element for Source {
 impl Streaming {
     /// One DQBUF; false where the driver returned something that cannot be used.
     fn frame(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
-        let device = |e: DqbufError| Failure::new(FailureKind::Device, e);
         let buffer = match self.queue.dequeue() {
             Ok(Dequeued::Buffer(buffer)) => buffer,
             // With POLLERR too: a queue that had failed would say so here. vb2_fop_poll() reports it also where a signal
@@ -474,8 +316,7 @@ impl Streaming {
                 drop(self.pool.take(index as usize));
                 return Ok(false);
             }
-            Err(DqbufError::Failure(f)) => return Err(failed(f)),
-            Err(e) => return Err(device(e)),
+            Err(e) => return Err(dequeue_failed(e)),
         };
         let Some(memory) = self.pool.take(buffer.index as usize) else { return Ok(false) };
         let timestamp = match buffer.timestamp.clock {
@@ -486,7 +327,7 @@ impl Streaming {
         let sequence = self.count(buffer.sequence, context);
         let corrupt = buffer.is_corrupt() || !Whole::are_in(&self.whole, buffer.planes());
         memory.set_state(if corrupt { State::Corrupt } else { State::Filled });
-        let frame = Frame { buffer: memory, timestamp, sequence, color: self.color, crop: None, corrupt };
+        let frame = Frame { buffer: memory, timestamp, sequence, color: self.color, crop: None, corrupt, payload: 0 };
         context.push(0, frame)?;
         Ok(true)
     }
@@ -536,42 +377,5 @@ impl Streaming {
             )
         };
         Err(Failure::new(FailureKind::Stalled, why))
-    }
-}
-
-/// What a whole picture has in a memory plane.
-struct Whole {
-    data_offset: u32,
-    /// First byte after it.
-    end: u64,
-}
-
-impl Whole {
-    fn of(layout: &Layout) -> Vec<Whole> {
-        let first = |segment| layout.planes().iter().find(|p| usize::from(p.segment) == segment);
-        let whole = |segment| Some(Whole { data_offset: first(segment)?.offset, end: layout.segment_bytes(segment) });
-        (0..).map_while(whole).collect()
-    }
-
-    fn are_in(whole: &[Whole], payloads: &[PlanePayload]) -> bool {
-        let is_in = |(whole, payload): (&Whole, &PlanePayload)| {
-            let end = u64::from(payload.data_offset) + u64::from(payload.bytesused);
-            payload.data_offset == whole.data_offset && end >= whole.end
-        };
-        whole.len() == payloads.len() && whole.iter().zip(payloads).all(is_in)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_colour_defaults() {
-        let of = |colorspace| ioctl::Colorimetry { colorspace, ..Default::default() };
-        let bt709 = Colorimetry { matrix: Matrix::Bt709, range: Range::Limited };
-        assert_eq!(colorimetry(Format::Yuyv, of(3), 640), bt709);
-        assert_eq!(colorimetry(Format::Yuyv, of(8), 1920), Colorimetry::default());
-        assert_eq!(colorimetry(Format::Xr24, of(8), 1920).range, Range::Full);
     }
 }

@@ -255,6 +255,7 @@ impl Domain {
         let flags = event.events();
         let events = Events {
             readable: flags.contains(EpollFlags::EPOLLIN),
+            writable: flags.contains(EpollFlags::EPOLLOUT),
             priority: flags.contains(EpollFlags::EPOLLPRI),
             error: flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
         };

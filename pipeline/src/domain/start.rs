@@ -19,6 +19,8 @@ pub(super) type Watched = Arc<dyn AsFd + Send + Sync>;
 pub struct Events {
     /// EPOLLIN.
     pub readable: bool,
+    /// EPOLLOUT, where it is watched for.
+    pub writable: bool,
     /// EPOLLPRI: an event of a V4L2 device.
     pub priority: bool,
     /// EPOLLERR or EPOLLHUP.
@@ -140,6 +142,17 @@ impl Start<'_> {
     /// That of epoll_ctl(2).
     pub fn watch_priority(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<(), Failure> {
         self.register(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI, token).map(drop)
+    }
+
+    /// As [`Start::watch_priority`], for EPOLLOUT too, and edge-triggered: `ready` is called when something is new, and
+    /// not again for what it left. For devices that are writable or in error for as long as they have nothing to do: a
+    /// V4L2 output or memory-to-memory queue.
+    ///
+    /// # Errors
+    /// That of epoll_ctl(2).
+    pub fn watch_edges(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<(), Failure> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLPRI | EpollFlags::EPOLLET;
+        self.register(fd, flags, token).map(drop)
     }
 
     fn register(

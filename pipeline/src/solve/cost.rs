@@ -43,7 +43,7 @@ fn loses(from: Format, to: Format) -> bool {
 /// Chroma samples for each four pixels.
 fn chroma(format: Format) -> u32 {
     match format.family() {
-        Family::Gray => 0,
+        Family::Gray | Family::Compressed => 0,
         // A sensor has one colour at each pixel, which is what 4:2:2 keeps.
         Family::Bayer => 2,
         Family::Rgb => 4,

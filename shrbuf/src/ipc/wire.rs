@@ -239,6 +239,8 @@ impl Reader<'_> {
         let (width, height, segments, flags) = (self.u32(), self.u32(), self.u32(), self.u32());
         let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
         let format = std::str::from_utf8(&name[..end]).ok().and_then(|name| name.parse::<Format>().ok());
+        // How much of a compressed frame's buffer is frame would not travel along.
+        let format = format.filter(|f| !f.is_compressed());
         let format = format.ok_or_else(|| self.wrong("format", u64::from_ne_bytes(name)))?;
         self.check("flags", flags, flags & !NO_MODIFIER == 0)?;
         let modifier = (flags & NO_MODIFIER == 0).then_some(Modifier(modifier));

@@ -10,7 +10,7 @@ use super::{Zeroed, sys};
 /// Most planes of a multi-planar buffer.
 pub const VIDEO_MAX_PLANES: usize = sys::VIDEO_MAX_PLANES as usize;
 
-/// Which of the two capture APIs a queue speaks (`enum v4l2_buf_type`).
+/// Which way a queue goes, and which of the two APIs it speaks (`enum v4l2_buf_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum BufType {
@@ -18,12 +18,16 @@ pub enum BufType {
     VideoCapture = sys::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE,
     /// `V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE`: 1 to 8 planes a buffer, each with memory of its own.
     VideoCaptureMplane = sys::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE,
+    /// `V4L2_BUF_TYPE_VIDEO_OUTPUT`: as the first, into the device.
+    VideoOutput = sys::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_OUTPUT,
+    /// `V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE`: as the second, into the device.
+    VideoOutputMplane = sys::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE,
 }
 
 impl BufType {
     /// True for the multi-planar API.
     pub fn is_mplane(self) -> bool {
-        self == BufType::VideoCaptureMplane
+        matches!(self, BufType::VideoCaptureMplane | BufType::VideoOutputMplane)
     }
 }
 
@@ -109,6 +113,15 @@ impl RawBuffer {
         } else {
             self.buffer.m.fd = fd.as_raw_fd();
             self.buffer.length = length;
+        }
+    }
+
+    /// Says how much of `plane` is picture, of a buffer that goes into a device.
+    pub(super) fn set_payload(&mut self, plane: usize, bytesused: u32) {
+        if let Some(planes) = &mut self.planes {
+            planes[plane].bytesused = bytesused;
+        } else {
+            self.buffer.bytesused = bytesused;
         }
     }
 }

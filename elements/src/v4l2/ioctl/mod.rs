@@ -1,4 +1,4 @@
-//! The V4L2 ioctls that a capture element needs, one small file each.
+//! The V4L2 ioctls that the elements need, one small file each.
 //!
 //! In each file the raw call is private; the public function takes a borrowed file descriptor and only what it
 //! needs, and returns a checked type of plain Rust. What is no failure is a variant of the result ("no buffer yet",
@@ -15,12 +15,14 @@
 //! I](https://docs.kernel.org/userspace-api/media/v4l/v4l2.html).
 
 mod buffer;
+mod codec_cmd;
 mod dqbuf;
 mod dv_timings;
 mod enum_fmt;
 mod enum_frameintervals;
 mod enum_framesizes;
 mod enum_input;
+mod enum_output;
 mod expbuf;
 mod g_ext_ctrls;
 mod g_fmt;
@@ -35,18 +37,20 @@ mod streamon;
 mod subscribe_event;
 
 pub use buffer::{BufType, Memory, VIDEO_MAX_PLANES};
+pub use codec_cmd::{Codec, CodecCmdError, codec_stop};
 pub use dqbuf::{Buffer, Clock, Dequeued, DqbufError, PlanePayload, Timestamp, TimestampSource, dqbuf};
 pub use dv_timings::{DvTimings, DvTimingsError, query_dv_timings, s_dv_timings};
 pub use enum_fmt::{FormatDescription, enum_fmt};
 pub use enum_frameintervals::{Fraction, FrameIntervals, enum_frameintervals};
 pub use enum_framesizes::{FrameSizes, Size, enum_framesizes};
 pub use enum_input::{Input, InputStatus, SInputError, enum_input, g_input, s_input};
+pub use enum_output::{Output, SOutputError, enum_output, s_output};
 pub use expbuf::{ExpbufError, expbuf};
 pub use g_ext_ctrls::{ControlValue, ExtCtrlError, g_ext_ctrl, s_ext_ctrl};
 pub use g_fmt::{Colorimetry, Field, FmtError, Format, FormatRequest, PixelFormat, PlaneFormat, g_fmt, s_fmt, try_fmt};
 pub use g_parm::{g_parm, s_parm};
-pub use prepare_buf::prepare_buf;
-pub use qbuf::{DmabufPlane, QbufError, QbufPlanes, qbuf};
+pub use prepare_buf::{prepare_buf, prepare_output};
+pub use qbuf::{DmabufPlane, OutputPlane, QbufError, QbufPlanes, qbuf, qbuf_output};
 pub use query_ext_ctrl::{Control, ControlKind, MenuItem, normalise, query_ext_ctrls};
 pub use querybuf::{BufferPlane, QuerybufError, querybuf};
 pub use querycap::{Capability, QuerycapError, querycap};
@@ -157,8 +161,8 @@ macro_rules! zeroed {
 }
 
 zeroed! {
-    v4l2_buffer v4l2_plane v4l2_capability v4l2_dv_timings v4l2_event v4l2_event_subscription v4l2_exportbuffer v4l2_ext_control
-    v4l2_ext_controls v4l2_fmtdesc v4l2_format v4l2_frmivalenum v4l2_frmsizeenum v4l2_input v4l2_pix_format
+    v4l2_buffer v4l2_plane v4l2_capability v4l2_decoder_cmd v4l2_dv_timings v4l2_encoder_cmd v4l2_event v4l2_event_subscription v4l2_exportbuffer v4l2_ext_control
+    v4l2_ext_controls v4l2_fmtdesc v4l2_format v4l2_frmivalenum v4l2_frmsizeenum v4l2_input v4l2_output v4l2_pix_format
     v4l2_pix_format_mplane v4l2_query_ext_ctrl v4l2_querymenu v4l2_requestbuffers v4l2_streamparm
 }
 

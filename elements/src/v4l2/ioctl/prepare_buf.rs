@@ -1,10 +1,11 @@
 //! `VIDIOC_PREPARE_BUF`: has the driver look at a buffer before the first frame.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-use super::{BufType, Failure, QbufError, QbufPlanes, uninterrupted};
+use super::buffer::RawBuffer;
+use super::{BufType, Failure, OutputPlane, QbufError, QbufPlanes, uninterrupted};
 
 mod raw {
     // The `v4l` crate has no number for it.
@@ -24,17 +25,36 @@ pub fn prepare_buf(
     index: u32,
     planes: QbufPlanes<'_>,
 ) -> Result<Vec<u32>, QbufError> {
-    let fd = fd.as_fd();
     let mut buffer = planes.to_raw(buf_type, index);
     let num_planes = buffer.num_planes();
-    if !buf_type.is_mplane() {
+    if !buf_type.is_mplane() || !call(fd.as_fd(), index, &mut buffer)? {
         return Ok(vec![0; num_planes]);
     }
+    Ok((0..num_planes).map(|plane| buffer.plane(plane).data_offset).collect())
+}
+
+/// Has the driver map the memory of a picture that is to go into the device, to see whether it can. From then on, and
+/// until the queue is freed, `index` is this picture, whatever [`qbuf_output`](super::qbuf_output) says.
+///
+/// # Errors
+/// As [`qbuf_output`](super::qbuf_output).
+pub fn prepare_output(
+    fd: impl AsFd,
+    buf_type: BufType,
+    index: u32,
+    planes: &[OutputPlane<'_>],
+) -> Result<(), QbufError> {
+    let mut buffer = RawBuffer::of_output(buf_type, index, planes);
+    call(fd.as_fd(), index, &mut buffer).map(drop)
+}
+
+/// False where the driver does not implement it.
+fn call(fd: BorrowedFd<'_>, index: u32, buffer: &mut RawBuffer) -> Result<bool, QbufError> {
     // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_buffer and, through its pointer, as
     // many planes as its length says, all of which `buffer` owns.
     match uninterrupted(|| unsafe { raw::vidioc_prepare_buf(fd.as_raw_fd(), buffer.as_mut_ptr()) }) {
-        Ok(()) => Ok((0..num_planes).map(|plane| buffer.plane(plane).data_offset).collect()),
-        Err(Errno::ENOTTY) => Ok(vec![0; num_planes]),
+        Ok(()) => Ok(true),
+        Err(Errno::ENOTTY) => Ok(false),
         Err(Errno::EINVAL) => Err(QbufError::Refused { index }),
         Err(Errno::EFAULT) => Err(QbufError::OutOfReach { index }),
         Err(errno) => Err(Failure::new("VIDIOC_PREPARE_BUF", errno).into()),

@@ -1,11 +1,11 @@
-//! `VIDIOC_QBUF`: gives a buffer to the driver to fill.
+//! `VIDIOC_QBUF`: gives a buffer to the driver, to fill or to read.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::buffer::RawBuffer;
-use super::{BufType, Failure, Memory, uninterrupted};
+use super::{BufType, Failure, Memory, sys, uninterrupted};
 
 mod raw {
     use v4l::{v4l_sys::v4l2_buffer, v4l2::vidioc::VIDIOC_QBUF};
@@ -42,7 +42,7 @@ pub enum QbufError {
         /// The buffer.
         index: u32,
     },
-    /// EFAULT: the device cannot write to the memory.
+    /// EFAULT: the device cannot get at the memory.
     #[error(
         "VIDIOC_QBUF: the device cannot reach the memory of buffer {index} (EFAULT); it needs physically contiguous \
          memory: import from a CMA heap, or let the device allocate (memory MMAP)"
@@ -68,7 +68,39 @@ pub enum QbufError {
 /// See [`QbufError`].
 pub fn qbuf(fd: impl AsFd, buf_type: BufType, index: u32, planes: QbufPlanes<'_>) -> Result<(), QbufError> {
     let fd = fd.as_fd();
-    let mut buffer = planes.to_raw(buf_type, index);
+    call(fd, index, &mut planes.to_raw(buf_type, index))
+}
+
+/// A picture's plane on its way into a device.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputPlane<'a> {
+    /// The dma-buf.
+    pub fd: BorrowedFd<'a>,
+    /// Bytes of it.
+    pub length: u32,
+    /// Bytes from its start that are picture. Not 0, which the kernel takes for all of it.
+    pub bytesused: u32,
+}
+
+/// Queues picture `index` of an output queue that imports (`V4L2_MEMORY_DMABUF`), at most [`VIDEO_MAX_PLANES`](super::VIDEO_MAX_PLANES) planes.
+/// A memory-to-memory device copies the time stamp, in whole microseconds, to what it makes of the picture.
+///
+/// # Errors
+/// See [`QbufError`].
+pub fn qbuf_output(
+    fd: impl AsFd,
+    buf_type: BufType,
+    index: u32,
+    planes: &[OutputPlane<'_>],
+    timestamp_ns: u64,
+) -> Result<(), QbufError> {
+    let mut buffer = RawBuffer::of_output(buf_type, index, planes);
+    buffer.buffer.timestamp.tv_sec = (timestamp_ns / 1_000_000_000) as _;
+    buffer.buffer.timestamp.tv_usec = (timestamp_ns % 1_000_000_000 / 1_000) as _;
+    call(fd.as_fd(), index, &mut buffer)
+}
+
+fn call(fd: BorrowedFd<'_>, index: u32, buffer: &mut RawBuffer) -> Result<(), QbufError> {
     // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_buffer and, through its pointer, as
     // many planes as its length says, all of which `buffer` owns.
     uninterrupted(|| unsafe { raw::vidioc_qbuf(fd.as_raw_fd(), buffer.as_mut_ptr()) }).map_err(|errno| match errno {
@@ -77,6 +109,19 @@ pub fn qbuf(fd: impl AsFd, buf_type: BufType, index: u32, planes: QbufPlanes<'_>
         Errno::EIO => QbufError::QueueError,
         errno => Failure::new("VIDIOC_QBUF", errno).into(),
     })
+}
+
+impl RawBuffer {
+    #[inline]
+    pub(super) fn of_output(buf_type: BufType, index: u32, planes: &[OutputPlane<'_>]) -> RawBuffer {
+        let mut buffer = RawBuffer::new(buf_type, Memory::Dmabuf, index, planes.len());
+        for (plane, p) in planes.iter().enumerate().take(buffer.num_planes()) {
+            buffer.set_dmabuf(plane, p.fd, p.length);
+            buffer.set_payload(plane, p.bytesused);
+        }
+        buffer.buffer.field = sys::v4l2_field_V4L2_FIELD_NONE;
+        buffer
+    }
 }
 
 impl QbufPlanes<'_> {

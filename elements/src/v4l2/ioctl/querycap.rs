@@ -38,6 +38,28 @@ impl Capability {
             None
         }
     }
+
+    /// The output API to speak, as [`Capability::capture_type`]; `None` where the node puts no video out.
+    pub fn output_type(&self) -> Option<BufType> {
+        if self.flags.contains(Flags::VIDEO_OUTPUT_MPLANE) {
+            Some(BufType::VideoOutputMplane)
+        } else if self.flags.contains(Flags::VIDEO_OUTPUT) {
+            Some(BufType::VideoOutput)
+        } else {
+            None
+        }
+    }
+
+    /// The APIs of what goes into and what comes out of a memory-to-memory device; `None` for another.
+    pub fn m2m_types(&self) -> Option<(BufType, BufType)> {
+        if self.flags.contains(Flags::VIDEO_M2M_MPLANE) {
+            Some((BufType::VideoOutputMplane, BufType::VideoCaptureMplane))
+        } else if self.flags.contains(Flags::VIDEO_M2M) {
+            Some((BufType::VideoOutput, BufType::VideoCapture))
+        } else {
+            None
+        }
+    }
 }
 
 /// Why there is no answer.

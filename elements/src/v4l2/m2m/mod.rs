@@ -1,0 +1,322 @@
+//! `v4l2-m2m`: frames through a memory-to-memory device, in the driver's memory on neither side more than needed.
+//!
+//! `run` has what happens between start and stop. A decoder is special in one thing: it knows its pictures only from the
+//! stream. So its buffers are allocated elsewhere and lent to it once it has said what they are to hold, as the kernel's
+//! "Memory-to-Memory Stateful Video Decoder Interface" wants it. Where that is not what was negotiated, the run fails as
+//! changed, which has the graph negotiated anew with what the decoder has said.
+
+mod run;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shrbuf::{Format, MemoryKind, Shrbuf};
+use shrbuf_pipeline::property::Value;
+use shrbuf_pipeline::{
+    Build, BuildError, Colorimetry, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame,
+    InputOffer, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream,
+    Video, Wanted, properties,
+};
+
+use self::run::Run;
+use super::failure::{failed, open_failed, set_controls};
+use super::ioctl::{self, Codec};
+use super::{CaptureQueue, Device, Memory, OutputQueue, picture, sink};
+
+properties! {
+    /// Frames through a V4L2 memory-to-memory device: a stateful codec, a scaler, a converter.
+    ///
+    /// What comes in is imported as it is (V4L2_MEMORY_DMABUF), each buffer once, and held until the driver gives it
+    /// back. What goes out is in the driver's own buffers, exported once (VIDIOC_EXPBUF) and queued again when the last
+    /// reference is dropped; a decoder, which knows its pictures only from the stream, is lent buffers of a dma-heap or
+    /// udmabuf. Time stamps and numbers pass through. At the end a codec is drained. A decoder whose stream turns out to
+    /// be of another size or kind than agreed has the graph negotiated anew. A frame that the device reports as damaged
+    /// is dropped and counted.
+    ///
+    /// ```toml
+    /// [element.encode]
+    /// type = "v4l2-m2m"
+    /// device = "/dev/video2"
+    /// format = "FWHT"
+    /// controls = { fwht_i_frame_qp_value = 10 }
+    /// ```
+    pub struct V4l2M2m = "v4l2-m2m" {
+        /// Device node; not set, the first memory-to-memory device.
+        device: Option<String> = None,
+        /// Format to make, of pixels or of a codec; not set, the first that the neighbours take.
+        format: Option<Format> = None,
+        /// Width and height to make, of a scaler.
+        size: Option<Size> = None,
+        /// Controls by name, set before streaming; bit rate and quality are among them.
+        controls: BTreeMap<String, Value> = BTreeMap::new(),
+        /// Who allocates the memory of what goes out.
+        memory: Memory = Memory::Auto,
+        /// Longest time without progress while there is work; then the run fails as stalled.
+        stall: Duration = Duration::from_millis(1500),
+    }
+}
+
+impl Build for V4l2M2m {
+    fn build(self) -> Result<Box<dyn Element>, BuildError> {
+        if self.stall.is_zero() {
+            return Err(BuildError::of("stall", "must be longer than 0"));
+        }
+        Ok(Box::new(M2m {
+            config: self,
+            name: String::new(),
+            device: None,
+            input: None,
+            made: None,
+            found: None,
+            run: None,
+            counts: Counts::default(),
+        }))
+    }
+}
+
+/// `VIDEO_MAX_FRAME`.
+const MAX_BUFFERS: u32 = 32;
+/// The buffer being filled and the next.
+const KEEPS: u32 = 2;
+
+/// A device that is open.
+struct Opened {
+    /// The side that frames go into.
+    takes: Device,
+    /// The side that frames come out of.
+    gives: Device,
+    /// `None` for a device whose frames are pixels on both sides.
+    codec: Option<Codec>,
+}
+
+/// What was allocated for the frames that go out.
+struct Made {
+    /// Of a decoder there is none before it has seen the stream.
+    queue: Option<CaptureQueue>,
+    buffers: Vec<Shrbuf>,
+    stream: Stream,
+    color: Colorimetry,
+}
+
+/// What a decoder has said of its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    /// Of what comes in this is said.
+    of: Stream,
+    size: Size,
+    /// The format that the driver would make by itself, where it is one of the list.
+    native: Option<Format>,
+    /// Formats that it does not make of this stream.
+    refused: Vec<Format>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Frames that the driver gave as damaged: dropped.
+    damaged: u64,
+    /// Frames that the driver took and gave back as not understood.
+    not_understood: u64,
+}
+
+struct M2m {
+    config: V4l2M2m,
+    name: String,
+    device: Option<Opened>,
+    input: Option<(OutputQueue, Stream)>,
+    made: Option<Made>,
+    found: Option<Found>,
+    run: Option<Run>,
+    counts: Counts,
+}
+
+impl M2m {
+    fn open(&self) -> Result<Opened, Failure> {
+        let (takes, gives) = match &self.config.device {
+            Some(path) => Device::open_m2m(path).map_err(open_failed)?,
+            None => Device::first_m2m().map_err(open_failed)?,
+        };
+        set_controls(&takes, &self.config.controls)?;
+        let compressed = |device: &Device| -> Result<bool, Failure> {
+            let formats = ioctl::enum_fmt(device, device.buf_type()).map_err(failed)?;
+            Ok(!formats.is_empty() && formats.iter().all(|f| f.compressed))
+        };
+        let codec = match (compressed(&takes)?, compressed(&gives)?) {
+            (true, _) => Some(Codec::Decoder),
+            (false, true) => Some(Codec::Encoder),
+            (false, false) => None,
+        };
+        Ok(Opened { takes, gives, codec })
+    }
+
+    fn opened(&self) -> Result<&Opened, Refusal> {
+        self.device.as_ref().ok_or_else(|| Refusal::new("the device is not open"))
+    }
+
+    /// Whose memory can go out.
+    fn origins(&self, codec: Option<Codec>) -> Result<Vec<Origin>, Failure> {
+        let others = vec![Origin::DmaHeap, Origin::Udmabuf];
+        let config = |text: &str| Err(Failure::new(FailureKind::Config, text));
+        match (codec, self.config.memory) {
+            (Some(Codec::Decoder), Memory::V4l2) => config(
+                "memory = \"v4l2\": a decoder knows its pictures only from the stream, so its buffers are allocated \
+                 elsewhere; \"dma-heap\" and \"udmabuf\" can be had",
+            ),
+            (Some(Codec::Encoder), Memory::DmaHeap | Memory::Udmabuf) => {
+                config("memory: only the driver knows how large a compressed frame becomes; \"v4l2\" can be had")
+            }
+            (Some(Codec::Decoder), Memory::Auto) => Ok(others),
+            (Some(Codec::Encoder), _) | (None, Memory::V4l2) => Ok(vec![Origin::V4l2]),
+            (None, Memory::Auto) => Ok(std::iter::once(Origin::V4l2).chain(others).collect()),
+            (_, Memory::DmaHeap) => Ok(vec![Origin::DmaHeap]),
+            (_, Memory::Udmabuf) => Ok(vec![Origin::Udmabuf]),
+        }
+    }
+
+    /// What it can make of `input`.
+    fn makes(&self, opened: &Opened, input: &Stream) -> Result<Vec<Video>, Failure> {
+        let found = self.found.as_ref().filter(|f| f.of == *input);
+        let size = found.map_or(input.size, |f| f.size);
+        let formats = opened.gives.formats().map_err(failed)?;
+        let mut video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, size)).collect();
+        video.retain(|v| v.format.is_compressed() == (opened.codec == Some(Codec::Encoder)));
+        if let Some(found) = found {
+            video.retain(|v| !found.refused.contains(&v.format));
+            if let Some(native) = found.native.filter(|_| !found.refused.is_empty()) {
+                video.retain(|v| same_samples(v.format, native));
+            }
+        }
+        // Frames with the samples of those that came in lose least.
+        video.sort_by_key(|v| (v.format != input.format, v.format.bits() < 8));
+        let rates = input.rate.map_or(Rates::Any, |rate| Rates::List(vec![rate]));
+        for offer in &mut video {
+            if opened.codec.is_some() {
+                offer.sizes = vec![SizeOffer { sizes: Sizes::Exact(size), rates: Rates::Any }];
+            }
+            offer.sizes.iter_mut().for_each(|s| s.rates = rates.clone());
+        }
+        Ok(video)
+    }
+}
+
+/// True where both have the same components at the same places.
+fn same_samples(a: Format, b: Format) -> bool {
+    let chroma = |f: Format| f.planes().iter().map(|p| (p.hsub, p.vsub)).max();
+    a.family() == b.family() && chroma(a) == chroma(b)
+}
+
+impl Element for M2m {
+    fn ports(&self) -> Ports {
+        Ports::filter()
+    }
+
+    fn role(&self) -> Role {
+        Role::Transform
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.name.clone_from(&environment.name);
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        self.made = None;
+        self.input = None;
+        self.device = None;
+        let opened = self.open()?;
+        let takes = &opened.takes;
+        let current = takes.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
+        let current = Size::new(current.width, current.height);
+        let formats = takes.formats().map_err(failed)?;
+        let video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, current)).collect();
+        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, holds: sink::holds(takes) };
+        self.device = Some(opened);
+        Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: None })
+    }
+
+    fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        let none = || Failure::new(FailureKind::Config, "nothing comes in");
+        let (opened, input) = (self.device.as_ref().ok_or_else(none)?, input.ok_or_else(none)?);
+        let origins = self.origins(opened.codec)?;
+        Ok(OutputOffer {
+            video: self.makes(opened, input)?,
+            memory: Produces { origins, max_stride_align: 4096, keeps: keeps(&opened.gives), max_buffers: MAX_BUFFERS },
+            wanted: Wanted { format: self.config.format, size: self.config.size, rate: None },
+        })
+    }
+
+    fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        // What goes out follows from what comes in, so it is made anew.
+        self.made = None;
+        self.input = None;
+        let queue = OutputQueue::import(&self.opened()?.takes, stream, buffers)?;
+        self.input = Some((queue, *stream));
+        Ok(())
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        self.made = None;
+        let opened = self.opened()?;
+        let format = picture::set_format(&opened.gives, stream)?;
+        let (queue, buffers) = if opened.codec == Some(Codec::Decoder) {
+            (None, picture::lend(stream, &format, &self.name)?)
+        } else {
+            let (queue, buffers) = picture::allocate(&opened.gives, stream, &format, &self.name)?;
+            (Some(queue), buffers)
+        };
+        let color = picture::colorimetry(stream.format, format.colorimetry, stream.size.width);
+        let shown = buffers.clone();
+        self.made = Some(Made { queue, buffers, stream: *stream, color });
+        Ok(shown)
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        let (Some(opened), Some((input, from)), Some(made)) = (&self.device, self.input.take(), self.made.take())
+        else {
+            return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
+        };
+        self.run = Some(Run::start(opened, (input, from), made, self.config.stall, start)?);
+        Ok(())
+    }
+
+    fn ready(&mut self, token: u32, events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let result = run.ready(token, events, context, &mut self.counts);
+        if let Some(now) = run.found.take() {
+            let earlier = self.found.take().filter(|f| (f.of, f.size) == (now.of, now.size));
+            let refused = earlier.into_iter().flat_map(|f| f.refused).chain(now.refused.iter().copied()).collect();
+            self.found = Some(Found { refused, ..now });
+        }
+        result
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        self.run.as_mut().map_or(Ok(()), |run| run.take(frame))
+    }
+
+    fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
+        match &mut self.run {
+            Some(run) => run.end(context),
+            None => context.end_all(),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.run = None;
+        self.made = None;
+        self.input = None;
+        self.device = None;
+    }
+
+    fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
+        report("damaged", self.counts.damaged);
+        report("not_understood", self.counts.not_understood);
+    }
+}
+
+/// Buffers that the device must have to run.
+fn keeps(gives: &Device) -> u32 {
+    let least = gives.control("min_number_of_capture_buffers").ok().and_then(|c| gives.control_value(&c).ok());
+    match least {
+        Some(ioctl::ControlValue::Integer(n)) => u32::try_from(n).unwrap_or(0).saturating_add(1).max(KEEPS),
+        _ => KEEPS,
+    }
+}

@@ -1,0 +1,387 @@
+//! A memory-to-memory device while it streams.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use shrbuf::{Format, Layout, Pool, Shrbuf, State};
+use shrbuf_pipeline::{
+    Colorimetry, Context, Events, Failure, FailureKind, Frame, Rect, Size, Start, Stream, Timestamp,
+};
+
+use super::{Counts, Found, Made, Opened};
+use crate::v4l2::failure::{dequeue_failed, failed, queue_failed, start_failed};
+use crate::v4l2::ioctl::{self, Codec, CodecCmdError, Dequeued, DqbufError, Event};
+use crate::v4l2::picture::{self, Whole};
+use crate::v4l2::{CaptureQueue, Device, OutputQueue, Requeue, RequeueError, Returned, StartError};
+
+const DEVICE: u32 = 0;
+const FENCES: u32 = 1;
+const RETRY: u32 = 2;
+const WATCHDOG: u32 = 3;
+
+/// Ticks of the watchdog in the time that counts as stalled.
+const TICKS: u32 = 4;
+
+/// Frames inside a device at once: all that two queues can have.
+const INSIDE: usize = 64;
+
+/// What is known of a frame that went in, for the one that comes out.
+#[derive(Clone, Copy)]
+struct Meta {
+    timestamp: Timestamp,
+    sequence: u64,
+    color: Colorimetry,
+    crop: Option<Rect>,
+}
+
+struct Fences(Arc<Pool>);
+
+impl AsFd for Fences {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fences_fd()
+    }
+}
+
+/// See the module.
+pub(super) struct Run {
+    gives: Device,
+    codec: Option<Codec>,
+    input: OutputQueue,
+    from: Stream,
+    /// Frames that came while every index was taken.
+    waiting: VecDeque<Frame>,
+    inside: [Option<Meta>; INSIDE],
+    next_inside: usize,
+    /// Of a decoder there is none before it has seen the stream.
+    output: Option<CaptureQueue>,
+    to: Stream,
+    /// The dma-bufs that a decoder is lent once it has seen the stream.
+    lent: Vec<Vec<OwnedFd>>,
+    pool: Arc<Pool>,
+    requeue: Arc<OnceLock<Requeue>>,
+    whole: Vec<Whole>,
+    layout: Layout,
+    color: Colorimetry,
+    stall: Duration,
+    taken: u64,
+    given: u64,
+    /// As the watchdog last saw them, and how often it has seen them so.
+    seen: (u64, u64, u32),
+    quiet_ticks: u32,
+    /// The stream is another one from here on.
+    changed: bool,
+    /// What it has turned out to be, where that is not what was agreed.
+    pub(super) found: Option<Found>,
+    ending: bool,
+    stopped: bool,
+}
+
+impl Run {
+    pub(super) fn start(
+        opened: &Opened,
+        (mut input, from): (OutputQueue, Stream),
+        made: Made,
+        stall: Duration,
+        start: &mut Start<'_>,
+    ) -> Result<Run, Failure> {
+        let Made { queue: mut output, buffers, stream: to, color } = made;
+        let Some(layout) = buffers.first().map(|b| *b.layout()) else {
+            return Err(Failure::new(FailureKind::Config, "started without buffers"));
+        };
+        let requeue: Arc<OnceLock<Requeue>> = Arc::default();
+        let (handle, retry) = (Arc::clone(&requeue), start.waker(RETRY));
+        let lent = if output.is_none() { picture::dma_bufs(&buffers) } else { Ok(Vec::new()) };
+        let lent = lent.map_err(|e| Failure::new(FailureKind::Limit, e))?;
+        let pool = Pool::new(buffers, move |index| {
+            if let Some(Err(RequeueError::Qbuf(_))) = handle.get().map(|requeue| requeue.requeue(index as u32)) {
+                // The loop tries again, and says why where that fails too.
+                retry.wake();
+            }
+        });
+        let pool = Arc::new(pool.map_err(|e| Failure::new(FailureKind::Limit, e))?);
+        if opened.codec == Some(Codec::Decoder) {
+            ioctl::subscribe_source_change(&opened.gives, 0).map_err(failed)?;
+        }
+        input.start().map_err(start_failed)?;
+        if let Some(queue) = &mut output {
+            let _ = requeue.set(queue.requeue_handle());
+            start_output(queue)?;
+        }
+        start.every(stall / TICKS, WATCHDOG);
+        start.watch_edges(opened.gives.clone(), DEVICE)?;
+        start.watch(Fences(Arc::clone(&pool)), FENCES)?;
+        Ok(Run {
+            gives: opened.gives.clone(),
+            codec: opened.codec,
+            input,
+            from,
+            waiting: VecDeque::with_capacity(INSIDE),
+            inside: [None; INSIDE],
+            next_inside: 0,
+            output,
+            to,
+            lent,
+            pool,
+            requeue,
+            whole: Whole::of(&layout),
+            layout,
+            color,
+            stall,
+            taken: 0,
+            given: 0,
+            seen: (0, 0, 0),
+            quiet_ticks: 0,
+            changed: false,
+            found: None,
+            ending: false,
+            stopped: false,
+        })
+    }
+
+    /// A frame has come.
+    pub(super) fn take(&mut self, frame: Frame) -> Result<(), Failure> {
+        self.waiting.push_back(frame);
+        self.feed()
+    }
+
+    /// No more will come.
+    pub(super) fn end(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.ending = true;
+        self.finish(context)
+    }
+
+    pub(super) fn ready(
+        &mut self,
+        token: u32,
+        events: Events,
+        context: &mut Context<'_>,
+        counts: &mut Counts,
+    ) -> Result<(), Failure> {
+        match token {
+            FENCES => return self.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            RETRY => {
+                let queued = self.output.as_mut().map_or(Ok(0), CaptureQueue::queue_free);
+                return queued.map(drop).map_err(|e| start_queue_failed(StartError::Qbuf(e)));
+            }
+            WATCHDOG => return self.watch(context),
+            _ => {}
+        }
+        if events.priority {
+            self.events()?;
+        }
+        self.reap(counts)?;
+        self.feed()?;
+        // What is left here is not told a second time.
+        let last = self.give(context, counts)?;
+        if self.changed && (last || self.output.is_none()) {
+            self.changed = false;
+            self.follow(context)?;
+        } else if last {
+            return context.end_all();
+        }
+        self.finish(context)
+    }
+
+    fn events(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.gives.next_event().map_err(failed)? {
+            self.changed |= matches!(event, Event::SourceChange { resolution: true, .. });
+        }
+        Ok(())
+    }
+
+    /// Gives the device what waits, as far as it has room.
+    fn feed(&mut self) -> Result<(), Failure> {
+        while let Some(frame) = self.waiting.pop_front() {
+            let Frame { timestamp, sequence, color, crop, .. } = frame;
+            if let Some(back) = self.input.queue(frame).map_err(queue_failed)? {
+                self.waiting.push_front(back);
+                break;
+            }
+            self.taken += 1;
+            self.remember(Meta { timestamp, sequence, color, crop });
+        }
+        Ok(())
+    }
+
+    /// Takes back what the device has read.
+    fn reap(&mut self, counts: &mut Counts) -> Result<(), Failure> {
+        while let Returned::Frame { buffer, frame } = self.input.dequeue().map_err(dequeue_failed)? {
+            counts.not_understood += u64::from(buffer.is_corrupt());
+            drop(frame);
+        }
+        Ok(())
+    }
+
+    /// Sends on what the device has made. True after the last of a stream.
+    fn give(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<bool, Failure> {
+        loop {
+            let Some(output) = &mut self.output else { return Ok(false) };
+            let buffer = match output.dequeue() {
+                Ok(Dequeued::Buffer(buffer)) => buffer,
+                Ok(Dequeued::NotReady) => return Ok(false),
+                Ok(Dequeued::EndOfStream) => return Ok(true),
+                Err(DqbufError::Overrun { index, .. }) => {
+                    // Its first reference is its last: back it goes.
+                    drop(self.pool.take(index as usize));
+                    self.damaged(context, counts);
+                    continue;
+                }
+                Err(e) => return Err(dequeue_failed(e)),
+            };
+            let memory = self.pool.take(buffer.index as usize);
+            let payload = buffer.planes().first().map_or(0, |p| p.bytesused);
+            let meta = self.recall(buffer.timestamp.ns);
+            match memory {
+                // The last may be nothing but that.
+                Some(memory) if buffer.is_last() && payload == 0 => drop(memory),
+                Some(memory) if !buffer.is_corrupt() && Whole::are_in(&self.whole, buffer.planes()) => {
+                    self.given += 1;
+                    memory.set_state(State::Filled);
+                    let payload = if self.to.format.is_compressed() { payload } else { 0 };
+                    context.push(0, self.frame(memory, meta, &buffer, payload))?;
+                }
+                memory => {
+                    drop(memory);
+                    self.damaged(context, counts);
+                }
+            }
+            if buffer.is_last() {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn damaged(&mut self, context: &Context<'_>, counts: &mut Counts) {
+        self.given += 1;
+        counts.damaged += 1;
+        context.dropped(1);
+    }
+
+    fn frame(&self, buffer: Shrbuf, meta: Option<Meta>, from: &ioctl::Buffer, payload: u32) -> Frame {
+        let mut frame = match meta {
+            Some(meta) => {
+                let crop = meta.crop.filter(|_| self.from.size == self.to.size);
+                Frame { crop, color: meta.color, ..Frame::new(buffer, meta.timestamp, meta.sequence) }
+            }
+            None => Frame::new(buffer, Timestamp(from.timestamp.ns), from.sequence.into()),
+        };
+        let (before, after) = (self.from.format, self.to.format);
+        let same = before.is_compressed() || after.is_compressed() || before.family() == after.family();
+        if meta.is_none() || !same {
+            frame.color = self.color;
+        }
+        frame.payload = payload;
+        frame
+    }
+
+    /// The oldest is forgotten where the device has swallowed so many.
+    fn remember(&mut self, meta: Meta) {
+        let free = self.inside.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            self.next_inside = (self.next_inside + 1) % INSIDE;
+            self.next_inside
+        });
+        self.inside[slot] = Some(meta);
+    }
+
+    /// Time stamps pass through the kernel in whole microseconds.
+    fn recall(&mut self, ns: u64) -> Option<Meta> {
+        let same = |m: &Option<Meta>| m.as_ref().is_some_and(|m| m.timestamp.0 / 1_000 == ns / 1_000);
+        self.inside.iter_mut().find(|m| same(m))?.take()
+    }
+
+    /// A decoder has seen what its stream is: lends it the buffers, or has the graph negotiated anew.
+    fn follow(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let format = self.gives.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
+        let size = Size::new(format.width, format.height);
+        let native = Format::from_v4l2(format.pixelformat.0).map(|(format, _)| format);
+        let refused = match () {
+            // Told of a change to what it is already: it does not make this format of this stream.
+            () if size == self.to.size && self.output.is_some() => vec![self.to.format],
+            () if size == self.to.size => match self.lend() {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.kind() != FailureKind::Changed => return Err(failure),
+                Err(_) => vec![self.to.format],
+            },
+            () => Vec::new(),
+        };
+        context.dropped(u64::from(self.input.queued()) + self.waiting.len() as u64);
+        let what = format!("the stream is {} of {size}, agreed were {}", format.pixelformat, self.to);
+        self.found = Some(Found { of: self.from, size, native, refused });
+        Err(Failure::new(FailureKind::Changed, what))
+    }
+
+    fn lend(&mut self) -> Result<(), Failure> {
+        let changed = |e: shrbuf_pipeline::Refusal| Failure::new(FailureKind::Changed, e.to_string());
+        let format = picture::set_format(&self.gives, &self.to).map_err(changed)?;
+        let layout = picture::layout(self.to.format, &format, &[]).map_err(changed)?;
+        if layout != self.layout {
+            return Err(Failure::new(FailureKind::Changed, "the driver lays pictures out in another way now"));
+        }
+        let queue = CaptureQueue::dmabuf(&self.gives, std::mem::take(&mut self.lent));
+        let mut queue = queue.map_err(|e| Failure::new(FailureKind::Device, e))?;
+        let _ = self.requeue.set(queue.requeue_handle());
+        start_output(&mut queue)?;
+        self.output = Some(queue);
+        Ok(())
+    }
+
+    /// At the end: has a codec work off what it has; a converter is done when it has given back all.
+    fn finish(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        if !self.ending || !self.waiting.is_empty() {
+            return Ok(());
+        }
+        let empty = self.input.queued() == 0;
+        match self.codec {
+            // Nothing of the stream, or nothing that could be understood.
+            Some(_) if self.taken == 0 || (self.output.is_none() && empty) => context.end_all(),
+            // It will say what the stream is first.
+            Some(_) if self.output.is_none() || self.stopped => Ok(()),
+            Some(codec) => {
+                self.stopped = true;
+                ioctl::codec_stop(&self.gives, codec).map_err(|e| match e {
+                    CodecCmdError::Failure(failure) => failed(failure),
+                    other => Failure::new(FailureKind::Device, other),
+                })
+            }
+            None if empty && self.given >= self.taken => context.end_all(),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts quiet ticks, not time: where this thread itself was kept away, the timer has ticked once.
+    fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let queued = self.input.queued();
+        let now = (self.taken, self.given, queued);
+        self.quiet_ticks = if now == self.seen { self.quiet_ticks + 1 } else { 0 };
+        self.seen = now;
+        // A codec may keep frames that it needs for the next, as long as there is room for that.
+        let work = self.ending || !self.waiting.is_empty();
+        if self.quiet_ticks < TICKS || !work {
+            return Ok(());
+        }
+        if self.codec.is_none() && self.ending && queued == 0 {
+            // Not every converter makes a frame of each, as a deinterlacer.
+            return context.end_all();
+        }
+        let limit = self.stall;
+        let held = self.output.as_ref().is_some_and(|o| o.held() as u32 == o.count());
+        let why = if held { "all that it can make are held downstream" } else { "the device does not go on" };
+        Err(Failure::new(FailureKind::Stalled, format!("no frame for {limit:.1?}, with {queued} to work on: {why}")))
+    }
+}
+
+fn start_output(queue: &mut CaptureQueue) -> Result<(), Failure> {
+    queue.start().map_err(start_queue_failed)
+}
+
+fn start_queue_failed(error: StartError) -> Failure {
+    match error {
+        StartError::Qbuf(ioctl::QbufError::Failure(f)) | StartError::Streamon(ioctl::StreamonError::Failure(f)) => {
+            failed(f)
+        }
+        other => Failure::new(FailureKind::Device, other),
+    }
+}

@@ -1,0 +1,292 @@
+//! Frames on their way into a device: an output, or the side of a memory-to-memory device that takes them.
+//!
+//! The memory is the frames' own, imported as it comes (`V4L2_MEMORY_DMABUF`). The driver maps a dma-buf anew whenever an
+//! index gets another one than the time before, so each buffer keeps to an index of its own. A frame is held until the
+//! driver gives its index back.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use shrbuf::{Access, MemoryKind, Shrbuf};
+use shrbuf_pipeline::{Frame, Refusal, Stream};
+
+use super::ioctl::{
+    self, Dequeued, DqbufError, FormatRequest, Memory, OutputPlane, PixelFormat, QbufError, StreamonError,
+    VIDEO_MAX_PLANES,
+};
+use super::{AllocateError, Device, picture};
+
+/// `VIDEO_MAX_FRAME`.
+const MAX_BUFFERS: u32 = 32;
+
+/// Longest time for a producer's fence: a GPU that takes longer hangs.
+const FENCE_LIMIT: Duration = Duration::from_millis(1500);
+
+/// Why a frame is not on its way.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The buffer's segments are not the memory planes that were agreed.
+    #[error("a frame came in {given} buffers, agreed were {expected}; its producer has changed without saying so")]
+    Planes {
+        /// Segments of the frame.
+        given: usize,
+        /// Memory planes of the format.
+        expected: usize,
+    },
+    /// A compressed frame that takes more than its buffer, or nothing.
+    #[error("a compressed frame of {payload} bytes came in a buffer of {size}")]
+    Payload {
+        /// What the frame says.
+        payload: u32,
+        /// What there is.
+        size: u64,
+    },
+    /// Whoever writes the frame has not finished in time.
+    #[error("the frame's producer has not signalled its fence within {FENCE_LIMIT:.1?}")]
+    Fence,
+    /// The fence could not be had.
+    #[error("the frame's fence: {0}")]
+    Os(#[from] std::io::Error),
+    /// The kernel's answer.
+    #[error(transparent)]
+    Qbuf(#[from] QbufError),
+}
+
+/// What [`OutputQueue::dequeue`] found.
+#[derive(Debug)]
+pub enum Returned {
+    /// A frame that the device is done with.
+    Frame {
+        /// The frame.
+        frame: Frame,
+        /// What the kernel says of it.
+        buffer: ioctl::Buffer,
+    },
+    /// None; poll for `POLLOUT`.
+    NotReady,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// The buffer that this index was given last, by its number.
+    last: Option<shrbuf::BufferId>,
+    /// What the driver has.
+    frame: Option<Frame>,
+}
+
+/// See the module. One exists at a time for a [`Device`]; dropping it stops the stream and frees its indices.
+#[derive(Debug)]
+pub struct OutputQueue {
+    device: Device,
+    /// Bytes that the driver wants of each memory plane.
+    sizes: Vec<u32>,
+    compressed: bool,
+    slots: Vec<Slot>,
+    queued: u32,
+    streaming: bool,
+}
+
+impl OutputQueue {
+    /// Sets the device to the frames of `stream`, and has it map every one of `buffers` to see that it can.
+    ///
+    /// # Errors
+    /// What does not fit: the format or size that the driver answers, rows or planes elsewhere than it reads them, a
+    /// buffer that is too small, memory that it cannot reach.
+    pub fn import(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<OutputQueue, Refusal> {
+        let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+        let sizes = agree(device, stream, buffers)?;
+        let queue = OutputQueue {
+            device: device.clone(),
+            sizes,
+            compressed: stream.format.is_compressed(),
+            slots: Vec::new(),
+            queued: 0,
+            streaming: false,
+        };
+        if !device.take_queue() {
+            return Err(refuse(&AllocateError::AlreadyAllocated));
+        }
+        // From here on dropping `queue` gives the indices back.
+        let mut queue = queue;
+        let count = u32::try_from(buffers.len()).unwrap_or(u32::MAX).clamp(1, MAX_BUFFERS);
+        queue.request(count).map_err(|e| refuse(&e))?;
+        for (index, buffer) in (0..).zip(buffers).take(queue.slots.len()) {
+            queue
+                .with_planes(buffer, 0, |planes| ioctl::prepare_output(device, device.buf_type(), index, planes))
+                .map_err(|e| refuse(&e))?;
+        }
+        // An index that is prepared stays what it is, whichever frame comes.
+        queue.request(count).map_err(|e| refuse(&e))?;
+        for (slot, buffer) in queue.slots.iter_mut().zip(buffers) {
+            slot.last = Some(buffer.id());
+        }
+        Ok(queue)
+    }
+
+    fn request(&mut self, count: u32) -> Result<(), AllocateError> {
+        self.slots.clear();
+        let granted = ioctl::reqbufs(&self.device, self.device.buf_type(), Memory::Dmabuf, count)?;
+        self.slots.resize_with(granted.count as usize, Slot::default);
+        Ok(())
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Frames that the driver has.
+    pub fn queued(&self) -> u32 {
+        self.queued
+    }
+
+    /// Starts the stream; a driver that needs some frames first waits for them by itself.
+    ///
+    /// # Errors
+    /// See [`StreamonError`].
+    pub fn start(&mut self) -> Result<(), StreamonError> {
+        ioctl::streamon(self.device.as_fd(), self.device.buf_type())?;
+        self.streaming = true;
+        Ok(())
+    }
+
+    /// Gives a frame to the driver, once its producer's fences have signalled, which is waited for. `Ok(Some)` gives it
+    /// back where every index is taken.
+    ///
+    /// # Errors
+    /// See [`QueueError`]; the frame is dropped then.
+    pub fn queue(&mut self, frame: Frame) -> Result<Option<Frame>, QueueError> {
+        let id = frame.buffer.id();
+        let free = |slot: &Slot| slot.frame.is_none();
+        let known = self.slots.iter().position(|slot| slot.last == Some(id) && free(slot));
+        let unused = || self.slots.iter().position(|slot| slot.last.is_none() && free(slot));
+        let Some(index) = known.or_else(unused).or_else(|| self.slots.iter().position(free)) else {
+            return Ok(Some(frame));
+        };
+        if frame.buffer.has_fences() {
+            for segment in 0..frame.buffer.segments().len() {
+                match frame.buffer.export_fence(segment, Access::Read)? {
+                    Some(fence) if !fence.wait(FENCE_LIMIT)? => return Err(QueueError::Fence),
+                    _ => {}
+                }
+            }
+        }
+        let device = &self.device;
+        self.with_planes(&frame.buffer, frame.payload, |planes| {
+            ioctl::qbuf_output(device, device.buf_type(), index as u32, planes, frame.timestamp.0)
+        })?;
+        self.queued += 1;
+        self.slots[index] = Slot { last: Some(id), frame: Some(frame) };
+        Ok(None)
+    }
+
+    fn with_planes(
+        &self,
+        buffer: &Shrbuf,
+        payload: u32,
+        call: impl FnOnce(&[OutputPlane<'_>]) -> Result<(), QbufError>,
+    ) -> Result<(), QueueError> {
+        let (segments, expected) = (buffer.segments(), self.sizes.len());
+        if segments.len() != expected || expected > VIDEO_MAX_PLANES {
+            return Err(QueueError::Planes { given: segments.len(), expected });
+        }
+        let no_plane = OutputPlane { fd: self.device.as_fd(), length: 0, bytesused: 0 };
+        let mut planes = [no_plane; VIDEO_MAX_PLANES];
+        for ((plane, segment), &sizeimage) in planes.iter_mut().zip(segments).zip(&self.sizes) {
+            let size = segment.size();
+            let bytesused = if self.compressed && self.streaming { payload } else { sizeimage };
+            if bytesused == 0 || u64::from(bytesused) > size {
+                return Err(QueueError::Payload { payload: bytesused, size });
+            }
+            *plane = OutputPlane { fd: segment.as_fd(), length: u32::try_from(size).unwrap_or(u32::MAX), bytesused };
+        }
+        Ok(call(&planes[..expected])?)
+    }
+
+    /// Takes back a frame that the device is done with. Never waits.
+    ///
+    /// # Errors
+    /// See [`DqbufError`].
+    pub fn dequeue(&mut self) -> Result<Returned, DqbufError> {
+        let device = &self.device;
+        match ioctl::dqbuf(device, device.buf_type(), Memory::Dmabuf, self.sizes.len())? {
+            Dequeued::Buffer(buffer) => {
+                let slot = self.slots.get_mut(buffer.index as usize);
+                let frame = slot.and_then(|slot| slot.frame.take());
+                let frame = frame.ok_or(DqbufError::NotQueued { index: buffer.index })?;
+                self.queued -= 1;
+                Ok(Returned::Frame { frame, buffer })
+            }
+            Dequeued::NotReady | Dequeued::EndOfStream => Ok(Returned::NotReady),
+        }
+    }
+}
+
+/// For polling.
+impl AsFd for OutputQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+impl Drop for OutputQueue {
+    fn drop(&mut self) {
+        // After an unplug both fail, and the kernel has cleaned up by itself.
+        if let Err(failure) = ioctl::streamoff(&self.device, self.device.buf_type()) {
+            tracing::debug!(device = %self.device.path().display(), %failure, "stopping an output queue");
+        }
+        if let Err(error) = ioctl::reqbufs(&self.device, self.device.buf_type(), Memory::Dmabuf, 0) {
+            tracing::debug!(device = %self.device.path().display(), %error, "freeing output buffers");
+        }
+        self.device.put_queue();
+    }
+}
+
+/// Sets the format, and checks that the driver reads frames where they lie. Returns the bytes it wants of each plane.
+fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32>, Refusal> {
+    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+    let first = buffers.first().ok_or_else(|| Refusal::new("there are no buffers"))?;
+    let split = first.layout().segments() > 1;
+    let fourcc = match (split, stream.format.v4l2_multi()) {
+        (true, Some(multi)) => multi,
+        _ => stream.format.v4l2(),
+    };
+    let (width, height) = (stream.size.width, stream.size.height);
+    let stride = first.layout().planes().first().map(|p| p.stride).filter(|&stride| stride > 0);
+    let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline: stride };
+    let format = device.set_format(&request).map_err(|e| refuse(&e))?;
+    if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
+        return Err(Refusal::new(format!(
+            "the driver answers {} {}x{} to {} {width}x{height}",
+            format.pixelformat, format.width, format.height, request.pixelformat
+        )));
+    }
+    let reads = picture::layout(stream.format, &format, &[])?;
+    for (index, buffer) in buffers.iter().enumerate() {
+        let lies = buffer.layout();
+        if lies.segments() != reads.segments() {
+            let (given, expected) = (lies.segments(), reads.segments());
+            let what =
+                format!("buffer {index}: its planes are in {given} buffers, the driver reads them from {expected}");
+            return Err(Refusal::new(what).instead("another format, or memory from another allocator, may fit"));
+        }
+        if let Some(plane) = (0..lies.planes().len()).find(|&p| lies.planes()[p] != reads.planes()[p]) {
+            let (l, r) = (lies.planes()[plane], reads.planes()[plane]);
+            return Err(Refusal::new(format!(
+                "buffer {index}: plane {plane} begins at byte {} with rows of {}, the driver reads it from byte {} with \
+                 rows of {}",
+                l.offset, l.stride, r.offset, r.stride
+            )));
+        }
+        for (plane, (segment, memory)) in buffer.segments().iter().zip(&format.planes).enumerate() {
+            if segment.kind() != MemoryKind::DmaBuf {
+                return Err(Refusal::new(format!("buffer {index} is no dma-buf")));
+            }
+            if segment.size() < u64::from(memory.sizeimage) {
+                let (index, size, sizeimage) = (index, segment.size(), memory.sizeimage);
+                return Err(refuse(&AllocateError::TooSmall { index, plane, size, sizeimage }));
+            }
+        }
+    }
+    Ok(format.planes.iter().map(|p| p.sizeimage).collect())
+}

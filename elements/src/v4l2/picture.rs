@@ -1,0 +1,211 @@
+//! A driver's formats as the pipeline's: layouts, colours, offers, buffers.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
+use shrbuf::{Format, Layout, Plane, Segment, Shrbuf};
+use shrbuf_pipeline::{
+    Colorimetry, Matrix, Modifiers, Origin, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Stream, Video,
+};
+
+use super::ioctl::{self, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat, PlanePayload};
+use super::{CaptureQueue, Device, FormatInfo};
+
+/// The planes of a driver's format in the memory of one buffer; `data_offset` of each memory plane where there are any.
+pub(super) fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
+    if format.is_compressed() {
+        let plane = Plane { segment: 0, offset: data_offsets.first().copied().unwrap_or(0), stride: 0 };
+        let layout = Layout::new(format, None, driver.width, driver.height, &[plane]);
+        return layout.map_err(|e| Refusal::new(e.to_string()));
+    }
+    let offset_of = |memory: usize| data_offsets.get(memory).copied().unwrap_or(0);
+    let mut planes = [Plane::default(); shrbuf::layout::MAX_PLANES];
+    let samplings = format.planes();
+    let luma = samplings[0];
+    let several = driver.planes.len() > 1;
+    let mut end = offset_of(0);
+    for (i, s) in samplings.iter().enumerate() {
+        let Some(memory) = driver.planes.get(if several { i } else { 0 }) else {
+            return Err(Refusal::new(format!(
+                "{format} has {} planes, the driver {}",
+                samplings.len(),
+                driver.planes.len()
+            )));
+        };
+        planes[i] = if several {
+            Plane { segment: i as u8, offset: offset_of(i), stride: memory.bytesperline }
+        } else {
+            // In one buffer chroma follows luma, its stride in proportion (V4L2, "YUV planar formats").
+            let stride =
+                u64::from(memory.bytesperline) * u64::from(s.bytes * luma.hsub) / u64::from(luma.bytes * s.hsub);
+            Plane { segment: 0, offset: end, stride: stride as u32 }
+        };
+        end = end.saturating_add(planes[i].stride.saturating_mul(driver.height.div_ceil(s.vsub)));
+    }
+    Layout::new(format, None, driver.width, driver.height, &planes[..samplings.len()])
+        .map_err(|e| Refusal::new(e.to_string()))
+}
+
+/// The kernel's four numbers as matrix and range, with its own defaults ("Colorspaces", V4L2 documentation).
+pub(super) fn colorimetry(format: Format, c: ioctl::Colorimetry, width: u32) -> Colorimetry {
+    const SMPTE170M: u32 = 1;
+    const REC709: u32 = 3;
+    const SRGB: u32 = 8;
+    const JPEG: u32 = 7;
+    const BT2020: u32 = 10;
+    let matrix = match (c.ycbcr_enc, c.colorspace) {
+        (1, _) | (0, SMPTE170M | SRGB | JPEG) => Matrix::Bt601,
+        (2, _) | (0, REC709) => Matrix::Bt709,
+        (6 | 7, _) | (0, BT2020) => Matrix::Bt2020,
+        _ if width >= 1280 => Matrix::Bt709,
+        _ => Matrix::Bt601,
+    };
+    let range = match (c.quantization, format.family(), c.colorspace) {
+        (1, ..) => Range::Full,
+        (2, ..) => Range::Limited,
+        (_, shrbuf::Family::Yuv, JPEG) => Range::Full,
+        (_, shrbuf::Family::Yuv, _) => Range::Limited,
+        _ => Range::Full,
+    };
+    Colorimetry { matrix, range }
+}
+
+fn rates(intervals: &FrameIntervals) -> Rates {
+    let rate = |f: &Fraction| Rate::new(f.denominator, f.numerator);
+    match intervals {
+        FrameIntervals::Discrete(list) => Rates::List(list.iter().map(rate).collect()),
+        FrameIntervals::Stepwise { min, max, .. } => Rates::Range(rate(max), rate(min)),
+        FrameIntervals::NotEnumerated => Rates::Any,
+    }
+}
+
+/// A queue's format as an offer, where it is one of the project's list.
+pub(super) fn video(info: &FormatInfo, current: Size) -> Option<Video> {
+    let (format, multi) = Format::from_v4l2(info.description.pixelformat.0)?;
+    let size = |s: &ioctl::Size| Size::new(s.width, s.height);
+    let of = |s: Size| info.intervals.iter().find(|(size, _)| (size.width, size.height) == (s.width, s.height));
+    let sizes = match &info.sizes {
+        FrameSizes::Discrete(list) => {
+            let offers = list
+                .iter()
+                .map(size)
+                .map(|s| SizeOffer { sizes: Sizes::Exact(s), rates: of(s).map_or(Rates::Any, |(_, i)| rates(i)) });
+            offers.collect()
+        }
+        FrameSizes::Stepwise { min, max, step } => vec![SizeOffer {
+            sizes: Sizes::Range { min: size(min), max: size(max), step: size(step) },
+            // The driver tells the rates of single sizes only; those of the smallest are the widest choice, and
+            // what it really sets is checked when the format is.
+            rates: info.intervals.first().map_or(Rates::Any, |(_, i)| rates(i)),
+        }],
+        FrameSizes::NotEnumerated => vec![SizeOffer { sizes: Sizes::Exact(current), rates: Rates::Any }],
+    };
+    let plane_segments = multi && format.planes().len() > 1;
+    Some(Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments })
+}
+
+/// Sets a capture queue to the frames of `stream`; a driver that answers with others is refused.
+pub(super) fn set_format(device: &Device, stream: &Stream) -> Result<ioctl::Format, Refusal> {
+    let fourcc = match (stream.plane_segments, stream.format.v4l2_multi()) {
+        (true, Some(multi)) => multi,
+        _ => stream.format.v4l2(),
+    };
+    let least = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align);
+    let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
+    let (width, height) = (stream.size.width, stream.size.height);
+    let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline };
+    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+    let format = device.set_format(&request).map_err(|e| refuse(&e))?;
+    if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
+        return Err(Refusal::new(format!(
+            "the driver answers {} {}x{} to {} {width}x{height}",
+            format.pixelformat, format.width, format.height, request.pixelformat
+        )));
+    }
+    Ok(format)
+}
+
+/// The queue of a capture format that is set, and its buffers: the driver's own, or of the stream's allocator.
+pub(super) fn allocate(
+    device: &Device,
+    stream: &Stream,
+    format: &ioctl::Format,
+    name: &str,
+) -> Result<(CaptureQueue, Vec<Shrbuf>), Refusal> {
+    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+    if stream.origin != Origin::V4l2 {
+        let buffers = lend(stream, format, name)?;
+        let fds = dma_bufs(&buffers).map_err(|e| refuse(&e))?;
+        return Ok((CaptureQueue::dmabuf(device, fds).map_err(|e| refuse(&e))?, buffers));
+    }
+    let (queue, exported) = CaptureQueue::mmap(device, stream.buffers).map_err(|e| refuse(&e))?;
+    let buffers = exported.into_iter().map(|b| {
+        let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
+        let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
+        let layout = layout(stream.format, format, &offsets)?;
+        let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
+        let segments = segments.map_err(|e| refuse(&e))?;
+        for s in &segments {
+            // A name is for people reading debugfs; a kernel without it is no reason to fail.
+            let _ = s.set_name(name);
+        }
+        Shrbuf::new(segments, layout).map_err(|e| refuse(&e))
+    });
+    let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+    Ok((queue, buffers))
+}
+
+/// Buffers of the stream's allocator, as the driver wants them.
+pub(super) fn lend(stream: &Stream, format: &ioctl::Format, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
+    let exporter = match stream.origin {
+        Origin::DmaHeap => DmaHeap::open("system", name).map(Exporter::DmaHeap),
+        _ => Udmabuf::open(name).map(Exporter::Udmabuf),
+    };
+    let exporter = exporter.map_err(|e| Refusal::new(e.to_string()))?;
+    let layout = layout(stream.format, format, &[])?;
+    let buffers = (0..stream.buffers).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>();
+    buffers.map_err(|e| Refusal::new(e.to_string()))
+}
+
+/// The dma-bufs of `buffers`, a list for each.
+pub(super) fn dma_bufs(buffers: &[Shrbuf]) -> io::Result<Vec<Vec<OwnedFd>>> {
+    buffers.iter().map(|b| b.segments().iter().map(|s| s.as_fd().try_clone_to_owned()).collect()).collect()
+}
+
+/// What a whole picture has in a memory plane.
+pub(super) struct Whole {
+    data_offset: u32,
+    /// First byte after it.
+    end: u64,
+}
+
+impl Whole {
+    pub(super) fn of(layout: &Layout) -> Vec<Whole> {
+        let first = |segment| layout.planes().iter().find(|p| usize::from(p.segment) == segment);
+        let whole = |segment| Some(Whole { data_offset: first(segment)?.offset, end: layout.segment_bytes(segment) });
+        (0..).map_while(whole).collect()
+    }
+
+    pub(super) fn are_in(whole: &[Whole], payloads: &[PlanePayload]) -> bool {
+        let is_in = |(whole, payload): (&Whole, &PlanePayload)| {
+            let end = u64::from(payload.data_offset) + u64::from(payload.bytesused);
+            payload.data_offset == whole.data_offset && end >= whole.end
+        };
+        whole.len() == payloads.len() && whole.iter().zip(payloads).all(is_in)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_colour_defaults() {
+        let of = |colorspace| ioctl::Colorimetry { colorspace, ..Default::default() };
+        let bt709 = Colorimetry { matrix: Matrix::Bt709, range: Range::Limited };
+        assert_eq!(colorimetry(Format::Yuyv, of(3), 640), bt709);
+        assert_eq!(colorimetry(Format::Yuyv, of(8), 1920), Colorimetry::default());
+        assert_eq!(colorimetry(Format::Xr24, of(8), 1920).range, Range::Full);
+    }
+}

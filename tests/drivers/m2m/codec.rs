@@ -1,0 +1,329 @@
+//! vicodec: what is encoded and decoded again is the picture, as nearly as the codec is lossy.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use shrbuf::{Format, Shrbuf};
+use shrbuf_elements::v4l2::Memory;
+use shrbuf_elements::v4l2::V4l2M2m;
+use shrbuf_pipeline::supervise::Error;
+use shrbuf_pipeline::{
+    Build, Context, Element, Events, Failure, FailureKind, Frame, Modifiers, Origin, OutputOffer, Ports, Produces,
+    Rate, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
+};
+use shrbuf_tests::{Footprint, Watch, counts, run_frames};
+
+use super::{m2m, node, planes, row, source};
+
+fn codec() -> Option<(String, String)> {
+    Some((node("vicodec", false, true)?, node("vicodec", true, false)?))
+}
+
+/// Of all planes together, in decibels.
+fn psnr(a: &[Vec<u8>], b: &[Vec<u8>]) -> f64 {
+    let (a, b) = (a.concat(), b.concat());
+    assert_eq!(a.len(), b.len());
+    let squares: u64 = a.iter().zip(&b).map(|(a, b)| u64::from(a.abs_diff(*b)).pow(2)).sum();
+    10.0 * (255.0 * 255.0 * a.len() as f64 / squares.max(1) as f64).log10()
+}
+
+/// The codec is software, which takes long where it is emulated.
+fn frames() -> u64 {
+    std::env::var("SHRBUF_FRAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
+/// Passes frames on with another payload.
+struct Truncate(u64, fn(u64, u32) -> u32);
+
+impl Element for Truncate {
+    fn ports(&self) -> Ports {
+        Ports::filter()
+    }
+
+    fn role(&self) -> Role {
+        Role::Passthrough
+    }
+
+    fn process(&mut self, _input: usize, mut frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.0 += 1;
+        frame.payload = self.1(self.0, frame.payload);
+        context.push(0, frame)
+    }
+}
+
+#[test]
+fn every_frame_comes_back_as_it_was_but_for_the_loss() {
+    let Some((encoder, decoder)) = codec() else { return };
+    for format in [Format::Yu12, Format::Nv12] {
+        let before = Footprint::now();
+        let sizes: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let seen = Arc::clone(&sizes);
+        let (graph, sent, got) = row(vec![
+            source(format, 640, 480).build().unwrap(),
+            m2m(&encoder, None).build().unwrap(),
+            Watch::new(move |frame| seen.lock().unwrap().push(frame.payload)),
+            m2m(&decoder, Some(format)).build().unwrap(),
+        ]);
+
+        let report = run_frames(graph, 60);
+
+        assert!(report.error.is_none(), "{}", report.error.unwrap());
+        assert_eq!(report.restarts, 0);
+        // Drained: the last frame that went in has come out.
+        assert_eq!(got.sequences(), sent.sequences());
+        assert_eq!(got.sequences().len(), 60);
+        assert_eq!(report.graph.ledger().copied(), 0);
+        let sizes = sizes.lock().unwrap();
+        let raw = format.frame_bytes(640, 480) as u32;
+        assert!(sizes.iter().all(|&bytes| bytes > 0 && bytes < raw), "{sizes:?}");
+        let (sent, got) = (sent.copies(), got.copies());
+        let worst = got.iter().map(|(n, planes)| psnr(planes, &sent[n])).fold(f64::INFINITY, f64::min);
+        println!("{format}: worst of {} frames {worst:.1} dB, {} of {raw} bytes", got.len(), sizes[0]);
+        assert!(worst > 30.0, "{format}: {worst:.1} dB");
+        drop(report);
+        assert_eq!(Footprint::now(), before);
+    }
+}
+
+#[test]
+fn many_frames_leave_nothing_behind() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let before = Footprint::now();
+    let (graph, ..) = row(vec![
+        source(Format::Grey, 640, 360).build().unwrap(),
+        m2m(&encoder, None).build().unwrap(),
+        m2m(&decoder, Some(Format::Grey)).build().unwrap(),
+    ]);
+
+    let report = run_frames(graph, frames());
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(counts(&report.graph, "drop").frames, frames());
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_decoder_that_finds_other_samples_is_negotiated_anew() {
+    let Some((encoder, decoder)) = codec() else { return };
+    // 4:2:2, where the decoder's own first choice is 4:2:0.
+    let (graph, _, got) = row(vec![
+        source(Format::Yuyv, 640, 480).build().unwrap(),
+        m2m(&encoder, None).build().unwrap(),
+        m2m(&decoder, None).build().unwrap(),
+    ]);
+
+    let report = run_frames(graph, 30);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert!(report.restarts <= 1, "{}", report.restarts);
+    assert!(!got.sequences().is_empty());
+    let made = report.plan.links.iter().map(|l| l.stream.format).next_back();
+    assert!(made.is_some_and(|f| f.planes().iter().all(|p| p.vsub == 1)), "{made:?}");
+}
+
+#[test]
+fn a_damaged_frame_is_dropped_and_counted() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let before = Footprint::now();
+    let (graph, _, got) = row(vec![
+        source(Format::Yu12, 640, 480).build().unwrap(),
+        m2m(&encoder, None).build().unwrap(),
+        // The header says more than there is.
+        Box::new(Truncate(0, |n, payload| if n % 10 == 5 { payload / 2 } else { payload })),
+        m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
+    ]);
+
+    let report = run_frames(graph, 100);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let frames = got.sequences().len();
+    println!("{frames} of 100 frames, {:?}", counts(&report.graph, "e3"));
+    assert!((40..100).contains(&frames), "{frames} of 100");
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_frame_that_claims_more_than_its_buffer_is_bad_data() {
+    let Some((encoder, decoder)) = codec() else { return };
+    for claims in [|_, _| 0, |_, _| u32::MAX] {
+        let (graph, ..) = row(vec![
+            source(Format::Yu12, 640, 480).build().unwrap(),
+            m2m(&encoder, None).build().unwrap(),
+            Box::new(Truncate(0, claims)),
+            m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
+        ]);
+
+        let error = run_frames(graph, 30).error.unwrap();
+
+        assert_eq!((error.kind(), error.element()), (Some(FailureKind::Data), Some("e3")), "{error}");
+    }
+}
+
+/// One compressed picture of each size, again and again.
+struct Replay {
+    frames: [Frame; 2],
+    pushed: u32,
+}
+
+impl Replay {
+    const OF_THE_FIRST: u32 = 10;
+}
+
+impl Element for Replay {
+    fn ports(&self) -> Ports {
+        Ports::source()
+    }
+
+    fn output_offer(&mut self, _output: usize, _input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        let layout = self.frames[0].buffer.layout();
+        let sizes = Sizes::Exact(Size::new(layout.width, layout.height));
+        let sizes = vec![SizeOffer { sizes, rates: Rates::List(vec![Rate::new(30, 1)]) }];
+        let video = Video { format: Format::Fwht, modifiers: Modifiers::Unknown, sizes, plane_segments: false };
+        let memory = Produces { origins: vec![Origin::V4l2], max_stride_align: 1, keeps: 1, max_buffers: 32 };
+        Ok(OutputOffer { video: vec![video], memory, wanted: Wanted::default() })
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        Ok(vec![self.frames[0].buffer.clone(); stream.buffers as usize])
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        start.every(Duration::from_millis(20), 0);
+        Ok(())
+    }
+
+    fn ready(&mut self, _token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        let frame = &self.frames[usize::from(self.pushed >= Replay::OF_THE_FIRST)];
+        self.pushed += 1;
+        let sequence = u64::from(self.pushed);
+        context.push(0, Frame { timestamp: Timestamp(sequence * 1_000_000), sequence, ..frame.clone() })
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// The first frame that the encoder makes, which stands for itself, and the picture.
+fn record(encoder: &str, width: u32, height: u32) -> (Frame, Vec<Vec<u8>>) {
+    let kept: Arc<Mutex<Option<Frame>>> = Arc::default();
+    let keep = Arc::clone(&kept);
+    let (graph, sent, _) = row(vec![
+        source(Format::Yu12, width, height).build().unwrap(),
+        m2m(encoder, None).build().unwrap(),
+        Watch::new(move |frame| {
+            keep.lock().unwrap().get_or_insert_with(|| frame.clone());
+        }),
+    ]);
+    let report = run_frames(graph, 3);
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    drop(report);
+    let frame = kept.lock().unwrap().take().unwrap();
+    let picture = sent.copies()[&frame.sequence].clone();
+    (frame, picture)
+}
+
+#[test]
+fn a_stream_that_changes_its_size_is_followed() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let before = Footprint::now();
+    let ((small, _), (large, picture)) = (record(&encoder, 640, 480), record(&encoder, 1280, 720));
+    let sequence = large.sequence;
+    let last: Arc<Mutex<Option<Vec<Vec<u8>>>>> = Arc::default();
+    let keep = Arc::clone(&last);
+    let (graph, _, got) = row(vec![
+        Box::new(Replay { frames: [small, large], pushed: 0 }),
+        m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
+        Watch::new(move |frame| *keep.lock().unwrap() = Some(planes(&frame.buffer))),
+    ]);
+
+    let report = run_frames(graph, 40);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(got.sizes(), [Size::new(640, 480), Size::new(1280, 720)]);
+    assert_eq!(report.restarts, 1);
+    let quality = psnr(last.lock().unwrap().as_ref().unwrap(), &picture);
+    assert!(quality > 30.0, "frame {sequence}: {quality:.1} dB");
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+/// Unbinds the driver as pulling the device out would, and binds it again.
+fn unplugged_at(driver: &'static str, frames: u64, elements: Vec<Box<dyn Element>>, element: &str) {
+    let device = format!("{driver}.0");
+    let mut seen = 0;
+    let mut elements = elements;
+    elements.push(Watch::new(move |_| {
+        seen += 1;
+        if seen == frames {
+            std::fs::write(format!("/sys/bus/platform/drivers/{driver}/unbind"), &device).unwrap();
+        }
+    }));
+    let (graph, ..) = row(elements);
+
+    let report = run_frames(graph, 1000);
+
+    std::fs::write(format!("/sys/bus/platform/drivers/{driver}/bind"), format!("{driver}.0")).unwrap();
+    let Some(Error::Element(failure)) = &report.error else { panic!("{:?}", report.error) };
+    assert_eq!((failure.kind(), failure.element()), (FailureKind::Unplugged, Some(element)), "{failure}");
+}
+
+#[test]
+fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
+    let Some((encoder, _)) = codec() else { return };
+    let before = Footprint::now();
+    let elements = vec![source(Format::Yu12, 640, 480).build().unwrap(), m2m(&encoder, None).build().unwrap()];
+
+    unplugged_at("vicodec", 20, elements, "e1");
+
+    assert_eq!(Footprint::now(), before);
+    // What was bound again works again.
+    let (encoder, decoder) = codec().unwrap();
+    let (graph, sent, got) = row(vec![
+        source(Format::Yu12, 640, 480).build().unwrap(),
+        m2m(&encoder, None).build().unwrap(),
+        m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
+    ]);
+    let report = run_frames(graph, 10);
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(got.sequences(), sent.sequences());
+}
+
+#[test]
+fn memory_that_a_codec_cannot_have_is_said() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let refused = |element: V4l2M2m| {
+        let (graph, ..) = row(vec![source(Format::Yu12, 640, 480).build().unwrap(), element.build().unwrap()]);
+        run_frames(graph, 1).error.unwrap().to_string()
+    };
+
+    let lent = refused(V4l2M2m { memory: Memory::DmaHeap, ..m2m(&encoder, None) });
+    assert!(lent.contains("compressed frame"), "{lent}");
+
+    // A decoder takes no pixels.
+    let pixels = refused(m2m(&decoder, None));
+    assert!(pixels.contains("YU12") && pixels.contains("FWHT"), "{pixels}");
+}
+
+#[test]
+fn the_transcode_example_writes_every_frame() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let film = std::env::temp_dir().join("shrbuf-transcode.y4m");
+    let example = include_str!("../../../examples/transcode.toml")
+        .replace("film.y4m", &film.display().to_string())
+        .replace("/dev/video1", &decoder)
+        .replace("/dev/video0", &encoder);
+    let graph = shrbuf_pipeline::file::load("transcode", &example, &shrbuf_elements::types(), &[]).unwrap();
+
+    let report = run_frames(graph, 20);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(report.graph.ledger().copied(), 0);
+    let bytes = std::fs::metadata(&film).unwrap().len();
+    std::fs::remove_file(&film).unwrap();
+    // A header line, and one for each frame.
+    let pictures = 20 * Format::Yu12.frame_bytes(640, 480);
+    assert!((pictures..pictures + 1024).contains(&bytes), "{bytes} bytes");
+}

@@ -1,0 +1,127 @@
+//! vim2m: every pixel is what its formula makes of the pixel that went in.
+
+use shrbuf::Format;
+use shrbuf_elements::v4l2::V4l2M2m;
+use shrbuf_pipeline::supervise::Error;
+use shrbuf_pipeline::{Build, FailureKind, Size};
+use shrbuf_tests::{Footprint, counts, run_frames};
+
+use super::{m2m, node, row, source};
+
+const SIZE: (u32, u32) = (320, 240);
+
+/// What vim2m makes of two neighbouring pixels, by its own integer arithmetic.
+fn two(format: Format, p: [[u8; 3]; 2]) -> Vec<u8> {
+    let [r, g, b] = [0, 1, 2].map(|c| [i32::from(p[0][c]), i32::from(p[1][c])]);
+    let y = |i: usize| ((8453 * r[i] + 16594 * g[i] + 3223 * b[i] + 524_288) >> 15) as u8;
+    match format {
+        Format::Rg24 => p.iter().flat_map(|[r, g, b]| [*b, *g, *r]).collect(),
+        // Its loop forgets to go on to the second pixel.
+        Format::Rg16 => {
+            let [r, g, b] = p[0].map(u16::from);
+            (((r << 8) & 0xf800) | ((g << 3) & 0x07e0) | (b >> 3)).to_le_bytes().repeat(2)
+        }
+        Format::Yuyv => {
+            let u = ((-4878 * r[0] - 9578 * g[0] + 14456 * b[0] + 4_210_688) >> 15) as u8;
+            let v = ((14456 * r[0] - 12105 * g[0] - 2351 * b[0] + 4_210_688) >> 15) as u8;
+            vec![y(0), u, y(1), v]
+        }
+        _ => p.concat(),
+    }
+}
+
+fn converts(to: Format, size: (u32, u32)) {
+    let Some(device) = node("vim2m", false, false) else { return };
+    let before = Footprint::now();
+    let element = V4l2M2m { size: Some(Size::new(size.0, size.1)), ..m2m(&device, Some(to)) };
+    let source = source(Format::Bg24, SIZE.0, SIZE.1).build().unwrap();
+    let (graph, sent, made) = row(vec![source, element.build().unwrap()]);
+
+    let report = run_frames(graph, 30);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(made.sequences(), sent.sequences());
+    assert_eq!(counts(&report.graph, "e1").frames, 30);
+    assert_eq!(report.graph.ledger().copied(), 0);
+    let (sent, made) = (sent.copies(), made.copies());
+    assert!(!made.is_empty());
+    let (step_x, step_y) = (SIZE.0 / size.0, SIZE.1 / size.1);
+    for (sequence, picture) in &made {
+        let rgb = &sent[sequence][0];
+        let pixel = |x: u32, y: u32| {
+            let at = 3 * (y * step_y * SIZE.0 + x * step_x) as usize;
+            [rgb[at], rgb[at + 1], rgb[at + 2]]
+        };
+        let pairs = (0..size.1).flat_map(|y| (0..size.0).step_by(2).map(move |x| (x, y)));
+        let expected: Vec<u8> = pairs.flat_map(|(x, y)| two(to, [pixel(x, y), pixel(x + 1, y)])).collect();
+        let wrong = expected.iter().zip(&picture[0]).position(|(e, p)| e != p);
+        assert_eq!((expected.len(), wrong), (picture[0].len(), None), "{to} frame {sequence}");
+    }
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn rgb_becomes_bgr() {
+    converts(Format::Rg24, SIZE);
+}
+
+#[test]
+fn rgb_becomes_rgb565() {
+    converts(Format::Rg16, SIZE);
+}
+
+#[test]
+fn rgb_becomes_yuyv() {
+    converts(Format::Yuyv, SIZE);
+}
+
+#[test]
+fn rgb_stays_rgb() {
+    converts(Format::Bg24, SIZE);
+}
+
+#[test]
+fn a_picture_is_scaled_to_half() {
+    converts(Format::Bg24, (SIZE.0 / 2, SIZE.1 / 2));
+}
+
+#[test]
+fn thousands_of_frames_leave_nothing_behind() {
+    let Some(device) = node("vim2m", false, false) else { return };
+    let before = Footprint::now();
+    let source = source(Format::Rg16, 64, 48).build().unwrap();
+    let (graph, ..) = row(vec![source, m2m(&device, Some(Format::Rg16)).build().unwrap()]);
+
+    let report = run_frames(graph, 2000);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let made = counts(&report.graph, "drop");
+    assert_eq!((made.frames, made.dropped), (2000, 0));
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn what_does_not_fit_is_said_before_anything_streams() {
+    let Some(device) = node("vim2m", false, false) else { return };
+    let refused = |from: Format, width, element: V4l2M2m| {
+        let (graph, sent, _) = row(vec![source(from, width, 48).build().unwrap(), element.build().unwrap()]);
+        let error = run_frames(graph, 1).error.unwrap();
+        assert!(sent.sequences().is_empty());
+        error
+    };
+
+    let format = refused(Format::Nv12, 64, m2m(&device, None)).to_string();
+    assert!(format.contains("NV12") && format.contains("RG16"), "{format}");
+
+    let size = refused(Format::Rg16, 4096, m2m(&device, None)).to_string();
+    assert!(size.contains("4096x48") && size.contains("640x480"), "{size}");
+
+    let made = refused(Format::Rg16, 64, m2m(&device, Some(Format::H264))).to_string();
+    assert!(made.contains("H264"), "{made}");
+
+    let display = refused(Format::Rg16, 64, m2m("/dev/null", None));
+    assert_eq!(display.kind(), Some(FailureKind::Config));
+    assert!(matches!(&display, Error::Negotiation(_)) && display.to_string().contains("/dev/null"), "{display}");
+}

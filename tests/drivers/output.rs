@@ -1,0 +1,183 @@
+//! What `v4l2-sink` puts out is what vivid's input, connected to its output, captures: pixel for pixel.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use shrbuf::{Format, Ledger, Reason};
+use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::{Device, V4l2Sink, V4l2Src};
+use shrbuf_pipeline::supervise::{Error, Report, RunOptions, Verdict, run};
+use shrbuf_pipeline::{Build, FailureKind, Frame, Graph, Rate, Size};
+use shrbuf_tests::{Footprint, Watch, counts, run_frames, set_control};
+
+/// The first device that puts video out; `None` where vivid has none.
+fn output() -> Option<String> {
+    let found = Device::first_output().ok().filter(|d| d.capability().driver == "vivid");
+    if found.is_none() {
+        assert!(std::env::var_os("SHRBUF_OUTPUT").is_none(), "a vivid with an output is required and missing");
+        println!("needs a vivid with an output: scripts/test-guest runs this in the virtual machine");
+    }
+    found.map(|d| d.path().display().to_string())
+}
+
+fn picture(frame: &Frame) -> u64 {
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let layout = frame.buffer.layout();
+    let mut row = vec![0; layout.row_bytes(0) as usize];
+    let guard = frame.buffer.read().unwrap();
+    let mut hasher = DefaultHasher::new();
+    for y in 0..layout.height as usize {
+        guard.plane(0).read(y, 0, &mut row, &account);
+        row.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// `source → watch → out`, copies denied.
+fn to_output(source: TestSrc, sink: V4l2Sink, on_frame: impl FnMut(&Frame) + Send + 'static) -> Graph {
+    let mut graph = Graph::new("output");
+    let source = graph.add("source", source.build().unwrap()).unwrap();
+    let watch = graph.add("watch", Watch::new(on_frame)).unwrap();
+    let sink = graph.add("out", sink.build().unwrap()).unwrap();
+    graph.link(source, watch).unwrap();
+    graph.link(watch, sink).unwrap();
+    graph
+}
+
+fn hdmi(device: &str) -> V4l2Sink {
+    V4l2Sink { device: Some(device.to_owned()), output: Some("HDMI 000-0".into()), ..V4l2Sink::default() }
+}
+
+fn pattern() -> TestSrc {
+    TestSrc { format: Some(Format::Xr24), size: Size::new(1280, 720), rate: Rate::new(30, 1), ..TestSrc::default() }
+}
+
+fn kind(report: &Report) -> Option<FailureKind> {
+    report.error.as_ref().and_then(Error::kind)
+}
+
+#[test]
+fn output_comes_back_pixel_for_pixel() {
+    let Some(device) = output() else { return };
+    let before = Footprint::now();
+    Device::first().unwrap().select_input("HDMI 000-0").unwrap();
+    set_control("hdmi_000_0_is_connected_to", "2");
+    set_control("osd_text_mode", "None");
+    let sent: Arc<Mutex<HashSet<u64>>> = Arc::default();
+    let ours = Arc::clone(&sent);
+    let graph = to_output(pattern(), hdmi(&device), move |frame| {
+        ours.lock().unwrap().insert(picture(frame));
+    });
+    let putting_out = std::thread::spawn(move || {
+        run(graph, &RunOptions { duration: Some(Duration::from_secs(20)), ..RunOptions::default() }, |_| {
+            Verdict::Continue
+        })
+    });
+    while sent.lock().unwrap().len() < 3 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let captured: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let seen = Arc::clone(&captured);
+    let camera = V4l2Src { format: Some(Format::Xr24), size: Some(Size::new(1280, 720)), ..V4l2Src::default() };
+    let mut graph = Graph::new("input");
+    let camera = graph.add("camera", camera.build().unwrap()).unwrap();
+    let watch = graph.add("watch", Watch::new(move |f| seen.lock().unwrap().push(picture(f)))).unwrap();
+    let drop_all = graph.add("drop", NullSink {}.build().unwrap()).unwrap();
+    graph.link(camera, watch).unwrap();
+    graph.link(watch, drop_all).unwrap();
+
+    let input = run_frames(graph, 40);
+    let output = putting_out.join().unwrap();
+
+    assert!(input.error.is_none(), "{}", input.error.unwrap());
+    assert!(output.error.is_none(), "{}", output.error.unwrap());
+    let (sent, captured) = (sent.lock().unwrap(), captured.lock().unwrap());
+    let same = captured.iter().filter(|p| sent.contains(p)).count();
+    let different: HashSet<&u64> = captured.iter().collect();
+    assert_eq!(same, 40, "of 40 captured frames, {} sent", sent.len());
+    assert!(different.len() >= 10, "only {} pictures of 40 differ", different.len());
+    assert_eq!(output.graph.ledger().copied(), 0);
+    println!("{} frames out, {} pictures captured", counts(&output.graph, "out").frames, different.len());
+    drop((input, output));
+    set_control("hdmi_000_0_is_connected_to", "0");
+    Device::first().unwrap().select_input("0").unwrap();
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_thousand_frames_leave_nothing_behind() {
+    let Some(device) = output() else { return };
+    let before = Footprint::now();
+    let during: Arc<Mutex<Vec<Footprint>>> = Arc::default();
+    let seen = Arc::clone(&during);
+    let mut frames = 0;
+    let graph = to_output(TestSrc { rate: Rate::new(60, 1), ..pattern() }, hdmi(&device), move |_| {
+        frames += 1;
+        if frames == 50 || frames == 950 {
+            seen.lock().unwrap().push(Footprint::now());
+        }
+    });
+
+    let report = run_frames(graph, 1000);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(counts(&report.graph, "out").frames, 1000);
+    assert_eq!(report.graph.ledger().copied(), 0);
+    drop(report);
+    let during = during.lock().unwrap();
+    assert_eq!(during[0], during[1]);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn an_output_unplugged_in_mid_stream_is_a_typed_error() {
+    let Some(device) = output() else { return };
+    let before = Footprint::now();
+    let mut frames = 0;
+    let (sender, gone) = std::sync::mpsc::channel();
+    let out = device.clone();
+    let graph = to_output(pattern(), hdmi(&device), move |_| {
+        frames += 1;
+        if frames == 20 {
+            let device = Device::open_output(&out).unwrap();
+            let button = device.control("disconnect").unwrap();
+            device.set_control(&button, &button.parse("1").unwrap()).unwrap();
+            sender.send(Instant::now()).unwrap();
+        }
+    });
+
+    let report = run_frames(graph, 1000);
+
+    let after = gone.try_recv().unwrap().elapsed();
+    assert_eq!(kind(&report), Some(FailureKind::Unplugged), "{:?}", report.error);
+    assert_eq!(report.error.as_ref().unwrap().element(), Some("out"));
+    assert!(after < Duration::from_secs(2), "{after:?}");
+    drop(report);
+    // It is back by itself.
+    let again = run_frames(to_output(pattern(), hdmi(&device), |_| {}), 10);
+    assert!(again.error.is_none(), "{}", again.error.unwrap());
+    drop(again);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn what_the_output_does_not_take_is_said_before_anything_streams() {
+    let Some(device) = output() else { return };
+    let refused = |source: TestSrc, sink: V4l2Sink| {
+        let report = run_frames(to_output(source, sink, |_| {}), 1);
+        report.error.unwrap().to_string()
+    };
+
+    let size = refused(TestSrc { size: Size::new(64, 64), ..pattern() }, hdmi(&device));
+    assert!(size.contains("64x64") && size.contains("1280x720"), "{size}");
+
+    let socket = refused(pattern(), V4l2Sink { output: Some("HDMI 9".into()), ..hdmi(&device) });
+    assert!(socket.contains("there is no output `HDMI 9`") && socket.contains("HDMI 000-0"), "{socket}");
+
+    let camera = Device::first().unwrap().path().display().to_string();
+    let node = refused(pattern(), V4l2Sink { output: None, ..hdmi(&camera) });
+    assert!(node.contains("puts no video out"), "{node}");
+}
