@@ -22,6 +22,8 @@ mod container;
 pub mod convert;
 pub mod file_sink;
 pub mod file_src;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 #[cfg(feature = "gstreamer")]
 pub mod gst;
 mod image;
@@ -56,6 +58,8 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<ipc::IpcSink>(),
         ElementType::of::<null_sink::NullSink>(),
         ElementType::of::<convert::Convert>(),
+        #[cfg(feature = "gpu")]
+        ElementType::of::<gpu::Gpu>(),
         ElementType::of::<tee::Tee>(),
         ElementType::of::<queue::Queue>(),
         ElementType::of::<tmem::Tmem>(),
