@@ -4,6 +4,7 @@
 
 mod native;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use native::reference::{colours, difference, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
@@ -11,6 +12,8 @@ use native::{Feed, Probe, line, noise, picture_in, plane, run, run_well, stream}
 use shrbuf::exporter::{Exporter, Udmabuf};
 use shrbuf::{Format, Layout, Modifier, Plane, Shrbuf};
 use shrbuf_elements::gpu::{Filter, Gpu, Part, Rotate};
+use shrbuf_elements::tee::Tee;
+use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
     Build, Colorimetry, Copies, Element, Environment, Frame, Graph, Matrix, Origin, Range, Rect, Size, Stream,
     Timestamp,
@@ -94,15 +97,13 @@ const STEP: f64 = 1.0;
 fn every_format_range_and_matrix_to_rgb_is_right_to_one_step() {
     let Some(memory) = memory() else { return };
     for from in samplable() {
-        for size in [SIZE, ODD] {
-            let source = picture_in(&memory, &dma_bufs(from, size), noise(1));
-            let input = planes(&source);
-            let colours = colours_of(from);
-            for (made, color) in convert(software(), &source, &colours, Format::Xr24, size).iter().zip(&colours) {
-                assert_eq!(made.0.range, Range::Full);
-                let most = most(Format::Xr24, made, size, |x, y| rgb_of(from, &input, *color, x, y));
-                assert!(most <= STEP, "{from} {size} {color:?}: {most}");
-            }
+        let source = picture_in(&memory, &dma_bufs(from, ODD), noise(1));
+        let input = planes(&source);
+        let colours = colours_of(from);
+        for (made, color) in convert(software(), &source, &colours, Format::Xr24, ODD).iter().zip(&colours) {
+            assert_eq!(made.0.range, Range::Full);
+            let most = most(Format::Xr24, made, ODD, |x, y| rgb_of(from, &input, *color, x, y));
+            assert!(most <= STEP, "{from} {color:?}: {most}");
         }
     }
 }
@@ -248,6 +249,76 @@ fn bilinear(input: &[(Vec<u8>, usize)], part: Rect, x: f64, y: f64) -> [f64; 3] 
         let row = |y: f64| at(left, y)[c] * (1.0 - fx) + at(left + 1.0, y)[c] * fx;
         row(top) * (1.0 - fy) + row(top + 1.0) * fy
     })
+}
+
+fn numbers(list: [u32; 4]) -> Value {
+    Value::Array(list.into_iter().map(|n| Value::Integer(n.into())).collect())
+}
+
+/// `in1 = { … }` as TOML would have it.
+fn layout<const N: usize>(of_in1: [(&str, Value); N]) -> BTreeMap<String, Value> {
+    let table = of_in1.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    BTreeMap::from([("in1".to_owned(), Value::Table(table))])
+}
+
+#[test]
+fn inputs_lie_on_one_another_where_the_layout_says() {
+    let Some(memory) = memory() else { return };
+    for to in [Format::Xr24, Format::Nv12] {
+        let source = picture_in(&memory, &dma_bufs(Format::Yuyv, SIZE), noise(10));
+        let input = planes(&source);
+        let (x0, y0, w, h) = (20, 8, 32, 16);
+        let (place, crop) = (numbers([x0, y0, w, h]), numbers([4, 2, 32, 16]));
+        let layout = layout([("place", place), ("crop", crop), ("mirror", Value::Boolean(true))]);
+        let mix = Gpu { inputs: 2, size: Some(SIZE), layout, ..software() };
+        let made = Arc::new(Mutex::new(None));
+        let keep = Arc::clone(&made);
+        let probe = Probe(move |f: Frame| *keep.lock().unwrap() = Some((f.color, planes(&f.buffer))));
+        let feed = Feed(vec![Frame::new(source.clone(), Timestamp(0), 0)]);
+        let mut elements: Vec<Box<dyn Element>> =
+            vec![Box::new(feed), Tee {}.build().unwrap(), mix.build().unwrap(), Box::new(probe)];
+        let (from, into) = (dma_bufs(Format::Yuyv, SIZE), dma_bufs(to, SIZE));
+        (0..2).for_each(|input| elements[2].import(input, &from, std::slice::from_ref(&source)).unwrap());
+        elements[2].allocate(0, &into).unwrap();
+        let mut graph = Graph::new("test");
+        let nodes: Vec<_> =
+            elements.into_iter().enumerate().map(|(i, e)| graph.add(&format!("e{i}"), e).unwrap()).collect();
+        graph.link(nodes[0], nodes[1]).unwrap();
+        // What comes first is the newest of its input when the other comes, upon which a picture is made.
+        for input in ["e2.in1", "e2.in0"] {
+            let (output, input) = (graph.output("e1").unwrap(), graph.input(input).unwrap());
+            graph.link_ports(output, input, None).unwrap();
+        }
+        graph.link(nodes[2], nodes[3]).unwrap();
+
+        let graph = run_well(graph, None);
+
+        assert_eq!(graph.ledger().copied(), 0);
+        let made = made.lock().unwrap().take().unwrap();
+        let most = most(to, &made, SIZE, |x, y| {
+            let inside = |at: usize, start: u32, length: u32| (start as usize..(start + length) as usize).contains(&at);
+            let pixel = |x: usize, y: usize| {
+                let on_top = inside(x, x0, w) && inside(y, y0, h);
+                // Mirrored: the last column of the place is the first of the crop.
+                let (x, y) = if on_top { (4 + (x0 + w) as usize - 1 - x, 2 + y - y0 as usize) } else { (x, y) };
+                let yuv = sample(Format::Yuyv, &input, x, y);
+                if is_rgb(to) { to_rgb(yuv, Colorimetry::default()) } else { yuv }
+            };
+            let c = |c: usize| if is_rgb(to) { pixel(x, y)[c] } else { chroma(to, SIZE, x, y, |x, y| pixel(x, y)[c]) };
+            [pixel(x, y)[0], c(1), c(2)]
+        });
+        assert!(most <= STEP, "{to}: {most}");
+    }
+}
+
+#[test]
+fn a_place_that_would_share_chroma_with_its_neighbours_is_refused() {
+    let Some(_memory) = memory() else { return };
+    let layout = layout([("place", numbers([21, 8, 16, 16]))]);
+    let mut element = Gpu { inputs: 2, size: Some(SIZE), layout, ..software() }.build().unwrap();
+    let text = element.allocate(0, &dma_bufs(Format::Nv12, SIZE)).unwrap_err().to_string();
+    assert!(text.contains("16x16 at 21,8") && text.contains("XR24"), "{text}");
+    element.allocate(0, &dma_bufs(Format::Xr24, SIZE)).unwrap();
 }
 
 #[test]

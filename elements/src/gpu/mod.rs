@@ -8,9 +8,11 @@
 //! | [`shader`] | programs |
 //! | [`geometry`] | where a pixel comes from |
 //! | [`picture`] | a buffer as a GPU has it |
+//! | [`buffers`] | what is rendered into |
 //! | [`render`] | one frame |
 //! | [`sys`] | EGL and GL |
 
+mod buffers;
 mod config;
 mod device;
 mod error;
@@ -23,7 +25,7 @@ mod sys;
 
 use std::sync::Arc;
 
-use shrbuf::{Format, ImportCache, Layout, Ledger, MemoryKind, Pool, Reason, Shrbuf};
+use shrbuf::{Format, ImportCache, Ledger, MemoryKind, Pool, Reason, Shrbuf};
 use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Copies, Element, Environment, Events, Failure, FailureKind, Frame,
     InputOffer, Modifiers, OutputOffer, Ports, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Video,
@@ -37,7 +39,6 @@ pub use geometry::Rotate;
 use self::device::Gpu as Device;
 use self::picture::Picture;
 use self::render::{Counts, Input, Layer, Renderer, Setting, Target};
-use crate::memory;
 
 /// A converter that copies nothing, for links whose ends have no format in common; `None` where there is no GPU.
 pub fn converter() -> Option<Box<dyn Element>> {
@@ -106,10 +107,6 @@ struct GpuElement {
 }
 
 const FENCES: u32 = 0;
-
-/// Rows of what is made are this many bytes apart, or a multiple: what AMD's GPUs ask for, and nobody asks for more. Twice
-/// that in formats whose planes of chroma have half as much.
-const STRIDE: u32 = 256;
 
 /// Formats by how well GPUs make them.
 const PREFERRED: [Format; 4] = [Format::Xr24, Format::Ar24, Format::Nv12, Format::Yuyv];
@@ -301,13 +298,7 @@ impl Element for GpuElement {
         self.targets.clear();
         let device = self.device()?;
         self.places_fit(&Target::of(stream.format, stream.size)?)?;
-        let halved = stream.format.planes().iter().any(|p| p.hsub > p.bytes);
-        let least = if halved { 2 * STRIDE } else { STRIDE };
-        // Who asks for something odd gets that.
-        let align = if least.is_multiple_of(stream.stride_align.max(1)) { least } else { stream.stride_align };
-        let layout = Layout::linear(stream.format, stream.size.width, stream.size.height, align);
-        let layout = layout.map_err(|e| Refusal::new(e.to_string()))?;
-        let buffers = memory::allocate_as(stream, &layout, &self.environment.name)?;
+        let buffers = buffers::allocate(stream, &self.environment.name)?;
         let targets = &mut self.targets;
         device.context.with(|current| {
             device.sweep(current);

@@ -115,7 +115,13 @@ fn main(shape: Shape, plane: usize) -> String {
 "
             )
         }
-        (Shape::Rgb { .. } | Shape::Rgb565 | Shape::Bayer { .. }, _) => "made = pixel(gl_FragCoord.xy);\n".to_owned(),
+        // Some drivers (llvmpipe) cut bits off where they should round; of a value that can be expressed nothing is cut.
+        (Shape::Rgb565, _) => "vec4 all = pixel(gl_FragCoord.xy);
+    vec3 most = vec3(31.0, 63.0, 31.0);
+    made = vec4(floor(all.rgb * most + 0.5) / most, all.a);
+"
+        .to_owned(),
+        (Shape::Rgb { .. } | Shape::Bayer { .. }, _) => "made = pixel(gl_FragCoord.xy);\n".to_owned(),
         (Shape::Packed422 { y, u, v }, _) => format!(
             "{}    vec4 bytes;
     bytes[{y}] = pixel(first + 0.5).r;
