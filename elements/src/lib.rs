@@ -58,11 +58,11 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<ipc::IpcSink>(),
         ElementType::of::<null_sink::NullSink>(),
         ElementType::of::<convert::Convert>(),
-        #[cfg(feature = "gpu")]
-        ElementType::of::<gpu::Gpu>(),
         ElementType::of::<tee::Tee>(),
         ElementType::of::<queue::Queue>(),
         ElementType::of::<tmem::Tmem>(),
+        #[cfg(feature = "gpu")]
+        ElementType::of::<gpu::Gpu>(),
         #[cfg(feature = "gstreamer")]
         ElementType::of::<gst::Gst>(),
     ]

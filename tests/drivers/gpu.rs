@@ -117,6 +117,8 @@ fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
         return;
     }
     const FRAMES: u64 = 10_000;
+    /// Mesa's own caches are full by then.
+    const SETTLED: u64 = 2000;
     warm_up();
     let before = Footprint::now();
     let seen = Arc::new(Mutex::new((0u64, Vec::new())));
@@ -124,7 +126,7 @@ fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
     let watch = Watch::new(move |_| {
         let mut seen = noted.lock().unwrap();
         seen.0 += 1;
-        if seen.0 == 1000 || seen.0 == FRAMES {
+        if seen.0 == SETTLED || seen.0 == FRAMES {
             seen.1.push((Footprint::now(), resident()));
         }
     });
@@ -145,6 +147,8 @@ fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
     assert_eq!(own(&report, "imports"), u64::from(granted), "each buffer is imported once");
     let (_, seen) = &*seen.lock().unwrap();
     assert_eq!(seen[0].0, seen[1].0);
+    // This renderer has no native fences.
+    assert_eq!(own(&report, "waits"), FRAMES);
     assert!(seen[1].1 <= seen[0].1 + 64, "{} KiB, then {}", seen[0].1, seen[1].1);
     drop(report);
     assert_eq!(Footprint::now(), before);

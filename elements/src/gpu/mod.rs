@@ -42,26 +42,13 @@ use self::render::{Counts, Input, Layer, Renderer, Setting, Target};
 
 /// A converter that copies nothing, for links whose ends have no format in common; `None` where there is no GPU.
 pub fn converter() -> Option<Box<dyn Element>> {
-    Device::open(None).ok()?;
-    Gpu::default().build().ok()
+    let device = Arc::new(Device::open(None).ok()?);
+    Some(Box::new(GpuElement { device: Some(device), ..GpuElement::new(Gpu::default()).ok()? }))
 }
 
 impl Build for Gpu {
     fn build(self) -> Result<Box<dyn Element>, BuildError> {
-        let inputs = self.settings()?.into_iter().map(|setting| Port { setting, ..Port::default() }).collect();
-        Ok(Box::new(GpuElement {
-            config: self,
-            environment: Environment::new("gpu", Ledger::default()),
-            copies: Copies::Deny,
-            inputs,
-            targets: ImportCache::new(),
-            output: None,
-            buffers: Vec::new(),
-            run: None,
-            lost: false,
-            counts: Counts::default(),
-            device: None,
-        }))
+        Ok(Box::new(GpuElement::new(self)?))
     }
 }
 
@@ -116,6 +103,23 @@ fn config(what: impl Into<String>) -> Failure {
 }
 
 impl GpuElement {
+    fn new(config: Gpu) -> Result<GpuElement, BuildError> {
+        let inputs = config.settings()?.into_iter().map(|setting| Port { setting, ..Port::default() }).collect();
+        Ok(GpuElement {
+            config,
+            environment: Environment::new("gpu", Ledger::default()),
+            copies: Copies::Deny,
+            inputs,
+            targets: ImportCache::new(),
+            output: None,
+            buffers: Vec::new(),
+            run: None,
+            lost: false,
+            counts: Counts::default(),
+            device: None,
+        })
+    }
+
     fn device(&mut self) -> Result<Arc<Device>, GpuError> {
         if let Some(device) = &self.device {
             return Ok(Arc::clone(device));
