@@ -22,6 +22,8 @@ mod container;
 pub mod convert;
 pub mod file_sink;
 pub mod file_src;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 #[cfg(feature = "gstreamer")]
 pub mod gst;
 mod image;
@@ -70,10 +72,16 @@ pub fn types() -> Vec<ElementType> {
         ElementType::of::<tee::Tee>(),
         ElementType::of::<queue::Queue>(),
         ElementType::of::<tmem::Tmem>(),
+        #[cfg(feature = "gpu")]
+        ElementType::of::<gpu::Gpu>(),
         #[cfg(feature = "gstreamer")]
         ElementType::of::<gst::Gst>(),
     ]
 }
 
 /// What negotiation may put into a link that cannot do without, in order of preference.
-pub const CONVERTERS: &[Converter] = &[convert::CONVERTER];
+pub const CONVERTERS: &[Converter] = &[
+    #[cfg(feature = "gpu")]
+    gpu::CONVERTER,
+    convert::CONVERTER,
+];

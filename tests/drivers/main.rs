@@ -2,6 +2,8 @@
 
 mod endurance;
 mod faults;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod limits;
 mod m2m;
 mod negotiation;

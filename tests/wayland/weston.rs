@@ -39,8 +39,8 @@ impl Weston {
         if !installed() {
             let required = ["SHRBUF_REQUIRE_WESTON", "SHRBUF_REQUIRE_DRIVERS"];
             let required = required.iter().any(|name| std::env::var_os(name).is_some());
-            assert!(!required, "weston is required and missing: scripts/setup wayland installs it");
-            println!("needs weston: scripts/setup wayland installs it");
+            assert!(!required, "weston is required and missing: scripts/setup desktop installs it");
+            println!("needs weston: scripts/setup desktop installs it");
             return None;
         }
         static NUMBER: AtomicU32 = AtomicU32::new(0);

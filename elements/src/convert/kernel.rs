@@ -13,6 +13,7 @@ use yuv::{
 
 use super::chroma::{self, Rows};
 use crate::image::bayer;
+use crate::image::color::made_of;
 use crate::image::decode::from_rgb565;
 use crate::image::encode::rgb565;
 use crate::image::shape::Shape;
@@ -128,11 +129,7 @@ impl Kernel {
 
     /// How code values of the output are to be understood.
     pub(super) fn output_color(&self, input: Colorimetry) -> Colorimetry {
-        match (self.target.is_yuv(), self.is_yuv()) {
-            (true, true) => input,
-            (true, false) => Colorimetry { range: Range::Limited, ..input },
-            (false, _) => Colorimetry { range: Range::Full, ..input },
-        }
+        made_of(input, self.is_yuv(), self.target.is_yuv())
     }
 
     fn is_yuv(&self) -> bool {

@@ -1,4 +1,4 @@
-//! RGB ↔ YUV for single pixels, in 16.16 fixed point.
+//! RGB ↔ YUV for single pixels, in 16.16 fixed point, and as matrices for those who have their own arithmetic.
 //!
 //! Source: ITU-R BT.601-7, BT.709-6, BT.2020-2 (Kr, Kb); limited range is 16..235 for luma, 16..240 for chroma.
 
@@ -32,31 +32,50 @@ fn weights(matrix: Matrix) -> (f64, f64) {
     }
 }
 
-impl Coefficients {
-    pub(crate) fn of(color: Colorimetry) -> Coefficients {
+/// Coefficients of one colorimetry, of code values from 0 to 1.
+#[derive(Debug, Clone, Copy)]
+struct Exact {
+    black: f64,
+    forward: [[f64; 3]; 3],
+    inverse: [f64; 5],
+}
+
+impl Exact {
+    fn of(color: Colorimetry) -> Exact {
         let (kr, kb) = weights(color.matrix);
         let kg = 1.0 - kr - kb;
         let (luma, chroma, black) = match color.range {
-            Range::Limited => (219.0 / 255.0, 224.0 / 255.0, 16),
-            Range::Full => (1.0, 1.0, 0),
+            Range::Limited => (219.0 / 255.0, 224.0 / 255.0, 16.0 / 255.0),
+            Range::Full => (1.0, 1.0, 0.0),
         };
-        let fixed = |f: f64| (f * ONE).round() as i32;
         let u = chroma / (2.0 * (1.0 - kb));
         let v = chroma / (2.0 * (1.0 - kr));
-        Coefficients {
+        Exact {
             black,
             forward: [
-                [fixed(kr * luma), fixed(kg * luma), fixed(kb * luma)],
-                [fixed(-kr * u), fixed(-kg * u), fixed((1.0 - kb) * u)],
-                [fixed((1.0 - kr) * v), fixed(-kg * v), fixed(-kb * v)],
+                [kr * luma, kg * luma, kb * luma],
+                [-kr * u, -kg * u, (1.0 - kb) * u],
+                [(1.0 - kr) * v, -kg * v, -kb * v],
             ],
             inverse: [
-                fixed(1.0 / luma),
-                fixed(2.0 * (1.0 - kr) / chroma),
-                fixed(-2.0 * kb * (1.0 - kb) / (kg * chroma)),
-                fixed(-2.0 * kr * (1.0 - kr) / (kg * chroma)),
-                fixed(2.0 * (1.0 - kb) / chroma),
+                1.0 / luma,
+                2.0 * (1.0 - kr) / chroma,
+                -2.0 * kb * (1.0 - kb) / (kg * chroma),
+                -2.0 * kr * (1.0 - kr) / (kg * chroma),
+                2.0 * (1.0 - kb) / chroma,
             ],
+        }
+    }
+}
+
+impl Coefficients {
+    pub(crate) fn of(color: Colorimetry) -> Coefficients {
+        let exact = Exact::of(color);
+        let fixed = |f: f64| (f * ONE).round() as i32;
+        Coefficients {
+            black: (exact.black * 255.0).round() as i32,
+            forward: exact.forward.map(|row| row.map(fixed)),
+            inverse: exact.inverse.map(fixed),
         }
     }
 
@@ -82,6 +101,57 @@ impl Coefficients {
         let y = (i32::from(y) - self.black) * gain + HALF;
         let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
         [clamp((y + v_r * v) >> 16), clamp((y + u_g * u + v_g * v) >> 16), clamp((y + u_b * u) >> 16)]
+    }
+}
+
+/// What makes three code values of three others, all from 0 to 1: a matrix of rows, and what is added then.
+#[cfg(feature = "gpu")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Affine {
+    pub(crate) rows: [[f64; 3]; 3],
+    pub(crate) offset: [f64; 3],
+}
+
+#[cfg(feature = "gpu")]
+impl Affine {
+    pub(crate) const IDENTITY: Affine =
+        Affine { rows: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], offset: [0.0; 3] };
+
+    /// YUV to RGB of full range.
+    pub(crate) fn to_rgb(color: Colorimetry) -> Affine {
+        let exact = Exact::of(color);
+        let [gain, v_r, u_g, v_g, u_b] = exact.inverse;
+        let rows = [[gain, 0.0, v_r], [gain, u_g, v_g], [gain, u_b, 0.0]];
+        let zero = [exact.black, 128.0 / 255.0, 128.0 / 255.0];
+        Affine { rows, offset: rows.map(|row| -dot(row, zero)) }
+    }
+
+    /// RGB of full range to YUV.
+    pub(crate) fn from_rgb(color: Colorimetry) -> Affine {
+        let exact = Exact::of(color);
+        Affine { rows: exact.forward, offset: [exact.black, 128.0 / 255.0, 128.0 / 255.0] }
+    }
+
+    /// This first, `next` then.
+    pub(crate) fn then(&self, next: &Affine) -> Affine {
+        let column = |c: usize| self.rows.map(|row| row[c]);
+        let rows = next.rows.map(|row| [0, 1, 2].map(|c| dot(row, column(c))));
+        let offset = [0, 1, 2].map(|i| dot(next.rows[i], self.offset) + next.offset[i]);
+        Affine { rows, offset }
+    }
+}
+
+#[cfg(feature = "gpu")]
+fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
+    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+}
+
+/// How code values of a picture are to be understood that was made of one of colorimetry `input`.
+pub(crate) fn made_of(input: Colorimetry, from_yuv: bool, to_yuv: bool) -> Colorimetry {
+    match (to_yuv, from_yuv) {
+        (true, true) => input,
+        (true, false) => Colorimetry { range: Range::Limited, ..input },
+        (false, _) => Colorimetry { range: Range::Full, ..input },
     }
 }
 

@@ -1,9 +1,11 @@
 //! Two elements and a link, set up as the solver would, for tests of one element at a time.
 #![allow(dead_code)]
 
+pub mod reference;
+
 use std::time::Duration;
 
-use shrbuf::exporter::Memfd;
+use shrbuf::exporter::{Exporter, Memfd};
 use shrbuf::{Format, Layout, Ledger, Modifier, Reason, Shrbuf};
 use shrbuf_pipeline::run::{self, Ended, Running};
 use shrbuf_pipeline::{
@@ -119,9 +121,14 @@ pub fn picture(format: Format, size: Size, byte: impl Fn(usize, usize, usize) ->
 
 /// The same, of a stream's format, size and stride.
 pub fn picture_of(stream: &Stream, byte: impl Fn(usize, usize, usize) -> u8) -> Shrbuf {
+    picture_in(&Exporter::Memfd(Memfd::new("picture")), stream, byte)
+}
+
+/// The same, in memory of this kind.
+pub fn picture_in(memory: &Exporter, stream: &Stream, byte: impl Fn(usize, usize, usize) -> u8) -> Shrbuf {
     let account = Ledger::default().account("test", Reason::Generate);
     let layout = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align).unwrap();
-    let mut buffer = Memfd::new("picture").allocate(&layout).unwrap();
+    let mut buffer = memory.allocate(&layout).unwrap();
     {
         let mut guard = buffer.write().unwrap();
         for p in 0..layout.planes().len() {

@@ -1,0 +1,206 @@
+//! What can be set on the element, and what that means for each input.
+
+use std::collections::BTreeMap;
+
+use shrbuf::Format;
+use shrbuf_pipeline::property::{Property, Value};
+use shrbuf_pipeline::{BuildError, Rect, Size, choices, properties};
+
+use super::geometry::{Rotate, Turn, inside};
+use super::render::{MAX_INPUTS, Setting};
+use crate::memory::Memory;
+
+choices! {
+    /// How a picture of another size is made.
+    pub enum Filter {
+        /// The mean of the four nearest pixels, by their distance.
+        Bilinear = "bilinear",
+        /// The nearest pixel.
+        Nearest = "nearest",
+    }
+}
+
+/// A part of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part(pub Rect);
+
+impl Property for Part {
+    fn expected() -> String {
+        "[x, y, width, height] in pixels, such as [0, 0, 640, 360]".into()
+    }
+
+    fn parse(value: &Value) -> Result<Part, String> {
+        let numbers: Option<Vec<u32>> = match value {
+            Value::Array(list) => list.iter().map(|n| n.as_integer().and_then(|n| n.try_into().ok())).collect(),
+            // The command line's form.
+            Value::String(s) => s.split(',').map(|n| n.trim().parse().ok()).collect(),
+            _ => None,
+        };
+        match numbers.as_deref() {
+            Some(&[x, y, width, height]) => {
+                let rect = Rect { x, y, width, height };
+                let all = Size::new(65535, 65535);
+                if inside(rect, all) { Ok(Part(rect)) } else { Err("it has no pixels, or some beyond 65535".into()) }
+            }
+            _ => Err(String::new()),
+        }
+    }
+
+    fn show(&self) -> String {
+        format!("[{}, {}, {}, {}]", self.0.x, self.0.y, self.0.width, self.0.height)
+    }
+}
+
+properties! {
+    /// Pictures in another format, size or place, made by a GPU of the very buffers that devices use.
+    ///
+    /// dma-bufs are imported once and sampled where they are; what is made lies in dma-bufs too. In one pass over the
+    /// target it crops, turns, scales and converts; and composes up to 16 inputs: then a picture is made for each frame of
+    /// `in0`, with the newest of the others so far, the first lowest; inputs with alpha (premultiplied, as KMS has it) let
+    /// through what is below. YUV is understood by the colorimetry that comes with each frame, and comes out right to one
+    /// step; chroma is neither moved nor smoothed. YUV made of RGB is of limited range. Everything but mosaics can be
+    /// sampled and made.
+    ///
+    /// Who still writes a frame is waited for by the GPU, and what goes out carries a fence. Where the driver has no such
+    /// fences (counter `waits`) this thread waits until the picture is there. memfds can only be uploaded, which is a copy
+    /// and needs `copies = "allow"`. Where every output buffer is in use, the frame is dropped and counted. A GPU that was
+    /// reset fails as "device error"; a restart begins anew.
+    ///
+    /// ```toml
+    /// [element.half]
+    /// type = "gpu"
+    /// format = "XR24"
+    /// size = [640, 360]
+    /// ```
+    pub struct Gpu = "gpu" {
+        /// Render node, such as "/dev/dri/renderD128", or "software" to have the CPU render; not set, the first GPU.
+        device: Option<String> = None,
+        /// Pixel format to make; not set, what the consumers like best.
+        format: Option<Format> = None,
+        /// Size to make; not set, that of what is seen of the input. Several inputs need it.
+        size: Option<Size> = None,
+        /// The part of the input that is seen; not set, the frame's own crop, or all.
+        crop: Option<Part> = None,
+        /// Degrees by which the picture is turned, clockwise.
+        rotate: Rotate = Rotate::None,
+        /// Left and right change places, after turning.
+        mirror: bool = false,
+        /// How a picture of another size is made.
+        filter: Filter = Filter::Bilinear,
+        /// Memory: "auto" takes the first that all consumers can import. memfd is none that a GPU reaches.
+        memory: Memory = Memory::Auto,
+        /// Inputs: one is called `in`, several `in0`, `in1` and so on.
+        inputs: u32 = 1,
+        /// Of several inputs, what becomes of each: `in1 = { place = [960, 40, 280, 160], crop = [0, 0, 640, 360],
+        /// rotate = "90", mirror = true }`, of which `place` is the part of the output that it fills. What is not said is
+        /// as it is by default; the place is everything.
+        layout: BTreeMap<String, Value> = BTreeMap::new(),
+    }
+}
+
+impl Gpu {
+    fn smooth(&self) -> bool {
+        self.filter == Filter::Bilinear
+    }
+
+    /// What is done with each input.
+    pub(super) fn settings(&self) -> Result<Vec<Setting>, BuildError> {
+        if self.memory == Memory::Memfd {
+            return Err(BuildError::of("memory", "\"memfd\" is none that a GPU reaches; \"auto\" takes what it does"));
+        }
+        if self.inputs == 0 || self.inputs as usize > MAX_INPUTS {
+            return Err(BuildError::of("inputs", format!("must be from 1 to {MAX_INPUTS}")));
+        }
+        let turn = Turn { rotate: self.rotate, mirror: self.mirror };
+        let one = Setting { part: self.crop.map(|c| c.0), turn, place: None, smooth: self.smooth() };
+        if self.inputs == 1 {
+            return if self.layout.is_empty() {
+                Ok(vec![one])
+            } else {
+                Err(BuildError::of("layout", "is for several inputs"))
+            };
+        }
+        if !one.is_plain() {
+            return Err(BuildError::of(
+                "layout",
+                "says crop, rotate and mirror of each input, where there are several",
+            ));
+        }
+        let Some(size) = self.size else {
+            return Err(BuildError::of("size", "is needed where there are several inputs"));
+        };
+        let mut settings = vec![one; self.inputs as usize];
+        for (name, value) in &self.layout {
+            let number = name.strip_prefix("in").and_then(|n| n.parse::<usize>().ok());
+            let Some(setting) = number.and_then(|n| settings.get_mut(n)) else {
+                let last = self.inputs - 1;
+                return Err(BuildError::of("layout", format!("names `{name}`; the inputs are `in0` to `in{last}`")));
+            };
+            read(setting, value).map_err(|why| BuildError::of("layout", format!("of `{name}`: {why}")))?;
+            if setting.place.is_some_and(|p| !inside(p, size)) {
+                return Err(BuildError::of("layout", format!("of `{name}`: the place is not inside {size}")));
+            }
+        }
+        Ok(settings)
+    }
+}
+
+fn read(setting: &mut Setting, value: &Value) -> Result<(), String> {
+    fn one<T: Property>(key: &str, value: &Value) -> Result<T, String> {
+        T::parse(value).map_err(|why| {
+            let colon = if why.is_empty() { "" } else { ": " };
+            format!("`{key}` must be {}{colon}{why}", T::expected())
+        })
+    }
+    let table = value.as_table().ok_or("must be a table, such as { place = [0, 0, 640, 360] }")?;
+    for (key, value) in table {
+        match key.as_str() {
+            "place" => setting.place = Some(one::<Part>(key, value)?.0),
+            "crop" => setting.part = Some(one::<Part>(key, value)?.0),
+            "rotate" => setting.turn.rotate = one(key, value)?,
+            "mirror" => setting.turn.mirror = one(key, value)?,
+            other => return Err(format!("`{other}` is none of place, crop, rotate, mirror")),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(inputs: u32, layout: &[(&str, &str)]) -> Result<Vec<Setting>, String> {
+        let value = |text: &str| Property::parse(&Value::String(text.into()));
+        let table = |text: &str| {
+            let (key, text) = text.split_once('=').unwrap();
+            let part: Part = value(text).unwrap();
+            let numbers = [part.0.x, part.0.y, part.0.width, part.0.height];
+            let list = numbers.into_iter().map(|n| Value::Integer(n.into())).collect();
+            Value::Table([(key.to_owned(), Value::Array(list))].into_iter().collect())
+        };
+        let layout = layout.iter().map(|(name, text)| ((*name).to_owned(), table(text))).collect();
+        let config = Gpu { inputs, layout, size: Some(Size::new(64, 32)), ..Gpu::default() };
+        config.settings().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn each_input_has_its_place() {
+        let settings = of(2, &[("in1", "place=1,2,3,4")]).unwrap();
+        assert_eq!(settings[0].place, None);
+        assert_eq!(settings[1].place, Some(Rect { x: 1, y: 2, width: 3, height: 4 }));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        let said = |inputs, layout: &[(&str, &str)]| of(inputs, layout).unwrap_err();
+        assert_eq!(said(2, &[("in2", "place=0,0,1,1")]), "`layout` names `in2`; the inputs are `in0` to `in1`");
+        assert_eq!(said(2, &[("in1", "place=60,0,5,5")]), "`layout` of `in1`: the place is not inside 64x32");
+        assert_eq!(
+            said(2, &[("in1", "where=0,0,1,1")]),
+            "`layout` of `in1`: `where` is none of place, crop, rotate, mirror"
+        );
+        assert_eq!(said(17, &[]), "`inputs` must be from 1 to 16");
+        assert_eq!(said(1, &[("in0", "place=0,0,1,1")]), "`layout` is for several inputs");
+        assert!(Part::parse(&Value::String("0,0,0,5".into())).is_err());
+    }
+}

@@ -1,0 +1,271 @@
+//! One frame: what the inputs have becomes one picture in one buffer, and fences say when.
+
+use std::time::Duration;
+
+use shrbuf::{Access, Account, Fence, Format, ImportCache, MemoryKind, Shrbuf};
+use shrbuf_pipeline::{Colorimetry, Frame, Rect, Size, Stream};
+
+use super::device::Gpu;
+use super::error::GpuError;
+use super::geometry::{Turn, inside, whole};
+use super::picture::Picture;
+use super::plan;
+use super::shader::{self, Sampler};
+use super::sys::{Current, Program, Uniforms};
+use crate::image::color::{Affine, made_of};
+use crate::image::shape::Shape;
+
+/// Longest time for a frame: the kernel's own drivers give a GPU up as hung after ten seconds at most.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What is done with an input's pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// The part that is seen; `None` for all.
+    pub(super) part: Option<Rect>,
+    pub(super) turn: Turn,
+    /// The part of the output that it fills; `None` for all.
+    pub(super) place: Option<Rect>,
+    pub(super) smooth: bool,
+}
+
+impl Setting {
+    /// True where pictures keep their size and every pixel its place.
+    pub(super) fn is_plain(&self) -> bool {
+        self.part.is_none() && self.place.is_none() && self.turn == Turn::NONE
+    }
+
+    /// The size of what is seen of a picture of `size`.
+    pub(super) fn seen(&self, size: Size) -> Size {
+        self.turn.of(self.part.map_or(size, |p| Size::new(p.width, p.height)))
+    }
+}
+
+/// An input while it runs.
+pub(super) struct Input {
+    pub(super) stream: Stream,
+    pub(super) setting: Setting,
+    programs: Vec<Program>,
+    /// What the programs have been told.
+    told: Option<(Colorimetry, Colorimetry, Rect)>,
+    /// A row on its way to the GPU, where its memory is none that a GPU reaches.
+    row: Vec<u8>,
+    uploaded: Account,
+}
+
+/// What the programs make.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) format: Format,
+    shape: Shape,
+    pub(super) size: Size,
+}
+
+impl Target {
+    pub(super) fn of(format: Format, size: Size) -> Result<Target, GpuError> {
+        let shape = plan::shape(format).ok_or(GpuError::Format(format))?;
+        Ok(Target { format, shape, size })
+    }
+
+    fn planes(&self) -> usize {
+        self.format.planes().len()
+    }
+
+    /// Where a part of the picture lies in plane `plane`, in texels.
+    fn part(&self, plane: usize, part: Rect) -> Rect {
+        if matches!(self.shape, Shape::Rgb { bytes: 3, .. }) {
+            return Rect { x: part.x * 3, width: part.width * 3, ..part };
+        }
+        let s = self.format.planes()[plane];
+        Rect {
+            x: part.x / s.hsub,
+            y: part.y / s.vsub,
+            width: part.width.div_ceil(s.hsub),
+            height: part.height.div_ceil(s.vsub),
+        }
+    }
+
+    /// Multiples of pixels at which a part may begin: chroma is not shared out.
+    pub(super) fn grid(&self) -> Size {
+        let planes = self.format.planes().iter();
+        planes.fold(Size::new(1, 1), |g, p| Size::new(g.width.max(p.hsub), g.height.max(p.vsub)))
+    }
+
+    /// Black, as the texels of a plane.
+    fn black(&self, plane: usize, color: Colorimetry) -> [f32; 4] {
+        let [y, u, v] = if plan::is_yuv(self.shape) { Affine::from_rgb(color).offset } else { [0.0; 3] };
+        let [y, u, v] = [y as f32, u as f32, v as f32];
+        match (self.shape, plane) {
+            (Shape::Packed422 { y: at, u: at_u, v: at_v }, _) => {
+                let mut bytes = [0.0; 4];
+                (bytes[at], bytes[at + 2], bytes[at_u], bytes[at_v]) = (y, y, u, v);
+                [bytes[2], bytes[1], bytes[0], bytes[3]]
+            }
+            // U and V of black are the same.
+            (_, 1 | 2) => [u, v, 0.0, 1.0],
+            _ => [y, 0.0, 0.0, 1.0],
+        }
+    }
+}
+
+impl Input {
+    /// Compiles what `stream` needs to become `target`.
+    pub(super) fn new(
+        current: &Current<'_>,
+        stream: Stream,
+        setting: Setting,
+        target: &Target,
+        uploaded: Account,
+        row: usize,
+    ) -> Result<Input, GpuError> {
+        let from = plan::shape(stream.format).ok_or(GpuError::Format(stream.format))?;
+        let place = setting.place.unwrap_or(whole(target.size));
+        let scaled = setting.seen(stream.size) != Size::new(place.width, place.height);
+        // Without scaling there is nothing between pixels, and one fetch does.
+        let sampler = if scaled && setting.smooth { Sampler::Bilinear } else { Sampler::Nearest };
+        let compile = |plane| current.program(shader::VERTEX, &shader::fragment(from, target.shape, plane, sampler));
+        let programs = (0..target.planes()).map(compile).collect::<Result<_, _>>()?;
+        Ok(Input { stream, setting, programs, told: None, row: vec![0; row], uploaded })
+    }
+
+    pub(super) fn delete(&self, current: &Current<'_>) {
+        self.programs.iter().for_each(|p| current.delete_program(p));
+    }
+
+    /// Tells the programs what `frame` needs, unless they know.
+    fn tell(&mut self, current: &Current<'_>, frame: &Frame, target: &Target, color: Colorimetry) {
+        // Without geometry a crop goes on with the frame.
+        let crop = frame.crop.filter(|c| !self.setting.is_plain() && inside(*c, self.stream.size));
+        let from = self.setting.part.or(crop).unwrap_or(whole(self.stream.size));
+        let told = Some((frame.color, color, from));
+        if self.told == told {
+            return;
+        }
+        self.told = told;
+        let from_yuv = plan::shape(self.stream.format).is_some_and(plan::is_yuv);
+        let affine = match (from_yuv, plan::is_yuv(target.shape)) {
+            (true, true) if frame.color == color => Affine::IDENTITY,
+            (true, true) => Affine::to_rgb(frame.color).then(&Affine::from_rgb(color)),
+            (true, false) => Affine::to_rgb(frame.color),
+            (false, true) => Affine::from_rgb(color),
+            (false, false) => Affine::IDENTITY,
+        };
+        let mut matrix = [0.0; 9];
+        for (column, row) in (0..3).flat_map(|c| (0..3).map(move |r| (c, r))) {
+            matrix[column * 3 + row] = affine.rows[row][column] as f32;
+        }
+        let edge = |start: u32, length: u32| (start + length - 1) as i32;
+        let uniforms = Uniforms {
+            map: self.setting.turn.map(from, self.setting.place.unwrap_or(whole(target.size))),
+            bounds: [from.x as i32, from.y as i32, edge(from.x, from.width), edge(from.y, from.height)],
+            matrix,
+            offset: affine.offset.map(|n| n as f32),
+        };
+        self.programs.iter().for_each(|p| current.set(p, &uniforms));
+    }
+}
+
+/// What is counted beyond frames.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    /// Frames for whose rendering this thread has waited, as the driver has no native fences.
+    pub(super) waits: u64,
+    /// Pictures that were brought over from memory that a GPU does not reach.
+    pub(super) uploads: u64,
+}
+
+/// Everything that a frame needs.
+pub(super) struct Renderer<'a> {
+    pub(super) gpu: &'a Gpu,
+    pub(super) target: &'a Target,
+    pub(super) targets: &'a mut ImportCache<Picture>,
+    pub(super) counts: &'a mut Counts,
+}
+
+/// A frame to draw, with what its input knows.
+pub(super) struct Layer<'a> {
+    pub(super) input: &'a mut Input,
+    pub(super) imports: &'a mut ImportCache<Picture>,
+    pub(super) frame: &'a Frame,
+}
+
+impl Renderer<'_> {
+    /// How code values of the output are to be understood, which is as the first input's are.
+    pub(super) fn color(&self, first: &Layer<'_>) -> Colorimetry {
+        let from_yuv = plan::shape(first.input.stream.format).is_some_and(plan::is_yuv);
+        made_of(first.frame.color, from_yuv, plan::is_yuv(self.target.shape))
+    }
+
+    /// Draws all layers, the first lowest, into `buffer`. When this returns, whoever waits for the buffer's fences finds
+    /// the picture there; and whoever writes what the layers were made of waits until it has been read.
+    pub(super) fn render<'l>(
+        &mut self,
+        layers: impl Iterator<Item = Layer<'l>>,
+        buffer: &Shrbuf,
+        color: Colorimetry,
+        compose: bool,
+    ) -> Result<(), GpuError> {
+        let gpu = self.gpu;
+        let current = gpu.context.enter()?;
+        let target = self.targets.get(buffer, |b| Picture::target(gpu, &current, b))?;
+        if compose {
+            for (plane, &into) in target.targets().iter().enumerate() {
+                current.render_into(into, self.target.part(plane, whole(self.target.size)));
+                current.clear(self.target.black(plane, color));
+            }
+        }
+        let mut read = [const { None }; MAX_INPUTS];
+        for (layer, slot) in layers.zip(&mut read) {
+            let Layer { input, imports, frame } = layer;
+            self.wait_for(&current, &frame.buffer)?;
+            let picture = imports.get(&frame.buffer, |b| Picture::source(gpu, &current, b))?;
+            let uploaded = picture.upload(&current, &frame.buffer, &mut input.row, &input.uploaded)?;
+            self.counts.uploads += u64::from(uploaded);
+            input.tell(&current, frame, self.target, color);
+            current.blend(compose && matches!(input.stream.format, Format::Ar24 | Format::Ab24));
+            let place = input.setting.place.unwrap_or(whole(self.target.size));
+            for (plane, (&into, program)) in target.targets().iter().zip(&input.programs).enumerate() {
+                current.render_into(into, self.target.part(plane, place));
+                current.draw(program, picture.textures());
+            }
+            *slot = Some(&frame.buffer);
+        }
+        let done = current.submit(LIMIT)?;
+        current.check("glDrawArrays")?;
+        let Some(fd) = done else {
+            self.counts.waits += 1;
+            return Ok(());
+        };
+        let fence = Fence::new(fd)?;
+        attach(buffer, Access::Write, &fence)?;
+        read.into_iter().flatten().try_for_each(|b| attach(b, Access::Read, &fence))
+    }
+
+    /// Whoever is still writing a buffer is waited for: by the GPU, where it can.
+    fn wait_for(&self, current: &Current<'_>, buffer: &Shrbuf) -> Result<(), GpuError> {
+        if !buffer.has_fences() || buffer.kind() == MemoryKind::Memfd {
+            return Ok(());
+        }
+        for segment in 0..buffer.segments().len() {
+            let Some(fence) = buffer.export_fence(segment, Access::Read)? else { continue };
+            if self.gpu.context.has_native_fences() {
+                current.wait_for(fence.into())?;
+            } else if !fence.wait(LIMIT)? {
+                return Err(GpuError::Stalled(LIMIT));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn attach(buffer: &Shrbuf, access: Access, fence: &Fence) -> Result<(), GpuError> {
+    if buffer.kind() == MemoryKind::DmaBuf {
+        for segment in 0..buffer.segments().len() {
+            buffer.import_fence(segment, access, fence)?;
+        }
+    }
+    Ok(())
+}
+
+/// Most inputs of one element.
+pub(super) const MAX_INPUTS: usize = 16;

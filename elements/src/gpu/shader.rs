@@ -1,0 +1,156 @@
+//! The programs: one for each pair of a source's and a target's packing, written when they are needed.
+//!
+//! A fragment of the target finds its place in the source (`map`), fetches texels there by whole numbers, unpacks them to
+//! three code values and alpha, and makes those of the target by one matrix. Nothing is left to a driver's sampler.
+
+use std::fmt::Write as _;
+
+use crate::image::shape::Shape;
+
+/// A triangle that covers everything.
+pub(super) const VERTEX: &str = "#version 300 es
+void main() {
+    vec2 at = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0;
+    gl_Position = vec4(at, 0.0, 1.0);
+}
+";
+
+const HEAD: &str = "#version 300 es
+precision highp float;
+precision highp int;
+uniform highp sampler2D plane0;
+uniform highp sampler2D plane1;
+uniform highp sampler2D plane2;
+uniform vec3 map_x;
+uniform vec3 map_y;
+uniform ivec4 bounds;
+uniform mat3 matrix;
+uniform vec3 offset;
+out vec4 made;
+";
+
+const NEAREST: &str = "vec4 source(vec2 at) {
+    return texel(clamp(ivec2(floor(at)), bounds.xy, bounds.zw));
+}
+";
+
+const BILINEAR: &str = "vec4 source(vec2 at) {
+    vec2 corner = at - 0.5;
+    vec2 part = fract(corner);
+    ivec2 low = clamp(ivec2(floor(corner)), bounds.xy, bounds.zw);
+    ivec2 high = clamp(ivec2(floor(corner)) + 1, bounds.xy, bounds.zw);
+    vec4 above = mix(texel(low), texel(ivec2(high.x, low.y)), part.x);
+    vec4 below = mix(texel(ivec2(low.x, high.y)), texel(high), part.x);
+    return mix(above, below, part.y);
+}
+";
+
+const PIXEL: &str = "vec4 pixel(vec2 at) {
+    vec3 whole = vec3(at, 1.0);
+    vec4 raw = source(vec2(dot(map_x, whole), dot(map_y, whole)));
+    return vec4(clamp(matrix * raw.rgb + offset, 0.0, 1.0), raw.a);
+}
+";
+
+/// How pixels between pixels are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Sampler {
+    Nearest,
+    Bilinear,
+}
+
+const SWIZZLE: [char; 4] = ['r', 'g', 'b', 'a'];
+
+/// `texel`: code values and alpha of a pixel of the source.
+fn texel(shape: Shape) -> String {
+    let body = match shape {
+        Shape::Rgb { bytes: 3, offsets: [r, g, b], .. } => format!(
+            "int x = p.x * 3;
+    return vec4(texelFetch(plane0, ivec2(x + {r}, p.y), 0).r, texelFetch(plane0, ivec2(x + {g}, p.y), 0).r,
+        texelFetch(plane0, ivec2(x + {b}, p.y), 0).r, 1.0);"
+        ),
+        Shape::Rgb { .. } | Shape::Rgb565 | Shape::Bayer { .. } => "return texelFetch(plane0, p, 0);".to_owned(),
+        Shape::Packed422 { y, u, v } => format!(
+            "vec4 bytes = texelFetch(plane0, ivec2(p.x >> 1, p.y), 0).bgra;
+    return vec4((p.x & 1) == 0 ? bytes[{y}] : bytes[{}], bytes[{u}], bytes[{v}], 1.0);",
+            y + 2
+        ),
+        Shape::SemiPlanar { vsub, u, v } => format!(
+            "vec4 chroma = texelFetch(plane1, ivec2(p.x >> 1, p.y / {vsub}), 0);
+    return vec4(texelFetch(plane0, p, 0).r, chroma.{}, chroma.{}, 1.0);",
+            SWIZZLE[u], SWIZZLE[v]
+        ),
+        Shape::Planar { hsub, vsub, u, v } => format!(
+            "ivec2 c = ivec2(p.x / {hsub}, p.y / {vsub});
+    return vec4(texelFetch(plane0, p, 0).r, texelFetch(plane{u}, c, 0).r, texelFetch(plane{v}, c, 0).r, 1.0);"
+        ),
+        Shape::Gray => "return vec4(texelFetch(plane0, p, 0).r, vec2(128.0 / 255.0), 1.0);".to_owned(),
+    };
+    format!("vec4 texel(ivec2 p) {{\n    {body}\n}}\n")
+}
+
+/// The mean of the pixels of one block of chroma.
+fn mean(hsub: usize, vsub: usize) -> String {
+    let mut sum = String::new();
+    for (y, x) in (0..vsub).flat_map(|y| (0..hsub).map(move |x| (y, x))) {
+        let plus = if sum.is_empty() { "" } else { " + " };
+        let _ = write!(sum, "{plus}pixel(first + vec2({x}.5, {y}.5)).gb");
+    }
+    format!(
+        "vec2 first = (gl_FragCoord.xy - 0.5) * vec2({hsub}.0, {vsub}.0);\n    vec2 chroma = ({sum}) / {}.0;\n",
+        hsub * vsub
+    )
+}
+
+/// `main`: plane `plane` of the target.
+fn main(shape: Shape, plane: usize) -> String {
+    let body = match (shape, plane) {
+        (Shape::Rgb { bytes: 3, offsets, .. }, _) => {
+            let [r, g, _] = offsets;
+            format!(
+                "int x = int(gl_FragCoord.x);
+    vec4 all = pixel(vec2(float(x / 3) + 0.5, gl_FragCoord.y));
+    int at = x % 3;
+    made = vec4(at == {r} ? all.r : at == {g} ? all.g : all.b, 0.0, 0.0, 1.0);
+"
+            )
+        }
+        // Some drivers (llvmpipe) cut bits off where they should round; of a value that can be expressed nothing is cut.
+        (Shape::Rgb565, _) => "vec4 all = pixel(gl_FragCoord.xy);
+    vec3 most = vec3(31.0, 63.0, 31.0);
+    made = vec4(floor(all.rgb * most + 0.5) / most, all.a);
+"
+        .to_owned(),
+        (Shape::Rgb { .. } | Shape::Bayer { .. }, _) => "made = pixel(gl_FragCoord.xy);\n".to_owned(),
+        (Shape::Packed422 { y, u, v }, _) => format!(
+            "{}    vec4 bytes;
+    bytes[{y}] = pixel(first + 0.5).r;
+    bytes[{}] = pixel(first + vec2(1.5, 0.5)).r;
+    bytes[{u}] = chroma.x;
+    bytes[{v}] = chroma.y;
+    made = bytes.bgra;\n",
+            mean(2, 1),
+            y + 2
+        ),
+        (_, 0) => "made = vec4(pixel(gl_FragCoord.xy).r, 0.0, 0.0, 1.0);\n".to_owned(),
+        (Shape::SemiPlanar { vsub, u, .. }, _) => {
+            let order = if u == 0 { "xy" } else { "yx" };
+            format!("{}    made = vec4(chroma.{order}, 0.0, 1.0);\n", mean(2, vsub))
+        }
+        (Shape::Planar { hsub, vsub, u, .. }, p) => {
+            let one = if p == u { "x" } else { "y" };
+            format!("{}    made = vec4(chroma.{one}, 0.0, 0.0, 1.0);\n", mean(hsub, vsub))
+        }
+        (Shape::Gray, _) => String::new(),
+    };
+    format!("void main() {{\n    {body}}}\n")
+}
+
+/// The fragment shader that makes plane `plane` of a picture of shape `to` out of one of shape `from`.
+pub(super) fn fragment(from: Shape, to: Shape, plane: usize, sampler: Sampler) -> String {
+    let sampling = match sampler {
+        Sampler::Nearest => NEAREST,
+        Sampler::Bilinear => BILINEAR,
+    };
+    [HEAD, &texel(from), sampling, PIXEL, &main(to, plane)].concat()
+}

@@ -1,0 +1,155 @@
+//! `gpu` between real drivers, with Mesa's renderer for the CPU in place of a GPU.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use shrbuf::Format;
+use shrbuf_elements::gpu::{Gpu, Rotate};
+use shrbuf_elements::kms::KmsSink;
+use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::V4l2Src;
+use shrbuf_pipeline::property::Value;
+use shrbuf_pipeline::supervise::Report;
+use shrbuf_pipeline::{Build, Element, Graph, Size};
+use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, run_frames};
+
+fn gpu() -> Gpu {
+    Gpu { device: Some("software".into()), ..Gpu::default() }
+}
+
+/// These in a line, with copies denied.
+fn line(elements: Vec<(&str, Box<dyn Element>)>) -> Graph {
+    let mut graph = Graph::new("test");
+    let nodes: Vec<_> = elements.into_iter().map(|(name, e)| graph.add(name, e).unwrap()).collect();
+    nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
+    graph
+}
+
+fn own(report: &Report, counter: &str) -> u64 {
+    let gpu = report.graph.counts().into_iter().find(|c| c.name == "gpu").unwrap();
+    gpu.own.into_iter().find(|(name, _)| *name == counter).unwrap().1
+}
+
+/// Loads the libraries, which stay, and with them what they keep for good.
+fn warm_up() {
+    let source = TestSrc { size: Size::new(64, 36), free_run: true, ..TestSrc::default() };
+    let graph = line(vec![
+        ("source", source.build().unwrap()),
+        ("gpu", gpu().build().unwrap()),
+        ("sink", NullSink {}.build().unwrap()),
+    ]);
+    let report = run_frames(graph, 3);
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+}
+
+#[test]
+fn yuyv_of_a_camera_is_turned_and_shown_on_an_rgb_display_without_a_copy() {
+    if !on_test_drivers() {
+        return;
+    }
+    warm_up();
+    let before = Footprint::now();
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(320, 180)), ..V4l2Src::default() };
+    let half = Gpu { rotate: Rotate::Half, ..gpu() };
+    let graph = line(vec![
+        ("camera", camera.build().unwrap()),
+        ("gpu", half.build().unwrap()),
+        ("display", KmsSink::default().build().unwrap()),
+    ]);
+
+    let report = run_frames(graph, 30);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert!(report.plan.is_zero_copy());
+    assert_eq!(report.graph.ledger().copied(), 0);
+    let granted: u32 = report.plan.budgets.iter().map(|b| b.granted).sum();
+    assert_eq!(own(&report, "imports"), u64::from(granted), "each buffer is imported once");
+    assert_eq!(counts(&report.graph, "gpu").frames, 30);
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn two_cameras_are_composed_on_one_display_without_a_copy() {
+    if !on_test_drivers() {
+        return;
+    }
+    warm_up();
+    let before = Footprint::now();
+    let place = [200, 100, 100, 60].into_iter().map(Value::Integer).collect();
+    let in1 = Value::Table([("place".to_owned(), Value::Array(place))].into_iter().collect());
+    let layout = BTreeMap::from([("in1".to_owned(), in1)]);
+    let mix = Gpu { inputs: 2, size: Some(Size::new(320, 180)), layout, ..gpu() };
+    let mut graph = Graph::new("test");
+    let mix = graph.add("gpu", mix.build().unwrap()).unwrap();
+    for (name, device, format) in [("one", "/dev/video0", Format::Yuyv), ("two", "/dev/video1", Format::Nv12)] {
+        let size = Some(Size::new(320, 180));
+        let camera = V4l2Src { device: Some(device.into()), format: Some(format), size, ..V4l2Src::default() };
+        let camera = graph.add(name, camera.build().unwrap()).unwrap();
+        graph.link(camera, mix).unwrap();
+    }
+    let display = graph.add("display", KmsSink::default().build().unwrap()).unwrap();
+    graph.link(mix, display).unwrap();
+
+    let report = run_frames(graph, 30);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert!(report.plan.is_zero_copy());
+    assert_eq!(report.graph.ledger().copied(), 0);
+    // A picture for each frame of the first camera, but for those that found every buffer in use.
+    let (made, display) = (counts(&report.graph, "gpu"), counts(&report.graph, "display"));
+    assert_eq!((made.frames, display.frames + made.dropped), (60, 30));
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+/// Resident memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
+    if !on_test_drivers() {
+        return;
+    }
+    const FRAMES: u64 = 10_000;
+    /// Mesa's own caches are full by then.
+    const SETTLED: u64 = 2000;
+    warm_up();
+    let before = Footprint::now();
+    let seen = Arc::new(Mutex::new((0u64, Vec::new())));
+    let noted = Arc::clone(&seen);
+    let watch = Watch::new(move |_| {
+        let mut seen = noted.lock().unwrap();
+        seen.0 += 1;
+        if seen.0 == SETTLED || seen.0 == FRAMES {
+            seen.1.push((Footprint::now(), resident()));
+        }
+    });
+    let source = TestSrc { format: Some(Format::Yuyv), size: Size::new(64, 36), free_run: true, ..TestSrc::default() };
+    let graph = line(vec![
+        ("source", source.build().unwrap()),
+        ("gpu", Gpu { format: Some(Format::Xr24), ..gpu() }.build().unwrap()),
+        ("watch", watch),
+        ("sink", NullSink {}.build().unwrap()),
+    ]);
+
+    let report = run_frames(graph, FRAMES);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(counts(&report.graph, "sink").frames, FRAMES);
+    assert_eq!(report.graph.ledger().copied(), 0);
+    let granted: u32 = report.plan.budgets.iter().map(|b| b.granted).sum();
+    assert_eq!(own(&report, "imports"), u64::from(granted), "each buffer is imported once");
+    let (_, seen) = &*seen.lock().unwrap();
+    assert_eq!(seen[0].0, seen[1].0);
+    // This renderer has no native fences.
+    assert_eq!(own(&report, "waits"), FRAMES);
+    assert!(seen[1].1 <= seen[0].1 + 64, "{} KiB, then {}", seen[0].1, seen[1].1);
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
