@@ -2,7 +2,6 @@
 
 mod endurance;
 mod faults;
-#[cfg(feature = "gpu")]
 mod gpu;
 mod limits;
 mod m2m;
