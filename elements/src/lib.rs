@@ -57,9 +57,9 @@ pub fn types() -> Vec<ElementType> {
         #[cfg(feature = "v4l2")]
         ElementType::of::<v4l2::V4l2Sink>(),
         #[cfg(feature = "kms")]
-        ElementType::of::<kms::KmsCapture>(),
-        #[cfg(feature = "kms")]
         ElementType::of::<kms::KmsSink>(),
+        #[cfg(feature = "kms")]
+        ElementType::of::<kms::KmsCapture>(),
         #[cfg(feature = "wayland")]
         ElementType::of::<wayland::WaylandSink>(),
         ElementType::of::<screen_sink::ScreenSink>(),

@@ -29,17 +29,24 @@ fn now() -> (usize, u64) {
     (std::fs::read_dir("/proc/self/fd").unwrap().count(), resident())
 }
 
+#[derive(Debug, Default)]
+struct Seen {
+    frames: u64,
+    /// Early and late: descriptors, KiB.
+    noted: Vec<(usize, u64)>,
+}
+
 fn thousands(memory: Memory, frames: u64) {
     let before = Footprint::now();
     let Some(weston) = Weston::start_at(SMALL, 1000) else { return };
-    let seen: Arc<Mutex<(u64, Vec<(usize, u64)>)>> = Arc::default();
+    let seen: Arc<Mutex<Seen>> = Arc::default();
     let noted = Arc::clone(&seen);
     let source = TestSrc { memory, size: SMALL, free_run: true, pattern: Pattern::Bars, ..TestSrc::default() };
     let graph = graph(source.build().unwrap(), window(&weston), move |_| {
         let mut seen = noted.lock().unwrap();
-        seen.0 += 1;
-        if seen.0 == 1000 || seen.0 == frames {
-            seen.1.push(now());
+        seen.frames += 1;
+        if seen.frames == 1000 || seen.frames == frames {
+            seen.noted.push(now());
         }
     });
 
@@ -54,7 +61,7 @@ fn thousands(memory: Memory, frames: u64) {
     assert_eq!(own(&report, "imports"), u64::from(report.plan.links[0].stream.buffers));
     assert_eq!(report.graph.ledger().copied(), 0);
     let seen = seen.lock().unwrap();
-    let [(early_fds, early), (late_fds, late)] = seen.1[..] else { panic!("{seen:?}") };
+    let [(early_fds, early), (late_fds, late)] = seen.noted[..] else { panic!("{seen:?}") };
     // One more or less: that of a fence on its way.
     assert!(late_fds <= early_fds + 1, "{early_fds} descriptors, then {late_fds}");
     assert!(late <= early + 512, "{early} KiB, then {late} KiB");
