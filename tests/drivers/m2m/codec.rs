@@ -6,14 +6,13 @@ use std::time::Duration;
 use shrbuf::{Format, Shrbuf};
 use shrbuf_elements::v4l2::Memory;
 use shrbuf_elements::v4l2::V4l2M2m;
-use shrbuf_pipeline::supervise::Error;
 use shrbuf_pipeline::{
     Build, Context, Element, Events, Failure, FailureKind, Frame, Modifiers, Origin, OutputOffer, Ports, Produces,
     Rate, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
 };
 use shrbuf_tests::{Footprint, Watch, counts, run_frames};
 
-use super::{m2m, node, planes, row, source};
+use super::{m2m, node, planes, row, source, unplugged_at};
 
 fn codec() -> Option<(String, String)> {
     Some((node("vicodec", false, true)?, node("vicodec", true, false)?))
@@ -250,31 +249,19 @@ fn a_stream_that_changes_its_size_is_followed() {
     assert_eq!(Footprint::now(), before);
 }
 
-/// Unbinds the driver as pulling the device out would, and binds it again.
-fn unplugged_at(driver: &'static str, frames: u64, elements: Vec<Box<dyn Element>>, element: &str) {
-    let device = format!("{driver}.0");
-    let mut seen = 0;
-    let mut elements = elements;
-    elements.push(Watch::new(move |_| {
-        seen += 1;
-        if seen == frames {
-            std::fs::write(format!("/sys/bus/platform/drivers/{driver}/unbind"), &device).unwrap();
-        }
-    }));
-    let (graph, ..) = row(elements);
-
-    let report = run_frames(graph, 1000);
-
-    std::fs::write(format!("/sys/bus/platform/drivers/{driver}/bind"), format!("{driver}.0")).unwrap();
-    let Some(Error::Element(failure)) = &report.error else { panic!("{:?}", report.error) };
-    assert_eq!((failure.kind(), failure.element()), (FailureKind::Unplugged, Some(element)), "{failure}");
-}
-
 #[test]
 fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
     let Some((encoder, _)) = codec() else { return };
     let before = Footprint::now();
     let elements = vec![source(Format::Yu12, 640, 480).build().unwrap(), m2m(&encoder, None).build().unwrap()];
+
+    unplugged_at("vicodec", 20, elements, "e1");
+
+    assert_eq!(Footprint::now(), before);
+    let (encoder, decoder) = codec().unwrap();
+    let (recorded, _) = record(&encoder, 640, 480);
+    let replay = Replay { frames: [recorded.clone(), recorded], pushed: 0 };
+    let elements = vec![Box::new(replay) as Box<dyn Element>, m2m(&decoder, None).build().unwrap()];
 
     unplugged_at("vicodec", 20, elements, "e1");
 

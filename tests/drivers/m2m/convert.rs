@@ -1,12 +1,16 @@
 //! vim2m: every pixel is what its formula makes of the pixel that went in.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use shrbuf::Format;
 use shrbuf_elements::v4l2::V4l2M2m;
+use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::supervise::Error;
 use shrbuf_pipeline::{Build, FailureKind, Size};
 use shrbuf_tests::{Footprint, counts, run_frames};
 
-use super::{m2m, node, row, source};
+use super::{m2m, node, row, source, unplugged_at};
 
 const SIZE: (u32, u32) = (320, 240);
 
@@ -99,6 +103,31 @@ fn thousands_of_frames_leave_nothing_behind() {
     let made = counts(&report.graph, "drop");
     assert_eq!((made.frames, made.dropped), (2000, 0));
     drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_device_that_does_not_go_on_is_stalled() {
+    let Some(device) = node("vim2m", false, false) else { return };
+    let before = Footprint::now();
+    let controls = BTreeMap::from([("transaction_time_msec".to_owned(), Value::Integer(3000))]);
+    let slow = V4l2M2m { controls, stall: Duration::from_millis(400), ..m2m(&device, Some(Format::Rg16)) };
+    let (graph, ..) = row(vec![source(Format::Rg16, 64, 48).build().unwrap(), slow.build().unwrap()]);
+
+    let error = run_frames(graph, 100).error.unwrap();
+
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("e1")), "{error}");
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_converter_unplugged_in_mid_stream_is_a_typed_error() {
+    let Some(device) = node("vim2m", false, false) else { return };
+    let before = Footprint::now();
+    let element = m2m(&device, Some(Format::Rg16)).build().unwrap();
+
+    unplugged_at("vim2m", 20, vec![source(Format::Rg16, 64, 48).build().unwrap(), element], "e1");
+
     assert_eq!(Footprint::now(), before);
 }
 

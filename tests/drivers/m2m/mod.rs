@@ -10,8 +10,9 @@ use shrbuf::{Format, Ledger, Reason, Shrbuf};
 use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Device, V4l2M2m, ioctl};
-use shrbuf_pipeline::{Build, Element, Frame, Graph, Rate, Size};
-use shrbuf_tests::Watch;
+use shrbuf_pipeline::supervise::Error;
+use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Rate, Size};
+use shrbuf_tests::{Watch, run_frames};
 
 /// A memory-to-memory node of `driver` whose sides are compressed or not as said; `None` where there is none.
 fn node(driver: &str, takes: bool, gives: bool) -> Option<String> {
@@ -136,4 +137,23 @@ fn planes(buffer: &Shrbuf) -> Planes {
             bytes
         })
         .collect()
+}
+
+/// Unbinds the driver as pulling the device out would, and binds it again.
+fn unplugged_at(driver: &'static str, frames: u64, mut elements: Vec<Box<dyn Element>>, element: &str) {
+    let device = format!("{driver}.0");
+    let mut seen = 0;
+    elements.push(Watch::new(move |_| {
+        seen += 1;
+        if seen == frames {
+            std::fs::write(format!("/sys/bus/platform/drivers/{driver}/unbind"), &device).unwrap();
+        }
+    }));
+    let (graph, ..) = row(elements);
+
+    let report = run_frames(graph, 1000);
+
+    std::fs::write(format!("/sys/bus/platform/drivers/{driver}/bind"), format!("{driver}.0")).unwrap();
+    let Some(Error::Element(failure)) = &report.error else { panic!("{:?}", report.error) };
+    assert_eq!((failure.kind(), failure.element()), (FailureKind::Unplugged, Some(element)), "{failure}");
 }

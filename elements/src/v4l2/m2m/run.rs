@@ -14,6 +14,7 @@ use super::{Counts, Found, Made, Opened};
 use crate::v4l2::failure::{dequeue_failed, failed, queue_failed, start_failed};
 use crate::v4l2::ioctl::{self, Codec, CodecCmdError, Dequeued, DqbufError, Event};
 use crate::v4l2::picture::{self, Whole};
+use crate::v4l2::sink;
 use crate::v4l2::{CaptureQueue, Device, OutputQueue, Requeue, RequeueError, Returned, StartError};
 
 const DEVICE: u32 = 0;
@@ -65,6 +66,8 @@ pub(super) struct Run {
     layout: Layout,
     color: Colorimetry,
     stall: Duration,
+    /// Frames that the device was promised at once.
+    holds: u32,
     taken: u64,
     given: u64,
     /// As the watchdog last saw them, and how often it has seen them so.
@@ -129,6 +132,7 @@ impl Run {
             layout,
             color,
             stall,
+            holds: sink::holds(&opened.takes),
             taken: 0,
             given: 0,
             seen: (0, 0, 0),
@@ -358,7 +362,7 @@ impl Run {
         self.quiet_ticks = if now == self.seen { self.quiet_ticks + 1 } else { 0 };
         self.seen = now;
         // A codec may keep frames that it needs for the next, as long as there is room for that.
-        let work = self.ending || !self.waiting.is_empty();
+        let work = self.ending || !self.waiting.is_empty() || queued >= self.holds;
         if self.quiet_ticks < TICKS || !work {
             return Ok(());
         }
