@@ -1,0 +1,60 @@
+//! Two displays of one card, with a CRTC each: QEMU's virtio-gpu, which imports no dma-bufs, so frames are its own.
+//!
+//! `scripts/test-guest "two displays"`. Elsewhere the tests say so and pass.
+
+use crate::*;
+
+/// A card with two displays, the second forced on: nobody looks at QEMU's screens.
+fn two_displays() -> Option<Card> {
+    let found = Card::find().into_iter().flatten().find(|card| card.driver == "virtio_gpu");
+    let Some(found) = found else {
+        assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "virtio-gpu is required and missing");
+        println!("needs virtio-gpu: run through guest/run");
+        return None;
+    };
+    let number = found.path.file_name().unwrap().to_str().unwrap().to_owned();
+    for name in ["Virtual-1", "Virtual-2"] {
+        std::fs::write(format!("/sys/class/drm/{number}-{name}/status"), "on").unwrap();
+    }
+    Some(Card::open(found.path).unwrap())
+}
+
+/// So many flips one after the other; how many events of other displays came between.
+fn flips(card: &Card, name: &str, count: u64) -> usize {
+    let output = Output::find(card, Some(name)).unwrap();
+    let (width, height) = output.preferred().map(|m| m.size()).unwrap();
+    let frames: Vec<DumbBuffer> =
+        (0..2).map(|_| DumbBuffer::new(card, width.into(), height.into(), XR24).unwrap()).collect();
+    let screen = Screen::start(&output, &exact(&output, frames[0].frame()), None, &flip(frames[0].frame(), 0));
+    let mut screen = screen.unwrap();
+    let mut buffer = EventBuffer::new();
+    let mut foreign = usize::from(next_event(card, &mut buffer).crtc != Some(screen.crtc()));
+    for i in 1..=count {
+        screen.flip(&flip(frames[i as usize % 2].frame(), i)).unwrap();
+        let event = next_event(card, &mut buffer);
+        assert_eq!(event.user_data, i);
+        foreign += usize::from(event.crtc != Some(screen.crtc()));
+    }
+    screen.stop().unwrap();
+    foreign
+}
+
+#[test]
+fn two_displays_of_one_card_flip_side_by_side() {
+    let Some(card) = two_displays() else { return };
+    let fds = open_fds();
+    let second = Output::find(&card, Some("Virtual-2")).unwrap();
+    assert_ne!(second.crtc(), Output::find(&card, Some("Virtual-1")).unwrap().crtc());
+    let lease = card.lease(&second).unwrap();
+    let names: Vec<String> = lease.connectors().unwrap().into_iter().map(|c| c.name).collect();
+    assert_eq!(names, ["Virtual-2"], "a lease knows no other display");
+
+    let foreign = std::thread::scope(|scope| {
+        let other = scope.spawn(|| flips(&lease, "Virtual-2", 300));
+        (flips(&card, "Virtual-1", 300), other.join().unwrap())
+    });
+
+    assert_eq!(foreign, (0, 0), "events come where their display is driven");
+    drop((second, lease));
+    assert_eq!((card.gem_handles(), open_fds()), (0, fds));
+}
