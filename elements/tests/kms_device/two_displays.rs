@@ -15,7 +15,7 @@ use crate::*;
 fn two_displays() -> Option<Card> {
     let found = Card::find().into_iter().flatten().find(|card| card.driver == "virtio_gpu");
     let Some(found) = found else {
-        assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "virtio-gpu is required and missing");
+        assert!(std::env::var_os("SHRBUF_REQUIRE_TWO_DISPLAYS").is_none(), "virtio-gpu is required and missing");
         println!("needs virtio-gpu: run through guest/run");
         return None;
     };
