@@ -8,6 +8,7 @@ mod cards;
 mod counting;
 mod frames;
 mod ownership;
+mod two_displays;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
