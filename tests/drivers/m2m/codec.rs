@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use shrbuf::{Format, Shrbuf};
+use shrbuf::exporter::{DmaHeap, Exporter};
+use shrbuf::{Format, Layout, Plane, Segment, Shrbuf};
 use shrbuf_elements::v4l2::Memory;
 use shrbuf_elements::v4l2::V4l2M2m;
 use shrbuf_pipeline::{
@@ -179,7 +180,8 @@ impl Element for Replay {
         let layout = self.frames[0].buffer.layout();
         let sizes = Sizes::Exact(Size::new(layout.width, layout.height));
         let sizes = vec![SizeOffer { sizes, rates: Rates::List(vec![Rate::new(30, 1)]) }];
-        let video = Video { format: Format::Fwht, modifiers: Modifiers::Unknown, sizes, plane_segments: false };
+        let (format, plane_segments) = (layout.format, layout.segments() > 1);
+        let video = Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments };
         let memory = Produces { origins: vec![Origin::V4l2], max_stride_align: 1, keeps: 1, max_buffers: 32 };
         Ok(OutputOffer { video: vec![video], memory, wanted: Wanted::default() })
     }
@@ -292,6 +294,37 @@ fn memory_that_a_codec_cannot_have_is_said() {
     // A decoder takes no pixels.
     let pixels = refused(m2m(&decoder, None));
     assert!(pixels.contains("YU12") && pixels.contains("FWHT"), "{pixels}");
+}
+
+#[test]
+fn buffers_that_a_codec_cannot_read_are_said_before_anything_streams() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let heap = || DmaHeap::open("system", "test").unwrap();
+    let segment = |width, height| {
+        let grey = Layout::linear(Format::Grey, width, height, 1).unwrap();
+        Segment::import(Exporter::DmaHeap(heap()).allocate(&grey).unwrap().export(0).unwrap()).unwrap()
+    };
+    let refused = |segments, layout, device: &str| {
+        let frame = Frame::new(Shrbuf::new(segments, layout).unwrap(), Timestamp(0), 0);
+        let replay = Replay { frames: [frame.clone(), frame], pushed: 0 };
+        let (graph, sent, _) = row(vec![Box::new(replay), m2m(device, None).build().unwrap()]);
+        let error = run_frames(graph, 1).error.unwrap().to_string();
+        assert!(sent.sequences().is_empty());
+        error
+    };
+
+    let compressed = Layout::new(Format::Fwht, None, 640, 480, &[Plane::default()]).unwrap();
+    let small = refused(vec![segment(64, 64)], compressed, &decoder);
+    assert!(small.contains("has 4096 bytes, but the driver needs"), "{small}");
+
+    let plane = |segment, stride| Plane { segment, offset: 0, stride };
+    let split = Layout::new(Format::Nv12, None, 640, 480, &[plane(0, 640), plane(1, 640)]).unwrap();
+    let apart = refused(vec![segment(640, 480), segment(640, 240)], split, &encoder);
+    assert!(apart.contains("one buffer"), "{apart}");
+
+    let padded = Layout::new(Format::Grey, None, 640, 360, &[plane(0, 1024)]).unwrap();
+    let rows = refused(vec![segment(1024, 360)], padded, &encoder);
+    assert!(rows.contains("rows of 1024") && rows.contains("rows of 640"), "{rows}");
 }
 
 #[test]
