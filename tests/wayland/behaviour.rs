@@ -10,7 +10,7 @@ use shrbuf_pipeline::{Build, FailureKind, Rate};
 use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 
 use crate::fake::{Behaviour, Command, Compositor};
-use crate::{graph, pictures, window_at};
+use crate::{alone, graph, pictures, window_at};
 
 fn source(memory: Memory) -> TestSrc {
     TestSrc { memory, format: Some(Format::Xr24), rate: Rate::new(30, 1), ..pictures() }
@@ -32,6 +32,7 @@ fn with_command(compositor: &Compositor, memory: Memory, command: Option<Command
 
 #[test]
 fn a_window_that_is_closed_ends_the_run() {
+    let _alone = alone();
     let before = Footprint::now();
     let compositor = Compositor::start(Behaviour::default());
     let begin = Instant::now();
@@ -49,6 +50,7 @@ fn a_window_that_is_closed_ends_the_run() {
 
 #[test]
 fn a_hidden_window_neither_stops_the_stream_nor_the_end() {
+    let _alone = alone();
     let compositor = Compositor::start(Behaviour { hidden: true, ..Behaviour::default() });
 
     let report = with_command(&compositor, Memory::Memfd, None, 60);
@@ -63,6 +65,7 @@ fn a_hidden_window_neither_stops_the_stream_nor_the_end() {
 
 #[test]
 fn an_error_of_the_protocol_is_named() {
+    let _alone = alone();
     let compositor = Compositor::start(Behaviour { error_at: Some(5), ..Behaviour::default() });
 
     let report = with_command(&compositor, Memory::Memfd, None, 60);
@@ -74,6 +77,7 @@ fn an_error_of_the_protocol_is_named() {
 
 #[test]
 fn a_compositor_without_windows_is_a_typed_error() {
+    let _alone = alone();
     let compositor = Compositor::start(Behaviour { no_windows: true, ..Behaviour::default() });
 
     let report = with_command(&compositor, Memory::Memfd, None, 60);
@@ -85,6 +89,7 @@ fn a_compositor_without_windows_is_a_typed_error() {
 
 #[test]
 fn a_dma_buf_that_is_refused_is_named() {
+    let _alone = alone();
     if !on_test_drivers() {
         return;
     }
@@ -99,6 +104,7 @@ fn a_dma_buf_that_is_refused_is_named() {
 
 #[test]
 fn a_compositor_that_moves_to_another_device_gets_new_buffers_in_the_same_window() {
+    let _alone = alone();
     if !on_test_drivers() {
         return;
     }
@@ -120,6 +126,7 @@ fn a_compositor_that_moves_to_another_device_gets_new_buffers_in_the_same_window
 
 #[test]
 fn a_format_that_the_compositor_gives_up_is_negotiated_again() {
+    let _alone = alone();
     if !on_test_drivers() {
         return;
     }

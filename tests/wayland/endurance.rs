@@ -8,7 +8,7 @@ use shrbuf_pipeline::{Build, Size};
 use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 
 use crate::weston::Weston;
-use crate::{graph, own, window};
+use crate::{alone, graph, own, window};
 
 /// With memfds, here.
 const FRAMES: u64 = 10_000;
@@ -74,11 +74,13 @@ fn thousands(memory: Memory, frames: u64) {
 
 #[test]
 fn thousands_of_memfd_frames_leave_nothing() {
+    let _alone = alone();
     thousands(Memory::Memfd, FRAMES);
 }
 
 #[test]
 fn thousands_of_dma_buf_frames_leave_nothing() {
+    let _alone = alone();
     if on_test_drivers() {
         thousands(Memory::Udmabuf, DMA_BUF_FRAMES);
     }

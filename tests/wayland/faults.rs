@@ -15,7 +15,7 @@ use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Origin, Stream};
 use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 
 use crate::weston::Weston;
-use crate::{SIZE, graph, pictures, window};
+use crate::{SIZE, alone, graph, pictures, window};
 
 /// From a dead compositor to the error.
 const SOON: Duration = Duration::from_secs(2);
@@ -50,6 +50,7 @@ fn with_signal(weston: &Weston, signal: Signal) -> (Graph, std::sync::mpsc::Rece
 
 #[test]
 fn a_compositor_that_dies_is_a_typed_error() {
+    let _alone = alone();
     let before = Footprint::now();
     let Some(weston) = Weston::start(SIZE) else { return };
     let (mut graph, killed) = with_signal(&weston, Signal::SIGKILL);
@@ -67,6 +68,7 @@ fn a_compositor_that_dies_is_a_typed_error() {
 
 #[test]
 fn a_compositor_that_is_killed_and_started_again_gets_a_new_window() {
+    let _alone = alone();
     let before = Footprint::now();
     let Some(mut weston) = Weston::start(SIZE) else { return };
     let (mut graph, _killed) = with_signal(&weston, Signal::SIGKILL);
@@ -94,6 +96,7 @@ fn a_compositor_that_is_killed_and_started_again_gets_a_new_window() {
 
 #[test]
 fn a_compositor_that_hangs_is_a_typed_error() {
+    let _alone = alone();
     let before = Footprint::now();
     let Some(weston) = Weston::start(SIZE) else { return };
     let (mut graph, stopped) = with_signal(&weston, Signal::SIGSTOP);
@@ -110,6 +113,7 @@ fn a_compositor_that_hangs_is_a_typed_error() {
 
 #[test]
 fn a_compositor_that_is_not_there_is_a_typed_error() {
+    let _alone = alone();
     let nowhere = WaylandSink { display: Some("/nonexistent/wayland-9".into()), ..WaylandSink::default() };
     let mut graph = graph(pictures().build().unwrap(), nowhere, |_| {});
     graph.set_retry(None);
@@ -140,6 +144,7 @@ fn refusal(weston: &Weston, buffer: &Shrbuf, origin: Origin) -> String {
 
 #[test]
 fn a_memfd_of_two_planes_is_refused_with_what_would_do() {
+    let _alone = alone();
     let Some(weston) = Weston::start(SIZE) else { return };
     let source = TestSrc { memory: Memory::Memfd, format: Some(Format::Nv12), ..pictures() };
     let mut graph = graph(source.build().unwrap(), window(&weston), |_| {});
@@ -147,12 +152,14 @@ fn a_memfd_of_two_planes_is_refused_with_what_would_do() {
 
     let report = run_frames(graph, 10);
 
-    let error = report.error.expect("no compositor can be told of it").to_string();
-    assert!(error.contains("NV12"), "{error}");
+    let error = format!("{:?}", report.error.expect("no compositor can be told of it"));
+    assert!(error.contains("takes no memfd of NV12"), "{error}");
+    assert!(error.contains("a dma-buf, or a format of one plane, would do"), "{error}");
 }
 
 #[test]
 fn a_modifier_that_is_not_listed_is_refused_with_those_that_are() {
+    let _alone = alone();
     if !on_test_drivers() {
         return;
     }

@@ -8,6 +8,7 @@ mod faults;
 mod pixels;
 mod weston;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shrbuf_elements::test_src::TestSrc;
@@ -20,6 +21,13 @@ use weston::Weston;
 
 /// A quarter of what a desktop has, so that software composes it in time where it is emulated.
 const SIZE: Size = Size::new(320, 180);
+
+/// One test at a time: they look at the descriptors of the whole process.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // One that failed has left nothing in it.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Test pictures that fill the screen.
 fn pictures() -> TestSrc {

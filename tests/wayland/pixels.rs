@@ -13,7 +13,7 @@ use shrbuf_pipeline::{Build, Element, Rate, Size};
 use shrbuf_tests::{Footprint, counts, on_test_drivers};
 
 use crate::weston::Weston;
-use crate::{SIZE, graph, own, pictures, window};
+use crate::{SIZE, alone, graph, own, pictures, window};
 
 /// More than go by while a screenshot is taken, which is seconds where that is emulated.
 const KEPT: usize = 200;
@@ -91,11 +91,13 @@ fn test_pictures(memory: Memory) {
 
 #[test]
 fn memfds_are_on_screen() {
+    let _alone = alone();
     test_pictures(Memory::Memfd);
 }
 
 #[test]
 fn dma_bufs_of_ordinary_pages_are_on_screen() {
+    let _alone = alone();
     if on_test_drivers() {
         test_pictures(Memory::Udmabuf);
     }
@@ -103,6 +105,7 @@ fn dma_bufs_of_ordinary_pages_are_on_screen() {
 
 #[test]
 fn a_cameras_dma_bufs_are_on_screen() {
+    let _alone = alone();
     if !on_test_drivers() {
         return;
     }
