@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use native::reference::{colours, difference, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
@@ -32,15 +32,6 @@ fn memory() -> Option<Exporter> {
     if memory.is_err() {
         assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
         println!("needs udmabuf: scripts/test-guest runs this in the virtual machine");
-    }
-    // While somebody has the display open, the next need not load the driver again, which takes longer than most tests.
-    static OPEN: OnceLock<Mutex<Box<dyn Element>>> = OnceLock::new();
-    if memory.is_ok() {
-        OPEN.get_or_init(|| {
-            let mut element = software().build().unwrap();
-            element.input_offer(0).unwrap();
-            Mutex::new(element)
-        });
     }
     memory.ok()
 }
@@ -122,7 +113,7 @@ fn every_format_range_and_matrix_to_rgb_is_right_to_one_step() {
 }
 
 #[test]
-fn yuv_to_every_rgb_is_right_to_one_step() {
+fn yuv_to_rgb_of_each_packing_is_right_to_one_step() {
     let Some(memory) = memory() else { return };
     let from = Format::Nv12;
     let source = picture_in(&memory, &dma_bufs(from, ODD), noise(2));
@@ -148,13 +139,14 @@ fn chroma(to: Format, size: Size, x: usize, y: usize, component: impl Fn(usize, 
 }
 
 #[test]
-fn rgb_to_every_yuv_is_right_to_one_step() {
+fn rgb_to_yuv_of_each_packing_is_right_to_one_step() {
     let Some(memory) = memory() else { return };
     let from = Format::Xr24;
     let source = picture_in(&memory, &dma_bufs(from, ODD), noise(3));
     let input = planes(&source);
     let colours: Vec<_> = colours().filter(|c| c.range == Range::Full).collect();
-    for to in samplable().filter(|f| !is_rgb(*f)) {
+    // One of each packing: what a program writes takes long to compile in the virtual machine.
+    for to in [Format::Yuyv, Format::Nv12, Format::Nv21, Format::Yv12, Format::Yu16, Format::Grey] {
         for (made, color) in convert(software(), &source, &colours, to, ODD).iter().zip(&colours) {
             assert_eq!(made.0, Colorimetry { range: Range::Limited, ..*color });
             let yuv = |x, y| to_yuv_limited(sample(from, &input, x, y), color.matrix);
