@@ -104,10 +104,10 @@ fn two_cameras_are_composed_on_one_display_without_a_copy() {
     assert_eq!(Footprint::now(), before);
 }
 
-/// Resident memory of this process in KiB.
+/// Memory of this process's own in KiB: without that of files, of whose code ever more is mapped as it is first called.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("RssAnon")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -118,7 +118,7 @@ fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
     }
     const FRAMES: u64 = 10_000;
     /// Mesa's own caches are full by then.
-    const SETTLED: u64 = 2000;
+    const SETTLED: u64 = FRAMES / 2;
     warm_up();
     let before = Footprint::now();
     let seen = Arc::new(Mutex::new((0u64, Vec::new())));
@@ -147,8 +147,8 @@ fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
     assert_eq!(own(&report, "imports"), u64::from(granted), "each buffer is imported once");
     let (_, seen) = &*seen.lock().unwrap();
     assert_eq!(seen[0].0, seen[1].0);
-    // This renderer has no native fences.
-    assert_eq!(own(&report, "waits"), FRAMES);
+    // The renderer has native fences: nobody waited for it here.
+    assert_eq!(own(&report, "waits"), 0);
     assert!(seen[1].1 <= seen[0].1 + 64, "{} KiB, then {}", seen[0].1, seen[1].1);
     drop(report);
     assert_eq!(Footprint::now(), before);

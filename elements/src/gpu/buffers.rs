@@ -9,7 +9,8 @@ use crate::memory;
 const STRIDE: u32 = 256;
 
 /// Every plane has room for this many rows, or a multiple: Mesa's renderer for the CPU (llvmpipe, up to 25.0 at least)
-/// writes blocks of 4 x 4 pixels whole, and faults where the memory ends within one. A plane of chroma has half the rows.
+/// writes blocks of 4 x 4 pixels whole, and faults where the memory ends within one. A plane of chroma has half the
+/// rows.
 const ROWS: u32 = 8;
 
 /// The buffers that `stream` asks for, called `name` in debugfs, laid out so that GPUs can render into them.

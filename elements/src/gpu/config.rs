@@ -55,16 +55,16 @@ properties! {
     /// Pictures in another format, size or place, made by a GPU of the very buffers that devices use.
     ///
     /// dma-bufs are imported once and sampled where they are; what is made lies in dma-bufs too. In one pass over the
-    /// target it crops, turns, scales and converts; and composes up to 16 inputs: then a picture is made for each frame of
-    /// `in0`, with the newest of the others so far, the first lowest; inputs with alpha (premultiplied, as KMS has it) let
-    /// through what is below. YUV is understood by the colorimetry that comes with each frame, and comes out right to one
-    /// step; chroma is neither moved nor smoothed. YUV made of RGB is of limited range. Everything but mosaics can be
-    /// sampled and made.
+    /// target it crops, turns, scales and converts; and composes up to 16 inputs: then a picture is made for each frame
+    /// of `in0`, with the newest of the others so far, the first lowest; inputs with alpha (premultiplied, as KMS has
+    /// it) let through what is below. YUV is understood by the colorimetry that comes with each frame, and comes out
+    /// right to one step; chroma is neither moved nor smoothed. YUV made of RGB is of limited range. Everything but
+    /// mosaics can be sampled and made.
     ///
-    /// Who still writes a frame is waited for by the GPU, and what goes out carries a fence. Where the driver has no such
-    /// fences (counter `waits`) this thread waits until the picture is there. memfds can only be uploaded, which is a copy
-    /// and needs `copies = "allow"`. Where every output buffer is in use, the frame is dropped and counted. A GPU that was
-    /// reset fails as "device error"; a restart begins anew.
+    /// Who still writes a frame is waited for by the GPU, and what goes out carries a fence. Where the driver has no
+    /// such fences (counter `waits`) this thread waits until the picture is there. memfds can only be uploaded, which
+    /// is a copy and needs `copies = "allow"`. Where every output buffer is in use, the frame is dropped and counted. A
+    /// GPU that was reset fails as "device error"; a restart begins anew.
     ///
     /// ```toml
     /// [element.half]
@@ -92,8 +92,8 @@ properties! {
         /// Inputs: one is called `in`, several `in0`, `in1` and so on.
         inputs: u32 = 1,
         /// Of several inputs, what becomes of each: `in1 = { place = [960, 40, 280, 160], crop = [0, 0, 640, 360],
-        /// rotate = "90", mirror = true }`, of which `place` is the part of the output that it fills. What is not said is
-        /// as it is by default; the place is everything.
+        /// rotate = "90", mirror = true }`, of which `place` is the part of the output that it fills. What is not said
+        /// is as it is by default; the place is everything.
         layout: BTreeMap<String, Value> = BTreeMap::new(),
     }
 }

@@ -33,8 +33,8 @@ pub(super) struct Gpu {
 pub(super) const SOFTWARE: &str = "software";
 
 impl Gpu {
-    /// `wanted` is a render node or [`SOFTWARE`]; without, it is the first GPU, or what Mesa's own LIBGL_ALWAYS_SOFTWARE
-    /// asks for.
+    /// `wanted` is a render node or [`SOFTWARE`]; without, it is the first GPU, or what Mesa's own
+    /// LIBGL_ALWAYS_SOFTWARE asks for.
     pub(super) fn open(wanted: Option<&str>) -> Result<Gpu, GpuError> {
         let egl = Egl::load()?;
         let software = match wanted {

@@ -39,8 +39,8 @@ pub enum GpuError {
         code: String,
     },
     /// A plane is not taken as a texture.
-    #[error("plane {plane} of {format} {width}x{height} is refused as {} with stride {stride}, offset {offset}, {modifier}: \
-             {code}; {advice}", fourcc_name(*.fourcc))]
+    #[error("plane {plane} of {format} {width}x{height} is refused as {} with stride {stride}, offset {offset}, \
+             {modifier}: {code}; {advice}", fourcc_name(*.fourcc))]
     Import {
         /// Number of the plane.
         plane: usize,

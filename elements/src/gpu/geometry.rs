@@ -35,8 +35,8 @@ impl Turn {
         }
     }
 
-    /// Position in the source, where `from` is the part that is seen, by that in the target, where it fills `to`. For each
-    /// of x and y the factors of x, of y, and of 1.
+    /// Position in the source, where `from` is the part that is seen, by that in the target, where it fills `to`. For
+    /// each of x and y the factors of x, of y, and of 1.
     pub(super) fn map(self, from: Rect, to: Rect) -> [[f32; 3]; 2] {
         let (w, h) = (f64::from(to.width), f64::from(to.height));
         let (left, top) = (f64::from(to.x), f64::from(to.y));

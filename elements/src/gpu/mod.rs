@@ -299,7 +299,8 @@ impl Element for GpuElement {
         memory.origins.retain(|o| o.kind() == MemoryKind::DmaBuf);
         if memory.origins.is_empty() {
             return Err(config(
-                "there is no memory that a GPU can render into: neither /dev/udmabuf nor /dev/dma_heap/system can be opened",
+                "there is no memory that a GPU can render into: neither /dev/udmabuf nor \
+                 /dev/dma_heap/system can be opened",
             ));
         }
         Ok(OutputOffer {

@@ -196,8 +196,8 @@ impl Renderer<'_> {
         made_of(first.frame.color, from_yuv, plan::is_yuv(self.target.shape))
     }
 
-    /// Draws all layers, the first lowest, into `buffer`. When this returns, whoever waits for the buffer's fences finds
-    /// the picture there; and whoever writes what the layers were made of waits until it has been read.
+    /// Draws all layers, the first lowest, into `buffer`. When this returns, whoever waits for the buffer's fences
+    /// finds the picture there; and whoever writes what the layers were made of waits until it has been read.
     pub(super) fn render<'l>(
         &mut self,
         layers: impl Iterator<Item = Layer<'l>>,

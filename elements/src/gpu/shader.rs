@@ -1,7 +1,7 @@
 //! The programs: one for each pair of a source's and a target's packing, written when they are needed.
 //!
-//! A fragment of the target finds its place in the source (`map`), fetches texels there by whole numbers, unpacks them to
-//! three code values and alpha, and makes those of the target by one matrix. Nothing is left to a driver's sampler.
+//! A fragment of the target finds its place in the source (`map`), fetches texels there by whole numbers, unpacks them
+//! to three code values and alpha, and makes those of the target by one matrix. Nothing is left to a driver's sampler.
 
 use std::fmt::Write as _;
 
@@ -115,7 +115,8 @@ fn main(shape: Shape, plane: usize) -> String {
 "
             )
         }
-        // Some drivers (llvmpipe) cut bits off where they should round; of a value that can be expressed nothing is cut.
+        // Some drivers (llvmpipe) cut bits off where they should round; of a value that can be expressed nothing is
+        // cut.
         (Shape::Rgb565, _) => "vec4 all = pixel(gl_FragCoord.xy);
     vec3 most = vec3(31.0, 63.0, 31.0);
     made = vec4(floor(all.rgb * most + 0.5) / most, all.a);

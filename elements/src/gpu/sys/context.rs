@@ -49,8 +49,8 @@ pub(in super::super) struct Context {
     max_texture: u32,
 }
 
-// SAFETY: a context may be made current on any thread, on one at a time (EGL 1.5, 3.7.3), which eglMakeCurrent checks; the
-// functions in `gl` are called only through a `Current`, which stays on the thread where that was done.
+// SAFETY: a context may be made current on any thread, on one at a time (EGL 1.5, 3.7.3), which eglMakeCurrent checks;
+// the functions in `gl` are called only through a `Current`, which stays on the thread where that was done.
 unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}

@@ -62,8 +62,8 @@ impl fmt::Display for Place {
 
 impl Egl {
     pub(in super::super) fn load() -> Result<Egl, GpuError> {
-        // SAFETY: the library is the system's own EGL, whose initialisers are made to be run by whoever loads it; and it
-        // offers the functions of EGL 1.5 under their names, which loading checks.
+        // SAFETY: the library is the system's own EGL, whose initialisers are made to be run by whoever loads it; and
+        // it offers the functions of EGL 1.5 under their names, which loading checks.
         let api = unsafe { egl::DynamicInstance::<egl::EGL1_5>::load_required() };
         api.map(|api| Egl(std::sync::Arc::new(api))).map_err(|e| GpuError::Library(e.to_string()))
     }
@@ -260,7 +260,8 @@ impl Display {
             attributes.extend([PLANE0_MODIFIER_HI, (modifier >> 32) as u32 as Int]);
         }
         attributes.push(egl::NONE);
-        // SAFETY: the list ends as it must; no context and no client buffer go with this target. The descriptor stays ours.
+        // SAFETY: the list ends as it must; no context and no client buffer go with this target. The descriptor stays
+        // ours.
         let raw = unsafe {
             let (context, buffer) = (egl::NO_CONTEXT, std::ptr::null_mut());
             (self.create_image)(self.raw.as_ptr(), context, LINUX_DMA_BUF, buffer, attributes.as_ptr())
