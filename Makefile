@@ -49,13 +49,13 @@ bench: setup
 docs: setup
 	@scripts/setup gstreamer
 	@printf '# Elements\n\n`make docs` writes this page from the elements themselves.\n\n' > docs/elements.md
-	cargo run -q -p shrbuf-cli --features gstreamer,gpu -- inspect --markdown >> docs/elements.md
+	cargo run -q -p shrbuf-cli --features gstreamer -- inspect --markdown >> docs/elements.md
 
 lint: setup
 	@scripts/setup gstreamer
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy -p shrbuf-elements -p shrbuf-cli -p shrbuf-tests --features gstreamer,gpu --all-targets -- -D warnings
+	cargo clippy -p shrbuf-elements -p shrbuf-cli --features gstreamer --all-targets -- -D warnings
 
 miri:
 	cargo +nightly miri test -p shrbuf --lib

@@ -419,7 +419,9 @@ fn the_converter_is_there_where_the_environment_asks_for_it() {
         println!("needs LIBGL_ALWAYS_SOFTWARE: scripts/test-guest runs this in the virtual machine");
         return;
     }
-    let mut converter = shrbuf_elements::gpu::converter().unwrap();
+    let kind = shrbuf_elements::gpu::CONVERTER;
+    assert!((kind.present)());
+    let mut converter = (kind.make)();
     assert_eq!(converter.role(), Role::Transform);
     let formats = converter.input_offer(0).unwrap().video.len();
     assert_eq!(formats, samplable().count());

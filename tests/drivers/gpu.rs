@@ -10,7 +10,8 @@ use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_pipeline::property::Value;
-use shrbuf_pipeline::supervise::Report;
+use shrbuf_pipeline::solve::NegotiateOptions;
+use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Element, Graph, Size};
 use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, run_frames};
 
@@ -68,6 +69,30 @@ fn yuyv_of_a_camera_is_turned_and_shown_on_an_rgb_display_without_a_copy() {
     assert_eq!(counts(&report.graph, "gpu").frames, 30);
     drop(report);
     assert_eq!(Footprint::now(), before);
+}
+
+/// The renderer for the CPU is taken for a GPU where LIBGL_ALWAYS_SOFTWARE asks for it.
+#[test]
+fn negotiation_puts_it_between_a_yuyv_camera_and_an_rgb_display() {
+    if !on_test_drivers() {
+        return;
+    }
+    assert!(std::env::var_os("LIBGL_ALWAYS_SOFTWARE").is_some(), "scripts/test-guest sets LIBGL_ALWAYS_SOFTWARE");
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(320, 180)), ..V4l2Src::default() };
+    let graph = line(vec![("camera", camera.build().unwrap()), ("display", KmsSink::default().build().unwrap())]);
+    let negotiate = NegotiateOptions { converters: shrbuf_elements::CONVERTERS };
+    let options = RunOptions { frames: Some(30), negotiate, ..RunOptions::default() };
+
+    let report = run(graph, &options, |_| Verdict::Continue);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let [to, from] = report.plan.links.as_slice() else { panic!("{:?}", report.plan.links) };
+    assert_eq!((to.to.as_str(), from.to.as_str()), ("camera→display gpu", "display"));
+    assert!(to.zero_copy && from.zero_copy);
+    assert!(from.reason.contains("by `gpu`, which is needed: no format in common"), "{}", from.reason);
+    assert_eq!(report.graph.ledger().copied(), 0);
+    let display = counts(&report.graph, "display");
+    assert!(display.frames >= 25, "{display:?}");
 }
 
 #[test]
