@@ -68,7 +68,7 @@ impl Gpu {
     fn at(egl: &Egl, place: &Place, software: bool) -> Result<Gpu, GpuError> {
         let context = Context::new(Display::open(egl, place)?)?;
         if context.is_software() && !software {
-            return Err(GpuError::NoDevice { tried: vec![format!("{} is no GPU", context.renderer())] });
+            return Err(GpuError::Software { renderer: context.renderer().to_owned() });
         }
         Ok(Gpu { context, gone: Arc::default() })
     }

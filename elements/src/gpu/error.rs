@@ -20,6 +20,12 @@ pub enum GpuError {
         /// Each that there is, and why not.
         tried: Vec<String>,
     },
+    /// What there is renders on the CPU, which was not asked for.
+    #[error("{renderer} renders on the CPU")]
+    Software {
+        /// As GL has it.
+        renderer: String,
+    },
     /// The driver is too old, or for other things.
     #[error("{device} lacks {extension}, without which {why}")]
     Extension {
@@ -116,7 +122,10 @@ pub enum GpuError {
 impl From<GpuError> for Failure {
     fn from(error: GpuError) -> Failure {
         let kind = match error {
-            GpuError::Library(_) | GpuError::NoDevice { .. } | GpuError::Extension { .. } => FailureKind::Config,
+            GpuError::Library(_)
+            | GpuError::NoDevice { .. }
+            | GpuError::Software { .. }
+            | GpuError::Extension { .. } => FailureKind::Config,
             GpuError::Stalled(_) => FailureKind::Stalled,
             _ => FailureKind::Device,
         };
