@@ -1,7 +1,7 @@
 //! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms.
 //!
-//! `report DIR native ipc guest paths` runs those parts and writes JSON into DIR; `report guest` and `report paths` are
-//! what it runs in the virtual machine.
+//! `report DIR native ipc guest` runs those parts and writes JSON into DIR; `report guest` is what it runs in the virtual
+//! machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,6 @@ use shrbuf_bench::{Result, table};
 mod crossing;
 mod guest;
 mod native;
-mod paths;
 mod peer;
 
 /// A program of this package.
@@ -33,13 +32,9 @@ fn write(folder: &Path, name: &str, value: &Value) -> Result<()> {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [ipc] [guest] [paths]")? {
-        (part, []) if part == "guest" => {
+    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [ipc] [guest]")? {
+        (guest, []) if guest == "guest" => {
             println!("{}", guest::measure()?);
-            return Ok(());
-        }
-        (part, []) if part == "paths" => {
-            println!("{}", paths::measure()?);
             return Ok(());
         }
         (folder, parts) => (PathBuf::from(folder), parts),
@@ -63,20 +58,10 @@ fn main() -> Result<()> {
     }
     if parts.iter().any(|part| part == "guest") {
         eprintln!("bench: camera to display, in the virtual machine");
-        match in_guest("guest", &[]) {
+        match in_guest() {
             Ok(guest) => {
                 write(&folder, "camera.json", &guest)?;
                 rows.extend(guest::rows(&guest));
-            }
-            Err(why) => eprintln!("bench: nothing of the virtual machine: {why}"),
-        }
-    }
-    if parts.iter().any(|part| part == "paths") {
-        eprintln!("bench: GPU, window and codecs, in the virtual machine");
-        match in_guest("paths", &["--vivid", "n_devs=1 node_types=0x1", "--module", "vim2m", "--module", "vicodec"]) {
-            Ok(paths) => {
-                write(&folder, "paths.json", &paths)?;
-                rows.extend(paths::rows(&paths));
             }
             Err(why) => eprintln!("bench: nothing of the virtual machine: {why}"),
         }
@@ -87,9 +72,9 @@ fn main() -> Result<()> {
 }
 
 /// What this program says of itself in there.
-fn in_guest(part: &str, options: &[&str]) -> Result<Value> {
+fn in_guest() -> Result<Value> {
     let mut command = Command::new("guest/run");
-    command.args(["--timeout", "900"]).args(options).arg("--").arg(std::env::current_exe()?).arg(part);
+    command.args(["--timeout", "900", "--"]).arg(std::env::current_exe()?).arg("guest");
     let used = shrbuf_bench::process::run(&mut command)?;
     let line = used.output.lines().last().ok_or("the virtual machine said nothing")?;
     Ok(serde_json::from_str(line)?)
