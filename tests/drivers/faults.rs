@@ -12,7 +12,7 @@ use shrbuf_pipeline::FailureKind;
 use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
 use shrbuf_tests::{Footprint, camera_to_display, counts, on_test_drivers, press, set_control, small_camera};
 
-use crate::{failure, streams_again};
+use crate::streams_again;
 
 /// From the fault, or from the last frame that came after it, to the next frame or the end of the run.
 const SOON: Duration = Duration::from_secs(2);
@@ -71,7 +71,9 @@ impl Case {
         let before = Footprint::now();
         let device = Device::first().unwrap().path().display().to_string();
         let seen: Arc<Mutex<Seen>> = Arc::default();
-        let (noted, fault, in_mid_stream) = (Arc::clone(&seen), self.fault, self.moment == MidStream);
+        let noted = Arc::clone(&seen);
+        // Once, also where the same elements run again.
+        let mut in_mid_stream = Some(self.fault).filter(|_| self.moment == MidStream);
         // By its name: the first that is there would be another one while it is unplugged.
         let camera = V4l2Src { device: Some(device), ..small_camera() };
         let mut graph = camera_to_display(camera, KmsSink::default(), move |_| {
@@ -79,7 +81,7 @@ impl Case {
             seen.frames += 1;
             if seen.since.is_some() {
                 seen.went_on();
-            } else if in_mid_stream && seen.frames == 30 {
+            } else if let Some(fault) = in_mid_stream.take_if(|_| seen.frames == 30) {
                 seen.kept = fault();
                 seen.since = Some(Instant::now());
             }
@@ -87,7 +89,7 @@ impl Case {
         graph.set_retry(self.retry);
         if self.moment == Start {
             let mut seen = seen.lock().unwrap();
-            seen.kept = fault();
+            seen.kept = (self.fault)();
             seen.since = Some(Instant::now());
         }
 
@@ -95,7 +97,7 @@ impl Case {
         let report = run(graph, &options, |progress| {
             let mut seen = seen.lock().unwrap();
             // The camera begins only now.
-            if matches!(progress, Progress::Negotiated(..)) && seen.frames == 0 {
+            if matches!(progress, Progress::Negotiated(..)) && seen.frames == 0 && seen.since.is_some() {
                 seen.went_on();
             }
             Verdict::Continue
@@ -109,9 +111,9 @@ impl Case {
         set_control("percentage_of_dropped_buffers", "0");
         match self.expect {
             Fails(kind, says) => {
-                let failed = failure(&report);
-                assert_eq!((failed.kind(), failed.element()), (kind, Some("camera")), "{failed}");
-                assert!(failed.to_string().contains(says), "{failed}");
+                let error = report.error.as_ref().unwrap();
+                assert_eq!((error.kind(), error.element()), (Some(kind), Some("camera")), "{error}");
+                assert!(error.to_string().contains(says), "{error}");
                 streams_again(report.graph, &before);
             }
             GoesOn { restarts, and } => {
