@@ -122,7 +122,7 @@ impl Case {
                 assert_eq!(counts(&report.graph, "display").frames, FRAMES);
                 and(&report);
                 drop(report);
-                assert_eq!(Footprint::now(), before);
+                assert_eq!(Footprint::settled(&before), before);
             }
         }
         assert!(seen.longest < SOON, "{:?}", seen.longest);

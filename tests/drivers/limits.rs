@@ -97,7 +97,7 @@ fn a_display_that_another_master_took_comes_back_where_that_is_declared() {
     assert!(report.restarts >= 1);
     assert_eq!(counts(&report.graph, "camera").frames, 90);
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_display_that_another_master_has_is_in_use() {
 
     assert_eq!(report.error.as_ref().unwrap().kind(), Some(FailureKind::InUse), "{}", report.error.unwrap());
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_consumer_that_never_releases_stalls_the_camera_and_is_blamed() {
     // What is held stays valid after the camera is closed, and is freed with the last reference.
     assert!(held.iter().all(|(buffer, _)| buffer.read().is_ok()));
     drop((report, held));
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_storm_of_signals_disturbs_nothing() {
     assert_eq!(counts(&report.graph, "display").frames, 120);
     assert!(signals > 5 * 120, "only {signals} signals");
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn without_descriptors_a_run_fails_and_leaves_nothing() {
         refused += u64::from(report.error.is_some());
         drop(report);
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-        assert_eq!(Footprint::now(), before, "with {spare} descriptors to spare");
+        assert_eq!(Footprint::settled(&before), before, "with {spare} descriptors to spare");
     }
 
     assert!(refused > 5, "only {refused} of 24 runs were refused");

@@ -34,5 +34,5 @@ fn streams_again(graph: Graph, before: &Footprint) {
     let report = run_frames(graph, frames + 30);
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     drop(report);
-    assert_eq!(&Footprint::now(), before);
+    assert_eq!(&Footprint::settled(before), before);
 }

@@ -46,7 +46,7 @@ fn nothing_asked_for_finds_what_both_can() {
     assert_eq!(stream.origin, Origin::V4l2);
     assert!(stream.format.family() == shrbuf::Family::Rgb, "{stream}");
     drop(graph);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn yuyv_on_an_rgb_display_is_converted_where_copies_are_allowed_or_warned_of() {
         assert!(report.graph.ledger().copied() > 0);
         drop(report);
     }
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 /// `camera → tee → aside, display`: two consumers, of which the display imports no YUYV.
@@ -148,7 +148,7 @@ fn of_two_consumers_only_the_one_that_cannot_import_gets_a_copy() {
     let counted = |name| shrbuf_tests::counts(&report.graph, name).frames;
     assert_eq!((counted("aside"), counted("display")), (30, 30));
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn memory_that_a_heap_lends_the_camera_is_shown_too() {
         assert!(report.plan.is_zero_copy());
         drop(report);
     }
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -217,5 +217,5 @@ fn every_format_that_a_camera_and_we_know_can_be_captured() {
         let counts = shrbuf_tests::counts(&report.graph, "camera");
         assert_eq!((counts.frames, counts.corrupt), (3, 0), "{}", video.format);
     }
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }

@@ -120,5 +120,5 @@ fn a_test_picture_in_memory_of_either_kind_is_shown() {
         assert_eq!(pictures.try_iter().filter(|right| *right).count(), 30);
         drop(report);
     }
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }

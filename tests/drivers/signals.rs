@@ -77,7 +77,7 @@ fn another_signal_on_the_input_is_followed() {
     assert_eq!(widths, [640, 720]);
     assert_eq!((report.restarts, counts(&report.graph, "display").frames), (1, 60));
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_signal_that_is_lost_in_mid_stream_is_a_typed_error() {
     assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("camera")), "{error}");
     assert!(after < SOON, "{after:?}");
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_changed_signal_that_the_driver_then_refuses_to_stream_is_a_typed_error() {
     assert!(failure(&report).to_string().contains("VIDIOC_STREAMON"), "{:?}", report.error);
     assert!(after < SOON, "{after:?}");
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_placeholder_is_on_the_display_while_the_camera_is_unplugged() {
     assert_eq!(widths, [640, card.width, 640]);
     assert_eq!(report.restarts, 2);
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
