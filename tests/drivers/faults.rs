@@ -52,6 +52,8 @@ struct Seen {
     since: Option<Instant>,
     longest: Duration,
     kept: Option<Device>,
+    /// Upon which it was started again.
+    errors: Vec<String>,
 }
 
 impl Seen {
@@ -100,6 +102,9 @@ impl Case {
             if matches!(progress, Progress::Negotiated(..)) && seen.frames == 0 && seen.since.is_some() {
                 seen.went_on();
             }
+            if let Progress::Retrying(error) = progress {
+                seen.errors.push(error.to_string());
+            }
             Verdict::Continue
         });
 
@@ -118,7 +123,7 @@ impl Case {
             }
             GoesOn { restarts, and } => {
                 assert!(report.error.is_none(), "{}", report.error.unwrap());
-                assert!(restarts.contains(&report.restarts), "{} restarts", report.restarts);
+                assert!(restarts.contains(&report.restarts), "{} restarts: {:?}", report.restarts, seen.errors);
                 assert_eq!(counts(&report.graph, "display").frames, FRAMES);
                 and(&report);
                 drop(report);

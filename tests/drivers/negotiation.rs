@@ -146,7 +146,10 @@ fn of_two_consumers_only_the_one_that_cannot_import_gets_a_copy() {
     let copied = report.plan.links.iter().filter(|l| !l.zero_copy).map(|l| l.to.as_str());
     assert_eq!(copied.collect::<Vec<_>>(), ["display"], "{:?}", report.plan.links);
     let counted = |name| shrbuf_tests::counts(&report.graph, name).frames;
-    assert_eq!((counted("aside"), counted("display")), (30, 30));
+    // A converter that is slower than the camera drops some.
+    let dropped: u64 = report.graph.counts().iter().map(|node| node.counts.dropped).sum();
+    let lost = dropped - shrbuf_tests::counts(&report.graph, "camera").dropped;
+    assert_eq!((counted("aside"), counted("display") + lost), (30, 30));
     drop(report);
     assert_eq!(Footprint::settled(&before), before);
 }

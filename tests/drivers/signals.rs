@@ -89,8 +89,10 @@ fn an_input_without_a_signal_says_so_before_anything_starts() {
     for (mode, said) in [("No Signal", "no signal"), ("No Lock", "cannot lock"), ("Out of Range", "beyond what")] {
         set_control("dv_timings_signal_mode", mode);
 
+        let begin = Instant::now();
         let report = run_frames(camera_to_display(Hdmi::camera(), KmsSink::default(), |_| {}), 30);
 
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
         let error = report.error.unwrap();
         assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("camera")));
         assert!(error.to_string().contains(said), "{error}");
