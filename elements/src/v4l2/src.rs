@@ -15,6 +15,7 @@ use shrbuf_pipeline::{
 use super::failure::{dequeue_failed, failed, open_failed, set_controls};
 use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimingsError, Event, Fraction};
 use super::picture::{Whole, allocate, colorimetry, set_format, video};
+use super::sequence::{Sequence, Told};
 use super::{CaptureQueue, Device};
 
 choices! {
@@ -61,7 +62,8 @@ properties! {
         controls: BTreeMap<String, Value> = BTreeMap::new(),
         /// Who allocates the frames' memory.
         memory: Memory = Memory::Auto,
-        /// Longest time without a frame before the run fails as stalled; not set, 1.5 s or four frames, whichever is more.
+        /// Longest time without a frame before the run fails as stalled; not set, 1 s or four frames, whichever is more, and
+        /// half as long again for the first, before which some cameras measure the light.
         stall: Option<Duration> = None,
     }
 }
@@ -78,6 +80,7 @@ impl Build for V4l2Src {
             allocated: None,
             streaming: None,
             unexpected: 0,
+            told: Told::default(),
         }))
     }
 }
@@ -87,8 +90,10 @@ const FENCES: u32 = 1;
 const RETRY: u32 = 2;
 const WATCHDOG: u32 = 3;
 
-/// Ticks of the watchdog in the time that counts as stalled.
-const TICKS: u32 = 4;
+/// Ticks of the watchdog in the time that counts as stalled. It says so up to a tick late.
+const TICKS: u32 = 8;
+/// Before the first frame, where nothing is asked for.
+const FIRST_TICKS: u32 = 12;
 /// Buffers that videobuf2 needs queued so that none is waited for: the one being filled and the next.
 const KEEPS: u32 = 2;
 /// `VIDEO_MAX_FRAME`.
@@ -107,13 +112,13 @@ struct Streaming {
     whole: Vec<Whole>,
     color: Colorimetry,
     stall: Duration,
+    first_ticks: u32,
     /// As the watchdog last saw things, and how often it has seen them so.
     quiet: Quiet,
     quiet_ticks: u32,
     /// Frames dequeued.
     frames: u64,
-    /// Of the last frame, without the driver's wrap at 2^32.
-    sequence: Option<u64>,
+    sequence: Sequence,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -131,6 +136,8 @@ struct Source {
     streaming: Option<Streaming>,
     /// Buffers that the driver returned though it did not have them, or with a picture elsewhere than agreed.
     unexpected: u64,
+    /// Of the last stream, what the driver said in its frames' numbers.
+    told: Told,
 }
 
 struct Fences(Arc<Pool>);
@@ -250,16 +257,20 @@ impl Element for Source {
             | super::StartError::Streamon(ioctl::StreamonError::Failure(f)) => failed(f),
             other => Failure::new(FailureKind::Device, other),
         })?;
-        let stall = self.config.stall.unwrap_or_else(|| {
-            let frames = rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
-            frames.max(Duration::from_millis(1500))
-        });
+        let (stall, first_ticks) = self.config.stall.map_or_else(
+            || {
+                let frames = rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
+                (frames.max(Duration::from_secs(1)), FIRST_TICKS)
+            },
+            |asked| (asked, TICKS),
+        );
         // Some ticks in the limit, not a timer armed for each frame: that would be a system call a frame.
         start.every(stall / TICKS, WATCHDOG);
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
-        let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, None);
-        self.streaming = Some(Streaming { queue, pool, whole, color, stall, quiet, quiet_ticks, frames, sequence });
+        let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, Sequence::default());
+        self.streaming =
+            Some(Streaming { queue, pool, whole, color, stall, first_ticks, quiet, quiet_ticks, frames, sequence });
         Ok(())
     }
 
@@ -289,16 +300,23 @@ impl Element for Source {
     }
 
     fn stop(&mut self) {
-        if let Some(mut streaming) = self.streaming.take()
-            && let Err(failure) = streaming.queue.stop()
-        {
-            tracing::debug!(element = self.name, %failure, "stopping");
+        if let Some(mut streaming) = self.streaming.take() {
+            self.told = streaming.sequence.told;
+            if let Err(failure) = streaming.queue.stop() {
+                tracing::debug!(element = self.name, %failure, "stopping");
+            }
         }
         self.device = None;
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("unexpected_buffers", self.unexpected);
+        // What `dropped` can be checked by: last - first + 1 is frames + dropped - repeated, where nothing restarted.
+        let told = self.streaming.as_ref().map_or(self.told, |s| s.sequence.told);
+        report("first_sequence", told.first.into());
+        report("last_sequence", told.last.into());
+        report("repeated_sequences", told.repeated);
+        report("restarted_sequences", told.restarted);
     }
 }
 
@@ -324,28 +342,14 @@ impl Streaming {
             Clock::Copy | Clock::Unknown => Timestamp::now(),
         };
         self.frames += 1;
-        let sequence = self.count(buffer.sequence, context);
+        let counted = self.sequence.count(buffer.sequence);
+        context.dropped(counted.dropped);
         let corrupt = buffer.is_corrupt() || !Whole::are_in(&self.whole, buffer.planes());
         memory.set_state(if corrupt { State::Corrupt } else { State::Filled });
-        let frame = Frame { buffer: memory, timestamp, sequence, color: self.color, crop: None, corrupt, payload: 0 };
+        let (sequence, color) = (counted.number, self.color);
+        let frame = Frame { buffer: memory, timestamp, sequence, color, crop: None, corrupt, payload: 0 };
         context.push(0, frame)?;
         Ok(true)
-    }
-
-    /// The driver's count without its wrap; gaps are frames that it dropped.
-    fn count(&mut self, sequence: u32, context: &Context<'_>) -> u64 {
-        let now = match self.sequence {
-            None => u64::from(sequence),
-            Some(last) => {
-                let step = sequence.wrapping_sub(last as u32);
-                // A step back by a few is a driver that starts anew, not four thousand million drops.
-                let step = if step == 0 || step > u32::MAX / 2 { 1 } else { step };
-                context.dropped(u64::from(step) - 1);
-                last + u64::from(step)
-            }
-        };
-        self.sequence = Some(now);
-        now
     }
 
     fn event(&mut self) -> Result<(), Failure> {
@@ -364,10 +368,11 @@ impl Streaming {
         let now = Quiet { frames: self.frames, starved: held == all };
         self.quiet_ticks = if now == self.quiet { self.quiet_ticks + 1 } else { 0 };
         self.quiet = now;
-        if self.quiet_ticks < TICKS {
+        let ticks = if self.frames == 0 { self.first_ticks } else { TICKS };
+        if self.quiet_ticks < ticks {
             return Ok(());
         }
-        let limit = self.stall;
+        let limit = self.stall * ticks / TICKS;
         let why = if now.starved {
             format!("no frame for {limit:.1?}: all {all} buffers are held downstream; something there lets go of none")
         } else {
