@@ -338,7 +338,7 @@ impl Running {
         let inside = nodes().rfind(|n| n.stats.is_inside()).map(|n| n.name.as_str());
         let mut what = format!(
             "did not stop within {} s, and is left behind\n\
-            look at what it waits for: a device that hangs, a file that takes nothing",
+            look at what it waits for: a device that hangs, a pipe whose other end does nothing",
             STOPPING.as_secs()
         );
         let others: Vec<_> = nodes().map(|n| n.name.as_str()).filter(|&name| Some(name) != inside).collect();
