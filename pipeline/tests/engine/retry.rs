@@ -20,7 +20,8 @@ fn retried(mut graph: Graph, retry: Duration) -> (Report, Vec<Duration>) {
             Progress::Negotiated(..) => pauses.extend(failed.take().map(|since| since.elapsed())),
             _ => {}
         }
-        Verdict::Continue
+        // One that is never given up would go on for ever.
+        if pauses.len() < 20 { Verdict::Continue } else { Verdict::Stop }
     });
     (report, pauses)
 }
