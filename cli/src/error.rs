@@ -163,6 +163,7 @@ fn element(failure: &Failure) -> json::Error {
         FailureKind::Limit => "limit",
         FailureKind::Data => "data",
         FailureKind::Config => "config",
+        FailureKind::Panic => "panic",
         _ => "device",
     };
     json::Error { kind, element: failure.element().map(str::to_owned), message: message(failure) }

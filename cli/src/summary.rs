@@ -13,6 +13,9 @@ use shrbuf_pipeline::supervise::Report;
 use crate::table::{Align, Paint, Table, bytes, count, is_own_queue, link, memory, time};
 use crate::{error, json};
 
+/// Frames a second of less time than this say nothing.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// Figures of the whole pipeline.
 pub struct Totals {
     /// Frames that reached every sink: the least of the sinks' counts, without what they dropped.
@@ -115,7 +118,7 @@ impl<'a> Summary<'a> {
             report.graph.name().escape_debug(),
             count(usize::try_from(self.totals.frames).unwrap_or(usize::MAX), "frame")
         );
-        if seconds > 0.0 {
+        if report.duration >= SHORTEST {
             let _ = write!(line, " ({:.1} fps)", self.totals.frames as f64 / seconds);
         }
         let _ = write!(line, ", {} dropped, {} copied", self.totals.dropped, bytes(report.graph.ledger().copied()));

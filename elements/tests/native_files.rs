@@ -352,7 +352,7 @@ fn a_file_is_scrubbed_out_of_the_cache() {
 #[test]
 fn a_film_repeats_out_of_the_cache() {
     let (format, size) = (Format::Nv12, SIZES[2]);
-    let path = scratch("repeat.raw");
+    let path = scratch("film.raw");
     let before = pictures(format, size, 3);
     let stream = stream(format, size);
     write(sink(&path), &before, Range::Limited, stream);

@@ -1,5 +1,4 @@
-//! The first camera on the first display, or inside a desktop session in a window; without them, a test picture in a
-//! terminal.
+//! The first camera on the first display, or in a window of a desktop session; without them, a picture in a terminal.
 //!
 //! `camera-to-display [SECONDS] [PICTURE.png]`
 
@@ -8,10 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shrbuf_elements::kms::{Card, KmsSink, Order};
-use shrbuf_elements::screen_sink::ScreenSink;
-use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Device, V4l2Src};
 use shrbuf_elements::wayland::{self, WaylandSink};
+use shrbuf_elements::{CONVERTERS, screen_sink::ScreenSink, test_src::TestSrc};
 use shrbuf_pipeline::supervise::{Progress, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Copies, Element, Graph};
 
@@ -29,35 +27,31 @@ fn camera() -> Result<Box<dyn Element>, Box<dyn Error>> {
     }
 }
 
-fn display(picture: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Error>> {
+fn display(screenshot: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Error>> {
     // Inside a session the displays belong to its compositor.
     match wayland::compositor() {
         Ok(socket) => {
             println!("display: a window of the Wayland compositor at {}", socket.display());
-            let order = wayland::Order::Latest;
-            let sink =
-                WaylandSink { title: Some("camera".into()), screenshot: picture, order, ..WaylandSink::default() };
-            return Ok(sink.build()?);
+            let (title, order) = (Some("camera".into()), wayland::Order::Latest);
+            return Ok(WaylandSink { title, screenshot, order, ..WaylandSink::default() }.build()?);
         }
         Err(wayland::WaylandError::NoDisplay) => {}
         Err(why) => println!("display: no window ({why})"),
     }
     for card in Card::find().into_iter().flatten() {
-        let shows = |c: &&shrbuf_elements::kms::ConnectorInfo| c.connected && !c.writeback;
-        match card.connectors.iter().find(shows) {
-            Some(c) if !card.in_use => {
-                println!("display: {} of {} ({})", c.name, card.path.display(), card.driver);
-                // Live: a frame that came too late for its refresh is not waited for.
-                let order = Order::Latest;
-                let sink = KmsSink { card: Some(card.path), screenshot: picture, order, ..KmsSink::default() };
-                return Ok(sink.build()?);
-            }
-            Some(c) => println!("display: {} of {} is in use by another program", c.name, card.path.display()),
-            None => {}
+        let Some(c) = card.connectors.iter().find(|c| c.connected && !c.writeback) else { continue };
+        let name = format!("{} of {}", c.name, card.path.display());
+        if card.in_use {
+            println!("display: {name} is in use by another program");
+            continue;
         }
+        println!("display: {name} ({})", card.driver);
+        // Live: a frame that came too late for its refresh is not waited for.
+        let (card, order) = (Some(card.path), Order::Latest);
+        return Ok(KmsSink { card, screenshot, order, ..KmsSink::default() }.build()?);
     }
     println!("display: none; this terminal instead");
-    Ok(ScreenSink { png: picture, ..ScreenSink::default() }.build()?)
+    Ok(ScreenSink { png: screenshot, ..ScreenSink::default() }.build()?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -72,18 +66,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     graph.link(camera, display)?;
 
     let mut options = RunOptions { duration: Some(Duration::try_from_secs_f64(seconds)?), ..RunOptions::default() };
-    options.negotiate.converters = shrbuf_elements::CONVERTERS;
+    options.negotiate.converters = CONVERTERS;
     let report = run(graph, &options, |progress| {
         if let Progress::Negotiated(_, plan) = progress {
-            for l in &plan.links {
-                println!("{} → {}: {}, {}", l.from, l.to, l.stream, l.reason);
-            }
+            plan.links.iter().for_each(|l| println!("{} → {}: {}, {}", l.from, l.to, l.stream, l.reason));
         }
         Verdict::Continue
     });
-    for e in report.graph.counts() {
-        println!("{}: {}", e.name, e.counts);
-    }
+    report.graph.counts().iter().for_each(|e| println!("{}: {}", e.name, e.counts));
     println!("{} bytes copied", report.graph.ledger().copied());
     report.error.map_or(Ok(()), |error| Err(error.into()))
 }

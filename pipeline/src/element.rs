@@ -84,6 +84,8 @@ pub enum FailureKind {
     Data,
     /// The configuration cannot work on this machine.
     Config,
+    /// The element's own code is wrong.
+    Panic,
 }
 
 impl fmt::Display for FailureKind {
@@ -97,6 +99,7 @@ impl fmt::Display for FailureKind {
             FailureKind::Limit => "system limit",
             FailureKind::Data => "bad data",
             FailureKind::Config => "configuration",
+            FailureKind::Panic => "panic",
         })
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     /// Put in by negotiation, not by the user.
     pub(crate) inserted: bool,
     pub(crate) standby: Option<Standby>,
+    /// A domain has the element.
+    pub(crate) lent: bool,
 }
 
 /// A port of an element.
@@ -131,6 +133,12 @@ pub enum GraphError {
         element: String,
         /// It is a source or a sink.
         end: bool,
+    },
+    /// Elements whose thread did not stop in an earlier run.
+    #[error("threads did not stop when the graph last ran, and have {} still; build the graph again", .elements.join(", "))]
+    Lost {
+        /// The elements.
+        elements: Vec<String>,
     },
     /// No element at all.
     #[error("the graph has no elements")]
@@ -241,7 +249,8 @@ impl Graph {
         let stats: Arc<NodeStats> = Arc::default();
         let held = Arc::clone(stats.held());
         element.join(&Environment { held, ..Environment::new(name, self.ledger.clone()) });
-        self.nodes.push(Node { name: name.to_owned(), element, span: None, stats, inserted: false, standby: None });
+        let name = name.to_owned();
+        self.nodes.push(Node { name, element, span: None, stats, inserted: false, standby: None, lent: false });
         Ok(NodeId(self.nodes.len() - 1))
     }
 
@@ -463,13 +472,23 @@ impl Graph {
         }
     }
 
+    /// Whether a thread that did not stop has elements still.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.nodes.iter().any(|n| n.lent)
+    }
+
     /// Elements in an order in which every link goes forward.
     ///
     /// # Errors
-    /// No elements, a port without a link, a cycle.
+    /// No elements, one that is lost, a port without a link, a cycle.
     pub(crate) fn check(&self) -> Result<Vec<NodeId>, PlacedGraphError> {
         if self.nodes.is_empty() {
             return Err(PlacedGraphError { error: GraphError::Empty, span: None });
+        }
+        if self.has_lost() {
+            let lost = self.nodes.iter().filter(|n| n.lent);
+            let elements = lost.map(|n| format!("`{}`", n.name)).collect();
+            return Err(PlacedGraphError { error: GraphError::Lost { elements }, span: None });
         }
         for (i, node) in self.nodes.iter().enumerate() {
             let node_id = NodeId(i);

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use crate::element::{Element, Environment, Role};
 use crate::graph::{Graph, GraphError, Node, NodeId};
 
-/// Pauses between attempts grow from the first to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Pauses between attempts grow from this.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// To this.
+pub(crate) const LONGEST: Duration = Duration::from_secs(2);
 
 /// How long to wait after so many attempts that failed.
 pub(crate) fn pause(attempts: u32) -> Duration {
-    (PAUSES.0 * 2_u32.saturating_pow(attempts)).min(PAUSES.1)
+    SHORTEST.saturating_mul(2_u32.saturating_pow(attempts)).min(LONGEST)
 }
 
 /// The one of a device and its placeholder that does not have the place.
@@ -27,8 +29,6 @@ pub(crate) struct Standby {
     /// The device is asked then.
     due: Instant,
     attempts: u32,
-    /// Frames of the node when the device last got its place back.
-    frames: u64,
 }
 
 impl Graph {
@@ -47,14 +47,8 @@ impl Graph {
         }
         let held = Arc::clone(self.nodes[node.0].stats.held());
         placeholder.join(&Environment { held, ..Environment::new(name, self.ledger.clone()) });
-        self.nodes[node.0].standby = Some(Standby {
-            element: placeholder,
-            standing_in: false,
-            back: false,
-            due: Instant::now(),
-            attempts: 0,
-            frames: 0,
-        });
+        self.nodes[node.0].standby =
+            Some(Standby { element: placeholder, standing_in: false, back: false, due: Instant::now(), attempts: 0 });
         Ok(())
     }
 
@@ -64,13 +58,11 @@ impl Graph {
     }
 
     /// Gives the place of the element called `name` to its placeholder; false where there is none, or it has failed
-    /// itself.
-    pub(crate) fn stand_in(&mut self, name: &str) -> bool {
+    /// itself. Where it had `recovered` from its last trouble, this is a new one, with pauses that begin anew.
+    pub(crate) fn stand_in(&mut self, name: &str, recovered: bool) -> bool {
         let Some(node) = self.nodes.iter_mut().find(|n| n.name == name) else { return false };
-        let frames = node.stats.read().frames;
         let Some(standby) = node.standby.as_mut().filter(|s| !s.standing_in) else { return false };
-        if frames > standby.frames {
-            // It has worked since: this is a new trouble.
+        if recovered {
             standby.attempts = 0;
         }
         standby.due = Instant::now() + pause(standby.attempts);
@@ -97,9 +89,8 @@ impl Graph {
     /// Gives devices that have answered their places back.
     pub(crate) fn take_back(&mut self) {
         for node in &mut self.nodes {
-            let Node { element, standby: Some(standby), stats, .. } = node else { continue };
+            let Node { element, standby: Some(standby), .. } = node else { continue };
             if standby.back {
-                standby.frames = stats.read().frames;
                 standby.swap(element);
             }
         }

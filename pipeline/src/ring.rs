@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
 use crossbeam_queue::ArrayQueue;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::frame::Frame;
@@ -47,27 +48,39 @@ impl Bell {
         self.sleeping.store(false, Ordering::Relaxed);
     }
 
-    /// To be watched edge-triggered, so that it never needs to be read.
+    /// Waits until `fd` is writable or in error, which is true, or somebody rings. To be called after `sleep`.
+    pub(crate) fn wait_writable(&self, fd: BorrowedFd<'_>) -> nix::Result<bool> {
+        let mut fds = [PollFd::new(fd, PollFlags::POLLOUT), PollFd::new(self.fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::NONE)?;
+        // A ring that is not read would end every wait after it. The loop watches for edges, and does not miss it.
+        let _ = self.event.read();
+        Ok(fds[0].any() == Some(true))
+    }
+
+    /// To be watched edge-triggered, so that it need not be read.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 }
 
-/// What goes through a ring.
+/// What comes out of a ring.
 #[derive(Debug)]
 pub(crate) enum Item {
     Frame(Frame),
+    /// The last.
     End,
 }
 
 /// One writer, one reader.
 pub(crate) struct Ring {
-    items: ArrayQueue<Item>,
+    frames: ArrayQueue<Frame>,
     full: Full,
     reader: Arc<Bell>,
     writer: OnceLock<Thread>,
     writer_waits: AtomicBool,
     closed: AtomicBool,
+    /// The end is to be read once there is no frame left. It takes no place: one it took could be the last frame's.
+    ended: AtomicBool,
     /// Before the writer waits.
     spin: Spin,
     /// Of the queue element this ring stands for.
@@ -77,44 +90,52 @@ pub(crate) struct Ring {
 impl Ring {
     pub(crate) fn new(spec: QueueSpec, reader: Arc<Bell>, stats: Arc<NodeStats>) -> Ring {
         Ring {
-            items: ArrayQueue::new(spec.capacity() as usize),
+            frames: ArrayQueue::new(spec.capacity() as usize),
             full: spec.full,
             reader,
             writer: OnceLock::new(),
             writer_waits: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             spin: Spin::new(),
             stats,
         }
     }
 
-    /// Puts an item in. Blocks with `Full::Block` while there is no room, until the ring is closed.
-    pub(crate) fn push(&self, item: Item) {
+    /// Puts a frame in. Blocks with `Full::Block` while there is no room, until the ring is closed.
+    pub(crate) fn push(&self, frame: Frame) {
         if self.full == Full::Block {
-            self.push_waiting(item);
-        } else if let Some(Item::Frame(_)) = self.items.force_push(item) {
+            self.push_waiting(frame);
+        } else if self.frames.force_push(frame).is_some() {
             self.stats.dropped(1);
         }
         self.reader.ring();
     }
 
-    fn push_waiting(&self, mut item: Item) {
+    /// Says that no frame will come after those that have. Does not block.
+    pub(crate) fn end(&self) {
+        // Pairs with the load in `pop`: who sees the end sees every frame before it.
+        self.ended.store(true, Ordering::Release);
+        self.reader.ring();
+    }
+
+    fn push_waiting(&self, mut frame: Frame) {
         loop {
-            item = match self.items.push(item) {
+            frame = match self.frames.push(frame) {
                 Ok(()) => return,
                 Err(back) => back,
             };
-            if self.spin.until(|| !self.items.is_full()) {
+            if self.spin.until(|| !self.frames.is_full()) {
                 continue;
             }
             self.writer.get_or_init(std::thread::current);
             self.writer_waits.store(true, Ordering::Relaxed);
-            // Pairs with the fence in `pop`: either it sees us waiting, or we see the room it made.
+            // Pairs with the fences in `pop` and `close`: either they see us waiting, or we see what they did.
             fence(Ordering::SeqCst);
             if self.closed.load(Ordering::Relaxed) {
                 return;
             }
-            if self.items.is_full() {
+            if self.frames.is_full() {
                 std::thread::park();
             }
             self.writer_waits.store(false, Ordering::Relaxed);
@@ -122,19 +143,27 @@ impl Ring {
     }
 
     pub(crate) fn pop(&self) -> Option<Item> {
-        let item = self.items.pop()?;
+        // Before the frames: were it after, the last of them could come between.
+        let ended = self.ended.load(Ordering::Acquire);
+        let Some(frame) = self.frames.pop() else {
+            if ended {
+                self.ended.store(false, Ordering::Relaxed);
+            }
+            return ended.then_some(Item::End);
+        };
         fence(Ordering::SeqCst);
         if self.writer_waits.load(Ordering::Relaxed) {
             self.wake_writer();
         }
-        Some(item)
+        Some(Item::Frame(frame))
     }
 
+    /// Whether there is nothing to read, not even the end.
     pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.frames.is_empty() && !self.ended.load(Ordering::Relaxed)
     }
 
-    /// Nobody will read any more: a waiting writer goes on, what it brings is dropped with the ring.
+    /// Nobody will read any more, or nobody is to wait: a waiting writer goes on, what it brings is dropped.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::domain::{Context, Control, Domain, Slot, Target};
+use crate::domain::{Context, Control, Domain, Target};
 use crate::element::{Element, Failure, FailureKind, Ports, Role};
 use crate::frame::Frame;
-use crate::graph::{Graph, Port};
+use crate::graph::{Graph, Node, Port};
 use crate::ring::{Bell, Ring};
 use crate::stats::NodeCounts;
+
+/// How long the elements of a run that is to stop may take: twice the longest that one waits for its device.
+const STOPPING: Duration = Duration::from_secs(3);
 
 /// Holds an element's place in the graph while a domain has the element.
 struct Away;
@@ -25,14 +28,49 @@ impl Element for Away {
     }
 }
 
-/// A graph that runs. Dropping it stops it and waits for its threads.
-pub struct Running {
-    graph: Graph,
+impl Node {
+    /// Its element, for a domain.
+    pub(crate) fn lend(&mut self) -> Box<dyn Element> {
+        self.lent = true;
+        std::mem::replace(&mut self.element, Box::new(Away))
+    }
+}
+
+/// Every domain of a run, wherever its thread is: at work, asleep, or waiting for room in a ring.
+struct Everybody {
     control: Arc<Control>,
     bells: Vec<Arc<Bell>>,
-    threads: Vec<JoinHandle<(Domain, Result<(), Failure>)>>,
-    done: Receiver<()>,
-    left: usize,
+    rings: Vec<Arc<Ring>>,
+}
+
+impl Everybody {
+    fn end(&self) {
+        self.control.end();
+        self.bells.iter().for_each(|b| b.ring());
+    }
+
+    fn stop(&self) {
+        self.control.stop();
+        self.rings.iter().for_each(|r| r.close());
+        self.bells.iter().for_each(|b| b.ring());
+    }
+}
+
+/// A domain's thread.
+struct Thread {
+    handle: JoinHandle<(Domain, Result<(), Failure>)>,
+    /// Elements of the domain that do something, in topological order.
+    nodes: Vec<usize>,
+    over: bool,
+}
+
+/// A graph that runs. Dropping it stops it and waits for its threads, as [`Running::join`] does.
+pub struct Running {
+    graph: Graph,
+    everybody: Arc<Everybody>,
+    threads: Vec<Thread>,
+    /// Numbers of threads that are over.
+    done: Receiver<usize>,
 }
 
 /// A graph that has run, ready to be negotiated and run again.
@@ -87,7 +125,9 @@ pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended
         }
     }
     let (sender, done) = channel();
-    let mut running = Running { graph, control, bells, threads: Vec::new(), done, left: 0 };
+    let rings = domains.iter().flat_map(|d| d.rings.iter().map(|(ring, ..)| Arc::clone(ring))).collect();
+    let everybody = Arc::new(Everybody { control, bells, rings });
+    let mut running = Running { graph, everybody, threads: Vec::new(), done };
     for (i, domain) in domains.into_iter().enumerate() {
         if let Err(failure) = running.spawn(i, domain, sender.clone()) {
             running.stop();
@@ -154,80 +194,91 @@ fn cut(
             n.stats.keep_latency();
         }
         let limit = frames.map(|f| f.saturating_sub(n.stats.read().frames));
-        let element = std::mem::replace(&mut n.element, Box::new(Away));
-        let (d, _) = place[node.0];
-        let (name, stats) = (n.name.clone(), Arc::clone(&n.stats));
-        domains[d].slots.push(Slot::new(name, element, node.0, outputs, stats, limit, Arc::clone(control)));
+        domains[place[node.0].0].add(node.0, n, outputs, limit);
     }
     Ok((domains, bells))
 }
 
 fn put_back(graph: &mut Graph, mut domain: Domain) {
     for slot in domain.slots.drain(..) {
-        graph.nodes[slot.node].element = slot.element;
+        let node = &mut graph.nodes[slot.node];
+        node.element = slot.element;
+        node.lent = false;
     }
 }
 
-/// Tells the owner that a thread is over, and the others to stop where it ends badly, even by a panic.
+/// Tells the owner that a thread is over, and the others to stop where it ends badly.
 struct Last {
-    sender: Sender<()>,
-    control: Arc<Control>,
-    bells: Vec<Arc<Bell>>,
+    number: usize,
+    sender: Sender<usize>,
+    everybody: Arc<Everybody>,
     well: bool,
 }
 
 impl Drop for Last {
     fn drop(&mut self) {
         if !self.well {
-            self.control.stop();
-            self.bells.iter().for_each(|b| b.ring());
+            self.everybody.stop();
         }
         // Nobody listens where `Running` has been dropped.
-        let _ = self.sender.send(());
+        let _ = self.sender.send(self.number);
     }
 }
 
 impl Running {
-    fn spawn(&mut self, number: usize, mut domain: Domain, sender: Sender<()>) -> Result<(), Failure> {
-        let mut last = Last { sender, control: Arc::clone(&self.control), bells: self.bells.clone(), well: false };
+    fn spawn(&mut self, number: usize, mut domain: Domain, sender: Sender<usize>) -> Result<(), Failure> {
+        let works = |role| !matches!(role, Role::Queue(_));
+        let nodes = domain.slots.iter().filter(|s| works(s.element.role())).map(|s| s.node).collect();
+        let mut last = Last { number, sender, everybody: Arc::clone(&self.everybody), well: false };
         let thread = std::thread::Builder::new().name(format!("shrbuf-{number}")).spawn(move || {
             let result = domain.run();
             last.well = result.is_ok();
             drop(last);
             (domain, result)
         });
-        self.threads.push(thread.map_err(|e| Failure::new(FailureKind::Limit, format!("no thread: {e}")))?);
-        self.left += 1;
+        let handle = thread.map_err(|e| Failure::new(FailureKind::Limit, format!("no thread: {e}")))?;
+        self.threads.push(Thread { handle, nodes, over: false });
         Ok(())
     }
 
     /// **Blocks** until the run is over or `timeout` has passed; true where it is over.
     pub fn wait(&mut self, timeout: Duration) -> bool {
-        while self.left > 0 {
-            match self.done.recv_timeout(timeout) {
-                Ok(()) => self.left -= 1,
-                Err(RecvTimeoutError::Timeout) => return false,
-                Err(RecvTimeoutError::Disconnected) => self.left = 0,
+        while self.threads.iter().any(|t| !t.over) {
+            if !self.wait_for_one(timeout) {
+                return false;
             }
+        }
+        true
+    }
+
+    /// **Blocks** until one more thread is over, which is true, or `timeout` has passed.
+    fn wait_for_one(&mut self, timeout: Duration) -> bool {
+        match self.done.recv_timeout(timeout) {
+            Ok(number) => self.threads[number].over = true,
+            Err(RecvTimeoutError::Timeout) => return false,
+            Err(RecvTimeoutError::Disconnected) => self.threads.iter_mut().for_each(|t| t.over = true),
         }
         true
     }
 
     /// Has the sources end; what is on its way arrives. Does not block.
     pub fn end(&self) {
-        self.control.end();
-        self.bells.iter().for_each(|b| b.ring());
+        self.everybody.end();
     }
 
     /// Whether the sources have been told to end, from here or by an element.
     pub(crate) fn is_ending(&self) -> bool {
-        self.control.is_ending()
+        self.everybody.control.is_ending()
     }
 
-    /// Has everything stop at its next step. Does not block.
+    /// Whether everything has been told to stop, from here or by a domain that failed.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.everybody.control.is_stopping()
+    }
+
+    /// Has everything stop at its next step, and nobody wait for room in a queue any more. Does not block.
     pub fn stop(&self) {
-        self.control.stop();
-        self.bells.iter().for_each(|b| b.ring());
+        self.everybody.stop();
     }
 
     /// The graph, for its counters.
@@ -240,7 +291,9 @@ impl Running {
         self.graph.device_is_back()
     }
 
-    /// **Blocks** until the run is over, and gives the graph back.
+    /// **Blocks** until the run is over, and gives the graph back. Once everything is to stop, an element has 3 s for it:
+    /// a thread that hangs longer in a system call is left behind with its elements, as a failure that names the one it
+    /// hangs in. The graph cannot be run again then.
     pub fn join(mut self) -> Ended {
         let failure = self.collect();
         let graph = std::mem::replace(&mut self.graph, Graph::new(""));
@@ -248,23 +301,55 @@ impl Running {
     }
 
     fn collect(&mut self) -> Option<Failure> {
-        let mut first = None;
-        for thread in self.threads.drain(..) {
-            match thread.join() {
-                Ok((domain, result)) => {
-                    put_back(&mut self.graph, domain);
-                    first = first.or(result.err());
-                }
-                Err(panic) => {
-                    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-                    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                    first.get_or_insert_with(|| {
-                        Failure::new(FailureKind::Device, format!("an element panicked: {text}"))
-                    });
-                }
+        let mut stopping = None;
+        while self.threads.iter().any(|t| !t.over) {
+            let limit = match self.is_stopping() {
+                true => STOPPING.saturating_sub(stopping.get_or_insert_with(Instant::now).elapsed()),
+                false => Duration::MAX,
+            };
+            if !self.wait_for_one(limit) {
+                break;
             }
         }
+        let (mut failures, mut hanging) = (Vec::new(), Vec::new());
+        for thread in std::mem::take(&mut self.threads) {
+            if !thread.over {
+                hanging.push(self.hangs(&thread.nodes));
+                continue;
+            }
+            match thread.handle.join() {
+                Ok((domain, result)) => {
+                    put_back(&mut self.graph, domain);
+                    failures.extend(result.err());
+                }
+                // Elements' panics are caught where they happen.
+                Err(_) => failures.push(Failure::new(FailureKind::Panic, "a domain's loop; its elements are lost")),
+            }
+        }
+        let mut failures = failures.into_iter();
+        let first = failures.next().or_else(|| (!hanging.is_empty()).then(|| hanging.remove(0)));
+        hanging.iter().for_each(|failure| tracing::error!("{failure}"));
         first
+    }
+
+    /// The failure of a thread with these elements that has not stopped.
+    fn hangs(&self, nodes: &[usize]) -> Failure {
+        let nodes = || nodes.iter().map(|&n| &self.graph.nodes[n]);
+        let inside = nodes().rfind(|n| n.stats.is_inside()).map(|n| n.name.as_str());
+        let mut what = format!(
+            "did not stop within {} s, and is left behind\n\
+            look at what it waits for: a device that hangs, a pipe whose other end does nothing",
+            STOPPING.as_secs()
+        );
+        let others: Vec<_> = nodes().map(|n| n.name.as_str()).filter(|&name| Some(name) != inside).collect();
+        if !others.is_empty() {
+            what.push_str(&format!("\nnot stopped either, as they share its thread: {}", others.join(", ")));
+        }
+        let failure = Failure::new(FailureKind::Stalled, what);
+        match inside {
+            Some(name) => failure.at(name),
+            None => failure,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is counted while a pipeline runs: plain atomics, written on the steady path, read by whoever asks.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ pub struct NodeStats {
     corrupt: AtomicU64,
     latency: OnceLock<Box<Histogram>>,
     held: Arc<HeldGauge>,
+    /// Its domain's thread is in it, or in one that it has pushed to.
+    inside: AtomicBool,
 }
 
 /// What a store holds at the moment, for those who watch a run.
@@ -64,6 +66,19 @@ impl NodeStats {
     /// One thread alone counts frames of an element, so no locked instruction is needed.
     pub(crate) fn frame(&self) {
         self.frames.store(self.frames.load(Relaxed) + 1, Relaxed);
+    }
+
+    pub(crate) fn enter(&self) {
+        self.inside.store(true, Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.inside.store(false, Relaxed);
+    }
+
+    /// After a panic, or of a thread that hangs: who was called and has not come back.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.inside.load(Relaxed)
     }
 
     pub(crate) fn dropped(&self, frames: u64) {

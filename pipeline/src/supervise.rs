@@ -5,12 +5,15 @@
 //! time is over. With a placeholder (see [`Graph::set_placeholder`]) the graph goes on with that in the device's place
 //! until the device is back, however long that takes. A source whose format has changed is negotiated again at once,
 //! always.
+//!
+//! That a device starts says little: one that fails at its first frame does so each time. A trouble is over once its
+//! element has had frames for longer than the longest pause; until then the time and the pauses go on where they were.
 
 use std::time::{Duration, Instant};
 
 use crate::element::{Failure, FailureKind};
 use crate::graph::Graph;
-use crate::placeholder::pause;
+use crate::placeholder::{LONGEST, pause};
 use crate::plan::Plan;
 use crate::run::{Ended, start};
 use crate::solve::{NegotiateOptions, NegotiationError, negotiate};
@@ -125,14 +128,9 @@ pub struct Report {
 pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress<'_>) -> Verdict) -> Report {
     let mut report = Report { graph, plan: Plan::default(), duration: Duration::ZERO, restarts: 0, error: None };
     let mut retry = Retry::default();
+    let mut worked = Worked::default();
     loop {
-        let before = report.duration;
-        let ended = once(&mut report, options, &mut observer);
-        if report.duration > before {
-            // It ran: whatever comes now is a new trouble.
-            retry = Retry::default();
-        }
-        let error = match ended {
+        let error = match once(&mut report, options, &mut worked, &mut observer) {
             Ok(Step::Over) => return report,
             Ok(Step::DeviceIsBack) => {
                 report.graph.take_back();
@@ -141,8 +139,16 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
             }
             Err(error) => error,
         };
+        if error.kind() == Some(FailureKind::Panic) || report.graph.has_lost() {
+            report.error = Some(error);
+            return report;
+        }
+        let recovered = worked.long_enough(&report.graph, error.element());
+        if recovered {
+            retry = Retry::default();
+        }
         let replaceable = !matches!(error.kind(), None | Some(FailureKind::Changed | FailureKind::Data));
-        if replaceable && error.element().is_some_and(|name| report.graph.stand_in(name)) {
+        if replaceable && error.element().is_some_and(|name| report.graph.stand_in(name, recovered)) {
             report.restarts += 1;
             if observer(Progress::StandingIn(&error)) != Verdict::Continue {
                 return report;
@@ -179,8 +185,10 @@ enum Step {
 fn once(
     report: &mut Report,
     options: &RunOptions,
+    worked: &mut Worked,
     observer: &mut impl FnMut(Progress<'_>) -> Verdict,
 ) -> Result<Step, Error> {
+    worked.0.clear();
     report.plan = negotiate(&mut report.graph, &options.negotiate)?;
     if observer(Progress::Negotiated(&report.graph, &report.plan)) != Verdict::Continue {
         return Ok(Step::Over);
@@ -200,9 +208,10 @@ fn once(
             (None, Some(d)) => d.saturating_sub(earlier + begin.elapsed()),
             (None, None) => Duration::MAX,
         };
-        if running.wait(due.min(options.tick)) {
+        if running.wait(due.min(options.tick)) || running.is_stopping() {
             break;
         }
+        worked.look(running.graph(), begin.elapsed());
         report.duration = earlier + begin.elapsed();
         let verdict = observer(Progress::Running(running.graph(), report.duration));
         let over = options.duration.is_some_and(|d| report.duration >= d);
@@ -226,6 +235,38 @@ fn give_back(report: &mut Report, ended: Ended, step: Step) -> Result<Step, Erro
     ended.failure.map_or(Ok(step), |f| Err(f.into()))
 }
 
+/// For how long elements have had frames since the last start.
+#[derive(Default)]
+struct Worked(Vec<Had>);
+
+/// Frames of an element when it was last looked at, and when there were more than before.
+#[derive(Default)]
+struct Had {
+    frames: u64,
+    at: Duration,
+}
+
+impl Worked {
+    /// To be called each tick.
+    fn look(&mut self, graph: &Graph, since_start: Duration) {
+        let first = self.0.is_empty();
+        self.0.resize_with(graph.nodes.len(), Had::default);
+        for (had, node) in self.0.iter_mut().zip(&graph.nodes) {
+            let frames = node.stats.read().frames;
+            if frames > had.frames && !first {
+                had.at = since_start;
+            }
+            had.frames = frames;
+        }
+    }
+
+    /// Whether the element called `name` had frames until its last pause was made up for.
+    fn long_enough(&self, graph: &Graph, name: Option<&str>) -> bool {
+        let node = graph.nodes.iter().position(|n| Some(n.name.as_str()) == name);
+        node.and_then(|n| self.0.get(n)).is_some_and(|had| had.at > LONGEST)
+    }
+}
+
 #[derive(Default)]
 struct Retry {
     since: Option<Instant>,
@@ -246,5 +287,43 @@ impl Retry {
             _ if since.elapsed() + pause <= limit? => Some(pause),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: FailureKind) -> Error {
+        Failure::new(kind, "a test").into()
+    }
+
+    fn pauses(kind: FailureKind, limit: Option<Duration>) -> Vec<u128> {
+        let mut retry = Retry::default();
+        let error = error(kind);
+        std::iter::from_fn(|| retry.pause(&error, limit)).take(20).map(|pause| pause.as_millis()).collect()
+    }
+
+    #[test]
+    fn pauses_grow_while_a_trouble_lasts() {
+        let pauses = pauses(FailureKind::Unplugged, Some(Duration::from_secs(60)));
+
+        assert_eq!(pauses[..7], [100, 200, 400, 800, 1600, 2000, 2000]);
+    }
+
+    #[test]
+    fn a_pause_that_would_end_too_late_is_not_begun() {
+        assert_eq!(pauses(FailureKind::Unplugged, Some(Duration::from_millis(500))), [100, 200, 400]);
+        assert_eq!(pauses(FailureKind::Unplugged, None), []);
+    }
+
+    #[test]
+    fn a_source_that_changes_again_and_again_is_given_up() {
+        assert_eq!(pauses(FailureKind::Changed, None), [0, 200, 400, 800, 1600, 2000, 2000, 2000, 2000]);
+    }
+
+    #[test]
+    fn bad_data_stays_bad() {
+        assert_eq!(pauses(FailureKind::Data, Some(Duration::from_secs(60))), []);
     }
 }

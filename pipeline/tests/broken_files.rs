@@ -1,13 +1,12 @@
 //! Every broken file in `broken/` gives the message that lies beside it.
 //!
-//! `NN-name.toml` is what a user wrote, `NN-name.expected` what they are told: a line `LINE:COLUMN: message` for each
-//! error, its help under it. `NN-name.set` holds `--set` arguments, one a line. `SHRBUF_BLESS=1` writes the messages
-//! that are given now; read each before it is committed.
+//! Beside what [`broken`] says, `NN-name.set` holds `--set` arguments, one a line.
 
+mod broken;
 mod types;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use miette::Diagnostic;
 use shrbuf_pipeline::file::{self, FileError, Override};
@@ -18,10 +17,8 @@ fn told(error: &FileError) -> String {
         Some("--set") => "--set:",
         _ => "",
     };
-    let mut told = format!("{place}{}:{}: {error}\n", error.line(), error.column());
-    for line in error.help().map(|h| h.to_string()).unwrap_or_default().lines() {
-        told.push_str(&format!("    {line}\n"));
-    }
+    let help = error.help().map(|h| h.to_string()).unwrap_or_default();
+    let mut told = broken::told(format!("{place}{}:{}", error.line(), error.column()), error, &help);
     told.extend(error.others().iter().map(self::told));
     told
 }
@@ -32,29 +29,8 @@ fn load(path: &Path) -> Result<(), FileError> {
     file::load_file(path, &types(), &overrides).map(|_| ())
 }
 
-fn broken() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken")
-}
-
 #[test]
 fn every_broken_file_gives_its_message() {
-    let mut files: Vec<_> = fs::read_dir(broken()).unwrap().map(|e| e.unwrap().path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
-    files.sort();
-    assert!(files.len() >= 45, "only {} files", files.len());
-
-    let bless = std::env::var_os("SHRBUF_BLESS").is_some();
-    let mut wrong = String::new();
-    for path in &files {
-        let name = path.file_name().unwrap().to_string_lossy();
-        let told = load(path).map_or_else(|e| told(&e), |()| "nothing is wrong\n".into());
-        if bless {
-            fs::write(path.with_extension("expected"), &told).unwrap();
-        }
-        let expected = fs::read_to_string(path.with_extension("expected"));
-        if expected.as_deref().ok() != Some(&told) {
-            wrong.push_str(&format!("{name} expected {expected:?}, but was told:\n{told}\n"));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
+    broken::every_file(&folder, 90, |path| load(path).err().map(|e| told(&e)));
 }

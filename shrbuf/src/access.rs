@@ -105,6 +105,16 @@ impl Geometry<'_> {
     fn whole(&self) -> Option<(usize, usize)> {
         (self.stride == self.row).then_some((self.offset, self.row * self.rows))
     }
+
+    fn write(&self, at: usize, len: usize, fd: BorrowedFd<'_>, wait: Wait<'_>, account: &Account) -> io::Result<()> {
+        let step = |at, len| loop {
+            match self.map.write_to_fd(at, len, fd) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait()?,
+                written => return written,
+            }
+        };
+        each(at, len, step, io::ErrorKind::WriteZero, account)
+    }
 }
 
 fn geometry(buffer: &Shrbuf, plane: usize) -> Geometry<'_> {
@@ -121,6 +131,9 @@ fn geometry(buffer: &Shrbuf, plane: usize) -> Geometry<'_> {
         rows: layout.rows(plane) as usize,
     }
 }
+
+/// Waits until a descriptor that does not block has room.
+pub type Wait<'a> = &'a mut dyn FnMut() -> io::Result<()>;
 
 /// A plane open for reading.
 #[derive(Debug, Clone, Copy)]
@@ -175,28 +188,33 @@ macro_rules! reading {
                 account.add(dst.len() as u64);
             }
 
-            /// Writes row `y` to `fd` straight from the mapping, without padding.
+            /// Writes row `y` to `fd` straight from the mapping, without padding. Where `fd` does not block and has no
+            /// room, `wait` is to wait for some.
             ///
             /// # Errors
-            /// That of write(2); a full device is `WriteZero`.
+            /// That of write(2) or of `wait`; a full device is `WriteZero`.
             ///
             /// # Panics
             /// Where there is no such row.
-            pub fn write_row_to(&self, y: usize, fd: BorrowedFd<'_>, account: &Account) -> io::Result<()> {
-                let step = |at, len| self.0.map.write_to_fd(at, len, fd);
-                each(self.0.at(y, 0, self.0.row), self.0.row, step, io::ErrorKind::WriteZero, account)
+            pub fn write_row_to(
+                &self,
+                y: usize,
+                fd: BorrowedFd<'_>,
+                wait: Wait<'_>,
+                account: &Account,
+            ) -> io::Result<()> {
+                self.0.write(self.0.at(y, 0, self.0.row), self.0.row, fd, wait, account)
             }
 
             /// Writes all rows to `fd`, without padding: by one system call where they follow one another directly.
             ///
             /// # Errors
             /// As [`Self::write_row_to`].
-            pub fn write_to(&self, fd: BorrowedFd<'_>, account: &Account) -> io::Result<()> {
-                if let Some((at, len)) = self.0.whole() {
-                    let step = |at, len| self.0.map.write_to_fd(at, len, fd);
-                    return each(at, len, step, io::ErrorKind::WriteZero, account);
+            pub fn write_to(&self, fd: BorrowedFd<'_>, wait: Wait<'_>, account: &Account) -> io::Result<()> {
+                match self.0.whole() {
+                    Some((at, len)) => self.0.write(at, len, fd, wait, account),
+                    None => (0..self.0.rows).try_for_each(|y| self.write_row_to(y, fd, &mut *wait, account)),
                 }
-                (0..self.0.rows).try_for_each(|y| self.write_row_to(y, fd, account))
             }
         }
     };

@@ -3,12 +3,17 @@
 mod common;
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write, pipe};
+use std::io::{self, ErrorKind, Read, Write, pipe};
 use std::os::fd::AsFd;
 
 use common::{account, nv12, one_segment, row};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, Ledger, Reason, Shrbuf};
+
+fn never() -> io::Result<()> {
+    Err(io::Error::other("no room"))
+}
 
 fn buffer(layout: &Layout) -> Shrbuf {
     Memfd::new("access").allocate(layout).unwrap()
@@ -49,7 +54,7 @@ fn rows_go_to_a_descriptor_and_back() {
     from.write().unwrap().plane(0).write(2, 0, &[6; 256], &account());
     let (reading, writing) = pipe().unwrap();
     let file = Ledger::default().account("file", Reason::File);
-    from.read().unwrap().plane(0).write_row_to(2, writing.as_fd(), &file).unwrap();
+    from.read().unwrap().plane(0).write_row_to(2, writing.as_fd(), &mut never, &file).unwrap();
     to.write().unwrap().plane(0).read_row_from(3, reading.as_fd(), &file).unwrap();
     assert_eq!(row(&to, 0, 3), [6; 256]);
     assert_eq!(file.bytes(), 512);
@@ -70,8 +75,39 @@ fn end_of_file_within_a_row_returns_error() {
 #[test]
 fn full_device_returns_error() {
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let error = buffer(&one_segment()).read().unwrap().plane(0).write_row_to(0, full.as_fd(), &account()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    let buffer = buffer(&one_segment());
+    let written = buffer.read().unwrap().plane(0).write_row_to(0, full.as_fd(), &mut never, &account());
+    assert_eq!(written.unwrap_err().kind(), ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_descriptor_that_does_not_block_is_waited_for() {
+    let mut buffer = buffer(&Layout::linear(Format::Grey, 1024, 1024, 1).unwrap());
+    buffer.write().unwrap().plane(0).write(1023, 0, &[7; 1024], &account());
+    let (mut reading, writing) = pipe().unwrap();
+    fcntl(&writing, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let mut read = Vec::new();
+    let mut room = || {
+        let mut chunk = [0; 50_000];
+        let n = reading.read(&mut chunk)?;
+        read.extend_from_slice(&chunk[..n]);
+        Ok(())
+    };
+
+    buffer.read().unwrap().plane(0).write_to(writing.as_fd(), &mut room, &account()).unwrap();
+
+    drop(writing);
+    reading.read_to_end(&mut read).unwrap();
+    assert_eq!((read.len(), &read[1023 * 1024..]), (1024 * 1024, &[7; 1024][..]));
+}
+
+#[test]
+fn who_does_not_want_to_wait_says_why() {
+    let buffer = buffer(&Layout::linear(Format::Grey, 1024, 1024, 1).unwrap());
+    let (_reading, writing) = pipe().unwrap();
+    fcntl(&writing, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let error = buffer.read().unwrap().plane(0).write_to(writing.as_fd(), &mut never, &account()).unwrap_err();
+    assert_eq!(error.to_string(), "no room");
 }
 
 #[test]

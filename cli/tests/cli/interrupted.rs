@@ -38,6 +38,25 @@ fn a_second_ctrl_c_stops_it() {
 }
 
 #[test]
+fn a_pipe_that_nobody_reads_hinders_no_end() {
+    let file = CAMERA.replace("null-sink\"", "file-sink\"\npath = \"pipe.raw\"");
+    let queued = file.replace("\"display\"]", "\"display\"]\nqueue = { depth = 2 }");
+    for (name, pipeline) in [("pipe", &file), ("pipe-queued", &queued)] {
+        let place = Place::with(name, pipeline);
+        let pipe = place.0.join("pipe.raw");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        let going = running(&place, &[]);
+        // What a pipe holds is soon written: 64 KiB, five frames.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        going.signal(Signal::SIGINT);
+        going.signal(Signal::SIGTERM);
+        let done = going.ends().with_code(0);
+        assert!(done.out.starts_with("test: interrupted, "), "{}", done.out);
+    }
+}
+
+#[test]
 fn waiting_for_a_device_can_be_interrupted() {
     let missing = "pipeline.retry = \"1min\"\n\
         element.camera = { type = \"file-src\", path = \"none.y4m\" }\n\

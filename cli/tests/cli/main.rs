@@ -1,6 +1,7 @@
 //! The command as its users meet it: the real binary, its outputs and its exit codes.
 
 mod describe;
+mod files;
 mod interrupted;
 mod ipc;
 mod outputs;

@@ -155,6 +155,29 @@ fn an_element_that_fails_is_named() {
 }
 
 #[test]
+fn a_disk_that_stays_full_is_given_up() {
+    let full = CAMERA
+        .replace("[pipeline]", "[pipeline]\nretry = \"500ms\"")
+        .replace("null-sink\"", "file-sink\"\npath = \"/dev/full\"\ncontainer = \"raw\"");
+    let done = Place::with("full-disk", &full).run(&["run", "pipeline.toml", "--json"]).with_code(1);
+    let json = done.json();
+    assert_eq!((&json["error"]["kind"], &json["error"]["element"]), (&"limit".into(), &"display".into()));
+    // After 0.1 and 0.2 s, which a slow machine may not come to.
+    assert!((1..=2).contains(&json["restarts"].as_u64().unwrap()), "{json}");
+    assert!(done.err.contains("make room, or write fewer frames"), "{}", done.err);
+}
+
+#[test]
+fn the_only_frame_gets_through_every_queue() {
+    for full in ["block", "drop-oldest", "latest"] {
+        let queued = format!("{CAMERA}queue = {{ depth = 1, full = \"{full}\" }}\n");
+        let done = Place::with("one-frame", &queued).run(&["run", "pipeline.toml", "--frames", "1", "--json"]);
+        let json = done.with_code(0).json();
+        assert_eq!((&json["frames"], &json["dropped"]), (&1.into(), &0.into()), "{full}: {json}");
+    }
+}
+
+#[test]
 fn a_placeholder_runs_where_the_camera_is_missing() {
     let camera = CAMERA.replace("type = \"test-src\"", "type = \"v4l2-src\"\ndevice = \"/dev/video-none\"");
     let with = camera.replace("format = \"XR24\"", "placeholder = { type = \"test-src\", size = [64, 48] }");

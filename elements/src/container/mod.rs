@@ -3,6 +3,7 @@
 pub(crate) mod y4m;
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use shrbuf_pipeline::{Failure, FailureKind, Size};
@@ -125,6 +126,12 @@ pub enum FileError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// It is a pipe without a reader.
+    #[error("nobody reads {}; start its reader first, or have it waited for (`retry = \"1min\"` in [pipeline])", .path.display())]
+    NoReader {
+        /// Path.
+        path: PathBuf,
+    },
     /// Writing failed.
     #[error("cannot write {}: {source}", .path.display())]
     Write {
@@ -133,6 +140,10 @@ pub enum FileError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+fn is_pipe(path: &Path) -> bool {
+    path.metadata().is_ok_and(|m| m.file_type().is_fifo())
 }
 
 fn hint(e: &io::Error) -> &'static str {
@@ -148,6 +159,10 @@ impl FileError {
     pub(crate) fn open(path: &Path, source: io::Error) -> FileError {
         match source.kind() {
             io::ErrorKind::IsADirectory => FileError::Directory { path: path.to_owned() },
+            // Of a device it has another meaning.
+            _ if source.raw_os_error() == Some(libc::ENXIO) && is_pipe(path) => {
+                FileError::NoReader { path: path.to_owned() }
+            }
             _ => FileError::Open { path: path.to_owned(), source },
         }
     }
@@ -159,6 +174,7 @@ impl FileError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::WriteZero => {
                 FileError::Full { path, frame, source }
             }
+            io::ErrorKind::BrokenPipe => FileError::NoReader { path },
             _ => FileError::Write { path, source },
         }
     }
@@ -167,6 +183,7 @@ impl FileError {
         match self {
             FileError::Open { .. } | FileError::Directory { .. } => FailureKind::Config,
             FileError::Full { .. } => FailureKind::Limit,
+            FileError::NoReader { .. } => FailureKind::Unplugged,
             FileError::Read { .. } | FileError::Write { .. } => FailureKind::Device,
             _ => FailureKind::Data,
         }

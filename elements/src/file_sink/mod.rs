@@ -1,8 +1,9 @@
 //! `file-sink`.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use shrbuf::{Account, Format, Ledger, Reason, Shrbuf};
@@ -21,7 +22,8 @@ shrbuf_pipeline::properties! {
     ///
     /// Raw and Y4M go from the frame's memory to the file without a stop in between. Y4M takes YU12, YU16, YU24 and
     /// GREY; the others take every format. A PNG whose name has a number in it (`%d`, `%04d`) becomes many, numbered
-    /// from 0; one without keeps the last frame. Writing may take longer than a frame; put a `queue` before it.
+    /// from 0; one without keeps the last frame. Writing may take longer than a frame; put a `queue` before it. A pipe
+    /// needs its reader first, and is waited for where that is slower.
     ///
     /// ```toml
     /// [element.file]
@@ -121,7 +123,10 @@ impl Element for Sink {
 
     fn start(&mut self, _start: &mut Start<'_>) -> Result<(), Failure> {
         let path = &self.config.path;
-        let create = |path: &Path| File::create(path).map_err(|e| FileError::open(path, e));
+        // A pipe's reader may never come, or never read: that is waited for where a stop is heard. To files it is all one.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK);
+        let create = |path: &Path| options.open(path).map_err(|e| FileError::open(path, e));
         let writer = match self.container {
             Container::Y4m => Writer::Y4m { file: create(path)?, header: false },
             Container::Png => match Numbered::parse(path) {
@@ -149,9 +154,11 @@ impl Element for Sink {
             return Ok(());
         }
         let captured = frame.timestamp;
-        run.writer.write(frame, self.written, self.stream, &self.config.path, &self.account)?;
-        self.written += 1;
-        context.shown(captured, Timestamp::now());
+        let to = To { path: &self.config.path, number: self.written, account: &self.account, context };
+        if run.writer.write(frame, self.stream, &to)? {
+            self.written += 1;
+            context.shown(captured, Timestamp::now());
+        }
         Ok(())
     }
 
@@ -183,36 +190,72 @@ impl Sink {
     }
 }
 
+/// Where a frame goes.
+struct To<'a, 'b> {
+    path: &'a Path,
+    number: u64,
+    account: &'a Account,
+    context: &'a Context<'b>,
+}
+
+/// The run was stopped while a pipe had no room.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped")]
+struct Stopped;
+
 impl Writer {
-    fn write(
-        &mut self,
-        frame: Frame,
-        number: u64,
-        stream: Option<Stream>,
-        path: &Path,
-        account: &Account,
-    ) -> Result<(), Failure> {
-        let failed = |e| FileError::write(path, number, e);
-        match self {
-            Writer::Raw(file) => planes(file, &frame, path, number, account),
+    /// Writes a frame; false where the run was stopped before all of it was.
+    fn write(&mut self, frame: Frame, stream: Option<Stream>, to: &To<'_, '_>) -> Result<bool, Failure> {
+        let written = match self {
+            Writer::Raw(file) => planes(file, &frame, to)?,
             Writer::Y4m { file, header } => {
-                if !*header {
-                    file.write_all(first_line(&frame, stream)?.as_bytes()).map_err(failed)?;
-                    *header = true;
+                let first = if *header { String::new() } else { first_line(&frame, stream)? };
+                *header = true;
+                let begun = to.bytes(file, first.as_bytes()).and_then(|()| to.bytes(file, y4m::FRAME));
+                match begun {
+                    Ok(()) => planes(file, &frame, to)?,
+                    e => e,
                 }
-                file.write_all(y4m::FRAME).map_err(failed)?;
-                planes(file, &frame, path, number, account)
             }
             Writer::Numbered(numbered) => {
-                let path = numbered.path(number);
-                let written = image::write_png(&path, &frame.buffer, frame.color, account);
-                Ok(written.map_err(|e| FileError::write(&path, number, e))?)
+                let path = numbered.path(to.number);
+                let written = image::write_png(&path, &frame.buffer, frame.color, to.account);
+                return Ok(written.map(|()| true).map_err(|e| FileError::write(&path, to.number, e))?);
             }
             Writer::Last(last) => {
                 *last = Some(frame);
                 Ok(())
             }
+        };
+        match written {
+            Ok(()) => Ok(true),
+            Err(e) if e.get_ref().is_some_and(|e| e.is::<Stopped>()) => Ok(false),
+            Err(e) => Err(FileError::write(to.path, to.number, e).into()),
         }
+    }
+}
+
+impl To<'_, '_> {
+    /// Waits until there is room in `file`.
+    fn wait(&self, file: &File) -> io::Result<()> {
+        match self.context.wait_writable(file) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::Error::other(Stopped)),
+            Err(failure) => Err(io::Error::other(failure)),
+        }
+    }
+
+    fn bytes(&self, mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match file.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = &bytes[n..],
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(file)?,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -226,10 +269,8 @@ fn first_line(frame: &Frame, stream: Option<Stream>) -> Result<String, Failure> 
 }
 
 /// All planes, straight from the frame's memory.
-fn planes(file: &File, frame: &Frame, path: &Path, number: u64, account: &Account) -> Result<(), Failure> {
+fn planes(file: &File, frame: &Frame, to: &To<'_, '_>) -> Result<io::Result<()>, Failure> {
     let guard = frame.buffer.read().map_err(|e| Failure::new(FailureKind::Device, e))?;
-    for p in 0..frame.buffer.layout().planes().len() {
-        guard.plane(p).write_to(file.as_fd(), account).map_err(|e| FileError::write(path, number, e))?;
-    }
-    Ok(())
+    let mut planes = 0..frame.buffer.layout().planes().len();
+    Ok(planes.try_for_each(|p| guard.plane(p).write_to(file.as_fd(), &mut || to.wait(file), to.account)))
 }

@@ -1,15 +1,16 @@
 //! Elements in a row, and what one can do while it runs: push to those behind it.
 
 use std::cell::Cell;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crate::element::{Element, Failure};
 use crate::frame::{Frame, Timestamp};
-use crate::ring::{Item, Ring};
+use crate::ring::{Bell, Ring};
 use crate::stats::NodeStats;
 
 use super::Control;
-use super::start::Watched;
+use super::start::{Watched, limit};
 
 /// Where an output leads.
 pub(crate) enum Target {
@@ -39,23 +40,17 @@ pub(super) struct Flags {
     /// An end has been passed on, or a sink is done.
     pub(super) ended: Cell<bool>,
     control: Arc<Control>,
+    bell: Arc<Bell>,
+}
+
+impl Flags {
+    /// Of an element that is a source or not, which may push so many frames.
+    pub(super) fn new(source: bool, left: u64, control: Arc<Control>, bell: Arc<Bell>) -> Flags {
+        Flags { source, left: Cell::new(left), ended: Cell::new(false), control, bell }
+    }
 }
 
 impl Slot {
-    pub(crate) fn new(
-        name: String,
-        element: Box<dyn Element>,
-        node: usize,
-        outputs: Vec<Target>,
-        stats: Arc<NodeStats>,
-        limit: Option<u64>,
-        control: Arc<Control>,
-    ) -> Slot {
-        let source = element.ports().inputs.is_empty();
-        let flags = Flags { source, left: Cell::new(limit.unwrap_or(u64::MAX)), ended: Cell::new(false), control };
-        Slot { name, element, node, outputs, stats, flags, watched: Vec::new() }
-    }
-
     /// The element, and the context in which it may be called.
     pub(super) fn split<'a>(&'a mut self, later: &'a mut [Slot], base: usize) -> (&'a mut dyn Element, Context<'a>) {
         let context = Context { later, base, outputs: &self.outputs, stats: &self.stats, flags: &self.flags };
@@ -108,10 +103,13 @@ impl Context<'_> {
             Target::Local { slot, input } => {
                 let (slot, mut context) = self.downstream(*slot);
                 context.stats.frame();
-                slot.process(*input, frame, &mut context)
+                context.stats.enter();
+                let result = slot.process(*input, frame, &mut context);
+                context.stats.leave();
+                result
             }
             Target::Ring(ring) => {
-                ring.push(Item::Frame(frame));
+                ring.push(frame);
                 Ok(())
             }
             Target::Nowhere => Ok(()),
@@ -144,9 +142,12 @@ impl Context<'_> {
             match &self.outputs[output] {
                 Target::Local { slot, input } => {
                     let (slot, mut context) = self.downstream(*slot);
-                    slot.end(*input, &mut context).map_err(|f| self.name(f, output))?;
+                    context.stats.enter();
+                    let result = slot.end(*input, &mut context);
+                    context.stats.leave();
+                    result.map_err(|f| self.name(f, output))?;
                 }
-                Target::Ring(ring) => ring.push(Item::End),
+                Target::Ring(ring) => ring.end(),
                 Target::Nowhere => {}
             }
         }
@@ -167,6 +168,26 @@ impl Context<'_> {
     /// Of a source: no more frames are wanted. One that is not driven by a descriptor stops making them.
     pub fn ended(&self) -> bool {
         self.flags.ended.get()
+    }
+
+    /// **Blocks** until `fd` is writable or in error; false where the run is stopped meanwhile. For an element that writes
+    /// to what may have no room for as long as somebody else likes (a pipe), so that a stop finds it.
+    ///
+    /// # Errors
+    /// That of poll(2).
+    pub fn wait_writable(&self, fd: impl AsFd) -> Result<bool, Failure> {
+        let Flags { control, bell, .. } = self.flags;
+        loop {
+            bell.sleep();
+            let stopped = control.is_stopping();
+            let waited = if stopped { Ok(false) } else { bell.wait_writable(fd.as_fd()) };
+            bell.awake();
+            match waited {
+                Ok(false) if !stopped => {}
+                Err(nix::Error::EINTR) => {}
+                waited => return waited.map_err(|e| limit("poll", e)),
+            }
+        }
     }
 
     /// Counts frames that this element dropped, or knows to have been dropped before it.

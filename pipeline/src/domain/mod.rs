@@ -8,18 +8,21 @@ mod start;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use crate::element::{Element, Failure};
+use crate::element::{Element, Failure, FailureKind};
 use crate::frame::Timestamp;
+use crate::graph::Node;
 use crate::ring::{Bell, Item, Ring};
 use crate::spin::Spin;
 
 pub use context::Context;
-pub(crate) use context::{Slot, Target};
+pub(crate) use context::Target;
+use context::{Flags, Slot};
 pub use start::{Alarm, Events, Start, Waker, Watch};
 use start::{NEVER, Timer, limit};
 
@@ -45,6 +48,10 @@ impl Control {
 
     pub(crate) fn is_ending(&self) -> bool {
         self.get() >= Control::END
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.get() == Control::STOP
     }
 
     fn get(&self) -> u8 {
@@ -88,6 +95,15 @@ impl Domain {
         })
     }
 
+    /// Adds an element behind those there are. `limit` is how many frames a source may push.
+    pub(crate) fn add(&mut self, node: usize, of: &mut Node, outputs: Vec<Target>, limit: Option<u64>) {
+        let (name, stats, element) = (of.name.clone(), Arc::clone(&of.stats), of.lend());
+        let source = element.ports().inputs.is_empty();
+        let (control, bell) = (Arc::clone(&self.control), Arc::clone(&self.bell));
+        let flags = Flags::new(source, limit.unwrap_or(u64::MAX), control, bell);
+        self.slots.push(Slot { name, element, node, outputs, stats, flags, watched: Vec::new() });
+    }
+
     /// Starts the elements, sinks first; those started are stopped again where one fails.
     pub(crate) fn start(&mut self) -> Result<(), Failure> {
         for i in (0..self.slots.len()).rev() {
@@ -111,10 +127,33 @@ impl Domain {
 
     /// Runs until every element has ended, a stop, or a failure. The elements are stopped then.
     pub(crate) fn run(&mut self) -> Result<(), Failure> {
-        let result = self.cycle();
+        let mut result = self.caught(Domain::cycle);
         self.close_rings();
-        self.stop();
+        for i in 0..self.slots.len() {
+            let stopped = self.caught(|domain| {
+                domain.stop_one(i);
+                Ok(())
+            });
+            result = result.and(stopped);
+        }
         result
+    }
+
+    /// A panic in an element is that element's failure; the others are still to be stopped.
+    fn caught(&mut self, f: impl FnOnce(&mut Domain) -> Result<(), Failure>) -> Result<(), Failure> {
+        // What it left half done is seen by its own `stop` alone: it is not started again.
+        let panic = match catch_unwind(AssertUnwindSafe(|| f(self))) {
+            Ok(result) => return result,
+            Err(panic) => panic,
+        };
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        let help = "that is a bug in this element, which is not tried again; please report it with these lines";
+        let failure = Failure::new(FailureKind::Panic, format!("{text}\n{help}"));
+        Err(match self.slots.iter().rfind(|s| s.stats.is_inside()) {
+            Some(slot) => failure.at(&slot.name),
+            None => failure,
+        })
     }
 
     fn close_rings(&self) {
@@ -126,9 +165,16 @@ impl Domain {
     /// Stops the elements and forgets their descriptors.
     pub(crate) fn stop(&mut self) {
         for i in 0..self.slots.len() {
-            self.slots[i].element.stop();
-            self.unwatch(i);
+            self.stop_one(i);
         }
+    }
+
+    fn stop_one(&mut self, slot: usize) {
+        let s = &mut self.slots[slot];
+        s.stats.enter();
+        s.element.stop();
+        s.stats.leave();
+        self.unwatch(slot);
     }
 
     fn cycle(&mut self) -> Result<(), Failure> {
@@ -271,7 +317,10 @@ impl Domain {
         let s = &mut before[slot];
         let was_ended = s.flags.ended.get();
         let (element, mut context) = s.split(later, slot + 1);
-        f(element, &mut context).map_err(|f| f.at(&self.slots[slot].name))?;
+        context.stats.enter();
+        let result = f(element, &mut context);
+        context.stats.leave();
+        result.map_err(|f| f.at(&self.slots[slot].name))?;
         let flags = &self.slots[slot].flags;
         if flags.source && flags.ended.get() && !was_ended {
             // Its device goes on being ready, which is nobody's business any more.
@@ -295,12 +344,5 @@ impl Domain {
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for Domain {
-    fn drop(&mut self) {
-        // Where an element panicked: a domain that waits for room here must not wait for ever.
-        self.close_rings();
     }
 }

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
 use shrbuf::exporter::Memfd;
-use shrbuf::{Format, Layout, Pool};
+use shrbuf::{Format, Layout, Pool, Shrbuf};
 use shrbuf_pipeline::queue::{Queue, QueueSpec};
 use shrbuf_pipeline::{
-    Context, Element, Events, Failure, FailureKind, Frame, Full, Graph, NodeId, Ports, Role, Start, Timestamp, Waker,
+    Consumes, Context, Element, Events, Failure, FailureKind, Frame, Full, Graph, InputOffer, NodeId, Origin,
+    OutputOffer, Ports, Produces, Refusal, Role, Size, Start, Stream, Timestamp, Video, Waker, Wanted,
 };
 
 /// Sends a frame whenever a buffer is idle.
@@ -26,15 +27,29 @@ impl Source {
     }
 }
 
+fn buffers(number: usize) -> Vec<Shrbuf> {
+    let memory = Memfd::new("engine-test");
+    let layout = Layout::linear(Format::Grey, 16, 16, 1).unwrap();
+    (0..number).map(|_| memory.allocate(&layout).unwrap()).collect()
+}
+
 impl Element for Source {
     fn ports(&self) -> Ports {
         Ports::source()
     }
 
+    fn output_offer(&mut self, _output: usize, _input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        let memory = Produces { origins: vec![Origin::Memfd], max_stride_align: 1, keeps: 0, max_buffers: 32 };
+        let wanted = Wanted { size: Some(Size::new(16, 16)), ..Wanted::default() };
+        Ok(OutputOffer { video: vec![Video::linear(Format::Grey)], memory, wanted })
+    }
+
+    fn allocate(&mut self, _output: usize, _stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        Ok(buffers(self.buffers))
+    }
+
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        let memory = Memfd::new("engine-test");
-        let layout = Layout::linear(Format::Grey, 16, 16, 1).unwrap();
-        let buffers = (0..self.buffers).map(|_| memory.allocate(&layout).unwrap()).collect();
+        let buffers = buffers(self.buffers);
         let waker = start.waker(0);
         let hook = waker.clone();
         let pool = Arc::new(Pool::new(buffers, move |_| hook.wake()).unwrap());
@@ -114,6 +129,11 @@ impl Sink {
 impl Element for Sink {
     fn ports(&self) -> Ports {
         Ports::sink()
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        let (video, wanted) = (vec![Video::linear(Format::Grey)], Wanted::default());
+        Ok(InputOffer { video, memory: Consumes::cpu(), wanted, natural: None })
     }
 
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {

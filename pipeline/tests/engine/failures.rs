@@ -1,10 +1,11 @@
 //! Whatever fails, the run ends, says why, and stops every element once.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
-use shrbuf_pipeline::run::start;
+use shrbuf_pipeline::run::{Running, start};
 use shrbuf_pipeline::{Failure, FailureKind, Full, Graph};
 
 use crate::elements::{Broken, Sink, Source, chain, queued, spec};
@@ -48,7 +49,21 @@ fn a_panic_behind_a_full_queue_ends_the_run_as_a_failure() {
 
     assert!(running.wait(LONG));
     let failure = running.join().failure.unwrap();
-    assert_eq!(failure.to_string(), "device error: an element panicked: a bug in an element");
+    assert_eq!((failure.kind(), failure.element()), (FailureKind::Panic, Some("sink")));
+    assert!(failure.to_string().starts_with("`sink`: panic: a bug in an element\n"), "{failure}");
+}
+
+#[test]
+fn a_panic_stops_the_other_elements_of_its_thread() {
+    let source = Source::new(2);
+    let stops = Arc::clone(&source.stops);
+    let sink = Sink::with(|_| panic!("number {}", 5));
+    let seen = Arc::clone(&sink.seen);
+
+    let ended = start(chain(source, 1, sink), None).ok().unwrap().join();
+
+    assert_eq!(ended.failure.unwrap().element(), Some("sink"));
+    assert_eq!((stops.load(Ordering::Relaxed), seen.lock().unwrap_or_else(|e| e.into_inner()).stops), (1, 1));
 }
 
 #[test]
@@ -66,23 +81,77 @@ fn an_element_that_does_not_start_stops_those_that_did() {
     assert_eq!(stops.load(Ordering::Relaxed), 0, "the source is started last");
 }
 
-#[test]
-fn stop_ends_a_run_that_is_blocked_on_a_full_queue() {
-    let (release, gate) = std::sync::mpsc::channel::<()>();
+/// A source in front of a full queue, whose sink hangs until the sender is dropped; how often the source was stopped.
+fn hanging() -> (Running, Sender<()>, Arc<AtomicU64>) {
+    let (release, gate) = channel();
     let sink = Sink::with(move |_| {
         let _ = gate.recv_timeout(LONG);
         Ok(())
     });
-    let mut running = start(queued(Source::new(8), spec(1, Full::Block), sink), None).ok().unwrap();
+    let source = Source::new(8);
+    let stops = Arc::clone(&source.stops);
+    let running = start(queued(source, spec(1, Full::Block), sink), None).ok().unwrap();
+    // One is in the sink, one in the queue, and one waits for room.
     while running.graph().counts().iter().any(|c| c.name == "source" && c.counts.frames < 3) {
         std::thread::yield_now();
     }
+    (running, release, stops)
+}
+
+#[test]
+fn stop_wakes_who_waits_for_room_though_the_reader_hangs() {
+    let (running, release, stops) = hanging();
 
     running.stop();
-    drop(release);
 
-    assert!(running.wait(LONG));
+    let begin = Instant::now();
+    while stops.load(Ordering::Relaxed) == 0 {
+        assert!(begin.elapsed() < LONG, "the source waits still");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(release);
     assert!(running.join().failure.is_none());
+}
+
+#[test]
+fn an_element_that_hangs_is_named_and_left_behind() {
+    let (running, release, stops) = hanging();
+
+    running.stop();
+    let ended = running.join();
+
+    let failure = ended.failure.unwrap();
+    assert_eq!((failure.kind(), failure.element()), (FailureKind::Stalled, Some("sink")));
+    assert!(failure.to_string().starts_with("`sink`: stalled: did not stop within 3 s"), "{failure}");
+    assert!(!failure.to_string().contains("queue"), "a queue is in no thread: {failure}");
+    assert_eq!(stops.load(Ordering::Relaxed), 1);
+    let again = start(ended.graph, None).err().unwrap().failure.unwrap();
+    assert!(
+        again.to_string().contains("did not stop when the graph last ran, and have `queue`, `sink` still"),
+        "{again}"
+    );
+    drop(release);
+}
+
+#[test]
+fn a_failure_is_told_though_another_element_hangs() {
+    let (release, gate) = channel::<()>();
+    let mut graph = Graph::new("test");
+    let fails = Sink::with(|n| if n < 5 { Ok(()) } else { Err(Failure::new(FailureKind::Device, "smoke")) });
+    let hangs = Sink::with(move |_| {
+        let _ = gate.recv_timeout(LONG);
+        Ok(())
+    });
+    for (name, sink) in [("fails", fails), ("hangs", hangs)] {
+        let source = graph.add(&format!("source-{name}"), Box::new(Source::new(2))).unwrap();
+        let sink = graph.add(name, Box::new(sink)).unwrap();
+        graph.link(source, sink).unwrap();
+    }
+
+    let failure = start(graph, None).ok().unwrap().join().failure.unwrap();
+
+    assert_eq!(failure.to_string(), "`fails`: device error: smoke");
+    drop(release);
 }
 
 #[test]

@@ -103,10 +103,25 @@ fn mailbox_keeps_only_the_newest() {
     let (sent, _) = counts(&ended.graph, "source");
     let (_, dropped) = counts(&ended.graph, "queue");
     assert!(sent >= 100);
-    assert!(seen.sequences.len() as u64 + dropped <= sent);
-    assert!(dropped > 0);
-    // What ended the stream may have displaced the newest; nothing else may.
-    assert!(seen.sequences.len() <= 3, "{:?}", seen.sequences);
+    // One was held, and of those behind it only the newest waited.
+    assert!(seen.sequences.len() <= 2, "{:?}", seen.sequences);
+    assert_eq!(seen.sequences.last(), Some(&sent));
+    assert_eq!(seen.sequences.len() as u64 + dropped, sent);
+}
+
+#[test]
+fn the_end_takes_no_frames_place() {
+    for full in [Full::Block, Full::DropOldest, Full::Latest] {
+        for _ in 0..200 {
+            let sink = Sink::new();
+            let seen = Arc::clone(&sink.seen);
+
+            let ended = start(queued(Source::new(2), spec(1, full), sink), Some(1)).ok().unwrap().join();
+
+            assert_eq!(seen.lock().unwrap().sequences, [1], "{full:?}");
+            assert_eq!(counts(&ended.graph, "queue"), (1, 0), "{full:?}");
+        }
+    }
 }
 
 #[test]

@@ -4,3 +4,4 @@ mod allocations;
 mod elements;
 mod failures;
 mod flow;
+mod retry;
