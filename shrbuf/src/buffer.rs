@@ -230,6 +230,19 @@ impl Shrbuf {
         dma_buf::export_sync_file(s.as_fd(), flags(access)).map(|fd| Some(Fence::from_kernel(fd)))
     }
 
+    /// As [`export_fence`](Self::export_fence) of all segments, for those who hand a driver one fence a frame. `None` where
+    /// [nothing can be pending](Self::has_fences); also before Linux 6.0, where drivers can only wait implicitly, for what
+    /// stands in the dma-bufs, as KMS and GPU drivers do by themselves.
+    ///
+    /// # Errors
+    /// The kernel's: above all that no descriptor is left.
+    pub fn export_fences(&self, access: Access) -> io::Result<Option<Fence>> {
+        if !self.has_fences() {
+            return Ok(None);
+        }
+        merged((0..self.core.segments.len()).map(|segment| self.export_fence(segment, access)))
+    }
+
     /// Adds a fence: work that does `access` on segment `segment` is done once it signals.
     ///
     /// # Errors
@@ -247,6 +260,23 @@ impl Shrbuf {
     pub(crate) fn attach(&self, consumer: u64, value: Arc<dyn Any + Send + Sync>) {
         self.core.attachments.lock().unwrap_or_else(PoisonError::into_inner).push((consumer, value));
     }
+}
+
+/// One fence for all of them; `None` where there are none, or no kernel to give them.
+fn merged(fences: impl Iterator<Item = io::Result<Option<Fence>>>) -> io::Result<Option<Fence>> {
+    let mut all: Option<Fence> = None;
+    for fence in fences {
+        let fence = match fence {
+            // No DMA_BUF_IOCTL_EXPORT_SYNC_FILE, and so for every segment.
+            Err(e) if e.raw_os_error() == Some(libc::ENOTTY) => return Ok(None),
+            other => other?,
+        };
+        all = match (all, fence) {
+            (Some(all), Some(fence)) => Some(all.merge(&fence)?),
+            (all, fence) => all.or(fence),
+        };
+    }
+    Ok(all)
 }
 
 fn flags(access: Access) -> u32 {
@@ -363,5 +393,27 @@ impl WeakShrbuf {
 impl fmt::Debug for WeakShrbuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WeakShrbuf")
+    }
+}
+
+#[cfg(all(test, not(miri), not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_exported_fences_leaves_waiting_to_drivers() {
+        let mut asked = 0;
+        let old_kernel = (0..2).map(|_| {
+            asked += 1;
+            Err(io::Error::from_raw_os_error(libc::ENOTTY))
+        });
+        assert!(merged(old_kernel).unwrap().is_none());
+        assert_eq!(asked, 1);
+    }
+
+    #[test]
+    fn other_errors_of_exporting_a_fence_are_told() {
+        let error = merged([Ok(None), Err(io::Error::from_raw_os_error(libc::EMFILE))].into_iter()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
     }
 }

@@ -1,24 +1,24 @@
-//! One conformance suite over every exporter.
+//! One conformance suite over every exporter; what does not depend on how a buffer is laid out is in `common/cases.rs`.
 //!
 //! memfd runs anywhere; the kernel's exporters need their device nodes: `guest/run -- target/debug/deps/exporters-…`.
 
+#[macro_use]
+#[path = "common/cases.rs"]
+mod cases;
 mod common;
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::with_descriptors_left;
-use common::{Descriptors, account, nv12, one_segment, opened_again, row, through_a_socket, two_segments};
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use common::{Descriptors, account, nv12, one_segment, opened_again, row, two_segments};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use shrbuf::exporter::{DmaHeap, ExportError, Exporter, Memfd, Udmabuf};
 use shrbuf::{
-    AccessError, BufferId, Format, ImportCache, ImportError, Layout, LayoutError, MemoryKind, Modifier, Pool,
-    PoolError, Shrbuf, State,
+    AccessError, Format, ImportError, Layout, LayoutError, MemoryKind, Modifier, Pool, PoolError, Shrbuf, State,
 };
 
 mod open {
@@ -54,54 +54,32 @@ macro_rules! suite {
             fn $test() {
                 super::run(super::open::$exporter, super::$test);
             })+
+
+            fn shared(case: crate::cases::Case) {
+                super::run(super::open::$exporter, |exporter| {
+                    case(&mut || exporter.allocate(&super::one_segment()).unwrap());
+                });
+            }
+            cases!(shared);
         }
     };
     ($($exporter:ident)+) => {
         $(suite! { $exporter:
-            duplicate_is_the_same_buffer
-            descriptor_through_a_socket_is_the_same_buffer
             plane_by_plane_descriptors_of_one_memory_are_one_segment
-            exported_descriptor_closes_on_exec
-            references_are_counted
-            weak_handle_of_a_dropped_buffer_gives_none
             buffer_outlives_its_exporter
             memory_is_zeroed_and_whole_pages
             kernel_shows_the_name
             other_process_reads_and_writes
-            pool_reuses_and_runs_the_hook_once_a_release
-            hook_may_acquire_and_import
-            pool_of_a_buffer_in_use_returns_error
-            pool_dropped_first_frees_buffers_as_they_come_back
-            idle_buffer_is_not_imported
-            memory_of_a_dropped_buffer_is_imported_anew
-            import_racing_with_the_last_drop_never_fails
-            import_cache_dies_with_its_buffers
             segments_follow_the_planes
             other_layout_for_known_memory_returns_error
             part_of_known_memory_returns_error
             layout_larger_than_memory_returns_error
             tiled_layout_refuses_both_guards
-            state_is_empty_after_every_release
             descriptor_limit_returns_error
         })+
     };
 }
 suite! { memfd udmabuf dma_heap }
-
-fn duplicate_is_the_same_buffer(exporter: Exporter) {
-    let buffer = exporter.allocate(&one_segment()).unwrap();
-    let imports: Vec<_> =
-        (0..3).map(|_| Shrbuf::import(vec![buffer.export(0).unwrap()], one_segment()).unwrap()).collect();
-    assert_eq!(imports.iter().map(Shrbuf::id).collect::<Vec<_>>(), [buffer.id(); 3]);
-    assert_eq!(buffer.references(), 4);
-}
-
-fn descriptor_through_a_socket_is_the_same_buffer(exporter: Exporter) {
-    let buffer = exporter.allocate(&one_segment()).unwrap();
-    let fd = through_a_socket(buffer.export(0).unwrap());
-    let import = Shrbuf::import(vec![fd], one_segment()).unwrap();
-    assert_eq!(import.id(), buffer.id());
-}
 
 fn plane_by_plane_descriptors_of_one_memory_are_one_segment(exporter: Exporter) {
     let layout = nv12([0, 0], [0, 64 * 48]);
@@ -110,34 +88,6 @@ fn plane_by_plane_descriptors_of_one_memory_are_one_segment(exporter: Exporter) 
     let import = Shrbuf::import(fds, nv12([0, 1], [0, 64 * 48])).unwrap();
     assert_eq!(import.id(), buffer.id());
     assert_eq!(*import.layout(), layout);
-}
-
-fn exported_descriptor_closes_on_exec(exporter: Exporter) {
-    let fd = exporter.allocate(&one_segment()).unwrap().export(0).unwrap();
-    assert_eq!(FdFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFD).unwrap()), FdFlag::FD_CLOEXEC);
-}
-
-fn references_are_counted(exporter: Exporter) {
-    let a = exporter.allocate(&one_segment()).unwrap();
-    let weak = a.downgrade();
-    let b = a.clone();
-    let c = weak.upgrade().unwrap();
-    assert_eq!(a.references(), 3);
-    drop(a);
-    drop(c);
-    assert_eq!(b.references(), 1);
-    drop(b);
-    assert!(weak.is_gone());
-}
-
-fn weak_handle_of_a_dropped_buffer_gives_none(exporter: Exporter) {
-    let pool = Pool::new(vec![exporter.allocate(&one_segment()).unwrap()], |_| {}).unwrap();
-    let weak = pool.acquire().unwrap().downgrade();
-    assert!(weak.upgrade().is_none());
-    // Asking has not taken it from the pool either.
-    let again = pool.acquire().unwrap();
-    assert_eq!(again.references(), 1);
-    assert_eq!(weak.upgrade().unwrap().id(), again.id());
 }
 
 fn buffer_outlives_its_exporter(exporter: Exporter) {
@@ -193,125 +143,6 @@ fn in_the_other_process() {
     let mut buffer = Shrbuf::import(vec![fd], one_segment()).unwrap();
     assert_eq!(row(&buffer, 0, 5), [0xa5; 256]);
     buffer.write().unwrap().plane(0).write(6, 0, &[0x5a; 256], &account());
-}
-
-fn pool_reuses_and_runs_the_hook_once_a_release(exporter: Exporter) {
-    let buffers: Vec<_> = (0..2).map(|_| exporter.allocate(&one_segment()).unwrap()).collect();
-    let ids: Vec<BufferId> = buffers.iter().map(Shrbuf::id).collect();
-    let released = Arc::new(Mutex::new(Vec::new()));
-    let log = released.clone();
-    let pool = Pool::new(buffers, move |index| log.lock().unwrap().push(index)).unwrap();
-    assert_eq!(*released.lock().unwrap(), [], "the handover is no release");
-
-    let (a, b) = (pool.acquire().unwrap(), pool.take(1).unwrap());
-    assert_eq!([a.id(), b.id()], ids[..]);
-    assert!(pool.acquire().is_none());
-    assert!(pool.take(1).is_none());
-    assert!(pool.take(2).is_none());
-
-    let second = b.clone();
-    drop(b);
-    assert_eq!(*released.lock().unwrap(), []);
-    std::thread::spawn(move || drop(second)).join().unwrap();
-    drop(a);
-    assert_eq!(*released.lock().unwrap(), [1, 0]);
-    assert_eq!((pool.idle(), pool.draining()), (2, 0));
-}
-
-fn hook_may_acquire_and_import(exporter: Exporter) {
-    let buffer = exporter.allocate(&one_segment()).unwrap();
-    let fd = buffer.export(0).unwrap();
-    let (sender, outcome) = mpsc::channel();
-    let pool = Pool::new(vec![buffer], move |_| {
-        let import = Shrbuf::import(vec![fd.try_clone().unwrap()], one_segment());
-        sender.send(import.map(|b| b.id())).unwrap();
-    })
-    .unwrap();
-    drop(pool.acquire());
-    assert!(matches!(outcome.recv().unwrap(), Err(ImportError::WithProducer)));
-    assert_eq!(pool.idle(), 1);
-}
-
-fn pool_of_a_buffer_in_use_returns_error(exporter: Exporter) {
-    let buffer = exporter.allocate(&one_segment()).unwrap();
-    let id = buffer.id();
-    let error = Pool::new(vec![buffer.clone()], |_| {}).unwrap_err();
-    assert!(matches!(error, PoolError::InUse(i) if i == id), "{error}");
-    let pool = Pool::new(vec![buffer], |_| {}).unwrap();
-    let error = Pool::new(vec![pool.acquire().unwrap()], |_| {}).unwrap_err();
-    assert!(matches!(error, PoolError::InUse(i) if i == id), "{error}");
-    assert!(matches!(Pool::new(Vec::new(), |_| {}), Err(PoolError::Count(0))));
-}
-
-fn pool_dropped_first_frees_buffers_as_they_come_back(exporter: Exporter) {
-    let runs = Arc::new(AtomicUsize::new(0));
-    let count = runs.clone();
-    let buffers = (0..2).map(|_| exporter.allocate(&one_segment()).unwrap()).collect();
-    let pool = Pool::new(buffers, move |_| {
-        count.fetch_add(1, Ordering::Relaxed);
-    })
-    .unwrap();
-    let in_flight = pool.acquire().unwrap();
-    let weak = in_flight.downgrade();
-    drop(pool);
-    assert_eq!(row(&in_flight, 0, 0), [0; 256]);
-    drop(in_flight);
-    assert!(weak.is_gone());
-    assert_eq!(runs.load(Ordering::Relaxed), 0);
-}
-
-fn idle_buffer_is_not_imported(exporter: Exporter) {
-    let buffer = exporter.allocate(&one_segment()).unwrap();
-    let fds: Vec<OwnedFd> = (0..2).map(|_| buffer.export(0).unwrap()).collect();
-    let mut fds = fds.into_iter().map(|fd| vec![fd]);
-    let pool = Pool::new(vec![buffer], |_| {}).unwrap();
-    let error = Shrbuf::import(fds.next().unwrap(), one_segment()).unwrap_err();
-    assert!(matches!(error, ImportError::WithProducer), "{error}");
-    drop(pool);
-    assert!(Shrbuf::import(fds.next().unwrap(), one_segment()).is_ok());
-}
-
-fn memory_of_a_dropped_buffer_is_imported_anew(exporter: Exporter) {
-    let mut buffer = exporter.allocate(&one_segment()).unwrap();
-    buffer.write().unwrap().plane(0).write(0, 0, &[9; 256], &account());
-    let (id, fd) = (buffer.id(), buffer.export(0).unwrap());
-    drop(buffer);
-    let import = Shrbuf::import(vec![fd], one_segment()).unwrap();
-    assert_ne!(import.id(), id);
-    assert_eq!(row(&import, 0, 0), [9; 256]);
-}
-
-fn import_racing_with_the_last_drop_never_fails(exporter: Exporter) {
-    let mut buffer = exporter.allocate(&one_segment()).unwrap();
-    let fd = buffer.export(0).unwrap();
-    for _ in 0..100 {
-        let import = || Shrbuf::import(vec![fd.try_clone().unwrap()], one_segment()).unwrap();
-        buffer = std::thread::scope(|s| {
-            s.spawn(move || drop(buffer));
-            let (a, b) = (s.spawn(import), s.spawn(import));
-            let (a, b) = (a.join().unwrap(), b.join().unwrap());
-            assert_eq!(a.id(), b.id());
-            a
-        });
-    }
-    assert_eq!(buffer.references(), 1);
-}
-
-fn import_cache_dies_with_its_buffers(exporter: Exporter) {
-    let buffer = exporter.allocate(&one_segment()).unwrap();
-    let mut cache = ImportCache::new();
-    let import = cache.get(&buffer, |b| b.export(0)).unwrap();
-    let again = cache.get(&buffer, |b| b.export(0)).unwrap();
-    assert!(Arc::ptr_eq(&import, &again));
-    let weak = Arc::downgrade(&import);
-    drop((import, again));
-    drop(buffer);
-    assert!(weak.upgrade().is_none());
-
-    let next = exporter.allocate(&one_segment()).unwrap();
-    let weak = Arc::downgrade(&cache.get(&next, |b| b.export(0)).unwrap());
-    drop(cache);
-    assert!(weak.upgrade().is_none());
 }
 
 fn segments_follow_the_planes(exporter: Exporter) {
@@ -371,12 +202,6 @@ fn tiled_layout_refuses_both_guards(exporter: Exporter) {
     assert!(matches!(buffer.read(), Err(AccessError::Tiled { modifier }) if modifier == tiled));
     assert!(matches!(buffer.try_read(), Err(AccessError::Tiled { modifier }) if modifier == tiled));
     assert!(matches!(buffer.write(), Err(AccessError::Tiled { modifier }) if modifier == tiled));
-}
-
-fn state_is_empty_after_every_release(exporter: Exporter) {
-    let pool = Pool::new(vec![exporter.allocate(&one_segment()).unwrap()], |_| {}).unwrap();
-    pool.acquire().unwrap().set_state(State::Filled);
-    assert_eq!(pool.acquire().unwrap().state(), State::Empty);
 }
 
 fn descriptor_limit_returns_error(exporter: Exporter) {

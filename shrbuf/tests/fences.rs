@@ -3,10 +3,12 @@
 //! Needs vgem and a dma-heap: `guest/run -- target/debug/deps/fences-…`.
 
 mod common;
+#[path = "common/vgem.rs"]
+mod vgem;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -17,85 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shrbuf::exporter::{DmaHeap, Exporter, Memfd, Udmabuf};
 use shrbuf::ipc::{Announced, Connection, FrameInfo, Next, Options, Producer, Wishes};
 use shrbuf::{Access, AccessError, Fence, FenceStatus, Layout, Pool, Shrbuf};
-
-mod raw {
-    #[repr(C)]
-    pub struct Prime {
-        pub handle: u32,
-        pub flags: u32,
-        pub fd: i32,
-    }
-
-    #[repr(C)]
-    pub struct Close {
-        pub handle: u32,
-        pub pad: u32,
-    }
-
-    /// `struct drm_vgem_fence_attach`.
-    #[repr(C)]
-    pub struct Attach {
-        pub handle: u32,
-        pub flags: u32,
-        pub out_fence: u32,
-        pub pad: u32,
-    }
-
-    /// `struct drm_vgem_fence_signal`.
-    #[repr(C)]
-    pub struct Signal {
-        pub fence: u32,
-        pub flags: u32,
-    }
-
-    nix::ioctl_write_ptr!(gem_close, b'd', 0x09, Close);
-    nix::ioctl_readwrite!(prime_fd_to_handle, b'd', 0x2e, Prime);
-    nix::ioctl_readwrite!(fence_attach, b'd', 0x41, Attach);
-    nix::ioctl_write_ptr!(fence_signal, b'd', 0x42, Signal);
-}
-
-/// The device whose work takes as long as a test likes.
-struct Vgem(File);
-
-/// Work that vgem has been given.
-struct Work<'a> {
-    vgem: &'a Vgem,
-    fence: u32,
-}
-
-impl Vgem {
-    fn open() -> Option<Vgem> {
-        let nodes = fs::read_dir("/sys/class/drm").ok()?.flatten();
-        let mut cards = nodes.filter(|n| fs::read_link(n.path().join("device")).is_ok_and(|d| d.ends_with("vgem")));
-        let name = cards.find(|n| n.file_name().to_string_lossy().starts_with("render"))?.file_name();
-        File::options().read(true).write(true).open(format!("/dev/dri/{}", name.display())).ok().map(Vgem)
-    }
-
-    /// Begins to read or write segment `segment`.
-    fn begin(&self, access: Access, buffer: &Shrbuf, segment: usize) -> Work<'_> {
-        let fd = buffer.segments()[segment].as_fd().as_raw_fd();
-        let mut prime = raw::Prime { handle: 0, flags: 0, fd };
-        let flags = u32::from(access == Access::Write);
-        // SAFETY: each pointer is to a live struct of its ioctl's type.
-        unsafe {
-            raw::prime_fd_to_handle(self.0.as_raw_fd(), &mut prime).unwrap();
-            let mut attach = raw::Attach { handle: prime.handle, flags, out_fence: 0, pad: 0 };
-            raw::fence_attach(self.0.as_raw_fd(), &mut attach).unwrap();
-            // The fence is in the dma-buf, which needs the handle no more.
-            raw::gem_close(self.0.as_raw_fd(), &raw::Close { handle: prime.handle, pad: 0 }).unwrap();
-            // An importer that attaches fences by itself says so.
-            buffer.expect_fences();
-            Work { vgem: self, fence: attach.out_fence }
-        }
-    }
-}
-
-impl Work<'_> {
-    fn end(self) {
-        // SAFETY: the pointer is to a live struct of the ioctl's type.
-        unsafe { raw::fence_signal(self.vgem.0.as_raw_fd(), &raw::Signal { fence: self.fence, flags: 0 }) }.unwrap();
-    }
-}
+use vgem::Vgem;
 
 /// Runs a test with vgem and each exporter of dma-bufs there is, and looks afterwards for descriptors left open.
 fn on_vgem(test: impl Fn(&Vgem, &Exporter)) {
@@ -161,6 +85,36 @@ fn merged_fence_signals_with_the_later_one() {
         assert_eq!(both.status().unwrap(), FenceStatus::Pending);
         second.end();
         assert!(both.wait(LONG).unwrap());
+    });
+}
+
+#[test]
+fn fences_of_all_segments_are_one() {
+    on_vgem(|vgem, exporter| {
+        for later in [0, 1] {
+            let buffer = exporter.allocate(&two_segments()).unwrap();
+            assert!(buffer.export_fences(Access::Read).unwrap().is_none(), "nobody has said that there are any");
+            let works = [0, 1].map(|segment| vgem.begin(Access::Write, &buffer, segment));
+            let all = buffer.export_fences(Access::Read).unwrap().unwrap();
+            let [first, second] = works;
+            let (sooner, later) = if later == 0 { (second, first) } else { (first, second) };
+            sooner.end();
+            assert_eq!(all.status().unwrap(), FenceStatus::Pending);
+            later.end();
+            assert!(all.wait(LONG).unwrap());
+        }
+    });
+}
+
+#[test]
+fn fence_of_the_last_segment_alone_is_exported_too() {
+    on_vgem(|vgem, exporter| {
+        let buffer = exporter.allocate(&two_segments()).unwrap();
+        let work = vgem.begin(Access::Write, &buffer, 1);
+        let all = buffer.export_fences(Access::Read).unwrap().unwrap();
+        assert_eq!(all.status().unwrap(), FenceStatus::Pending);
+        work.end();
+        assert!(all.wait(LONG).unwrap());
     });
 }
 
@@ -367,6 +321,8 @@ fn memfd_has_no_fences() {
     let descriptors = Descriptors::count();
     let buffer = Memfd::new("fences").allocate(&one_segment()).unwrap();
     assert!(buffer.export_fence(0, Access::Write).unwrap().is_none());
+    buffer.expect_fences();
+    assert!(buffer.export_fences(Access::Write).unwrap().is_none());
     assert_eq!(buffer.export_fence(1, Access::Write).unwrap_err().kind(), std::io::ErrorKind::NotFound);
     drop(buffer);
     descriptors.assert_same();

@@ -3,13 +3,19 @@
 use shrbuf::Format;
 use shrbuf_elements::kms::KmsSink;
 use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::tee::Tee;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Memory, V4l2Src};
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
-use shrbuf_pipeline::{Build, Copies, Element, Graph, Origin, Rate, Size};
+use shrbuf_pipeline::supervise::{RunOptions, Verdict, run};
+use shrbuf_pipeline::{Build, Copies, Element, Full, Graph, Origin, QueueSpec, Rate, Size};
 use shrbuf_tests::{Footprint, on_test_drivers};
 
 const OPTIONS: NegotiateOptions = NegotiateOptions { converters: shrbuf_elements::CONVERTERS };
+
+fn options() -> RunOptions {
+    RunOptions { negotiate: OPTIONS, ..RunOptions::default() }
+}
 
 fn link(source: Box<dyn Element>, sink: Box<dyn Element>, copies: Copies) -> Graph {
     let mut graph = Graph::new("test");
@@ -40,7 +46,7 @@ fn nothing_asked_for_finds_what_both_can() {
     assert_eq!(stream.origin, Origin::V4l2);
     assert!(stream.format.family() == shrbuf::Family::Rgb, "{stream}");
     drop(graph);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -90,26 +96,78 @@ fn yuyv_on_an_rgb_display_is_refused_with_what_would_do() {
 }
 
 #[test]
-fn yuyv_on_an_rgb_display_is_converted_where_copies_are_allowed() {
+fn yuyv_on_an_rgb_display_is_converted_where_copies_are_allowed_or_warned_of() {
     if !on_test_drivers() {
         return;
     }
     let before = Footprint::now();
+    for copies in [Copies::Allow, Copies::Warn] {
+        let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(640, 480)), ..V4l2Src::default() };
+        let graph = link(camera.build().unwrap(), KmsSink::default().build().unwrap(), copies);
+
+        let report = run(graph, &RunOptions { frames: Some(30), ..options() }, |_| Verdict::Continue);
+
+        assert!(report.error.is_none(), "{}", report.error.unwrap());
+        assert!(!report.plan.is_zero_copy());
+        assert!(report.graph.ledger().copied() > 0);
+        drop(report);
+    }
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+/// `camera → tee → aside, display`: two consumers, of which the display imports no YUYV.
+fn with_a_tee(copies: Copies) -> Graph {
     let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(640, 480)), ..V4l2Src::default() };
-    let graph = link(camera.build().unwrap(), KmsSink::default().build().unwrap(), Copies::Allow);
-    let options = shrbuf_pipeline::supervise::RunOptions {
-        frames: Some(30),
-        negotiate: OPTIONS,
-        ..shrbuf_pipeline::supervise::RunOptions::default()
-    };
+    let mut graph = Graph::new("test");
+    graph.set_copies(copies);
+    let camera = graph.add("camera", camera.build().unwrap()).unwrap();
+    let tee = graph.add("tee", Tee {}.build().unwrap()).unwrap();
+    let aside = graph.add("aside", NullSink {}.build().unwrap()).unwrap();
+    let display = graph.add("display", KmsSink::default().build().unwrap()).unwrap();
+    graph.link(camera, tee).unwrap();
+    graph.link(tee, aside).unwrap();
+    graph.link(tee, display).unwrap();
+    graph
+}
 
-    let report = shrbuf_pipeline::supervise::run(graph, &options, |_| shrbuf_pipeline::supervise::Verdict::Continue);
+#[test]
+fn of_two_consumers_only_the_one_that_cannot_import_gets_a_copy() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
 
+    let refused = negotiate(&mut with_a_tee(Copies::Deny), &OPTIONS).unwrap_err().to_string();
+    assert!(refused.contains("display") && refused.contains("YUYV") && refused.contains("copies"), "{refused}");
+
+    let options = RunOptions { frames: Some(30), ..options() };
+    let report = run(with_a_tee(Copies::Allow), &options, |_| Verdict::Continue);
     assert!(report.error.is_none(), "{}", report.error.unwrap());
-    assert!(!report.plan.is_zero_copy());
-    assert!(report.graph.ledger().copied() > 0);
+    let copied = report.plan.links.iter().filter(|l| !l.zero_copy).map(|l| l.to.as_str());
+    assert_eq!(copied.collect::<Vec<_>>(), ["display"], "{:?}", report.plan.links);
+    let counted = |name| shrbuf_tests::counts(&report.graph, name).frames;
+    // A converter that is slower than the camera drops some.
+    let dropped: u64 = report.graph.counts().iter().map(|node| node.counts.dropped).sum();
+    let lost = dropped - shrbuf_tests::counts(&report.graph, "camera").dropped;
+    assert_eq!((counted("aside"), counted("display") + lost), (30, 30));
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+#[test]
+fn more_frames_held_at_once_than_a_camera_has_are_refused_with_the_sum() {
+    if !on_test_drivers() {
+        return;
+    }
+    let mut graph = Graph::new("test");
+    let camera = graph.add("camera", V4l2Src::default().build().unwrap()).unwrap();
+    let display = graph.add("display", KmsSink::default().build().unwrap()).unwrap();
+    graph.link_queued(camera, display, QueueSpec { depth: 30, full: Full::Block }).unwrap();
+
+    let text = negotiate(&mut graph, &OPTIONS).unwrap_err().to_string();
+
+    let sum = "camera keeps 2, display holds 3, queue camera→display holds 30 = 35; camera gives at most 32";
+    assert!(text.contains(sum), "{text}");
 }
 
 #[test]
@@ -126,7 +184,7 @@ fn memory_that_a_heap_lends_the_camera_is_shown_too() {
         assert!(report.plan.is_zero_copy());
         drop(report);
     }
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -162,5 +220,5 @@ fn every_format_that_a_camera_and_we_know_can_be_captured() {
         let counts = shrbuf_tests::counts(&report.graph, "camera");
         assert_eq!((counts.frames, counts.corrupt), (3, 0), "{}", video.format);
     }
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }

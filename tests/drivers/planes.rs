@@ -110,7 +110,7 @@ fn every_pixel(spots: [Spot; 2]) {
     assert!(report.plan.is_zero_copy());
     assert_eq!(report.graph.ledger().copied(), 0);
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_camera_unplugged_in_mid_stream_is_named() {
     assert_eq!(failure(&report), (FailureKind::Unplugged, "first"));
     assert!(after < Duration::from_secs(2), "{after:?}");
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn the_other_camera_goes_on_beside_a_placeholder() {
     assert_eq!(counts(&report.graph, "first").frames, 90);
     assert!(report.restarts >= 1);
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 /// What negotiation says of test pictures at `spots`.
@@ -208,7 +208,7 @@ fn refusal(spots: &[Spot]) -> String {
     let mut graph = graph(sources, display(spots).build().unwrap());
     let text = negotiate(&mut graph, &NegotiateOptions::default()).unwrap_err().to_string();
     drop(graph);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
     println!("{text}");
     text
 }
@@ -310,7 +310,7 @@ fn two_thousand_frames_of_each_leave_nothing() {
     assert!(*late <= early + 64, "{early} KiB, then {late}");
     println!("{} flips of {shown} frames", own("flips"));
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn what_is_on_the_screen_comes_out_of_kms_capture() {
     assert!(captured.len() as u64 >= FRAMES / 3, "{} pictures", captured.len());
     println!("{} pictures of {} changes", captured.len(), own("flips"));
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -399,7 +399,7 @@ fn a_display_that_another_element_drives_is_in_use() {
     assert_eq!((error.kind(), error.element()), (Some(FailureKind::InUse), Some("there")));
     assert!(error.to_string().contains("Virtual-1 is driven by another element of this process"), "{error}");
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }
 
 #[test]
@@ -418,5 +418,5 @@ fn the_wall_of_the_examples_is_shown() {
     let display = counts(&report.graph, "display");
     assert_eq!(display.frames, 4 * 30);
     drop(report);
-    assert_eq!(Footprint::now(), before);
+    assert_eq!(Footprint::settled(&before), before);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use shrbuf_elements::kms::{Card, KmsSink};
 use shrbuf_elements::v4l2::{Device, V4l2Src};
@@ -58,6 +59,19 @@ impl Footprint {
         let mappings =
             maps.lines().filter(|l| l.contains("dmabuf") || l.contains("memfd") || l.contains("/dev/")).count();
         Footprint { dma_bufs, descriptors, mappings }
+    }
+
+    /// As things are once they are as `before`, which they soon are where nothing is left: what a display has shown is
+    /// freed by the kernel's own threads. Otherwise as they are after two seconds.
+    pub fn settled(before: &Footprint) -> Footprint {
+        let begin = Instant::now();
+        loop {
+            let now = Footprint::now();
+            if now == *before || begin.elapsed() > Duration::from_secs(2) {
+                return now;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{CommitError, EventBuffer, Flip, FrameBuffer, Screen, Writeback, refr
 pub(super) const FLIP_LIMIT: Duration = Duration::from_millis(1500);
 /// Of the watchdog, which counts them: where this thread itself was kept away it has ticked once.
 type Ticks = u32;
-pub(super) const TICKS: Ticks = 3;
+pub(super) const TICKS: Ticks = 8;
 
 /// Flips in a row that nobody waits for, after which they are not watched: more, and frames that come now just before a
 /// refresh and now just after it would cost two calls more each time.
@@ -214,11 +214,7 @@ impl Display {
             let import = |b: &Shrbuf| FrameBuffer::of_shrbuf(output.card(), b);
             let imported = input.imports.get(&frame.buffer, import).map_err(device)?;
             // Whoever is still writing the buffer is waited for by the display, not by us.
-            let fence = if frame.buffer.has_fences() {
-                frame.buffer.export_fence(0, Access::Read).map_err(device)?
-            } else {
-                None
-            };
+            let fence = frame.buffer.export_fences(Access::Read).map_err(device)?;
             running.staged.push(Staged { layer, frame: imported, fence, color: frame.color, number: frame.sequence });
         }
         Ok(())

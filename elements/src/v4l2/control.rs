@@ -1,12 +1,14 @@
 //! Controls by name, with values as a person writes them.
 
+use shrbuf_pipeline::nearest::nearest;
+
 use super::ioctl::{Control, ControlKind, ControlValue, ExtCtrlError, Failure, MenuItem, normalise};
 
 /// Why a control was not found, read or set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// No control of that name.
-    #[error("there is no control `{name}`; this device has {}", list(.known))]
+    #[error("there is no control `{name}`{}; this device has {}", meant(name, .known), list(.known))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -29,6 +31,11 @@ pub enum ControlError {
     /// The controls could not be listed.
     #[error(transparent)]
     Failure(#[from] Failure),
+}
+
+fn meant(name: &str, known: &[String]) -> String {
+    let nearest = nearest(&normalise(name), known.iter().map(String::as_str));
+    nearest.map_or_else(String::new, |nearest| format!(" (did you mean `{nearest}`?)"))
 }
 
 fn list(names: &[String]) -> String {
@@ -217,7 +224,7 @@ mod tests {
     fn unknown_name_lists_the_known_ones() {
         let controls = [integer(0, 1, 1)];
         let error = by_name(&controls, "thang").unwrap_err().to_string();
-        assert_eq!(error, "there is no control `thang`; this device has thing");
+        assert_eq!(error, "there is no control `thang` (did you mean `thing`?); this device has thing");
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod ownership;
 mod picture;
 mod queue;
 mod readiness;
+mod sequence;
 mod sink;
 mod src;
 

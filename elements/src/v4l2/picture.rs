@@ -135,9 +135,14 @@ pub(super) fn allocate(
 ) -> Result<(CaptureQueue, Vec<Shrbuf>), Refusal> {
     let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
     if stream.origin != Origin::V4l2 {
-        let buffers = lend(stream, format, name)?;
-        let fds = dma_bufs(&buffers).map_err(|e| refuse(&e))?;
-        return Ok((CaptureQueue::dmabuf(device, fds).map_err(|e| refuse(&e))?, buffers));
+        let (queue, buffers) = lent(device, stream, format, name, &[])?;
+        let offsets = queue.data_offsets(0).map_err(|e| refuse(&e))?;
+        if offsets.iter().all(|&offset| offset == 0) {
+            return Ok((queue, buffers));
+        }
+        // Where the driver begins shows only once it has the memory; with that, laid out anew.
+        drop((queue, buffers));
+        return lent(device, stream, format, name, &offsets);
     }
     let (queue, exported) = CaptureQueue::mmap(device, stream.buffers).map_err(|e| refuse(&e))?;
     let buffers = exported.into_iter().map(|b| {
@@ -156,14 +161,30 @@ pub(super) fn allocate(
     Ok((queue, buffers))
 }
 
+fn lent(
+    device: &Device,
+    stream: &Stream,
+    format: &ioctl::Format,
+    name: &str,
+    data_offsets: &[u32],
+) -> Result<(CaptureQueue, Vec<Shrbuf>), Refusal> {
+    let buffers = lend_at(stream, format, name, data_offsets)?;
+    let fds = dma_bufs(&buffers).map_err(|e| Refusal::new(e.to_string()))?;
+    Ok((CaptureQueue::dmabuf(device, fds).map_err(|e| Refusal::new(e.to_string()))?, buffers))
+}
+
 /// Buffers of the stream's allocator, as the driver wants them.
 pub(super) fn lend(stream: &Stream, format: &ioctl::Format, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
+    lend_at(stream, format, name, &[])
+}
+
+fn lend_at(stream: &Stream, format: &ioctl::Format, name: &str, data_offsets: &[u32]) -> Result<Vec<Shrbuf>, Refusal> {
     let exporter = match stream.origin {
         Origin::DmaHeap => DmaHeap::open("system", name).map(Exporter::DmaHeap),
         _ => Udmabuf::open(name).map(Exporter::Udmabuf),
     };
     let exporter = exporter.map_err(|e| Refusal::new(e.to_string()))?;
-    let layout = layout(stream.format, format, &[])?;
+    let layout = layout(stream.format, format, data_offsets)?;
     let buffers = (0..stream.buffers).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>();
     buffers.map_err(|e| Refusal::new(e.to_string()))
 }
@@ -207,5 +228,72 @@ mod tests {
         assert_eq!(colorimetry(Format::Yuyv, of(3), 640), bt709);
         assert_eq!(colorimetry(Format::Yuyv, of(8), 1920), Colorimetry::default());
         assert_eq!(colorimetry(Format::Xr24, of(8), 1920).range, Range::Full);
+    }
+
+    /// What a driver answers for 64x48 in memory planes of these strides.
+    fn driver(strides: &[u32]) -> ioctl::Format {
+        ioctl::Format {
+            width: 64,
+            height: 48,
+            pixelformat: PixelFormat(0),
+            field: ioctl::Field::None,
+            colorimetry: ioctl::Colorimetry::default(),
+            premultiplied: false,
+            planes: strides.iter().map(|&bytesperline| ioctl::PlaneFormat { bytesperline, sizeimage: 0 }).collect(),
+        }
+    }
+
+    fn planes(layout: &Layout) -> Vec<(u8, u32, u32)> {
+        layout.planes().iter().map(|p| (p.segment, p.offset, p.stride)).collect()
+    }
+
+    #[test]
+    fn planes_in_one_memory_follow_each_other() {
+        let nv12 = layout(Format::Nv12, &driver(&[128]), &[]).unwrap();
+        assert_eq!(planes(&nv12), [(0, 0, 128), (0, 128 * 48, 128)]);
+        let yu12 = layout(Format::Yu12, &driver(&[128]), &[]).unwrap();
+        assert_eq!(planes(&yu12), [(0, 0, 128), (0, 128 * 48, 64), (0, 128 * 48 + 64 * 24, 64)]);
+        let late = layout(Format::Nv12, &driver(&[64]), &[256]).unwrap();
+        assert_eq!(planes(&late), [(0, 256, 64), (0, 256 + 64 * 48, 64)]);
+    }
+
+    #[test]
+    fn planes_in_a_memory_each_have_its_stride_and_begin_where_it_says() {
+        let nv16 = layout(Format::Nv16, &driver(&[64, 128]), &[128, 0]).unwrap();
+        assert_eq!(planes(&nv16), [(0, 128, 64), (1, 0, 128)]);
+        let yu12 = layout(Format::Yu12, &driver(&[64, 32, 48]), &[]).unwrap();
+        assert_eq!(planes(&yu12), [(0, 0, 64), (1, 0, 32), (2, 0, 48)]);
+    }
+
+    #[test]
+    fn a_driver_with_fewer_memories_than_planes_is_refused() {
+        let refusal = layout(Format::Yu12, &driver(&[64, 32]), &[]).unwrap_err();
+        assert!(refusal.to_string().contains("YU12 has 3 planes, the driver 2"), "{refusal}");
+    }
+
+    fn payload(data_offset: u32, bytesused: u32) -> PlanePayload {
+        PlanePayload { data_offset, bytesused, length: 65536 }
+    }
+
+    #[test]
+    fn a_picture_is_whole_where_every_plane_is() {
+        let nv16 = layout(Format::Nv16, &driver(&[64, 64]), &[128, 0]).unwrap();
+        let whole = Whole::of(&nv16);
+        let (luma, chroma) = (payload(128, 64 * 48), payload(0, 64 * 48));
+        assert!(Whole::are_in(&whole, &[luma, chroma]));
+        let short = |p: PlanePayload| PlanePayload { bytesused: p.bytesused - 1, ..p };
+        assert!(!Whole::are_in(&whole, &[short(luma), chroma]));
+        assert!(!Whole::are_in(&whole, &[luma, short(chroma)]));
+        assert!(!Whole::are_in(&whole, &[payload(0, 64 * 50), chroma]), "it begins elsewhere");
+        assert!(!Whole::are_in(&whole, &[luma]), "a plane is missing");
+        assert!(!Whole::are_in(&whole, &[luma, chroma, chroma]), "a plane too many");
+    }
+
+    #[test]
+    fn a_picture_of_planes_in_one_memory_is_whole_to_the_end_of_the_last() {
+        let whole = Whole::of(&layout(Format::Yu12, &driver(&[64]), &[]).unwrap());
+        let bytes = 64 * 48 * 3 / 2;
+        assert!(Whole::are_in(&whole, &[payload(0, bytes)]));
+        assert!(!Whole::are_in(&whole, &[payload(0, bytes - 1)]));
     }
 }

@@ -52,7 +52,7 @@ const DEVICE: u32 = 0;
 const WATCHDOG: u32 = 1;
 
 /// Ticks of the watchdog in the time that counts as stalled.
-const TICKS: u32 = 4;
+const TICKS: u32 = 8;
 
 /// Frames held where the driver does not say what it needs: one on the line, the next, and one that came early.
 const HOLDS: u32 = 3;

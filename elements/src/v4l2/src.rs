@@ -15,6 +15,7 @@ use shrbuf_pipeline::{
 use super::failure::{dequeue_failed, failed, open_failed, set_controls};
 use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimingsError, Event, Fraction};
 use super::picture::{Whole, allocate, colorimetry, set_format, video};
+use super::sequence::{Sequence, Told};
 use super::{CaptureQueue, Device};
 
 choices! {
@@ -78,6 +79,7 @@ impl Build for V4l2Src {
             allocated: None,
             streaming: None,
             unexpected: 0,
+            told: Told::default(),
         }))
     }
 }
@@ -87,8 +89,8 @@ const FENCES: u32 = 1;
 const RETRY: u32 = 2;
 const WATCHDOG: u32 = 3;
 
-/// Ticks of the watchdog in the time that counts as stalled.
-const TICKS: u32 = 4;
+/// Ticks of the watchdog in the time that counts as stalled. It says so up to a tick late: of the usual 1.5 s, in 1.7 s.
+const TICKS: u32 = 8;
 /// Buffers that videobuf2 needs queued so that none is waited for: the one being filled and the next.
 const KEEPS: u32 = 2;
 /// `VIDEO_MAX_FRAME`.
@@ -112,8 +114,7 @@ struct Streaming {
     quiet_ticks: u32,
     /// Frames dequeued.
     frames: u64,
-    /// Of the last frame, without the driver's wrap at 2^32.
-    sequence: Option<u64>,
+    sequence: Sequence,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -131,6 +132,8 @@ struct Source {
     streaming: Option<Streaming>,
     /// Buffers that the driver returned though it did not have them, or with a picture elsewhere than agreed.
     unexpected: u64,
+    /// Of the last stream, what the driver said in its frames' numbers.
+    told: Told,
 }
 
 struct Fences(Arc<Pool>);
@@ -258,7 +261,7 @@ impl Element for Source {
         start.every(stall / TICKS, WATCHDOG);
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
-        let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, None);
+        let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, Sequence::default());
         self.streaming = Some(Streaming { queue, pool, whole, color, stall, quiet, quiet_ticks, frames, sequence });
         Ok(())
     }
@@ -289,16 +292,23 @@ impl Element for Source {
     }
 
     fn stop(&mut self) {
-        if let Some(mut streaming) = self.streaming.take()
-            && let Err(failure) = streaming.queue.stop()
-        {
-            tracing::debug!(element = self.name, %failure, "stopping");
+        if let Some(mut streaming) = self.streaming.take() {
+            self.told = streaming.sequence.told;
+            if let Err(failure) = streaming.queue.stop() {
+                tracing::debug!(element = self.name, %failure, "stopping");
+            }
         }
         self.device = None;
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("unexpected_buffers", self.unexpected);
+        // What `dropped` can be checked by: last - first + 1 is frames + dropped - repeated, where nothing restarted.
+        let told = self.streaming.as_ref().map_or(self.told, |s| s.sequence.told);
+        report("first_sequence", told.first.into());
+        report("last_sequence", told.last.into());
+        report("repeated_sequences", told.repeated);
+        report("restarted_sequences", told.restarted);
     }
 }
 
@@ -324,28 +334,14 @@ impl Streaming {
             Clock::Copy | Clock::Unknown => Timestamp::now(),
         };
         self.frames += 1;
-        let sequence = self.count(buffer.sequence, context);
+        let counted = self.sequence.count(buffer.sequence);
+        context.dropped(counted.dropped);
         let corrupt = buffer.is_corrupt() || !Whole::are_in(&self.whole, buffer.planes());
         memory.set_state(if corrupt { State::Corrupt } else { State::Filled });
-        let frame = Frame { buffer: memory, timestamp, sequence, color: self.color, crop: None, corrupt, payload: 0 };
+        let (sequence, color) = (counted.number, self.color);
+        let frame = Frame { buffer: memory, timestamp, sequence, color, crop: None, corrupt, payload: 0 };
         context.push(0, frame)?;
         Ok(true)
-    }
-
-    /// The driver's count without its wrap; gaps are frames that it dropped.
-    fn count(&mut self, sequence: u32, context: &Context<'_>) -> u64 {
-        let now = match self.sequence {
-            None => u64::from(sequence),
-            Some(last) => {
-                let step = sequence.wrapping_sub(last as u32);
-                // A step back by a few is a driver that starts anew, not four thousand million drops.
-                let step = if step == 0 || step > u32::MAX / 2 { 1 } else { step };
-                context.dropped(u64::from(step) - 1);
-                last + u64::from(step)
-            }
-        };
-        self.sequence = Some(now);
-        now
     }
 
     fn event(&mut self) -> Result<(), Failure> {

@@ -282,11 +282,8 @@ impl Session {
         self.window.attach(&buffer.buffer);
         let mut commit = None;
         if let Some(sync) = self.window.sync.as_ref().filter(|_| buffer.kind == MemoryKind::DmaBuf) {
-            if frame.buffer.has_fences() {
-                let fence = frame.buffer.export_fence(0, Access::Read).map_err(WaylandError::Fence)?;
-                if let Some(fence) = fence {
-                    sync.set_acquire_fence(fence.as_fd());
-                }
+            if let Some(fence) = frame.buffer.export_fences(Access::Read).map_err(WaylandError::Fence)? {
+                sync.set_acquire_fence(fence.as_fd());
             }
             sync.get_release(&handle, self.commits);
             commit = Some(self.commits);

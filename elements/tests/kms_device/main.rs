@@ -9,6 +9,8 @@ mod counting;
 mod frames;
 mod ownership;
 mod two_displays;
+#[path = "../../../shrbuf/tests/common/vgem.rs"]
+mod vgem;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -213,62 +213,15 @@ fn a_flip_waits_for_its_fence() {
     let output = Output::find(card, None).unwrap();
     let frames: Vec<_> = (0..2).map(|seed| frame(card, XR24, (1024, 768), seed).0).collect();
     let mut screen = show(&output, &frames[0], None);
-    let work = Work::start();
-    let fence = work.buffer.export_fence(0, shrbuf::Access::Write).unwrap().unwrap();
+    let written = DmaHeap::open("system", "test").unwrap().allocate(&layout(XR24, 64, 64)).unwrap();
+    let work = vgem::Vgem::open().unwrap().begin(shrbuf::Access::Write, &written, 0);
+    let fence = written.export_fence(0, shrbuf::Access::Write).unwrap().unwrap();
     let mut buffer = EventBuffer::new();
     screen.flip(&Flip { frame: &frames[1], in_fence: Some(fence.as_fd()), ..flip(&frames[1], 1) }).unwrap();
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(card.read_events(&mut buffer).unwrap().count(), 0, "the work is not done");
-    work.done();
+    work.end();
     assert_eq!(next_event(card, &mut buffer).user_data, 1);
-}
-
-/// Work on a buffer that is done when we say so: a vgem buffer with a fence.
-struct Work {
-    vgem: std::fs::File,
-    fence: u32,
-    buffer: Shrbuf,
-}
-
-struct Vgem<'a>(&'a std::fs::File);
-
-impl AsFd for Vgem<'_> {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl drm::Device for Vgem<'_> {}
-impl drm::control::Device for Vgem<'_> {}
-
-nix::ioctl_readwrite!(
-    /// struct drm_vgem_fence_attach { handle, flags, out_fence, pad }
-    vgem_fence_attach, b'd', 0x41, [u32; 4]
-);
-nix::ioctl_write_ptr!(
-    /// struct drm_vgem_fence_signal { fence, flags }
-    vgem_fence_signal, b'd', 0x42, [u32; 2]
-);
-
-impl Work {
-    fn start() -> Work {
-        const WRITE: u32 = 1;
-        let vgem = std::fs::File::options().read(true).write(true).open("/dev/dri/card1").unwrap();
-        let format = drm::buffer::DrmFourcc::Xrgb8888;
-        let dumb = Vgem(&vgem).create_dumb_buffer((64, 64), format, 32).unwrap();
-        let handle = drm::buffer::Buffer::handle(&dumb);
-        let fd = Vgem(&vgem).buffer_to_prime_fd(handle, drm::CLOEXEC | drm::RDWR).unwrap();
-        let buffer = Shrbuf::import(vec![fd], Layout::linear(Format::Xr24, 64, 64, 1).unwrap()).unwrap();
-        let mut attach = [u32::from(handle), WRITE, 0, 0];
-        // SAFETY: the ioctl takes four u32 and fills in the third.
-        unsafe { vgem_fence_attach(std::os::fd::AsRawFd::as_raw_fd(&vgem), &mut attach) }.unwrap();
-        Work { vgem, fence: attach[2], buffer }
-    }
-
-    fn done(self) {
-        // SAFETY: the ioctl takes two u32.
-        unsafe { vgem_fence_signal(std::os::fd::AsRawFd::as_raw_fd(&self.vgem), &[self.fence, 0]) }.unwrap();
-    }
 }
 
 #[test]

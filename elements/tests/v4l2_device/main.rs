@@ -5,9 +5,15 @@
 //! `--vivid "n_devs=1 node_types=0x1 multiplanar={1,2} allocators={0,1}"`.
 #![cfg(feature = "v4l2")]
 
+#[macro_use]
+#[path = "../../../shrbuf/tests/common/cases.rs"]
+mod cases;
+#[path = "../../../shrbuf/tests/common/mod.rs"]
+mod common;
 mod controls;
 #[path = "../../../shrbuf/tests/common/counting.rs"]
 mod counting;
+mod exporter;
 mod faults;
 mod finding;
 mod formats;

@@ -4,7 +4,7 @@
 //! common size and rate, with strides that can be made. Where nothing comes through, the format that got furthest says
 //! why: "no format in common" is no answer where one was and only the size did not fit.
 
-use shrbuf::{Format, Layout, Modifier};
+use shrbuf::{Format, Layout, MemoryKind, Modifier};
 
 use super::obstacle::{Asked, Obstacle, Side};
 use super::ranges::{common_rates, common_sizes, lcm, points};
@@ -142,9 +142,11 @@ fn of_format(
                 for (rank, (size, rate)) in points.into_iter().enumerate() {
                     for &origin in &origins {
                         let (stride_align, plane_segments) = (align, split);
-                        let stream =
+                        let first =
                             Stream { format, modifier, size, rate, origin, stride_align, plane_segments, buffers: 0 };
-                        streams.push((rank, stream));
+                        streams.push((rank, first));
+                        let padded = paddings(&first, producer, consumers).into_iter();
+                        streams.extend(padded.map(|stride_align| (rank, Stream { stride_align, ..first })));
                     }
                 }
             }
@@ -309,6 +311,30 @@ fn with_strides(
         }),
         _ => Ok(fitting),
     }
+}
+
+/// Strides to try after `stream` was refused: what some devices want without saying so, Mali multiples of 64 bytes and
+/// AMD of 256. Only where the producer can be told, a device imports, and the rows come out longer.
+fn paddings(stream: &Stream, producer: &Output, consumers: &[&Input]) -> Vec<u32> {
+    const DEVICES: [u32; 2] = [64, 256];
+    let most = producer.offer.memory.max_stride_align;
+    let linear = stream.modifier.is_none_or(|m| m == Modifier::LINEAR);
+    let device = consumers.iter().any(|c| !c.offer.memory.kinds.contains(&MemoryKind::Memfd));
+    if !linear || !device {
+        return Vec::new();
+    }
+    let layout = |align| Layout::linear(stream.format, stream.size.width, stream.size.height, align).ok();
+    let mut before = layout(stream.stride_align);
+    let mut longer = |align: &u32| {
+        let padded = layout(*align);
+        let longer =
+            *align <= most && align.is_multiple_of(stream.stride_align) && padded.is_some() && padded != before;
+        if longer {
+            before = padded;
+        }
+        longer
+    };
+    DEVICES.into_iter().filter(|align| longer(align)).collect()
 }
 
 fn strictest(consumers: &[&Input]) -> String {

@@ -96,6 +96,39 @@ fn a_driver_that_does_not_pad_is_refused_with_the_stride_it_made() {
     );
 }
 
+/// As a driver whose AddFB2 refuses strides that are no multiple of `bytes`, and says so nowhere before.
+fn refuses_all_but(bytes: u32) -> Scripted {
+    Scripted::sink(vec![up_to(Xr24, 4096, 4096)]).importing(move |_, layout| {
+        let stride = layout.planes()[0].stride;
+        let refused = || Refusal::new(format!("AddFB2 refuses a stride of {stride}"));
+        if stride.is_multiple_of(bytes) { Ok(()) } else { Err(refused()) }
+    })
+}
+
+#[test]
+fn a_stride_that_the_importer_refuses_is_padded_where_the_producer_can() {
+    for (wants, stride) in [(64, 5504), (256, 5632)] {
+        let camera = Scripted::source(vec![video(Xr24, &[(1366, 768)], &[60])]).pads_to(4096);
+        let plan = plan(&mut camera_to_display(camera, refuses_all_but(wants)));
+        assert_eq!((plan.links[0].stream.stride_align, plan.links[0].stride), (wants, stride));
+    }
+}
+
+#[test]
+fn a_stride_is_not_padded_where_that_changes_nothing_or_nobody_can() {
+    let refuse = |pads: u32, width: u32| {
+        let log = Log::default();
+        let camera = Scripted::source(vec![video(Xr24, &[(width, 768)], &[60])]).pads_to(pads).log(&log);
+        let display = Scripted::sink(vec![up_to(Xr24, 4096, 4096)]).importing(|_, _| Err(Refusal::new("no")));
+        message(&mut camera_to_display(camera, display));
+        log.lines().len()
+    };
+    assert_eq!(refuse(1, 1366), 1, "the driver alone decides");
+    assert_eq!(refuse(64, 1366), 2, "once more with what it can do");
+    assert_eq!(refuse(4096, 1366), 3);
+    assert_eq!(refuse(4096, 1280), 1, "its rows are a multiple of 256 already");
+}
+
 // Planes in one buffer or several.
 
 #[test]
