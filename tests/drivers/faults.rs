@@ -151,11 +151,11 @@ fn unplugged() -> Option<Device> {
     Some(open)
 }
 
-/// The same for half a second.
-fn unplugged_for_a_while() -> Option<Device> {
+/// The same for a moment.
+fn unplugged_for_a_moment() -> Option<Device> {
     let open = unplugged();
     std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(200));
         drop(open);
     });
     None
@@ -213,18 +213,18 @@ faults! {
     // vivid fails a queue that streams, and there is none yet.
     fatal_error_at_start: Start || pressed(&["inject_fatal_streaming_error"]), retry NO => GOES_ON;
     unplugged_at_start: Start unplugged, retry NO => Fails(FailureKind::Unplugged, "/dev/video");
-    unplugged_at_start_with_retry: Start unplugged_for_a_while, retry RETRY => BACK_AGAIN;
+    unplugged_at_start_with_retry: Start unplugged_for_a_moment, retry RETRY => BACK_AGAIN;
 
     qbuf_in_mid_stream: MidStream || pressed(&["inject_vidioc_qbuf_error"]), retry NO => GOES_ON;
     damaged_frame_in_mid_stream: MidStream || pressed(&["inject_v4l2_buf_flag_error"]), retry NO => DAMAGED;
     half_dropped_in_mid_stream: MidStream || dropping("50"), retry NO => DROPPED;
     all_dropped_in_mid_stream: MidStream || dropping("100"), retry NO => Fails(FailureKind::Stalled, "no frame for");
     fatal_error_in_mid_stream: MidStream || pressed(&["inject_fatal_streaming_error"]), retry NO
-        => Fails(FailureKind::Device, "VIDIOC_DQBUF");
+        => Fails(FailureKind::Device, "stopped the queue after a fatal error");
     fatal_error_in_mid_stream_with_retry: MidStream || pressed(&["inject_fatal_streaming_error"]), retry RETRY
         => ONCE_MORE;
     unplugged_in_mid_stream: MidStream unplugged, retry NO => Fails(FailureKind::Unplugged, "");
-    unplugged_in_mid_stream_with_retry: MidStream unplugged_for_a_while, retry RETRY => BACK_AGAIN;
+    unplugged_in_mid_stream_with_retry: MidStream unplugged_for_a_moment, retry RETRY => BACK_AGAIN;
 
     reqbufs_while_restarting:
         MidStream || pressed(&["inject_vidioc_reqbufs_error", "inject_fatal_streaming_error"]), retry RETRY

@@ -100,12 +100,15 @@ fn yuyv_on_an_rgb_display_is_converted_where_copies_are_allowed_or_warned_of() {
     if !on_test_drivers() {
         return;
     }
+    let graph = |copies| {
+        let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(640, 480)), ..V4l2Src::default() };
+        link(camera.build().unwrap(), KmsSink::default().build().unwrap(), copies)
+    };
+    negotiate(&mut graph(Copies::Allow), &OPTIONS).unwrap();
+    // What converters keep for a whole process is there now.
     let before = Footprint::now();
     for copies in [Copies::Allow, Copies::Warn] {
-        let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(640, 480)), ..V4l2Src::default() };
-        let graph = link(camera.build().unwrap(), KmsSink::default().build().unwrap(), copies);
-
-        let report = run(graph, &RunOptions { frames: Some(30), ..options() }, |_| Verdict::Continue);
+        let report = run(graph(copies), &RunOptions { frames: Some(30), ..options() }, |_| Verdict::Continue);
 
         assert!(report.error.is_none(), "{}", report.error.unwrap());
         assert!(!report.plan.is_zero_copy());
@@ -135,11 +138,11 @@ fn of_two_consumers_only_the_one_that_cannot_import_gets_a_copy() {
     if !on_test_drivers() {
         return;
     }
-    let before = Footprint::now();
-
     let refused = negotiate(&mut with_a_tee(Copies::Deny), &OPTIONS).unwrap_err().to_string();
     assert!(refused.contains("display") && refused.contains("YUYV") && refused.contains("copies"), "{refused}");
 
+    // What converters keep for a whole process is there now.
+    let before = Footprint::now();
     let options = RunOptions { frames: Some(30), ..options() };
     let report = run(with_a_tee(Copies::Allow), &options, |_| Verdict::Continue);
     assert!(report.error.is_none(), "{}", report.error.unwrap());

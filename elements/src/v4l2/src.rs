@@ -62,7 +62,8 @@ properties! {
         controls: BTreeMap<String, Value> = BTreeMap::new(),
         /// Who allocates the frames' memory.
         memory: Memory = Memory::Auto,
-        /// Longest time without a frame before the run fails as stalled; not set, 1.5 s or four frames, whichever is more.
+        /// Longest time without a frame before the run fails as stalled; not set, 1 s or four frames, whichever is more, and
+        /// half as long again for the first, before which some cameras measure the light.
         stall: Option<Duration> = None,
     }
 }
@@ -89,8 +90,10 @@ const FENCES: u32 = 1;
 const RETRY: u32 = 2;
 const WATCHDOG: u32 = 3;
 
-/// Ticks of the watchdog in the time that counts as stalled. It says so up to a tick late: of the usual 1.5 s, in 1.7 s.
+/// Ticks of the watchdog in the time that counts as stalled. It says so up to a tick late.
 const TICKS: u32 = 8;
+/// Before the first frame, where nothing is asked for.
+const FIRST_TICKS: u32 = 12;
 /// Buffers that videobuf2 needs queued so that none is waited for: the one being filled and the next.
 const KEEPS: u32 = 2;
 /// `VIDEO_MAX_FRAME`.
@@ -109,6 +112,7 @@ struct Streaming {
     whole: Vec<Whole>,
     color: Colorimetry,
     stall: Duration,
+    first_ticks: u32,
     /// As the watchdog last saw things, and how often it has seen them so.
     quiet: Quiet,
     quiet_ticks: u32,
@@ -253,16 +257,20 @@ impl Element for Source {
             | super::StartError::Streamon(ioctl::StreamonError::Failure(f)) => failed(f),
             other => Failure::new(FailureKind::Device, other),
         })?;
-        let stall = self.config.stall.unwrap_or_else(|| {
-            let frames = rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
-            frames.max(Duration::from_millis(1500))
-        });
+        let (stall, first_ticks) = self.config.stall.map_or_else(
+            || {
+                let frames = rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
+                (frames.max(Duration::from_secs(1)), FIRST_TICKS)
+            },
+            |asked| (asked, TICKS),
+        );
         // Some ticks in the limit, not a timer armed for each frame: that would be a system call a frame.
         start.every(stall / TICKS, WATCHDOG);
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
         let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, Sequence::default());
-        self.streaming = Some(Streaming { queue, pool, whole, color, stall, quiet, quiet_ticks, frames, sequence });
+        self.streaming =
+            Some(Streaming { queue, pool, whole, color, stall, first_ticks, quiet, quiet_ticks, frames, sequence });
         Ok(())
     }
 
@@ -360,10 +368,11 @@ impl Streaming {
         let now = Quiet { frames: self.frames, starved: held == all };
         self.quiet_ticks = if now == self.quiet { self.quiet_ticks + 1 } else { 0 };
         self.quiet = now;
-        if self.quiet_ticks < TICKS {
+        let ticks = if self.frames == 0 { self.first_ticks } else { TICKS };
+        if self.quiet_ticks < ticks {
             return Ok(());
         }
-        let limit = self.stall;
+        let limit = self.stall * ticks / TICKS;
         let why = if now.starved {
             format!("no frame for {limit:.1?}: all {all} buffers are held downstream; something there lets go of none")
         } else {
