@@ -35,11 +35,14 @@ test: setup
 	@scripts/setup desktop
 	scripts/test
 
-GST_PLUGINS = $(if $(PREFIX),$(PREFIX)/lib/gstreamer-1.0,$(HOME)/.local/share/gstreamer-1.0/plugins)
+# Where GStreamer looks for a user's own plugins.
+GST_USER_PLUGINS = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/gstreamer-1.0/plugins
+GST_PLUGINS = $(if $(PREFIX),$(PREFIX)/lib/gstreamer-1.0,$(GST_USER_PLUGINS))
+PROFILE = release
 install-gst: setup
 	@scripts/setup gstreamer
-	cargo build --release -p gst-plugin-shrbuf
-	install -D -m 755 $(TARGET)/release/libgstshrbuf.so '$(DESTDIR)$(GST_PLUGINS)/libgstshrbuf.so'
+	cargo build --profile $(PROFILE) -p gst-plugin-shrbuf
+	install -D -m 755 $(TARGET)/$(PROFILE:dev=debug)/libgstshrbuf.so '$(DESTDIR)$(GST_PLUGINS)/libgstshrbuf.so'
 	@echo 'Now: gst-inspect-1.0 shrbuf'
 
 bench: setup

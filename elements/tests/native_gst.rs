@@ -4,6 +4,7 @@
 mod native;
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -108,7 +109,7 @@ fn frames(report: &Report, element: &str) -> u64 {
 fn theirs(line: &str) -> Vec<u8> {
     let file = Temporary::new("theirs.raw");
     let line = format!("-q {line} ! filesink location={}", file.path());
-    let status = std::process::Command::new("gst-launch-1.0").args(line.split_whitespace()).status().unwrap();
+    let status = Command::new("gst-launch-1.0").args(line.split_whitespace()).status().unwrap();
     assert!(status.success(), "{line}");
     file.bytes()
 }
@@ -245,6 +246,21 @@ fn file_is_whole_and_its_pictures_come_back_in_number_and_time() {
 }
 
 #[test]
+fn camera_is_recorded_in_h264() {
+    let film = Temporary::new("film.mkv");
+    let record = format!("x264enc tune=zerolatency ! matroskamux ! filesink location={}", film.path());
+    let report = run_well(&toml(&record, "", IN).replace("free-run = true", "rate = 60"), Some(20));
+    assert_eq!(report.graph.ledger().copied(), 0);
+    let recorded = frames(&report, "part");
+    assert!((10..=20).contains(&recorded), "{recorded}");
+    let line = format!("-v filesrc location={} ! matroskademux ! fakesink silent=false", film.path());
+    let seen = Command::new("gst-launch-1.0").args(line.split(' ')).output().unwrap();
+    let seen = String::from_utf8_lossy(&seen.stdout);
+    assert!(seen.contains("video/x-h264"), "{seen}");
+    assert_eq!(seen.matches("chain").count() as u64, recorded, "{seen}");
+}
+
+#[test]
 fn slow_sink_holds_the_source_and_nothing_is_lost() {
     let file = Temporary::new("slow.raw");
     let slow = format!("identity sleep-time=3000 ! {UNBUFFERED} location={}", file.path());
@@ -376,7 +392,7 @@ fn nothing_is_left_behind() {
     // In a process of its own, which GStreamer's leaks tracer watches.
     if std::env::var_os("GST_TRACERS").is_none() {
         let exe = std::env::current_exe().unwrap();
-        let child = std::process::Command::new(exe)
+        let child = Command::new(exe)
             .args(["--exact", "nothing_is_left_behind"])
             .envs([("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")])
             .output()

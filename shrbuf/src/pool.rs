@@ -87,6 +87,13 @@ impl Inner {
             hook(index);
         }
     }
+
+    fn unwatch(&self, index: usize) {
+        for segment in self.slots[index].segments() {
+            // One of them is watched; which one does not matter any more.
+            let _ = self.fences.delete(segment.as_fd());
+        }
+    }
 }
 
 /// Buffers with a way back. Dropping the pool frees the idle and the draining ones (the kernel keeps a dma-buf's memory
@@ -156,6 +163,16 @@ impl Pool {
         if index < self.0.slots.len() && self.0.idle.remove(index) { self.first(index) } else { None }
     }
 
+    /// Buffer `index` for another reader, though devices may still read it; `None` where it is not draining. The hook has not
+    /// run for the use before, and runs once for both.
+    pub fn take_draining(&self, index: usize) -> Option<Shrbuf> {
+        if index >= self.0.slots.len() || !self.0.draining.remove(index) {
+            return None;
+        }
+        self.0.unwatch(index);
+        self.first(index)
+    }
+
     fn first(&self, index: usize) -> Option<Shrbuf> {
         let core = &self.0.slots[index];
         core.refs.take().then(|| Shrbuf { core: Arc::clone(core) })
@@ -183,10 +200,7 @@ impl Pool {
             let Some(core) = self.0.slots.get(index) else {
                 continue;
             };
-            for segment in core.segments() {
-                // One of them is watched; which one does not matter any more.
-                let _ = self.0.fences.delete(segment.as_fd());
-            }
+            self.0.unwatch(index);
             if self.0.draining.remove(index) {
                 self.0.release(core, index);
             }

@@ -159,6 +159,10 @@ impl BaseSinkImpl for ShrbufSink {
         {
             return Ok(());
         }
+        let run = lock(&self.run).clone();
+        if let Some(run) = run {
+            self.drain(&run);
+        }
         self.end_run();
         let settings = lock(&self.settings).clone();
         match Offer::new(&self.obj().name(), settings, info, drm) {
@@ -226,12 +230,10 @@ impl BaseSinkImpl for ShrbufSink {
 
     fn event(&self, event: gst::Event) -> bool {
         let run = lock(&self.run).clone().filter(|_| event.type_() == gst::EventType::Eos);
-        if let Some(run) = run {
-            // Those who must have every frame get the last ones first; a flush or a stop does not wait for that.
-            let drained = self.wait_for(&run, |producer| (producer.owed() == 0).then_some(()));
-            if drained.is_ok() {
-                run.service.with(|producer| producer.end());
-            }
+        if let Some(run) = run
+            && self.drain(&run)
+        {
+            run.service.with(|producer| producer.end());
         }
         self.parent_event(event)
     }
@@ -359,6 +361,11 @@ impl ShrbufSink {
                 return Ok(found);
             }
         }
+    }
+
+    /// **Blocks** until those who must have every frame have the last ones; false where a flush or a stop does not wait for that.
+    fn drain(&self, run: &Run) -> bool {
+        self.wait_for(run, |producer| (producer.owed() == 0).then_some(())).is_ok()
     }
 
     /// **Blocks** while the pipeline is paused. GStreamer does that before it calls `render`, but not where the

@@ -1,7 +1,7 @@
 //! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy, or upstream's own;
 //! out with consumers, and back.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use gst::glib;
@@ -128,9 +128,13 @@ impl Buffers {
                 drop(before);
                 break buffer;
             }
+            // The same frame again, while devices still read what consumers gave back: both come back at once.
+            if let Some(buffer) = self.home.take_draining(index) {
+                break buffer;
+            }
             drop(out);
-            // The same frame again, while consumers still have it: another reference. Or its last one is being dropped
-            // right now, by the thread that serves them, and it will be back in a moment.
+            // Or while consumers still have it: another reference. Or its last one is being dropped right now, by the
+            // thread that serves them, and it will be back in a moment.
             match self.weak[index].upgrade() {
                 Some(buffer) => break buffer,
                 None => std::thread::yield_now(),
@@ -138,6 +142,16 @@ impl Buffers {
         };
         buffer.set_state(State::Filled);
         Some(buffer)
+    }
+
+    /// Readable while devices have come to the end of what consumers gave back before; [`Buffers::reap`] is for that.
+    pub(super) fn fences_fd(&self) -> BorrowedFd<'_> {
+        self.home.fences_fd()
+    }
+
+    /// Upstream gets back what no device reads any more.
+    pub(super) fn reap(&self) -> std::io::Result<()> {
+        self.home.reap()
     }
 
     /// Which of them `frame` is in.

@@ -157,7 +157,7 @@ impl Run {
         let rate = number(info.fps().numer()).zip(number(info.fps().denom()));
         let color = video::h273(&info.colorimetry());
         let path = settings.path.unwrap_or_default();
-        let service = Service::start(path.as_ref(), options, announced, rate);
+        let service = Service::start(path.as_ref(), options, announced, rate, Arc::clone(&buffers));
         let service = service.map_err(|e| (gst::ResourceError::OpenWrite, e.to_string()))?;
         let (gathered, warned, sequence) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
         let (copies, wait_for) = (settings.copies, settings.wait_for as usize);

@@ -10,10 +10,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use shrbuf::ipc::{Announced, Counts, IpcError, Options, Producer};
 
+use super::pool::Buffers;
 use crate::lock;
 
 struct Shared {
     producer: Mutex<Producer>,
+    buffers: Arc<Buffers>,
     /// Something has come from a consumer, or whoever waits should not any more.
     moved: Condvar,
     /// Times that somebody has wanted the streaming thread.
@@ -35,6 +37,7 @@ impl Service {
         options: Options,
         announced: Vec<Announced>,
         rate: Option<(u32, u32)>,
+        buffers: Arc<Buffers>,
     ) -> Result<Service, IpcError> {
         let producer = Producer::bind(path, options, announced, rate)?;
         let os = |call| move |source| IpcError::Os { call, source };
@@ -42,7 +45,7 @@ impl Service {
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let stop = stop.map_err(|e| os("eventfd")(e.into()))?;
         let (producer, moved, failure) = (Mutex::new(producer), Condvar::new(), Mutex::new(None));
-        let shared = Arc::new(Shared { producer, moved, calls: AtomicU64::new(0), failure, stop });
+        let shared = Arc::new(Shared { producer, buffers, moved, calls: AtomicU64::new(0), failure, stop });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("shrbufsink".to_owned());
         let thread = thread.spawn(move || {
@@ -109,13 +112,16 @@ impl Shared {
     fn serve(&self, watched: &impl AsFd) -> Result<(), IpcError> {
         loop {
             let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-            let mut fds = [readable(watched.as_fd()), readable(self.stop.as_fd())];
+            let mut fds = [readable(watched.as_fd()), readable(self.stop.as_fd()), readable(self.buffers.fences_fd())];
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(e) => return Err(IpcError::Os { call: "poll", source: e.into() }),
             }
             if fds[1].any().unwrap_or(false) {
                 return Ok(());
+            }
+            if fds[2].any().unwrap_or(false) {
+                self.buffers.reap().map_err(|source| IpcError::Os { call: "epoll_wait", source })?;
             }
             lock(&self.producer).ready()?;
             self.moved.notify_all();

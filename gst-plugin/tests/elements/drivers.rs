@@ -1,10 +1,12 @@
 //! A camera's dma-bufs through GStreamer to other processes, on vivid and vkms in the virtual machine.
 
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
 use gst::prelude::*;
-use shrbuf::MemoryKind;
-use shrbuf::ipc::{Connection, Wishes};
+use shrbuf::ipc::{Connection, Next, Wishes};
+use shrbuf::{Access, MemoryKind};
 use shrbuf_elements::ipc::IpcSrc;
 use shrbuf_elements::kms::KmsSink;
 use shrbuf_pipeline::supervise::{self, RunOptions, Verdict};
@@ -12,6 +14,7 @@ use shrbuf_pipeline::{Build, Graph};
 use shrbuf_tests::{Footprint, on_test_drivers};
 
 use crate::launch::{LONG, Launch, Temporary, register, until, until_listening};
+use crate::vgem::{Vgem, Work};
 
 const SOCKET: &str = "SHRBUF_GST_DRIVERS_SOCKET";
 const FRAMES: u64 = 60;
@@ -34,9 +37,30 @@ fn display() {
     assert_eq!(report.graph.ledger().copied(), 0);
 }
 
-fn start_display(socket: &Temporary) -> Child {
+/// Not a test: a process that gives frames back while a device still reads them, as one does that knows of no fences.
+#[test]
+fn slow_reader() {
+    let Ok(path) = std::env::var(SOCKET) else { return };
+    let vgem = Vgem::open().unwrap();
+    let connection = Connection::open(path.as_ref(), &Wishes::default(), LONG).unwrap();
+    let mut consumer = connection.start().unwrap();
+    let mut reading = VecDeque::new();
+    for _ in 0..FRAMES {
+        let Next::Frame(frame) = consumer.wait(LONG).unwrap() else { panic!("no frame in {LONG:?}") };
+        let memory = frame.buffer.segments()[0].as_fd().try_clone_to_owned().unwrap();
+        // In this order: fences known of a frame are waited for here already.
+        drop(frame);
+        reading.push_back(vgem.begin_untold(Access::Read, memory.as_fd()));
+        if reading.len() > 1 {
+            reading.pop_front().unwrap().end();
+        }
+    }
+    reading.into_iter().for_each(Work::end);
+}
+
+fn start(role: &str, socket: &Temporary) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "drivers::display", "--nocapture"]).env(SOCKET, socket.as_str());
+    command.args(["--exact", &format!("drivers::{role}"), "--nocapture"]).env(SOCKET, socket.as_str());
     command.stdout(Stdio::null()).spawn().unwrap()
 }
 
@@ -90,7 +114,7 @@ fn a_cameras_dma_bufs_reach_gstreamer_and_a_display_in_other_processes_without_a
     )
     .end_well();
     assert!(log.matches("chain").count() as u64 >= FRAMES, "{log}");
-    assert!(start_display(&camera.socket).wait().unwrap().success());
+    assert!(start("display", &camera.socket).wait().unwrap().success());
     let sent = camera.stat("sent");
     assert!(sent >= 2 * FRAMES, "{sent} frames sent");
     assert_eq!((camera.stat("copied-frames"), camera.stat("copied-bytes")), (0, 0));
@@ -122,6 +146,20 @@ fn frames_of_a_consumer_that_is_killed_are_the_cameras_again() {
     assert_eq!(Footprint::now().dma_bufs, before);
 }
 
+#[test]
+fn what_a_device_still_reads_is_the_cameras_again_after_that() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now().dma_bufs;
+    let camera = Camera::start();
+    // More frames than the camera has buffers: each comes home several times.
+    assert!(start("slow_reader", &camera.socket).wait().unwrap().success());
+    assert_eq!(camera.stat("copied-bytes"), 0);
+    drop(camera);
+    assert_eq!(Footprint::now().dma_bufs, before);
+}
+
 #[cfg(feature = "v1_24")]
 #[test]
 fn a_cameras_dma_bufs_are_named_as_the_kernel_does_at_both_ends() {
@@ -133,6 +171,6 @@ fn a_cameras_dma_bufs_are_named_as_the_kernel_does_at_both_ends() {
     let source = format!("shrbufsrc path={} num-buffers={FRAMES}", camera.socket.as_str());
     let log = Launch::new(&format!("-v {source} ! {drm} ! fakesink silent=false")).end_well();
     assert!(log.matches("chain").count() as u64 >= FRAMES, "{log}");
-    assert!(start_display(&camera.socket).wait().unwrap().success());
+    assert!(start("display", &camera.socket).wait().unwrap().success());
     assert_eq!(camera.stat("copied-bytes"), 0);
 }

@@ -10,3 +10,5 @@ mod sink;
 mod source;
 mod states;
 mod together;
+#[path = "../../../shrbuf/tests/common/vgem.rs"]
+mod vgem;

@@ -154,6 +154,23 @@ fn buffers_are_upstreams_again_only_after_the_consumer() {
 }
 
 #[test]
+fn other_caps_are_another_stream_at_the_same_path() {
+    let socket = Temporary::new("other-caps");
+    let parts = [("NV12", 160, 20), ("GRAY8", 320, 30)].map(|(format, width, frames)| {
+        format!("videotestsrc num-buffers={frames} pattern=ball ! video/x-raw,format={format},width={width},height=120")
+    });
+    let sink = format!("concat name=both ! shrbufsink path={} policy=block wait-for=1 copies=allow", socket.as_str());
+    let launch = Launch::new(&format!("{sink} {} ! both. {} ! both.", parts[0], parts[1]));
+    for (part, frames) in parts.iter().zip([20, 30]) {
+        let mut consumer = connect(&socket.0, 0);
+        let got = all_bytes(&mut consumer);
+        assert!(got == bytes_of(part), "{part}: other pictures");
+        assert_eq!((consumer.received(), consumer.dropped()), (frames, 0), "{part}");
+    }
+    launch.end_well();
+}
+
+#[test]
 fn who_may_connect_is_as_mode_and_users_say() {
     let socket = Temporary::new("who");
     let me = nix::unistd::getuid().as_raw();

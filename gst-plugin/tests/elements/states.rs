@@ -6,6 +6,7 @@ use std::sync::{Arc, Once, mpsc};
 use std::time::Duration;
 
 use gst::prelude::*;
+use gst_check::Harness;
 
 use crate::launch::{LONG, Launch, Temporary, bytes_of, register, until, until_listening};
 
@@ -86,6 +87,53 @@ fn sink_that_waits_for_consumers_can_be_stopped() {
     until("the first frame", || passed.load(Ordering::Relaxed) > 0);
     set(&pipeline, gst::State::Null);
     assert!(!socket.0.exists(), "the socket is left behind");
+}
+
+#[test]
+fn sink_that_waits_for_consumers_lets_go_of_the_frame_for_a_flush_and_goes_on_after_it() {
+    let socket = Temporary::new("flushed");
+    register();
+    let sink = gst::parse::launch(&format!("shrbufsink path={} wait-for=1 copies=allow", socket.as_str())).unwrap();
+    let mut harness = Harness::with_element(&sink, Some("sink"), None);
+    harness.set_src_caps_str("video/x-raw,format=GRAY8,width=64,height=48,framerate=25/1");
+    harness.play();
+    let frame = || gst::Buffer::from_slice([7; 64 * 48]);
+    let (pushed, wait) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let flow = harness.push(frame());
+        pushed.send(flow).unwrap();
+        harness
+    });
+    until_listening(&socket);
+    assert_eq!(wait.try_recv(), Err(mpsc::TryRecvError::Empty));
+
+    let pad = sink.static_pad("sink").unwrap();
+    assert!(pad.send_event(gst::event::FlushStart::new()));
+    assert_eq!(wait.recv_timeout(LONG), Ok(Err(gst::FlowError::Flushing)));
+    let mut harness = waiting.join().unwrap();
+    assert!(harness.push_event(gst::event::FlushStop::new(true)));
+    let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    assert!(harness.push_event(gst::event::Segment::new(&segment)));
+    let _consumer = Launch::new(&format!("shrbufsrc path={} ! fakesink", socket.as_str()));
+    assert_eq!(harness.push(frame()), Ok(gst::FlowSuccess::Ok));
+    until("a consumer that has it", || sink.property::<gst::Structure>("stats").get("sent") == Ok(1u64));
+}
+
+#[test]
+fn latency_of_a_source_is_one_frame_to_as_many_as_it_may_hold() {
+    let socket = Temporary::new("latency");
+    let pictures = "videotestsrc is-live=true ! video/x-raw,framerate=50/1";
+    let _producer = Launch::new(&format!("{pictures} ! shrbufsink path={} window=3", socket.as_str()));
+    until_listening(&socket);
+    let pipeline = pipeline(&format!("shrbufsrc name=src path={} ! fakesink", socket.as_str()));
+    let passed = count(&pipeline, "src", "src");
+    pipeline.set_state(gst::State::Playing).unwrap();
+    until("a frame", || passed.load(Ordering::Relaxed) > 0);
+    let mut latency = gst::query::Latency::new();
+    assert!(pipeline.by_name("src").unwrap().query(&mut latency));
+    let ms = gst::ClockTime::from_mseconds;
+    assert_eq!(latency.result(), (true, ms(20), Some(ms(60))));
+    set(&pipeline, gst::State::Null);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The device whose work takes as long as a test likes: vgem attaches fences to dma-bufs, and signals them when told to.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use shrbuf::{Access, Shrbuf};
@@ -61,8 +61,14 @@ impl Vgem {
 
     /// Begins to read or write segment `segment`.
     pub fn begin(&self, access: Access, buffer: &Shrbuf, segment: usize) -> Work {
-        let fd = buffer.segments()[segment].as_fd().as_raw_fd();
-        let mut prime = raw::Prime { handle: 0, flags: 0, fd };
+        // An importer that attaches fences by itself says so.
+        buffer.expect_fences();
+        self.begin_untold(access, buffer.segments()[segment].as_fd())
+    }
+
+    /// As [`Vgem::begin`], on a dma-buf of which nobody is told.
+    pub fn begin_untold(&self, access: Access, dma_buf: BorrowedFd<'_>) -> Work {
+        let mut prime = raw::Prime { handle: 0, flags: 0, fd: dma_buf.as_raw_fd() };
         let flags = u32::from(access == Access::Write);
         // SAFETY: each pointer is to a live struct of its ioctl's type.
         unsafe {
@@ -71,8 +77,6 @@ impl Vgem {
             raw::fence_attach(self.0.as_raw_fd(), &mut attach).unwrap();
             // The fence is in the dma-buf, which needs the handle no more.
             raw::gem_close(self.0.as_raw_fd(), &raw::Close { handle: prime.handle, pad: 0 }).unwrap();
-            // An importer that attaches fences by itself says so.
-            buffer.expect_fences();
             Work { vgem: Arc::clone(&self.0), fence: attach.out_fence }
         }
     }
