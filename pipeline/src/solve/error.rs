@@ -2,7 +2,7 @@
 
 use super::obstacle::Obstacle;
 use crate::element::Failure;
-use crate::graph::{PlacedGraphError, Span};
+use crate::graph::{Graph, PlacedGraphError, Span};
 use crate::offer::Stream;
 
 /// Most refusals that a message shows.
@@ -80,6 +80,12 @@ impl NegotiationError {
             | NegotiationError::Buffers { span, .. }
             | NegotiationError::Refused { span, .. } => span.clone(),
         }
+    }
+
+    /// What failed, where that is an element that negotiation put into `graph`.
+    pub(super) fn of_inserted(&self, graph: &Graph) -> Option<String> {
+        let NegotiationError::Element { failure, .. } = self else { return None };
+        graph.nodes.iter().any(|n| n.inserted && failure.element() == Some(&n.name)).then(|| failure.to_string())
     }
 }
 

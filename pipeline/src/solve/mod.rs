@@ -96,21 +96,42 @@ fn with_converters(
         if by.copies && search.graph.copies == Copies::Deny || !(by.present)() {
             continue;
         }
-        let mut choices = Choices::new(search, root, by)?;
-        while let Some(several) = choices.next(search)? {
-            for ports in several {
-                let reason = |&p| Ok((p, Converted { by, why: why(search, dead, p)? }));
-                let reasons = ports.iter().map(reason).collect::<Result<_, NegotiationError>>()?;
-                let keep = choices.insert(search, &ports)?;
-                match search.solve() {
-                    Ok(()) => return Ok(reasons),
-                    Err(Stop::Dead(dead)) => choices.note(search, &dead),
-                    Err(Stop::Failed(error)) => return Err(*error),
-                }
-                search.leave(keep);
+        let users = search.graph.nodes.len();
+        match with_converter(search, root, dead, by) {
+            Ok(Ok(reasons)) => return Ok(reasons),
+            Ok(Err(why)) => refusals.extend(why.map(|why| (by.name, why))),
+            // One that fails itself is no help; it is not the user's, whose own elements' failures end negotiation.
+            Err(error) => {
+                let Some(failure) = error.of_inserted(search.graph) else { return Err(error) };
+                refusals.push((by.name, failure));
+                search.leave(users);
             }
         }
-        refusals.extend(choices.refusal.map(|why| (by.name, why)));
     }
     Err(explain(search, root, dead, options.converters, &refusals)?)
+}
+
+/// Solves a tree of streams with converters of this kind: the inputs that got one, or why it does not help.
+#[expect(clippy::type_complexity, reason = "a failure is something else than no help")]
+fn with_converter(
+    search: &mut Search<'_>,
+    root: Port,
+    dead: &DeadEnd,
+    by: Converter,
+) -> Result<Result<Vec<(Port, Converted)>, Option<String>>, NegotiationError> {
+    let mut choices = Choices::new(search, root, by)?;
+    while let Some(several) = choices.next(search)? {
+        for ports in several {
+            let reason = |&p| Ok((p, Converted { by, why: why(search, dead, p)? }));
+            let reasons = ports.iter().map(reason).collect::<Result<_, NegotiationError>>()?;
+            let keep = choices.insert(search, &ports)?;
+            match search.solve() {
+                Ok(()) => return Ok(Ok(reasons)),
+                Err(Stop::Dead(dead)) => choices.note(search, &dead),
+                Err(Stop::Failed(error)) => return Err(*error),
+            }
+            search.leave(keep);
+        }
+    }
+    Ok(Err(choices.refusal))
 }
