@@ -77,9 +77,10 @@ properties! {
         device: Option<String> = None,
         /// Pixel format to make; not set, what the consumers like best.
         format: Option<Format> = None,
-        /// Size to make; not set, that of what is seen of the input. Several inputs need it.
+        /// Size to make, which what is seen of the input fills; not set, that of what is seen. Several inputs need it.
         size: Option<Size> = None,
-        /// The part of the input that is seen; not set, the frame's own crop, or all.
+        /// The part of the input that is seen; not set, the frame's own crop, or all. Where neither size, crop, rotate
+        /// nor mirror is set, a frame's own crop goes on with it.
         crop: Option<Part> = None,
         /// Degrees by which the picture is turned, clockwise.
         rotate: Rotate = Rotate::None,
@@ -112,7 +113,8 @@ impl Gpu {
             return Err(BuildError::of("inputs", format!("must be from 1 to {MAX_INPUTS}")));
         }
         let turn = Turn { rotate: self.rotate, mirror: self.mirror };
-        let one = Setting { part: self.crop.map(|c| c.0), turn, place: None, smooth: self.smooth() };
+        let fills = self.size.is_some();
+        let one = Setting { part: self.crop.map(|c| c.0), turn, place: None, fills, smooth: self.smooth() };
         if self.inputs == 1 {
             return if self.layout.is_empty() {
                 Ok(vec![one])
@@ -120,7 +122,7 @@ impl Gpu {
                 Err(BuildError::of("layout", "is for several inputs"))
             };
         }
-        if !one.is_plain() {
+        if one.part.is_some() || turn != Turn::NONE {
             return Err(BuildError::of(
                 "layout",
                 "says crop, rotate and mirror of each input, where there are several",

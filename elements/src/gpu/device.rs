@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::GpuError;
-use super::sys::{Context, Current, Display, Egl, Framebuffer, Place, Texture};
+use super::sys::{Context, Current, Display, Egl, Framebuffer, Place, Program, Texture};
 
-/// What a picture was in a context, to be deleted when that is next current somewhere.
+/// What a picture or its programs were in a context, to be deleted when that is next current somewhere.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) textures: Vec<Texture>,
     pub(super) targets: Vec<Framebuffer>,
+    pub(super) programs: Vec<Program>,
 }
 
-/// The names of pictures that are gone. A buffer may be freed on any thread; its names can go only on the context's.
+/// The names of what is gone. A buffer may be freed on any thread; its names can go only on the context's.
 #[derive(Debug, Default)]
 pub(super) struct Gone(Mutex<Vec<Names>>);
 
@@ -73,11 +74,11 @@ impl Gpu {
         Ok(Gpu { context, gone: Arc::default() })
     }
 
-    /// Deletes the names of pictures that are gone.
+    /// Deletes the names of what is gone.
     pub(super) fn sweep(&self, current: &Current<'_>) {
         let mut gone = self.gone.0.lock().unwrap_or_else(PoisonError::into_inner);
         for names in gone.drain(..) {
-            current.delete(&names.textures, &names.targets);
+            current.delete(&names.textures, &names.targets, &names.programs);
         }
     }
 }

@@ -108,6 +108,9 @@ pub enum GpuError {
     /// The GPU was reset, or is gone.
     #[error("the GPU was reset or is gone; all it had is lost. A restart begins anew")]
     Lost,
+    /// A GPU that was lost is not there again.
+    #[error("the GPU that was lost is not back: {0}")]
+    Away(Box<GpuError>),
     /// The GPU does not finish.
     #[error("the GPU has not finished a frame in {0:?}")]
     Stalled(Duration),
@@ -119,6 +122,39 @@ pub enum GpuError {
     Access(#[from] shrbuf::AccessError),
 }
 
+/// EGL's or GL's no. Whoever asked knows what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The context is lost, and says so to whatever is asked of it.
+    Lost,
+    /// The name of the error.
+    Code(String),
+}
+
+impl Denied {
+    /// As the error of a call that should not fail.
+    pub(super) fn of(self, call: &'static str) -> GpuError {
+        self.or(|code| GpuError::Egl { call, code })
+    }
+
+    /// As what `error` makes of its name.
+    pub(super) fn or(self, error: impl FnOnce(String) -> GpuError) -> GpuError {
+        match self {
+            Denied::Lost => GpuError::Lost,
+            Denied::Code(code) => error(code),
+        }
+    }
+}
+
+impl From<khronos_egl::Error> for Denied {
+    fn from(error: khronos_egl::Error) -> Denied {
+        match error {
+            khronos_egl::Error::ContextLost => Denied::Lost,
+            other => Denied::Code(other.to_string()),
+        }
+    }
+}
+
 impl From<GpuError> for Failure {
     fn from(error: GpuError) -> Failure {
         let kind = match error {
@@ -126,6 +162,7 @@ impl From<GpuError> for Failure {
             | GpuError::NoDevice { .. }
             | GpuError::Software { .. }
             | GpuError::Extension { .. } => FailureKind::Config,
+            GpuError::Away(_) => FailureKind::Unplugged,
             GpuError::Stalled(_) => FailureKind::Stalled,
             _ => FailureKind::Device,
         };

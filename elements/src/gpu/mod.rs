@@ -39,6 +39,7 @@ pub use geometry::Rotate;
 use self::device::Gpu as Device;
 use self::picture::Picture;
 use self::render::{Counts, Input, Layer, Renderer, Setting, Target};
+use self::sys::Current;
 
 /// What negotiation puts into a link whose ends have no format in common, on a machine with a GPU.
 pub const CONVERTER: solve::Converter = solve::Converter {
@@ -73,7 +74,7 @@ struct Port {
 
 impl Default for Port {
     fn default() -> Port {
-        let setting = Setting { part: None, turn: geometry::Turn::NONE, place: None, smooth: true };
+        let setting = Setting { part: None, turn: geometry::Turn::NONE, place: None, fills: false, smooth: true };
         Port { setting, stream: None, row: 0, imports: ImportCache::new(), newest: None }
     }
 }
@@ -95,10 +96,10 @@ struct GpuElement {
     /// Between negotiation and start.
     buffers: Vec<Shrbuf>,
     run: Option<Run>,
-    /// The GPU was reset: all that was made in it is of no use any more.
-    lost: bool,
     counts: Counts,
     device: Option<Arc<Device>>,
+    /// There has been one, and it is given up.
+    lost: bool,
 }
 
 const FENCES: u32 = 0;
@@ -126,9 +127,9 @@ impl GpuElement {
             output: None,
             buffers: Vec::new(),
             run: None,
-            lost: false,
             counts: Counts::default(),
             device: None,
+            lost: false,
         }
     }
 
@@ -136,8 +137,40 @@ impl GpuElement {
         if let Some(device) = &self.device {
             return Ok(Arc::clone(device));
         }
-        let device = Arc::new(Device::open(self.config.device.as_deref())?);
-        Ok(Arc::clone(self.device.insert(device)))
+        let opened = Device::open(self.config.device.as_deref());
+        let device = opened.map_err(|e| if self.lost { GpuError::Away(Box::new(e)) } else { e })?;
+        self.lost = false;
+        Ok(Arc::clone(self.device.insert(Arc::new(device))))
+    }
+
+    /// Gives the GPU up, and all that was made in it. What is needed of that is made in another when it is needed.
+    fn lose(&mut self) {
+        self.run = None;
+        self.targets.clear();
+        self.inputs.iter_mut().for_each(|port| port.imports.clear());
+        self.device = None;
+        self.lost = true;
+    }
+
+    /// Does `work` on the GPU; where that turns out to be lost, once more on the one that is there then.
+    fn on_device(
+        &mut self,
+        mut work: impl FnMut(&mut GpuElement, &Device, &Current<'_>) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
+        let mut attempt = |element: &mut GpuElement| {
+            let device = element.device()?;
+            device.context.with(|current| {
+                device.sweep(current);
+                work(element, &device, current)
+            })
+        };
+        match attempt(self) {
+            Err(GpuError::Lost) => {
+                self.lose();
+                attempt(self)
+            }
+            done => done,
+        }
     }
 
     fn composes(&self) -> bool {
@@ -189,7 +222,8 @@ impl GpuElement {
         let inputs = device.context.with(|current| {
             let compile = |port: &Port| {
                 let stream = port.stream.ok_or_else(|| config("an input is not linked"))?;
-                Input::new(current, stream, port.setting, &target, uploaded.clone(), port.row).map_err(Failure::from)
+                let uploads = (uploaded.clone(), port.row);
+                Input::new(device, current, stream, port.setting, &target, uploads).map_err(Failure::from)
             };
             self.inputs.iter().map(compile).collect::<Result<Vec<_>, Failure>>()
         })?;
@@ -217,7 +251,8 @@ impl GpuElement {
         let color = renderer.color(&first);
         let drawn = renderer.render(std::iter::once(first).chain(layers), &buffer, color, compose);
         if let Err(error) = drawn {
-            self.lost = matches!(error, GpuError::Lost);
+            // Whatever it is, a restart is to find a GPU that nothing has happened to.
+            self.lose();
             return Err(error.into());
         }
         buffer.set_state(frame.buffer.state());
@@ -313,14 +348,11 @@ impl Element for GpuElement {
     fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.buffers.clear();
         self.targets.clear();
-        let device = self.device()?;
         self.places_fit(&Target::of(stream.format, stream.size)?)?;
         let buffers = buffers::allocate(stream, &self.environment.name)?;
-        let targets = &mut self.targets;
-        device.context.with(|current| {
-            device.sweep(current);
-            let import = |b: &Shrbuf| Picture::target(&device, current, b);
-            buffers.iter().try_for_each(|b| targets.get(b, import).map(drop))
+        self.on_device(|element, device, current| {
+            let import = |b: &Shrbuf| Picture::target(device, current, b);
+            buffers.iter().try_for_each(|b| element.targets.get(b, import).map(drop))
         })?;
         self.output = Some(*stream);
         self.buffers = buffers;
@@ -328,15 +360,13 @@ impl Element for GpuElement {
     }
 
     fn import(&mut self, input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
-        let device = self.device()?;
         let Some(port) = self.inputs.get_mut(input) else { return Ok(()) };
         port.imports.clear();
-        let imports = &mut port.imports;
-        device.context.with(|current| {
-            device.sweep(current);
-            let import = |b: &Shrbuf| Picture::source(&device, current, b);
-            buffers.iter().try_for_each(|b| imports.get(b, import).map(drop))
+        self.on_device(|element, device, current| {
+            let import = |b: &Shrbuf| Picture::source(device, current, b);
+            buffers.iter().try_for_each(|b| element.inputs[input].imports.get(b, import).map(drop))
         })?;
+        let port = &mut self.inputs[input];
         let uploaded = buffers.iter().filter(|b| b.kind() == MemoryKind::Memfd);
         port.row = uploaded.map(|b| picture::longest_row(b.layout())).max().unwrap_or(0);
         port.stream = Some(*stream);
@@ -345,7 +375,7 @@ impl Element for GpuElement {
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
         let device = self.device()?;
-        let run = self.start_with(&device)?;
+        let run = self.start_with(&device).inspect_err(|_| self.lose())?;
         let fences = run.pool.fences_fd().try_clone_to_owned();
         start.watch(fences.map_err(|e| Failure::new(FailureKind::Limit, e))?, FENCES)?;
         self.run = Some(run);
@@ -384,25 +414,20 @@ impl Element for GpuElement {
     }
 
     fn stop(&mut self) {
-        let run = self.run.take();
+        self.run = None;
         self.targets.clear();
         for port in &mut self.inputs {
             port.newest = None;
             port.imports.clear();
         }
-        if let (Some(device), Some(run)) = (&self.device, &run) {
-            let deleted = device.context.with(|current| {
-                run.inputs.iter().for_each(|i| i.delete(current));
-                device.sweep(current);
-                Ok::<(), GpuError>(())
-            });
-            if let Err(error) = deleted {
-                tracing::warn!(element = self.environment.name, %error, "a GPU is given up");
-                self.lost = true;
-            }
-        }
-        if std::mem::take(&mut self.lost) {
-            self.device = None;
+        let Some(device) = self.device.clone() else { return };
+        let swept = device.context.with(|current| {
+            device.sweep(current);
+            current.check("glDeleteTextures")
+        });
+        if let Err(error) = swept {
+            tracing::warn!(element = self.environment.name, %error, "a GPU is given up");
+            self.lose();
         }
     }
 
