@@ -193,6 +193,8 @@ pub enum Origin {
     Memfd,
     /// A display controller's driver: DRM_IOCTL_MODE_CREATE_DUMB.
     Dumb,
+    /// A GPU's driver, by GBM.
+    Gbm,
     /// Another process, which passes its dma-bufs.
     Process,
 }
@@ -206,6 +208,7 @@ impl Origin {
             Origin::Udmabuf => "udmabuf",
             Origin::Memfd => "memfd",
             Origin::Dumb => "dumb",
+            Origin::Gbm => "gbm",
             Origin::Process => "process",
         }
     }

@@ -6,9 +6,9 @@ use shrbuf::Format;
 use shrbuf_pipeline::property::{Property, Value};
 use shrbuf_pipeline::{BuildError, Rect, Size, choices, properties};
 
+use super::buffers::Memory;
 use super::geometry::{Rotate, Turn, inside};
 use super::render::{MAX_INPUTS, Setting};
-use crate::memory::Memory;
 
 choices! {
     /// How a picture of another size is made.
@@ -88,7 +88,7 @@ properties! {
         mirror: bool = false,
         /// How a picture of another size is made.
         filter: Filter = Filter::Bilinear,
-        /// Memory: "auto" takes the first that all consumers can import. memfd is none that a GPU reaches.
+        /// Memory: "auto" takes the first that all consumers can import.
         memory: Memory = Memory::Auto,
         /// Inputs: one is called `in`, several `in0`, `in1` and so on.
         inputs: u32 = 1,
@@ -106,9 +106,6 @@ impl Gpu {
 
     /// What is done with each input.
     pub(super) fn settings(&self) -> Result<Vec<Setting>, BuildError> {
-        if self.memory == Memory::Memfd {
-            return Err(BuildError::of("memory", "\"memfd\" is none that a GPU reaches; \"auto\" takes what it does"));
-        }
         if self.inputs == 0 || self.inputs as usize > MAX_INPUTS {
             return Err(BuildError::of("inputs", format!("must be from 1 to {MAX_INPUTS}")));
         }

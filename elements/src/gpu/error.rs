@@ -99,6 +99,26 @@ pub enum GpuError {
         /// Most texels.
         most: u32,
     },
+    /// GBM gives no memory.
+    #[error("{node}: no memory by GBM: {why}")]
+    Gbm {
+        /// Node of the device.
+        node: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// No device gives memory by GBM.
+    #[error("no device gives memory by GBM ({})", if .tried.is_empty() { "there is no /dev/dri/card*".to_owned() } else { .tried.join("; ") })]
+    NoGbm {
+        /// Each that there is, and why not.
+        tried: Vec<String>,
+    },
+    /// No allocator that a GPU renders into.
+    #[error(
+        "there is no memory that a GPU can render into: neither /dev/udmabuf nor /dev/dma_heap/system can be \
+             opened, and {0}"
+    )]
+    NoMemory(Box<GpuError>),
     /// A format for which there is no sampler here.
     #[error("{0} cannot be sampled; the nearest that can is GREY of the same size, which shows the mosaic as it is")]
     Format(Format),
@@ -161,6 +181,8 @@ impl From<GpuError> for Failure {
             GpuError::Library(_)
             | GpuError::NoDevice { .. }
             | GpuError::Software { .. }
+            | GpuError::NoGbm { .. }
+            | GpuError::NoMemory(_)
             | GpuError::Extension { .. } => FailureKind::Config,
             GpuError::Away(_) => FailureKind::Unplugged,
             GpuError::Stalled(_) => FailureKind::Stalled,

@@ -25,13 +25,15 @@ mod sys;
 
 use std::sync::{Arc, OnceLock};
 
-use shrbuf::{Format, ImportCache, Ledger, MemoryKind, Pool, Reason, Shrbuf};
+use shrbuf::pool::MAX_BUFFERS;
+use shrbuf::{Format, ImportCache, Ledger, MemoryKind, Modifier, Pool, Reason, Shrbuf};
 use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Copies, Element, Environment, Events, Failure, FailureKind, Frame,
-    InputOffer, Modifiers, OutputOffer, Ports, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Video,
-    Wanted, solve,
+    InputOffer, Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start,
+    Stream, Video, Wanted, solve,
 };
 
+pub use buffers::Memory;
 pub use config::{Filter, Gpu, Part};
 pub use error::GpuError;
 pub use geometry::Rotate;
@@ -319,7 +321,7 @@ impl Element for GpuElement {
     }
 
     fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
-        self.device()?;
+        let device = self.device()?;
         let size = self.size(input)?;
         let rates = input.and_then(|s| s.rate).map_or(Rates::Any, |r| Rates::List(vec![r]));
         let sizes = vec![SizeOffer { sizes: Sizes::Exact(size), rates }];
@@ -330,17 +332,19 @@ impl Element for GpuElement {
                 formats.push(format);
             }
         }
-        let mut memory = self.config.memory.offer();
-        memory.origins.retain(|o| o.kind() == MemoryKind::DmaBuf);
-        if memory.origins.is_empty() {
-            return Err(config(
-                "there is no memory that a GPU can render into: neither /dev/udmabuf nor \
-                 /dev/dma_heap/system can be opened",
-            ));
-        }
+        let origins = self.config.memory.origins(&device)?;
+        let own = origins.contains(&Origin::Gbm);
+        // LINEAR, which all know, comes first; what else this GPU knows is for those who do not take that.
+        let arranged = |format: Format| {
+            let known = format.drm().filter(|_| own && plan::is_native(format));
+            let known = known.map(|fourcc| picture::sampled(&device, format, fourcc)).unwrap_or_default();
+            let others = known.into_iter().filter(|m| *m != Modifier::LINEAR);
+            Modifiers::List(std::iter::once(Modifier::LINEAR).chain(others).collect())
+        };
+        let video = |f| Video { sizes: sizes.clone(), modifiers: arranged(f), ..Video::linear(f) };
         Ok(OutputOffer {
-            video: formats.into_iter().map(|f| Video { sizes: sizes.clone(), ..Video::linear(f) }).collect(),
-            memory,
+            video: formats.into_iter().map(video).collect(),
+            memory: Produces { origins, max_stride_align: 4096, keeps: 1, max_buffers: MAX_BUFFERS as u32 },
             wanted: Wanted { format: self.config.format, ..Wanted::default() },
         })
     }
@@ -349,7 +353,7 @@ impl Element for GpuElement {
         self.buffers.clear();
         self.targets.clear();
         self.places_fit(&Target::of(stream.format, stream.size)?)?;
-        let buffers = buffers::allocate(stream, &self.environment.name)?;
+        let buffers = buffers::allocate(&*self.device()?, stream, &self.environment.name)?;
         self.on_device(|element, device, current| {
             let import = |b: &Shrbuf| Picture::target(device, current, b);
             buffers.iter().try_for_each(|b| element.targets.get(b, import).map(drop))
@@ -438,3 +442,6 @@ impl Element for GpuElement {
         report("uploads", self.counts.uploads);
     }
 }
+
+#[cfg(test)]
+mod loss;

@@ -164,6 +164,12 @@ impl Context {
         Ok(Current { context: self, thread: PhantomData })
     }
 
+    /// From now on this context is as after a reset of the GPU, which no renderer on the CPU has.
+    #[cfg(test)]
+    pub(in super::super) fn lose(&self) {
+        self.lost.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Gives the context up, so that another thread can have it.
     pub(in super::super) fn leave(&self) {
         if self.display.egl.0.get_current_context() == Some(self.raw) {
@@ -291,12 +297,6 @@ impl Current<'_> {
             GL_CONTEXT_LOST => Some(Denied::Lost),
             code => Some(Denied::Code(super::gl::error_name(code))),
         }
-    }
-
-    /// From now on this context is as after a reset of the GPU, which no renderer on the CPU has.
-    #[cfg(test)]
-    pub(in super::super) fn lose(&self) {
-        self.context.lost.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// `error`, unless the context is lost, which is why then.
