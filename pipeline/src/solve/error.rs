@@ -82,6 +82,14 @@ impl NegotiationError {
         }
     }
 
+    /// As a part of another message.
+    pub(super) fn in_one_line(&self) -> String {
+        match self {
+            NegotiationError::Refused { tried, .. } if !tried.is_empty() => tried[0].clone(),
+            other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// What failed, where that is an element that negotiation put into `graph`.
     pub(super) fn of_inserted(&self, graph: &Graph) -> Option<String> {
         let NegotiationError::Element { failure, .. } = self else { return None };

@@ -15,13 +15,31 @@ type Destroy = unsafe extern "C" fn(*mut c_void);
 type Create = unsafe extern "C" fn(*mut c_void, u32, u32, u32, u32) -> *mut c_void;
 type CreateWith = unsafe extern "C" fn(*mut c_void, u32, u32, u32, *const u64, u32, u32) -> *mut c_void;
 type GetInt = unsafe extern "C" fn(*mut c_void) -> c_int;
+type GetHandle = unsafe extern "C" fn(*mut c_void) -> Handle;
 type GetStride = unsafe extern "C" fn(*mut c_void) -> u32;
 
 const USE_SCANOUT: u32 = 1;
 const USE_RENDERING: u32 = 1 << 2;
 const USE_LINEAR: u32 = 1 << 4;
 
+/// `union gbm_bo_handle`.
+#[repr(C)]
+union Handle {
+    pointer: *mut c_void,
+    number: u32,
+    wide: u64,
+}
+
+/// `struct drm_prime_handle`.
+#[repr(C)]
+struct Prime {
+    handle: u32,
+    flags: u32,
+    fd: c_int,
+}
+
 nix::ioctl_none!(drop_master, b'd', 0x1f);
+nix::ioctl_readwrite!(prime_handle_to_fd, b'd', 0x2d, Prime);
 
 struct Functions {
     create_device: CreateDevice,
@@ -30,7 +48,7 @@ struct Functions {
     /// Since Mesa 21.1.
     create_with: Option<CreateWith>,
     destroy: Destroy,
-    fd: GetInt,
+    handle: GetHandle,
     stride: GetStride,
     planes: GetInt,
 }
@@ -56,7 +74,7 @@ fn functions() -> Result<&'static Functions, String> {
             create: *library.get::<Create>(b"gbm_bo_create\0").map_err(missing)?,
             create_with: library.get::<CreateWith>(b"gbm_bo_create_with_modifiers2\0").ok().map(|f| *f),
             destroy: *library.get::<Destroy>(b"gbm_bo_destroy\0").map_err(missing)?,
-            fd: *library.get::<GetInt>(b"gbm_bo_get_fd\0").map_err(missing)?,
+            handle: *library.get::<GetHandle>(b"gbm_bo_get_handle\0").map_err(missing)?,
             stride: *library.get::<GetStride>(b"gbm_bo_get_stride\0").map_err(missing)?,
             planes: *library.get::<GetInt>(b"gbm_bo_get_plane_count\0").map_err(missing)?,
         }
@@ -70,7 +88,7 @@ pub(in super::super) struct Gbm {
     raw: *mut c_void,
     name: String,
     /// Open as long as `raw` is there.
-    _node: File,
+    node: File,
 }
 
 // SAFETY: a device of GBM's is bound to no thread; who has it alone may call it from any.
@@ -97,7 +115,7 @@ impl Gbm {
         if raw.is_null() {
             return Err(failed(format!("no device for GBM: {}", std::io::Error::last_os_error())));
         }
-        Ok(Gbm { functions, raw, name: node.display().to_string(), _node: file })
+        Ok(Gbm { functions, raw, name: node.display().to_string(), node: file })
     }
 
     /// Linear memory of so many rows of four-byte texels, that GPUs render into; where it may be, displays show it too.
@@ -132,17 +150,20 @@ impl Gbm {
         if object.is_null() {
             return Err(self.failed(format!("it allocates nothing: {}", std::io::Error::last_os_error())));
         }
-        // SAFETY: the object is alive until it is destroyed here, once; the descriptor is another reference.
-        let (planes, fd, stride) = unsafe {
-            let made = ((self.functions.planes)(object), (self.functions.fd)(object), (self.functions.stride)(object));
-            (self.functions.destroy)(object);
-            made
+        // SAFETY: the object is alive, and of a device of this node, for which its handle is a number.
+        let (planes, stride, handle) = unsafe {
+            let handle = (self.functions.handle)(object).number;
+            ((self.functions.planes)(object), (self.functions.stride)(object), handle)
         };
-        if fd < 0 {
-            return Err(self.failed(format!("it exports nothing: {}", std::io::Error::last_os_error())));
-        }
+        // GBM's own export gives, for renderers on the CPU, descriptors that cannot be mapped to be written.
+        let mut prime = Prime { handle, flags: (libc::O_CLOEXEC | libc::O_RDWR) as u32, fd: -1 };
+        // SAFETY: the pointer is to a live struct of its ioctl's type.
+        let exported = unsafe { prime_handle_to_fd(self.node.as_raw_fd(), &raw mut prime) };
+        // SAFETY: the object is destroyed once; what is exported is another reference to its memory.
+        unsafe { (self.functions.destroy)(object) };
+        exported.map_err(|e| self.failed(format!("it exports nothing: {e}")))?;
         // SAFETY: the descriptor was made for us by the call, and nobody else has seen it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = unsafe { OwnedFd::from_raw_fd(prime.fd) };
         if planes == 1 { Ok(Memory { fd, stride }) } else { Err(self.failed(format!("it needs {planes} planes"))) }
     }
 

@@ -27,6 +27,8 @@ pub(in super::super) struct Uniforms {
     pub(in super::super) matrix: [f32; 9],
     /// What is added then.
     pub(in super::super) offset: [f32; 3],
+    /// What the picture counts, over what it is drawn on.
+    pub(in super::super) opacity: f32,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ struct Locations {
     bounds: Option<glow::NativeUniformLocation>,
     matrix: Option<glow::NativeUniformLocation>,
     offset: Option<glow::NativeUniformLocation>,
+    opacity: Option<glow::NativeUniformLocation>,
 }
 
 /// A linked program that samples `plane0`, `plane1` and `plane2`.
@@ -241,6 +244,7 @@ impl Current<'_> {
                 bounds: find("bounds"),
                 matrix: find("matrix"),
                 offset: find("offset"),
+                opacity: find("opacity"),
             };
             Ok(Program { raw, locations })
         }
@@ -260,6 +264,7 @@ impl Current<'_> {
             gl.uniform_4_i32(at.bounds.as_ref(), left, top, right, bottom);
             gl.uniform_matrix_3_f32_slice(at.matrix.as_ref(), false, &uniforms.matrix);
             gl.uniform_3_f32(at.offset.as_ref(), r, g, b);
+            gl.uniform_1_f32(at.opacity.as_ref(), uniforms.opacity);
         }
     }
 
