@@ -57,14 +57,15 @@ properties! {
     /// dma-bufs are imported once and sampled where they are; what is made lies in dma-bufs too. In one pass over the
     /// target it crops, turns, scales and converts; and composes up to 16 inputs: then a picture is made for each frame
     /// of `in0`, with the newest of the others so far, the first lowest; inputs with alpha (premultiplied, as KMS has
-    /// it) let through what is below. YUV is understood by the colorimetry that comes with each frame, and comes out
-    /// right to one step; chroma is neither moved nor smoothed. YUV made of RGB is of limited range. Everything but
-    /// mosaics can be sampled and made.
+    /// it), or that are to be seen through, let through what is below, which can be in RGB alone. YUV is understood by
+    /// the colorimetry that comes with each frame, and comes out right to one step; chroma is neither moved nor smoothed.
+    /// YUV made of RGB is of limited range. Everything but mosaics can be sampled and made.
     ///
     /// Who still writes a frame is waited for by the GPU, and what goes out carries a fence. Where the driver has no
     /// such fences (counter `waits`) this thread waits until the picture is there. memfds can only be uploaded, which
-    /// is a copy and needs `copies = "allow"`. Where every output buffer is in use, the frame is dropped and counted. A
-    /// GPU that was reset fails as "device error"; a restart begins anew.
+    /// is a copy and needs `copies = "allow"`: the ledger counts each row as it is handed to GL, and not what GL's driver
+    /// does to bring it where the GPU reads. Where every output buffer is in use, the frame is dropped and counted. A
+    /// GPU that was reset fails as "device error"; a restart begins anew, and finds it "unplugged" where it is not back.
     ///
     /// ```toml
     /// [element.half]

@@ -70,7 +70,8 @@ impl Picture {
     }
 
     /// Brings over what is in memory that the GPU does not reach; false where there was nothing to do. `row` is scratch
-    /// memory of a row.
+    /// memory of a row, since nothing but copies of what others may be writing is handed out; `account` counts that. GL
+    /// takes the row before it returns, into memory of the driver's: a copy of its own, which nobody is told of.
     pub(super) fn upload(
         &self,
         current: &Current<'_>,
