@@ -12,19 +12,17 @@ use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Graph, Rate, Size};
 use shrbuf_tests::{Footprint, Watch, on_test_drivers};
 
-use crate::gpu::{rows, warm_up};
+use crate::gpu::{Pixels, rows, warm_up};
 
 const FRAME: Size = Size::new(320, 180);
 const MODE: Size = Size::new(640, 480);
-
-type Pixels = Vec<Vec<[u8; 3]>>;
 
 fn spot(name: &str, [x, y]: [i32; 2], [width, height]: [u32; 2]) -> Spot {
     Spot::new(name, Rect { x, y, width, height })
 }
 
 /// Puts a picture, whole or of half its size, where `spot` says.
-fn put(screen: &mut [Vec<[f64; 3]>], spot: &Spot, picture: &Pixels) {
+fn put(screen: &mut Pixels<f64>, spot: &Spot, picture: &Pixels<u8>) {
     let step = (FRAME.width / spot.at.width) as usize;
     for (y, row) in (spot.at.y..).zip(picture.chunks_exact(step)) {
         for (x, left) in (spot.at.x..).zip((0..row[0].len()).step_by(step)) {
@@ -38,7 +36,7 @@ fn put(screen: &mut [Vec<[f64; 3]>], spot: &Spot, picture: &Pixels) {
     }
 }
 
-fn difference(screen: &Pixels, expected: &[Vec<[f64; 3]>]) -> f64 {
+fn difference(screen: &Pixels<u8>, expected: &Pixels<f64>) -> f64 {
     let pixels = screen.iter().flatten().flatten().zip(expected.iter().flatten().flatten());
     pixels.map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
 }
@@ -51,7 +49,7 @@ fn every_pixel(spots: [Spot; 2]) -> Option<Report> {
     const FRAMES: u64 = 20;
     warm_up();
     let before = Footprint::now();
-    let drawn: [Arc<Mutex<BTreeMap<u64, Pixels>>>; 2] = Default::default();
+    let drawn: [Arc<Mutex<BTreeMap<u64, Pixels<u8>>>>; 2] = Default::default();
     let compared: Arc<Mutex<(f64, u64)>> = Arc::default();
     let (known, noted, shown) = (drawn.clone(), Arc::clone(&compared), spots.clone());
     let display = KmsSink { mode: Some(MODE), planes: Planes::new(spots.to_vec()), ..KmsSink::default() };

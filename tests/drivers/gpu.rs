@@ -74,8 +74,11 @@ fn yuyv_of_a_camera_is_turned_and_shown_on_an_rgb_display_without_a_copy() {
     assert_eq!(Footprint::now(), before);
 }
 
+/// Rows of blue, green, red.
+pub type Pixels<T> = Vec<Vec<[T; 3]>>;
+
 /// The conversion in floating point, of a camera's picture and upside down.
-fn turned_and_converted(frame: &Frame) -> Vec<Vec<[f64; 3]>> {
+fn turned_and_converted(frame: &Frame) -> Pixels<f64> {
     let (layout, planes) = (frame.buffer.layout(), planes(&frame.buffer));
     let pixel = |x, y| to_rgb(sample(layout.format, &planes, x, y), frame.color);
     let row = |y| (0..layout.width as usize).rev().map(|x| pixel(x, y)).map(|[r, g, b]| [b, g, r]).collect();
@@ -90,7 +93,7 @@ fn every_pixel_of_a_yuyv_camera_is_right_on_the_rgb_display() {
     const FRAMES: u64 = 20;
     const MODE: Size = Size::new(640, 480);
     const AT: (usize, usize) = (160, 150);
-    let seen: Arc<Mutex<BTreeMap<u64, Vec<Vec<[f64; 3]>>>>> = Arc::default();
+    let seen: Arc<Mutex<BTreeMap<u64, Pixels<f64>>>> = Arc::default();
     let compared: Arc<Mutex<(f64, u64)>> = Arc::default();
     let (keep, known, noted) = (Arc::clone(&seen), Arc::clone(&seen), Arc::clone(&compared));
     let watch = Watch::new(move |f| drop(keep.lock().unwrap().insert(f.sequence, turned_and_converted(f))));
@@ -213,7 +216,7 @@ fn two_cameras_are_composed_on_one_display_without_a_copy() {
 }
 
 /// Rows of a linear picture of four bytes a pixel, without the unused one.
-pub fn rows(buffer: &Shrbuf) -> Vec<Vec<[u8; 3]>> {
+pub fn rows(buffer: &Shrbuf) -> Pixels<u8> {
     let account = Ledger::default().account("test", Reason::Inspect);
     let guard = buffer.read().unwrap();
     let plane = guard.plane(0);
@@ -250,7 +253,7 @@ fn pictures_made_in_gbm_memory_are_on_the_screen_pixel_for_pixel() {
     const MODE: Size = Size::new(640, 480);
     warm_up();
     let before = Footprint::now();
-    let drawn: Arc<Mutex<BTreeMap<u64, Vec<Vec<[u8; 3]>>>>> = Arc::default();
+    let drawn: Arc<Mutex<BTreeMap<u64, Pixels<u8>>>> = Arc::default();
     let compared: Arc<Mutex<(u64, u64)>> = Arc::default();
     let (keep, known, noted) = (Arc::clone(&drawn), Arc::clone(&drawn), Arc::clone(&compared));
     let watch = Watch::new(move |frame| drop(keep.lock().unwrap().insert(frame.sequence, rows(&frame.buffer))));
