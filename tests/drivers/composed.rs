@@ -17,6 +17,9 @@ use crate::gpu::{Pixels, rows, warm_up};
 const FRAME: Size = Size::new(320, 180);
 const MODE: Size = Size::new(640, 480);
 
+/// Pictures by their numbers.
+type Drawn = Arc<Mutex<BTreeMap<u64, Pixels<u8>>>>;
+
 fn spot(name: &str, [x, y]: [i32; 2], [width, height]: [u32; 2]) -> Spot {
     Spot::new(name, Rect { x, y, width, height })
 }
@@ -49,7 +52,7 @@ fn every_pixel(spots: [Spot; 2]) -> Option<Report> {
     const FRAMES: u64 = 20;
     warm_up();
     let before = Footprint::now();
-    let drawn: [Arc<Mutex<BTreeMap<u64, Pixels<u8>>>>; 2] = Default::default();
+    let drawn: [Drawn; 2] = Default::default();
     let compared: Arc<Mutex<(f64, u64)>> = Arc::default();
     let (known, noted, shown) = (drawn.clone(), Arc::clone(&compared), spots.clone());
     let display = KmsSink { mode: Some(MODE), planes: Planes::new(spots.to_vec()), ..KmsSink::default() };
