@@ -422,6 +422,17 @@ fn a_place_that_would_share_chroma_with_its_neighbours_is_refused() {
 }
 
 #[test]
+fn what_is_to_be_seen_through_is_refused_in_yuv() {
+    let Some(_memory) = memory() else { return };
+    let place = Value::Array([-8, 0, 16, 16].into_iter().map(Value::Integer).collect());
+    let layout = layout([("place", place), ("opacity", Value::Float(0.5))]);
+    let mut element = Gpu { inputs: 2, size: Some(SIZE), layout, ..software() }.build().unwrap();
+    let text = element.allocate(0, &dma_bufs(Format::Nv12, SIZE)).unwrap_err().to_string();
+    assert!(text.contains("nothing can be seen through in NV12") && text.contains("XR24"), "{text}");
+    element.allocate(0, &dma_bufs(Format::Xr24, SIZE)).unwrap();
+}
+
+#[test]
 fn planes_in_different_buffers_are_one_picture() {
     let Some(memory) = memory() else { return };
     let whole = picture_in(&memory, &dma_bufs(Format::Nv12, SIZE), noise(7));

@@ -216,7 +216,7 @@ impl GpuElement {
 
     /// Whether every input can be put into `target` where it is to be: chroma is shared by neighbours, and has no alpha.
     fn places_fit(&self, target: &Target) -> Result<(), Refusal> {
-        let through = |i: &Port| i.stream.is_some_and(|s| i.setting.shows_through(s.format));
+        let through = |i: &Port| i.setting.shows_through(i.stream.map(|s| s.format));
         if self.composes() && !target.blends() && self.inputs.iter().any(through) {
             let what = format!("nothing can be seen through in {}, as an input is to be", target.format);
             return Err(Refusal::new(what).instead("format = \"XR24\""));

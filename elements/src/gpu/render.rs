@@ -53,9 +53,9 @@ impl Setting {
         self.part.or(crop).unwrap_or(whole(size))
     }
 
-    /// True where pictures of `format` let something of what is below them through.
-    pub(super) fn shows_through(&self, format: Format) -> bool {
-        self.alpha != OPAQUE || matches!(format, Format::Ar24 | Format::Ab24)
+    /// True where pictures, of `format` if that is known, let something of what is below them through.
+    pub(super) fn shows_through(&self, format: Option<Format>) -> bool {
+        self.alpha != OPAQUE || matches!(format, Some(Format::Ar24 | Format::Ab24))
     }
 
     /// The size of what is seen of a picture of `size`.
@@ -284,7 +284,7 @@ impl Renderer<'_> {
             let uploaded = picture.upload(&current, &frame.buffer, &mut input.row, &input.uploaded)?;
             self.counts.uploads += u64::from(uploaded);
             input.tell(&current, frame, self.target, color);
-            current.blend(compose && input.setting.shows_through(input.stream.format));
+            current.blend(compose && input.setting.shows_through(Some(input.stream.format)));
             let place = input.setting.place.unwrap_or(Place::all(self.target.size));
             if let Some(seen) = place.within(self.target.size) {
                 for (plane, (&into, program)) in target.targets().iter().zip(input.programs()).enumerate() {
