@@ -29,13 +29,20 @@ impl Memory {
             Memory::Memfd => vec![Origin::Memfd],
             Memory::Udmabuf => vec![Origin::Udmabuf],
             Memory::DmaHeap => vec![Origin::DmaHeap],
-            Memory::Auto => {
-                let works = |origin: &Origin| exporter(*origin, "probe").is_ok();
-                [Origin::Udmabuf, Origin::DmaHeap, Origin::Memfd].into_iter().filter(works).collect()
-            }
+            Memory::Auto => [Origin::Udmabuf, Origin::DmaHeap, Origin::Memfd].into_iter().filter(works).collect(),
         };
         Produces { origins, max_stride_align: 4096, keeps: 1, max_buffers: MAX_BUFFERS as u32 }
     }
+}
+
+fn works(origin: &Origin) -> bool {
+    exporter(*origin, "probe").is_ok()
+}
+
+/// The kernel's allocators of dma-bufs that can be opened, best first.
+#[cfg(feature = "gpu")]
+pub(crate) fn dma_bufs() -> Vec<Origin> {
+    [Origin::Udmabuf, Origin::DmaHeap].into_iter().filter(works).collect()
 }
 
 fn exporter(origin: Origin, name: &str) -> Result<Exporter, ExportError> {

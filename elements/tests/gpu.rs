@@ -235,6 +235,55 @@ fn scaled_pictures_are_right_to_one_step() {
     }
 }
 
+/// One picture by frames with these crops of their own: what came out of each, and the crop that went on with it.
+fn cropped(config: Gpu, source: &Shrbuf, crops: &[Option<Rect>], size: Size) -> Vec<(Option<Rect>, Made)> {
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&made);
+    let probe = Probe(move |f: Frame| keep.lock().unwrap().push((f.crop, (f.color, planes(&f.buffer)))));
+    let frame = |crop: &Option<Rect>| Frame { crop: *crop, ..Frame::new(source.clone(), Timestamp(0), 0) };
+    let feed = Feed(crops.iter().map(frame).collect());
+    let elements: Vec<Box<dyn Element>> = vec![Box::new(feed), config.build().unwrap(), Box::new(probe)];
+    run_well(line(elements, &[dma_bufs(Format::Xr24, SIZE), dma_bufs(Format::Xr24, size)]), None);
+    std::mem::take(&mut *made.lock().unwrap())
+}
+
+#[test]
+fn a_frames_own_crop_fills_the_size_that_was_asked_for() {
+    let Some(memory) = memory() else { return };
+    let source = picture_in(&memory, &dma_bufs(Format::Xr24, SIZE), noise(12));
+    let input = planes(&source);
+    let (all, part) = (rect([0, 0, SIZE.width, SIZE.height]), rect([8, 4, 40, 20]));
+    // The size of the crop, that of the picture, and neither: what is scaled is another frame each time.
+    for size in [Size::new(40, 20), SIZE, Size::new(57, 31)] {
+        let config = Gpu { size: Some(size), ..software() };
+        let made = cropped(config, &source, &[None, Some(part), None], size);
+        assert_eq!(made.len(), 3);
+        for ((crop, made), seen) in made.iter().zip([all, part, all]) {
+            assert_eq!(*crop, None, "{size}: a crop of the source went on with what was made of it");
+            let most = most(Format::Xr24, made, size, |x, y| {
+                let along = |at: usize, start: u32, from: u32, to: u32| {
+                    f64::from(start) + (at as f64 + 0.5) * f64::from(from) / f64::from(to)
+                };
+                let x = along(x, seen.x, seen.width, size.width);
+                let y = along(y, seen.y, seen.height, size.height);
+                bilinear(&input, seen, x, y)
+            });
+            assert!(most <= STEP, "{size} {seen:?}: {most}");
+        }
+    }
+}
+
+#[test]
+fn without_a_size_a_frames_own_crop_goes_on_with_it() {
+    let Some(memory) = memory() else { return };
+    let source = picture_in(&memory, &dma_bufs(Format::Xr24, SIZE), noise(13));
+    let part = Some(rect([8, 4, 40, 20]));
+    let made = cropped(software(), &source, &[part], SIZE);
+    assert_eq!(made[0].0, part);
+    let input = planes(&source);
+    assert_eq!(most(Format::Xr24, &made[0].1, SIZE, |x, y| sample(Format::Xr24, &input, x, y)), 0.0);
+}
+
 fn nearest(input: &[(Vec<u8>, usize)], x: f64, y: f64) -> [f64; 3] {
     sample(Format::Xr24, input, x as usize, y as usize)
 }
@@ -312,12 +361,74 @@ fn inputs_lie_on_one_another_where_the_layout_says() {
 }
 
 #[test]
+fn sixteen_inputs_lie_side_by_side() {
+    let Some(memory) = memory() else { return };
+    const TILE: Size = Size::new(16, 8);
+    const TILES: u32 = 16;
+    let screen = Size::new(4 * TILE.width, 4 * TILE.height);
+    let source = picture_in(&memory, &dma_bufs(Format::Xr24, SIZE), noise(14));
+    let input = planes(&source);
+    let seen = |tile: u32| (3 * tile, tile);
+    let table = |tile: u32| {
+        let (x, y) = seen(tile);
+        let place = numbers([tile % 4 * TILE.width, tile / 4 * TILE.height, TILE.width, TILE.height]);
+        let crop = numbers([x, y, TILE.width, TILE.height]);
+        Value::Table([("place".to_owned(), place), ("crop".to_owned(), crop)].into_iter().collect())
+    };
+    let layout = (0..TILES).map(|tile| (format!("in{tile}"), table(tile))).collect();
+    let mix = Gpu { inputs: TILES, size: Some(screen), layout, ..software() };
+    let made = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&made);
+    let probe = Probe(move |f: Frame| *keep.lock().unwrap() = Some(planes(&f.buffer)));
+    let feed = Feed(vec![Frame::new(source.clone(), Timestamp(0), 0)]);
+    let mut mix = mix.build().unwrap();
+    let (from, into) = (dma_bufs(Format::Xr24, SIZE), dma_bufs(Format::Xr24, screen));
+    (0..TILES as usize).for_each(|input| mix.import(input, &from, std::slice::from_ref(&source)).unwrap());
+    mix.allocate(0, &into).unwrap();
+    let mut graph = Graph::new("test");
+    let feed = graph.add("feed", Box::new(feed)).unwrap();
+    let tee = graph.add("tee", Tee {}.build().unwrap()).unwrap();
+    let mix = graph.add("mix", mix).unwrap();
+    let probe = graph.add("probe", Box::new(probe)).unwrap();
+    graph.link(feed, tee).unwrap();
+    // What comes last is the first, upon which a picture is made.
+    for tile in (0..TILES).rev() {
+        let (output, input) = (graph.output("tee").unwrap(), graph.input(&format!("mix.in{tile}")).unwrap());
+        graph.link_ports(output, input, None).unwrap();
+    }
+    graph.link(mix, probe).unwrap();
+
+    let graph = run_well(graph, None);
+
+    assert_eq!(graph.ledger().copied(), 0);
+    let made = (Colorimetry::default(), made.lock().unwrap().take().unwrap());
+    let most = most(Format::Xr24, &made, screen, |x, y| {
+        let tile = (x as u32 / TILE.width) + 4 * (y as u32 / TILE.height);
+        let (left, top) = seen(tile);
+        let (x, y) = (x % TILE.width as usize, y % TILE.height as usize);
+        sample(Format::Xr24, &input, left as usize + x, top as usize + y)
+    });
+    assert_eq!(most, 0.0);
+}
+
+#[test]
 fn a_place_that_would_share_chroma_with_its_neighbours_is_refused() {
     let Some(_memory) = memory() else { return };
     let layout = layout([("place", numbers([21, 8, 16, 16]))]);
     let mut element = Gpu { inputs: 2, size: Some(SIZE), layout, ..software() }.build().unwrap();
     let text = element.allocate(0, &dma_bufs(Format::Nv12, SIZE)).unwrap_err().to_string();
     assert!(text.contains("16x16 at 21,8") && text.contains("XR24"), "{text}");
+    element.allocate(0, &dma_bufs(Format::Xr24, SIZE)).unwrap();
+}
+
+#[test]
+fn what_is_to_be_seen_through_is_refused_in_yuv() {
+    let Some(_memory) = memory() else { return };
+    let place = Value::Array([-8, 0, 16, 16].into_iter().map(Value::Integer).collect());
+    let layout = layout([("place", place), ("opacity", Value::Float(0.5))]);
+    let mut element = Gpu { inputs: 2, size: Some(SIZE), layout, ..software() }.build().unwrap();
+    let text = element.allocate(0, &dma_bufs(Format::Nv12, SIZE)).unwrap_err().to_string();
+    assert!(text.contains("nothing can be seen through in NV12") && text.contains("XR24"), "{text}");
     element.allocate(0, &dma_bufs(Format::Xr24, SIZE)).unwrap();
 }
 

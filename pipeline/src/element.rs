@@ -18,7 +18,7 @@ use shrbuf::{Ledger, Shrbuf};
 use crate::domain::{Context, Events, Start};
 use crate::frame::Frame;
 use crate::graph::Copies;
-use crate::offer::{InputOffer, OutputOffer, Stream};
+use crate::offer::{Composition, InputOffer, OutputOffer, Stream};
 use crate::queue::QueueSpec;
 use crate::stats::HeldGauge;
 
@@ -208,7 +208,7 @@ impl Environment {
 /// Unless stated otherwise a port is given by its index in [`Ports`], and a method that has no meaning for an element
 /// (an output offer of a sink) is never called.
 pub trait Element: Send {
-    /// Its ports. Does not change but by [`Element::request_output`].
+    /// Its ports. Does not change but by [`Element::request_output`] and [`Element::take_composed`].
     fn ports(&self) -> Ports;
 
     /// How outputs follow from inputs.
@@ -267,6 +267,15 @@ pub trait Element: Send {
     fn import(&mut self, _input: usize, _stream: &Stream, _buffers: &[Shrbuf]) -> Result<(), Refusal> {
         Ok(())
     }
+
+    /// All inputs in one picture, where the element would take that in place of those it has refused.
+    fn composition(&self) -> Option<Composition> {
+        None
+    }
+
+    /// Has the element take one input, in which something in front of it composes what its inputs were; with `None`,
+    /// its inputs as before.
+    fn take_composed(&mut self, _composed: Option<&Composition>) {}
 
     /// Begins: registers descriptors and wakers with the domain's loop, starts the device.
     ///

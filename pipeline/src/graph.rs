@@ -7,6 +7,7 @@ use shrbuf::Ledger;
 
 use crate::element::{Element, Environment, Ports, Role};
 use crate::nearest::nearest;
+use crate::offer::Composition;
 use crate::placeholder::Standby;
 use crate::queue::{Queue, QueueSpec};
 use crate::stats::NodeStats;
@@ -273,7 +274,29 @@ impl Graph {
         Ok(())
     }
 
-    /// Takes out the converters that negotiation put in: what is left is the user's graph.
+    /// Puts what composes between the inputs of `to` and those linked to them, until [`Graph::remove_inserted`].
+    ///
+    /// # Errors
+    /// A name that is taken.
+    pub(crate) fn compose_before(
+        &mut self,
+        to: NodeId,
+        name: &str,
+        element: Box<dyn Element>,
+        composition: &Composition,
+    ) -> Result<(), GraphError> {
+        let node = self.append(name, element)?;
+        self.nodes[node.0].inserted = true;
+        self.nodes[node.0].element.allow_copies(self.copies);
+        self.nodes[to.0].element.take_composed(Some(composition));
+        self.links.iter_mut().filter(|l| l.to.node == to).for_each(|l| l.to.node = node);
+        let span = self.nodes[to.0].span.clone();
+        self.nodes[node.0].span.clone_from(&span);
+        self.links.push(Link { from: Port { node, port: 0 }, to: Port { node: to, port: 0 }, span });
+        Ok(())
+    }
+
+    /// Takes out what negotiation put in: what is left is the user's graph.
     pub fn remove_inserted(&mut self) {
         self.remove_inserted_from(0);
     }
@@ -281,11 +304,16 @@ impl Graph {
     /// As [`Graph::remove_inserted`], but leaves those among the first `keep` elements.
     pub(crate) fn remove_inserted_from(&mut self, keep: usize) {
         while self.nodes.len() > keep && self.nodes.last().is_some_and(|n| n.inserted) {
-            self.nodes.pop();
+            let composes = self.nodes.pop().is_some_and(|n| n.element.ports().inputs.len() > 1);
             let gone = self.nodes.len();
             if let Some(out) = self.links.iter().position(|l| l.from.node.0 == gone) {
                 let to = self.links.remove(out).to;
-                self.links.iter_mut().filter(|l| l.to.node.0 == gone).for_each(|l| l.to = to);
+                // What composes has the inputs of the element that it is for, in their order.
+                let back = |port| if composes { Port { port, ..to } } else { to };
+                self.links.iter_mut().filter(|l| l.to.node.0 == gone).for_each(|l| l.to = back(l.to.port));
+                if composes {
+                    self.nodes[to.node.0].element.take_composed(None);
+                }
             }
         }
     }

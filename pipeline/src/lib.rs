@@ -27,8 +27,8 @@ pub use file::FileError;
 pub use frame::{Colorimetry, Frame, Matrix, Range, Rect, Timestamp};
 pub use graph::{Copies, Graph, GraphError, NodeId};
 pub use offer::{
-    Consumes, InputOffer, Modifiers, Origin, OutputOffer, Produces, Rate, Rates, Size, SizeOffer, Sizes, Stream, Video,
-    Wanted,
+    Composition, Consumes, InputOffer, Layer, Modifiers, Origin, OutputOffer, Produces, Rate, Rates, Size, SizeOffer,
+    Sizes, Stream, Video, Wanted,
 };
 pub use property::{Build, BuildError, ElementType};
 pub use queue::{Full, QueueSpec};

@@ -193,6 +193,8 @@ pub enum Origin {
     Memfd,
     /// A display controller's driver: DRM_IOCTL_MODE_CREATE_DUMB.
     Dumb,
+    /// A GPU's driver, by GBM.
+    Gbm,
     /// Another process, which passes its dma-bufs.
     Process,
 }
@@ -206,6 +208,7 @@ impl Origin {
             Origin::Udmabuf => "udmabuf",
             Origin::Memfd => "memfd",
             Origin::Dumb => "dumb",
+            Origin::Gbm => "gbm",
             Origin::Process => "process",
         }
     }
@@ -289,6 +292,28 @@ pub struct InputOffer {
     pub wanted: Wanted,
     /// The size it would choose for itself (a display's current mode).
     pub natural: Option<Size>,
+}
+
+/// Several pictures in one: what an element makes of its inputs, or has made of them where it cannot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Composition {
+    /// Of the whole, which is black where there is nothing.
+    pub size: Size,
+    /// The picture of each input, the first lowest.
+    pub layers: Vec<Layer>,
+}
+
+/// A picture in a [`Composition`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layer {
+    /// Its left edge; it may lie partly outside.
+    pub x: i32,
+    /// Its upper edge.
+    pub y: i32,
+    /// To which it is scaled.
+    pub size: Size,
+    /// From 0 to 1.
+    pub opacity: f64,
 }
 
 /// What a stream was agreed to be: the same for every port it passes.

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use shrbuf::Format;
-use shrbuf_elements::gpu::{Gpu, Rotate};
+use shrbuf::{Format, Ledger, Reason, Shrbuf};
+use shrbuf_elements::gpu::{Gpu, Memory, Rotate};
 use shrbuf_elements::kms::KmsSink;
 use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::tee::Tee;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::solve::NegotiateOptions;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Build, Element, Graph, Size};
-use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, run_frames};
+use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Origin, Rate, Size};
+use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, press, run_frames};
+
+use crate::native::reference::{planes, sample, to_rgb};
 
 fn gpu() -> Gpu {
     Gpu { device: Some("software".into()), ..Gpu::default() }
@@ -33,7 +36,7 @@ fn own(report: &Report, counter: &str) -> u64 {
 }
 
 /// Loads the libraries, which stay, and with them what they keep for good.
-fn warm_up() {
+pub fn warm_up() {
     let source = TestSrc { size: Size::new(64, 36), free_run: true, ..TestSrc::default() };
     let graph = line(vec![
         ("source", source.build().unwrap()),
@@ -67,6 +70,89 @@ fn yuyv_of_a_camera_is_turned_and_shown_on_an_rgb_display_without_a_copy() {
     let granted: u32 = report.plan.budgets.iter().map(|b| b.granted).sum();
     assert_eq!(own(&report, "imports"), u64::from(granted), "each buffer is imported once");
     assert_eq!(counts(&report.graph, "gpu").frames, 30);
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+/// Rows of blue, green, red.
+pub type Pixels<T> = Vec<Vec<[T; 3]>>;
+
+/// The conversion in floating point, of a camera's picture and upside down.
+fn turned_and_converted(frame: &Frame) -> Pixels<f64> {
+    let (layout, planes) = (frame.buffer.layout(), planes(&frame.buffer));
+    let pixel = |x, y| to_rgb(sample(layout.format, &planes, x, y), frame.color);
+    let row = |y| (0..layout.width as usize).rev().map(|x| pixel(x, y)).map(|[r, g, b]| [b, g, r]).collect();
+    (0..layout.height as usize).rev().map(row).collect()
+}
+
+#[test]
+fn every_pixel_of_a_yuyv_camera_is_right_on_the_rgb_display() {
+    if !on_test_drivers() {
+        return;
+    }
+    const FRAMES: u64 = 20;
+    const MODE: Size = Size::new(640, 480);
+    const AT: (usize, usize) = (160, 150);
+    let seen: Arc<Mutex<BTreeMap<u64, Pixels<f64>>>> = Arc::default();
+    let compared: Arc<Mutex<(f64, u64)>> = Arc::default();
+    let (keep, known, noted) = (Arc::clone(&seen), Arc::clone(&seen), Arc::clone(&compared));
+    let watch = Watch::new(move |f| drop(keep.lock().unwrap().insert(f.sequence, turned_and_converted(f))));
+    let rate = Some(Rate::new(10, 1));
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(320, 180)), rate, ..V4l2Src::default() };
+    let half = Gpu { rotate: Rotate::Half, ..gpu() };
+    let display = KmsSink { mode: Some(MODE), ..KmsSink::default() };
+    let display = display.build_capturing(Box::new(move |frames, screen| {
+        let known = known.lock().unwrap();
+        let camera = &known[&frames[0].sequence];
+        let screen = rows(screen);
+        let part = screen[AT.1..].iter().zip(camera).flat_map(|(row, camera)| row[AT.0..].iter().zip(camera));
+        let values = part.flat_map(|(pixel, camera)| pixel.iter().zip(camera));
+        let most = values.map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+        let mut noted = noted.lock().unwrap();
+        *noted = (noted.0.max(most), noted.1 + 1);
+    }));
+    let graph = line(vec![
+        ("camera", camera.build().unwrap()),
+        ("watch", watch),
+        ("gpu", half.build().unwrap()),
+        ("display", display),
+    ]);
+
+    let report = run_frames(graph, FRAMES);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let (most, compared) = *compared.lock().unwrap();
+    assert!(most <= 1.0, "{most}, of {compared} pictures");
+    assert!(compared >= FRAMES / 3, "{compared} pictures");
+}
+
+#[test]
+fn a_camera_unplugged_in_mid_stream_is_named() {
+    if !on_test_drivers() {
+        return;
+    }
+    warm_up();
+    let before = Footprint::now();
+    let mut seen = 0;
+    let watch = Watch::new(move |_| {
+        seen += 1;
+        if seen == 30 {
+            press("disconnect");
+        }
+    });
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(320, 180)), ..V4l2Src::default() };
+    let graph = line(vec![
+        ("camera", camera.build().unwrap()),
+        ("watch", watch),
+        ("gpu", gpu().build().unwrap()),
+        ("display", KmsSink::default().build().unwrap()),
+    ]);
+
+    let report = run_frames(graph, 1000);
+
+    let error = report.error.as_ref().unwrap();
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Unplugged), Some("camera")));
+    assert!(counts(&report.graph, "gpu").frames >= 30);
     drop(report);
     assert_eq!(Footprint::now(), before);
 }
@@ -127,6 +213,113 @@ fn two_cameras_are_composed_on_one_display_without_a_copy() {
     assert_eq!((made.frames, display.frames + made.dropped), (60, 30));
     drop(report);
     assert_eq!(Footprint::now(), before);
+}
+
+/// Rows of a linear picture of four bytes a pixel, without the unused one.
+pub fn rows(buffer: &Shrbuf) -> Pixels<u8> {
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let guard = buffer.read().unwrap();
+    let plane = guard.plane(0);
+    let mut row = vec![0; plane.row_bytes()];
+    let read = |y| {
+        plane.read(y, 0, &mut row, &account);
+        row.chunks_exact(4).map(|p| [p[0], p[1], p[2]]).collect()
+    };
+    (0..plane.rows()).map(read).collect()
+}
+
+/// All planes, row by row.
+fn bytes(buffer: &Shrbuf) -> Vec<u8> {
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let guard = buffer.read().unwrap();
+    let mut all = Vec::new();
+    for plane in (0..buffer.layout().planes().len()).map(|p| guard.plane(p)) {
+        let mut row = vec![0; plane.row_bytes()];
+        for y in 0..plane.rows() {
+            plane.read(y, 0, &mut row, &account);
+            all.extend(&row);
+        }
+    }
+    all
+}
+
+/// What is rendered into memory of the display's own driver, as a user has it who may open no other allocator.
+#[test]
+fn pictures_made_in_gbm_memory_are_on_the_screen_pixel_for_pixel() {
+    if !on_test_drivers() {
+        return;
+    }
+    const FRAMES: u64 = 20;
+    const MODE: Size = Size::new(640, 480);
+    warm_up();
+    let before = Footprint::now();
+    let drawn: Arc<Mutex<BTreeMap<u64, Pixels<u8>>>> = Arc::default();
+    let compared: Arc<Mutex<(u64, u64)>> = Arc::default();
+    let (keep, known, noted) = (Arc::clone(&drawn), Arc::clone(&drawn), Arc::clone(&compared));
+    let watch = Watch::new(move |frame| drop(keep.lock().unwrap().insert(frame.sequence, rows(&frame.buffer))));
+    let source = TestSrc { size: MODE, format: Some(Format::Xr24), rate: Rate::new(10, 1), ..TestSrc::default() };
+    let half = Gpu { rotate: Rotate::Half, memory: Memory::Gbm, format: Some(Format::Xr24), ..gpu() };
+    let display = KmsSink { mode: Some(MODE), ..KmsSink::default() };
+    let display = display.build_capturing(Box::new(move |frames, screen| {
+        let known = known.lock().unwrap();
+        let mut turned = known[&frames[0].sequence].clone();
+        turned.reverse();
+        turned.iter_mut().for_each(|row| row.reverse());
+        let mut noted = noted.lock().unwrap();
+        noted.0 += u64::from(rows(screen) != turned);
+        noted.1 += 1;
+    }));
+    let graph = line(vec![
+        ("source", source.build().unwrap()),
+        ("watch", watch),
+        ("gpu", half.build().unwrap()),
+        ("display", display),
+    ]);
+
+    let report = run_frames(graph, FRAMES);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!(report.plan.links.last().unwrap().stream.origin, Origin::Gbm);
+    assert!(report.plan.is_zero_copy());
+    assert_eq!(report.graph.ledger().copied(), 0);
+    let (wrong, compared) = *compared.lock().unwrap();
+    assert_eq!(wrong, 0, "of {compared} pictures");
+    assert!(compared >= FRAMES / 2, "{compared} pictures");
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+/// Every format lies in GBM's memory as it does in any: planes one after another.
+#[test]
+fn formats_of_several_planes_are_made_in_gbm_memory_too() {
+    if !on_test_drivers() {
+        return;
+    }
+    for format in [Format::Nv12, Format::Yu12, Format::Rg24, Format::Yuyv] {
+        let size = Size::new(130, 70);
+        let source = TestSrc { size, format: Some(Format::Xr24), free_run: true, ..TestSrc::default() };
+        let mut graph = Graph::new("test");
+        let source = graph.add("source", source.build().unwrap()).unwrap();
+        let tee = graph.add("tee", Tee {}.build().unwrap()).unwrap();
+        graph.link(source, tee).unwrap();
+        let pictures: [Arc<Mutex<Vec<u8>>>; 2] = Default::default();
+        for (name, memory, keep) in [("gbm", Memory::Gbm, &pictures[0]), ("udmabuf", Memory::Udmabuf, &pictures[1])] {
+            let keep = Arc::clone(keep);
+            let watch = Watch::new(move |frame| keep.lock().unwrap().extend(bytes(&frame.buffer)));
+            let gpu = Gpu { format: Some(format), memory, ..gpu() };
+            let gpu = graph.add(name, gpu.build().unwrap()).unwrap();
+            let watch = graph.add(&format!("watch-{name}"), watch).unwrap();
+            let sink = graph.add(&format!("sink-{name}"), NullSink {}.build().unwrap()).unwrap();
+            [(tee, gpu), (gpu, watch), (watch, sink)].into_iter().for_each(|(from, to)| graph.link(from, to).unwrap());
+        }
+
+        let report = run_frames(graph, 1);
+
+        assert!(report.error.is_none(), "{format}: {}", report.error.unwrap());
+        let [gbm, udmabuf] = pictures.map(|p| std::mem::take(&mut *p.lock().unwrap()));
+        assert_eq!(gbm.len() as u64, format.frame_bytes(size.width, size.height));
+        assert!(gbm == udmabuf, "{format}");
+    }
 }
 
 /// Memory of this process's own in KiB: without that of files, of whose code ever more is mapped as it is first called.

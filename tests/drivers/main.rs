@@ -1,5 +1,6 @@
 //! Pipelines on vivid and vkms, in the virtual machine.
 
+mod composed;
 mod endurance;
 mod faults;
 mod fences;
@@ -12,6 +13,8 @@ mod output;
 mod pixels;
 mod planes;
 mod processes;
+#[path = "../../elements/tests/native/mod.rs"]
+mod native;
 mod properties;
 mod signals;
 #[path = "../../shrbuf/tests/common/vgem.rs"]

@@ -36,8 +36,13 @@ shrbuf_pipeline::properties! {
 }
 
 /// What negotiation puts into a link which cannot do without a copy, where copies are allowed.
-pub const CONVERTER: solve::Converter =
-    solve::Converter { make: || Convert::default().element(), present: || true, name: "convert", copies: true };
+pub const CONVERTER: solve::Converter = solve::Converter {
+    make: || Convert::default().element(),
+    present: || true,
+    name: "convert",
+    copies: true,
+    compose: None,
+};
 
 impl Build for Convert {
     fn build(self) -> Result<Box<dyn Element>, BuildError> {

@@ -1,9 +1,27 @@
 //! Buffers to render into.
 
-use shrbuf::{Layout, Shrbuf};
-use shrbuf_pipeline::{Refusal, Stream};
+use shrbuf::{Layout, Modifier, Plane, Shrbuf};
+use shrbuf_pipeline::{Origin, Refusal, Stream};
 
+use super::device::Gpu;
+use super::error::GpuError;
+use super::sys::Memory as Made;
 use crate::memory;
+
+shrbuf_pipeline::choices! {
+    /// Where the memory that is rendered into comes from.
+    pub enum Memory {
+        /// The first that every consumer takes: of a GPU its own (gbm), then udmabuf, then dma-heap; of a renderer on
+        /// the CPU udmabuf, then dma-heap, and gbm where neither can be opened.
+        Auto = "auto",
+        /// Memory of the GPU's driver, by its render node; for a renderer on the CPU that of a display's driver.
+        Gbm = "gbm",
+        /// A dma-buf of ordinary pages.
+        Udmabuf = "udmabuf",
+        /// A dma-buf of the system heap.
+        DmaHeap = "dma-heap",
+    }
+}
 
 /// Rows are this many bytes apart, or a multiple: what AMD's GPUs ask for, and nobody asks for more.
 const STRIDE: u32 = 256;
@@ -13,21 +31,81 @@ const STRIDE: u32 = 256;
 /// rows.
 const ROWS: u32 = 8;
 
+/// Four bytes that every driver allocates.
+const XR24: u32 = u32::from_le_bytes(*b"XR24");
+
+impl Memory {
+    /// Who may allocate, best first; not empty.
+    ///
+    /// # Errors
+    /// There is nobody.
+    pub(super) fn origins(self, gpu: &Gpu) -> Result<Vec<Origin>, GpuError> {
+        match self {
+            Memory::Gbm => gpu.memory().map(|_| vec![Origin::Gbm]),
+            Memory::Udmabuf => Ok(vec![Origin::Udmabuf]),
+            Memory::DmaHeap => Ok(vec![Origin::DmaHeap]),
+            Memory::Auto => {
+                let mut origins = memory::dma_bufs();
+                if !gpu.context.is_software() && gpu.memory().is_ok() {
+                    origins.insert(0, Origin::Gbm);
+                }
+                if origins.is_empty() {
+                    drop(gpu.memory().map_err(|e| GpuError::NoMemory(Box::new(e)))?);
+                    origins.push(Origin::Gbm);
+                }
+                Ok(origins)
+            }
+        }
+    }
+}
+
 /// The buffers that `stream` asks for, called `name` in debugfs, laid out so that GPUs can render into them.
-pub(super) fn allocate(stream: &Stream, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
+pub(super) fn allocate(gpu: &Gpu, stream: &Stream, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
     let impossible = |e: &dyn std::error::Error| Refusal::new(e.to_string());
     let (format, width, height) = (stream.format, stream.size.width, stream.size.height);
+    let modifier = stream.modifier.filter(|m| *m != Modifier::LINEAR);
+    if let (Some(modifier), true) = (modifier, stream.origin != Origin::Gbm) {
+        return Err(Refusal::new(format!("only gbm makes {modifier}, not {}", stream.origin)));
+    }
     let roomy =
         Layout::linear(format, width, height.next_multiple_of(ROWS), stride(stream)).map_err(|e| impossible(&e))?;
     let layout = Layout::new(format, roomy.modifier, width, height, roomy.planes()).map_err(|e| impossible(&e))?;
-    let buffers = memory::allocate_as(stream, &roomy, name)?;
-    let fit = |roomy: Shrbuf| {
-        let segments = roomy.segments().to_vec();
-        // The memory can be a buffer of another layout only when it is no longer this one.
-        drop(roomy);
-        Shrbuf::new(segments, layout).map_err(|e| impossible(&e))
+    if stream.origin != Origin::Gbm {
+        let fit = |roomy: Shrbuf| {
+            let segments = roomy.segments().to_vec();
+            // The memory can be a buffer of another layout only when it is no longer this one.
+            drop(roomy);
+            Shrbuf::new(segments, layout).map_err(|e| impossible(&e))
+        };
+        return memory::allocate_as(stream, &roomy, name)?.into_iter().map(fit).collect();
+    }
+    let memory = gpu.memory()?;
+    let one = || match (modifier, format.drm()) {
+        (Some(modifier), Some(fourcc)) => {
+            let Made { fd, stride } = memory.arranged(width, height, fourcc, modifier)?;
+            let plane = [Plane { segment: 0, offset: 0, stride }];
+            let layout = Layout::new(format, Some(modifier), width, height, &plane).map_err(|e| impossible(&e))?;
+            Shrbuf::import(vec![fd], layout).map_err(|e| impossible(&e))
+        }
+        // What planes are in it is no matter of GBM's, of which only the memory is wanted.
+        _ => {
+            let row = roomy.planes().first().map_or(STRIDE, |p| p.stride).next_multiple_of(STRIDE);
+            let bytes = end(&roomy);
+            let rows = u32::try_from(bytes.div_ceil(u64::from(row))).map_err(|e| impossible(&e))?;
+            let Made { fd, .. } = memory.linear(row / 4, rows, XR24)?;
+            Shrbuf::import(vec![fd], layout).map_err(|e| impossible(&e))
+        }
     };
-    buffers.into_iter().map(fit).collect()
+    (0..stream.buffers.max(1)).map(|_| one()).collect()
+}
+
+/// Bytes that a layout in one segment needs.
+fn end(layout: &Layout) -> u64 {
+    let of = |(plane, at): (usize, &Plane)| {
+        let rows = layout.height.div_ceil(layout.format.planes()[plane].vsub);
+        u64::from(at.offset) + u64::from(at.stride) * u64::from(rows)
+    };
+    layout.planes().iter().enumerate().map(of).max().unwrap_or(0)
 }
 
 /// The multiple of bytes that rows are apart. The consumers' wish, and ours where both can be had.

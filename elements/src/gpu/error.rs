@@ -99,6 +99,26 @@ pub enum GpuError {
         /// Most texels.
         most: u32,
     },
+    /// GBM gives no memory.
+    #[error("{node}: no memory by GBM: {why}")]
+    Gbm {
+        /// Node of the device.
+        node: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// No device gives memory by GBM.
+    #[error("no device gives memory by GBM ({})", if .tried.is_empty() { "there is no /dev/dri/card*".to_owned() } else { .tried.join("; ") })]
+    NoGbm {
+        /// Each that there is, and why not.
+        tried: Vec<String>,
+    },
+    /// No allocator that a GPU renders into.
+    #[error(
+        "there is no memory that a GPU can render into: neither /dev/udmabuf nor /dev/dma_heap/system can be \
+             opened, and {0}"
+    )]
+    NoMemory(Box<GpuError>),
     /// A format for which there is no sampler here.
     #[error("{0} cannot be sampled; the nearest that can is GREY of the same size, which shows the mosaic as it is")]
     Format(Format),
@@ -108,6 +128,9 @@ pub enum GpuError {
     /// The GPU was reset, or is gone.
     #[error("the GPU was reset or is gone; all it had is lost. A restart begins anew")]
     Lost,
+    /// A GPU that was lost is not there again.
+    #[error("the GPU that was lost is not back: {0}")]
+    Away(Box<GpuError>),
     /// The GPU does not finish.
     #[error("the GPU has not finished a frame in {0:?}")]
     Stalled(Duration),
@@ -119,13 +142,49 @@ pub enum GpuError {
     Access(#[from] shrbuf::AccessError),
 }
 
+/// EGL's or GL's no. Whoever asked knows what for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The context is lost, and says so to whatever is asked of it.
+    Lost,
+    /// The name of the error.
+    Code(String),
+}
+
+impl Denied {
+    /// As the error of a call that should not fail.
+    pub(super) fn of(self, call: &'static str) -> GpuError {
+        self.or(|code| GpuError::Egl { call, code })
+    }
+
+    /// As what `error` makes of its name.
+    pub(super) fn or(self, error: impl FnOnce(String) -> GpuError) -> GpuError {
+        match self {
+            Denied::Lost => GpuError::Lost,
+            Denied::Code(code) => error(code),
+        }
+    }
+}
+
+impl From<khronos_egl::Error> for Denied {
+    fn from(error: khronos_egl::Error) -> Denied {
+        match error {
+            khronos_egl::Error::ContextLost => Denied::Lost,
+            other => Denied::Code(other.to_string()),
+        }
+    }
+}
+
 impl From<GpuError> for Failure {
     fn from(error: GpuError) -> Failure {
         let kind = match error {
             GpuError::Library(_)
             | GpuError::NoDevice { .. }
             | GpuError::Software { .. }
+            | GpuError::NoGbm { .. }
+            | GpuError::NoMemory(_)
             | GpuError::Extension { .. } => FailureKind::Config,
+            GpuError::Away(_) => FailureKind::Unplugged,
             GpuError::Stalled(_) => FailureKind::Stalled,
             _ => FailureKind::Device,
         };

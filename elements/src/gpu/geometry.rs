@@ -37,7 +37,7 @@ impl Turn {
 
     /// Position in the source, where `from` is the part that is seen, by that in the target, where it fills `to`. For
     /// each of x and y the factors of x, of y, and of 1.
-    pub(super) fn map(self, from: Rect, to: Rect) -> [[f32; 3]; 2] {
+    pub(super) fn map(self, from: Rect, to: Place) -> [[f32; 3]; 2] {
         let (w, h) = (f64::from(to.width), f64::from(to.height));
         let (left, top) = (f64::from(to.x), f64::from(to.y));
         // Across and down the target, from 0 to 1; then across and down the turned source.
@@ -55,6 +55,39 @@ impl Turn {
             [(x * length) as f32, (y * length) as f32, (one * length + start) as f32]
         };
         [scaled(x, from.width, from.x), scaled(y, from.height, from.y)]
+    }
+}
+
+/// Where a picture is put into another; it may lie partly, or all, outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) x: i32,
+    pub(super) y: i32,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Place {
+    /// All of a picture of `size`.
+    pub(super) fn all(size: Size) -> Place {
+        Place { x: 0, y: 0, width: size.width, height: size.height }
+    }
+
+    pub(super) fn size(self) -> Size {
+        Size::new(self.width, self.height)
+    }
+
+    /// What of it lies in a picture of `size`.
+    pub(super) fn within(self, size: Size) -> Option<Rect> {
+        let part = |start: i32, length: u32, all: u32| {
+            let end = (i64::from(start) + i64::from(length)).min(i64::from(all));
+            let start = u32::try_from(start).unwrap_or(0);
+            let length = u32::try_from(end - i64::from(start)).ok().filter(|n| *n > 0)?;
+            Some((start, length))
+        };
+        let (x, width) = part(self.x, self.width, size.width)?;
+        let (y, height) = part(self.y, self.height, size.height)?;
+        Some(Rect { x, y, width, height })
     }
 }
 
@@ -78,7 +111,7 @@ mod tests {
     fn from(turn: Turn, x: u32, y: u32) -> (i32, i32) {
         let size = Size::new(4, 2);
         let turned = turn.of(size);
-        let [mx, my] = turn.map(whole(size), whole(turned));
+        let [mx, my] = turn.map(whole(size), Place::all(turned));
         let at = [x as f32 + 0.5, y as f32 + 0.5, 1.0];
         let dot = |m: [f32; 3]| m.iter().zip(at).map(|(a, b)| a * b).sum::<f32>().floor() as i32;
         (dot(mx), dot(my))
@@ -95,6 +128,19 @@ mod tests {
         assert_eq!(from(turn(Rotate::ThreeQuarters, false), 0, 0), (3, 0));
         assert_eq!(from(turn(Rotate::None, true), 0, 0), (3, 0));
         assert_eq!(from(turn(Rotate::Quarter, true), 0, 0), (0, 0));
+    }
+
+    #[test]
+    fn of_a_place_counts_what_is_inside() {
+        let size = Size::new(8, 8);
+        let within = |x, width| Place { x, y: 0, width, height: 8 }.within(size).map(|r| (r.x, r.width));
+        assert_eq!(within(3, 5), Some((3, 5)));
+        assert_eq!(within(3, 6), Some((3, 5)));
+        assert_eq!(within(-2, 6), Some((0, 4)));
+        assert_eq!(within(-2, 60), Some((0, 8)));
+        assert_eq!(within(-2, 2), None);
+        assert_eq!(within(8, 2), None);
+        assert_eq!(within(i32::MIN, u32::MAX), Some((0, 8)));
     }
 
     #[test]

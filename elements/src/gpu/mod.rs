@@ -25,20 +25,24 @@ mod sys;
 
 use std::sync::{Arc, OnceLock};
 
-use shrbuf::{Format, ImportCache, Ledger, MemoryKind, Pool, Reason, Shrbuf};
+use shrbuf::pool::MAX_BUFFERS;
+use shrbuf::{Format, ImportCache, Ledger, MemoryKind, Modifier, Pool, Reason, Shrbuf};
 use shrbuf_pipeline::{
-    Build, BuildError, Consumes, Context, Copies, Element, Environment, Events, Failure, FailureKind, Frame,
-    InputOffer, Modifiers, OutputOffer, Ports, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Video,
-    Wanted, solve,
+    Build, BuildError, Composition, Consumes, Context, Copies, Element, Environment, Events, Failure, FailureKind,
+    Frame, InputOffer, Layer, Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer,
+    Sizes, Start, Stream, Video, Wanted, solve,
 };
 
+pub use buffers::Memory;
 pub use config::{Filter, Gpu, Part};
 pub use error::GpuError;
 pub use geometry::Rotate;
 
 use self::device::Gpu as Device;
+use self::geometry::Place;
 use self::picture::Picture;
-use self::render::{Counts, Input, Layer, Renderer, Setting, Target};
+use self::render::{Counts, Input, Layer as Drawn, MAX_INPUTS, Renderer, Setting, Target};
+use self::sys::Current;
 
 /// What negotiation puts into a link whose ends have no format in common, on a machine with a GPU.
 pub const CONVERTER: solve::Converter = solve::Converter {
@@ -46,7 +50,24 @@ pub const CONVERTER: solve::Converter = solve::Converter {
     present: is_present,
     name: "gpu",
     copies: false,
+    compose: Some(compose),
 };
+
+/// The element that makes a picture as a [`Composition`] says.
+fn compose(composition: &Composition) -> Result<Box<dyn Element>, String> {
+    let Composition { size, layers } = composition;
+    if layers.len() > MAX_INPUTS {
+        return Err(format!("it composes up to {MAX_INPUTS} inputs, these are {}", layers.len()));
+    }
+    let port = |layer: &Layer| {
+        let Size { width, height } = layer.size;
+        let place = Some(Place { x: layer.x, y: layer.y, width, height });
+        let alpha = config::alpha(layer.opacity);
+        Port { setting: Setting { place, alpha, fills: true, ..Setting::PLAIN }, ..Port::default() }
+    };
+    let config = Gpu { size: Some(*size), inputs: layers.len() as u32, ..Gpu::default() };
+    Ok(Box::new(GpuElement::with(config, layers.iter().map(port).collect())))
+}
 
 /// Whether there is a GPU. Looked for once: that takes as long as loading its driver.
 fn is_present() -> bool {
@@ -73,8 +94,7 @@ struct Port {
 
 impl Default for Port {
     fn default() -> Port {
-        let setting = Setting { part: None, turn: geometry::Turn::NONE, place: None, smooth: true };
-        Port { setting, stream: None, row: 0, imports: ImportCache::new(), newest: None }
+        Port { setting: Setting::PLAIN, stream: None, row: 0, imports: ImportCache::new(), newest: None }
     }
 }
 
@@ -95,10 +115,10 @@ struct GpuElement {
     /// Between negotiation and start.
     buffers: Vec<Shrbuf>,
     run: Option<Run>,
-    /// The GPU was reset: all that was made in it is of no use any more.
-    lost: bool,
     counts: Counts,
     device: Option<Arc<Device>>,
+    /// There has been one, and it is given up.
+    lost: bool,
 }
 
 const FENCES: u32 = 0;
@@ -126,9 +146,9 @@ impl GpuElement {
             output: None,
             buffers: Vec::new(),
             run: None,
-            lost: false,
             counts: Counts::default(),
             device: None,
+            lost: false,
         }
     }
 
@@ -136,8 +156,40 @@ impl GpuElement {
         if let Some(device) = &self.device {
             return Ok(Arc::clone(device));
         }
-        let device = Arc::new(Device::open(self.config.device.as_deref())?);
-        Ok(Arc::clone(self.device.insert(device)))
+        let opened = Device::open(self.config.device.as_deref());
+        let device = opened.map_err(|e| if self.lost { GpuError::Away(Box::new(e)) } else { e })?;
+        self.lost = false;
+        Ok(Arc::clone(self.device.insert(Arc::new(device))))
+    }
+
+    /// Gives the GPU up, and all that was made in it. What is needed of that is made in another when it is needed.
+    fn lose(&mut self) {
+        self.run = None;
+        self.targets.clear();
+        self.inputs.iter_mut().for_each(|port| port.imports.clear());
+        self.device = None;
+        self.lost = true;
+    }
+
+    /// Does `work` on the GPU; where that turns out to be lost, once more on the one that is there then.
+    fn on_device(
+        &mut self,
+        mut work: impl FnMut(&mut GpuElement, &Device, &Current<'_>) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
+        let mut attempt = |element: &mut GpuElement| {
+            let device = element.device()?;
+            device.context.with(|current| {
+                device.sweep(current);
+                work(element, &device, current)
+            })
+        };
+        match attempt(self) {
+            Err(GpuError::Lost) => {
+                self.lose();
+                attempt(self)
+            }
+            done => done,
+        }
     }
 
     fn composes(&self) -> bool {
@@ -162,10 +214,15 @@ impl GpuElement {
         }
     }
 
-    /// Whether every place can be filled in `format`, whose chroma is shared by neighbours.
+    /// Whether every input can be put into `target` where it is to be: chroma is shared by neighbours, and has no alpha.
     fn places_fit(&self, target: &Target) -> Result<(), Refusal> {
+        let through = |i: &Port| i.setting.shows_through(i.stream.map(|s| s.format));
+        if self.composes() && !target.blends() && self.inputs.iter().any(through) {
+            let what = format!("nothing can be seen through in {}, as an input is to be", target.format);
+            return Err(Refusal::new(what).instead("format = \"XR24\""));
+        }
         let grid = target.grid();
-        let places = self.inputs.iter().filter_map(|i| i.setting.place);
+        let places = self.inputs.iter().filter_map(|i| i.setting.place?.within(target.size));
         let end = |start: u32, length: u32, all: u32, step: u32| {
             start.is_multiple_of(step) && ((start + length).is_multiple_of(step) || start + length == all)
         };
@@ -189,7 +246,8 @@ impl GpuElement {
         let inputs = device.context.with(|current| {
             let compile = |port: &Port| {
                 let stream = port.stream.ok_or_else(|| config("an input is not linked"))?;
-                Input::new(current, stream, port.setting, &target, uploaded.clone(), port.row).map_err(Failure::from)
+                let uploads = (uploaded.clone(), port.row);
+                Input::new(device, current, stream, port.setting, &target, uploads).map_err(Failure::from)
             };
             self.inputs.iter().map(compile).collect::<Result<Vec<_>, Failure>>()
         })?;
@@ -210,14 +268,15 @@ impl GpuElement {
             Renderer { gpu: device, target: &run.target, targets: &mut self.targets, counts: &mut self.counts };
         let mut layers = run.inputs.iter_mut().zip(&mut self.inputs).enumerate().filter_map(|(i, (input, port))| {
             let frame = if i == 0 { &frame } else { port.newest.as_ref()? };
-            Some(Layer { input, imports: &mut port.imports, frame })
+            Some(Drawn { input, imports: &mut port.imports, frame })
         });
         let Some(first) = layers.next() else { return Ok(()) };
         let plain = first.input.setting.is_plain() && !compose;
         let color = renderer.color(&first);
         let drawn = renderer.render(std::iter::once(first).chain(layers), &buffer, color, compose);
         if let Err(error) = drawn {
-            self.lost = matches!(error, GpuError::Lost);
+            // Whatever it is, a restart is to find a GPU that nothing has happened to.
+            self.lose();
             return Err(error.into());
         }
         buffer.set_state(frame.buffer.state());
@@ -284,7 +343,7 @@ impl Element for GpuElement {
     }
 
     fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
-        self.device()?;
+        let device = self.device()?;
         let size = self.size(input)?;
         let rates = input.and_then(|s| s.rate).map_or(Rates::Any, |r| Rates::List(vec![r]));
         let sizes = vec![SizeOffer { sizes: Sizes::Exact(size), rates }];
@@ -295,17 +354,19 @@ impl Element for GpuElement {
                 formats.push(format);
             }
         }
-        let mut memory = self.config.memory.offer();
-        memory.origins.retain(|o| o.kind() == MemoryKind::DmaBuf);
-        if memory.origins.is_empty() {
-            return Err(config(
-                "there is no memory that a GPU can render into: neither /dev/udmabuf nor \
-                 /dev/dma_heap/system can be opened",
-            ));
-        }
+        let origins = self.config.memory.origins(&device)?;
+        let own = origins.contains(&Origin::Gbm);
+        // LINEAR, which all know, comes first; what else this GPU knows is for those who do not take that.
+        let arranged = |format: Format| {
+            let known = format.drm().filter(|_| own && plan::is_native(format));
+            let known = known.map(|fourcc| picture::sampled(&device, format, fourcc)).unwrap_or_default();
+            let others = known.into_iter().filter(|m| *m != Modifier::LINEAR);
+            Modifiers::List(std::iter::once(Modifier::LINEAR).chain(others).collect())
+        };
+        let video = |f| Video { sizes: sizes.clone(), modifiers: arranged(f), ..Video::linear(f) };
         Ok(OutputOffer {
-            video: formats.into_iter().map(|f| Video { sizes: sizes.clone(), ..Video::linear(f) }).collect(),
-            memory,
+            video: formats.into_iter().map(video).collect(),
+            memory: Produces { origins, max_stride_align: 4096, keeps: 1, max_buffers: MAX_BUFFERS as u32 },
             wanted: Wanted { format: self.config.format, ..Wanted::default() },
         })
     }
@@ -313,14 +374,11 @@ impl Element for GpuElement {
     fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.buffers.clear();
         self.targets.clear();
-        let device = self.device()?;
         self.places_fit(&Target::of(stream.format, stream.size)?)?;
-        let buffers = buffers::allocate(stream, &self.environment.name)?;
-        let targets = &mut self.targets;
-        device.context.with(|current| {
-            device.sweep(current);
-            let import = |b: &Shrbuf| Picture::target(&device, current, b);
-            buffers.iter().try_for_each(|b| targets.get(b, import).map(drop))
+        let buffers = buffers::allocate(&*self.device()?, stream, &self.environment.name)?;
+        self.on_device(|element, device, current| {
+            let import = |b: &Shrbuf| Picture::target(device, current, b);
+            buffers.iter().try_for_each(|b| element.targets.get(b, import).map(drop))
         })?;
         self.output = Some(*stream);
         self.buffers = buffers;
@@ -328,15 +386,13 @@ impl Element for GpuElement {
     }
 
     fn import(&mut self, input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
-        let device = self.device()?;
         let Some(port) = self.inputs.get_mut(input) else { return Ok(()) };
         port.imports.clear();
-        let imports = &mut port.imports;
-        device.context.with(|current| {
-            device.sweep(current);
-            let import = |b: &Shrbuf| Picture::source(&device, current, b);
-            buffers.iter().try_for_each(|b| imports.get(b, import).map(drop))
+        self.on_device(|element, device, current| {
+            let import = |b: &Shrbuf| Picture::source(device, current, b);
+            buffers.iter().try_for_each(|b| element.inputs[input].imports.get(b, import).map(drop))
         })?;
+        let port = &mut self.inputs[input];
         let uploaded = buffers.iter().filter(|b| b.kind() == MemoryKind::Memfd);
         port.row = uploaded.map(|b| picture::longest_row(b.layout())).max().unwrap_or(0);
         port.stream = Some(*stream);
@@ -345,7 +401,7 @@ impl Element for GpuElement {
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
         let device = self.device()?;
-        let run = self.start_with(&device)?;
+        let run = self.start_with(&device).inspect_err(|_| self.lose())?;
         let fences = run.pool.fences_fd().try_clone_to_owned();
         start.watch(fences.map_err(|e| Failure::new(FailureKind::Limit, e))?, FENCES)?;
         self.run = Some(run);
@@ -384,25 +440,20 @@ impl Element for GpuElement {
     }
 
     fn stop(&mut self) {
-        let run = self.run.take();
+        self.run = None;
         self.targets.clear();
         for port in &mut self.inputs {
             port.newest = None;
             port.imports.clear();
         }
-        if let (Some(device), Some(run)) = (&self.device, &run) {
-            let deleted = device.context.with(|current| {
-                run.inputs.iter().for_each(|i| i.delete(current));
-                device.sweep(current);
-                Ok::<(), GpuError>(())
-            });
-            if let Err(error) = deleted {
-                tracing::warn!(element = self.environment.name, %error, "a GPU is given up");
-                self.lost = true;
-            }
-        }
-        if std::mem::take(&mut self.lost) {
-            self.device = None;
+        let Some(device) = self.device.clone() else { return };
+        let swept = device.context.with(|current| {
+            device.sweep(current);
+            current.check("glDeleteTextures")
+        });
+        if let Err(error) = swept {
+            tracing::warn!(element = self.environment.name, %error, "a GPU is given up");
+            self.lose();
         }
     }
 
@@ -413,3 +464,6 @@ impl Element for GpuElement {
         report("uploads", self.counts.uploads);
     }
 }
+
+#[cfg(test)]
+mod loss;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shrbuf::{Account, Format, Layout, MemoryKind, Modifier, Shrbuf};
 
 use super::device::{Gone, Gpu, Names};
-use super::error::GpuError;
+use super::error::{Denied, GpuError};
 use super::plan::{self, Surface};
 use super::sys::{Current, Plane, Texels};
 
@@ -35,7 +35,7 @@ impl Picture {
                 let texels = Texels::of(surface.fourcc).ok_or(GpuError::Format(layout.format))?;
                 picture.upload.push((texels, surface));
                 let made = current.texture(texels, surface.width, surface.height);
-                made.map_err(|code| refused(gpu, layout, plane, &surface, code))?
+                made.map_err(|denied| denied.or(|code| refused(gpu, layout, plane, &surface, code)))?
             };
             picture.names.textures.push(texture);
         }
@@ -47,14 +47,15 @@ impl Picture {
         let mut picture = Picture::source(gpu, current, buffer)?;
         let layout = buffer.layout();
         for (plane, &texture) in picture.names.textures.iter().enumerate() {
-            let target = current.target(texture).map_err(|code| GpuError::Target {
+            let refused = |code| GpuError::Target {
                 plane,
                 format: layout.format,
                 width: layout.width,
                 height: layout.height,
                 code,
                 advice: "XR24 is what every GPU renders into".to_owned(),
-            })?;
+            };
+            let target = current.target(texture).map_err(|denied: Denied| denied.or(refused))?;
             picture.names.targets.push(target);
         }
         Ok(picture)
@@ -69,7 +70,8 @@ impl Picture {
     }
 
     /// Brings over what is in memory that the GPU does not reach; false where there was nothing to do. `row` is scratch
-    /// memory of a row.
+    /// memory of a row, since nothing but copies of what others may be writing is handed out; `account` counts that. GL
+    /// takes the row before it returns, into memory of the driver's: a copy of its own, which nobody is told of.
     pub(super) fn upload(
         &self,
         current: &Current<'_>,
@@ -130,7 +132,7 @@ fn import(
     if !layout.is_linear() && !plan::is_native(layout.format) {
         return Err(refused(gpu, layout, plane, surface, "its parts are not where LINEAR has them".to_owned()));
     }
-    current.import(&given).map_err(|code| refused(gpu, layout, plane, surface, code))
+    current.import(&given).map_err(|denied| denied.or(|code| refused(gpu, layout, plane, surface, code)))
 }
 
 /// The error for a plane that was not taken, with the nearest that would be.

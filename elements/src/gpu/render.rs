@@ -1,13 +1,14 @@
 //! One frame: what the inputs have becomes one picture in one buffer, and fences say when.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shrbuf::{Access, Account, Fence, Format, ImportCache, MemoryKind, Shrbuf};
 use shrbuf_pipeline::{Colorimetry, Frame, Rect, Size, Stream};
 
-use super::device::Gpu;
+use super::device::{Gone, Gpu, Names};
 use super::error::GpuError;
-use super::geometry::{Turn, inside, whole};
+use super::geometry::{Place, Turn, inside, whole};
 use super::picture::Picture;
 use super::plan;
 use super::shader::{self, Sampler};
@@ -18,6 +19,9 @@ use crate::image::shape::Shape;
 /// Longest time for a frame: the kernel's own drivers give a GPU up as hung after ten seconds at most.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// Hides all that is below.
+pub(super) const OPAQUE: u16 = u16::MAX;
+
 /// What is done with an input's pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
@@ -25,14 +29,33 @@ pub(super) struct Setting {
     pub(super) part: Option<Rect>,
     pub(super) turn: Turn,
     /// The part of the output that it fills; `None` for all.
-    pub(super) place: Option<Rect>,
+    pub(super) place: Option<Place>,
+    /// How much of what is below it hides, of [`OPAQUE`].
+    pub(super) alpha: u16,
+    /// What is seen is to fill a size that was asked for.
+    pub(super) fills: bool,
     pub(super) smooth: bool,
 }
 
 impl Setting {
+    /// Pictures as they are.
+    pub(super) const PLAIN: Setting =
+        Setting { part: None, turn: Turn::NONE, place: None, alpha: OPAQUE, fills: false, smooth: true };
+
     /// True where pictures keep their size and every pixel its place.
     pub(super) fn is_plain(&self) -> bool {
-        self.part.is_none() && self.place.is_none() && self.turn == Turn::NONE
+        self.part.is_none() && self.place.is_none() && self.turn == Turn::NONE && !self.fills
+    }
+
+    /// What is seen of a frame of `size` that has `crop`. Without geometry a crop goes on with the frame.
+    fn seen_of(&self, size: Size, crop: Option<Rect>) -> Rect {
+        let crop = crop.filter(|c| !self.is_plain() && inside(*c, size));
+        self.part.or(crop).unwrap_or(whole(size))
+    }
+
+    /// True where pictures, of `format` if that is known, let something of what is below them through.
+    pub(super) fn shows_through(&self, format: Option<Format>) -> bool {
+        self.alpha != OPAQUE || matches!(format, Some(Format::Ar24 | Format::Ab24))
     }
 
     /// The size of what is seen of a picture of `size`.
@@ -45,9 +68,14 @@ impl Setting {
 pub(super) struct Input {
     pub(super) stream: Stream,
     pub(super) setting: Setting,
-    programs: Vec<Program>,
+    /// For frames of which all is seen, unless they have a crop of their own.
+    programs: Programs,
+    /// For frames of which something is seen that has to be scaled, where all of them has not.
+    scaling: Option<Programs>,
     /// What the programs have been told.
     told: Option<(Colorimetry, Colorimetry, Rect)>,
+    /// The last frame is one for `scaling`.
+    scales: bool,
     /// A row on its way to the GPU, where its memory is none that a GPU reaches.
     row: Vec<u8>,
     uploaded: Account,
@@ -91,6 +119,11 @@ impl Target {
         planes.fold(Size::new(1, 1), |g, p| Size::new(g.width.max(p.hsub), g.height.max(p.vsub)))
     }
 
+    /// Whether what is below can show through: each plane of YUV is a picture of its own, without alpha.
+    pub(super) fn blends(&self) -> bool {
+        matches!(self.shape, Shape::Rgb { bytes: 4, .. } | Shape::Rgb565)
+    }
+
     /// Black, as the texels of a plane.
     fn black(&self, plane: usize, color: Colorimetry) -> [f32; 4] {
         let [y, u, v] = if plan::is_yuv(self.shape) { Affine::from_rgb(color).offset } else { [0.0; 3] };
@@ -108,39 +141,67 @@ impl Target {
     }
 }
 
+/// One program for each plane of the target.
+struct Programs {
+    all: Vec<Program>,
+    gone: Arc<Gone>,
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        self.gone.add(Names { programs: std::mem::take(&mut self.all), ..Names::default() });
+    }
+}
+
+impl Programs {
+    fn new(gpu: &Gpu, current: &Current<'_>, from: Shape, target: &Target, sampler: Sampler) -> Result<Self, GpuError> {
+        let mut programs = Programs { all: Vec::new(), gone: Arc::clone(&gpu.gone) };
+        for plane in 0..target.planes() {
+            let fragment = shader::fragment(from, target.shape, plane, sampler);
+            programs.all.push(current.program(shader::VERTEX, &fragment)?);
+        }
+        Ok(programs)
+    }
+}
+
 impl Input {
     /// Compiles what `stream` needs to become `target`.
     pub(super) fn new(
+        gpu: &Gpu,
         current: &Current<'_>,
         stream: Stream,
         setting: Setting,
         target: &Target,
-        uploaded: Account,
-        row: usize,
+        uploads: (Account, usize),
     ) -> Result<Input, GpuError> {
         let from = plan::shape(stream.format).ok_or(GpuError::Format(stream.format))?;
-        let place = setting.place.unwrap_or(whole(target.size));
-        let scaled = setting.seen(stream.size) != Size::new(place.width, place.height);
+        let place = setting.place.unwrap_or(Place::all(target.size));
+        let scaled = setting.seen(stream.size) != place.size();
         // Without scaling there is nothing between pixels, and one fetch does.
         let sampler = if scaled && setting.smooth { Sampler::Bilinear } else { Sampler::Nearest };
-        let compile = |plane| current.program(shader::VERTEX, &shader::fragment(from, target.shape, plane, sampler));
-        let programs = (0..target.planes()).map(compile).collect::<Result<_, _>>()?;
-        Ok(Input { stream, setting, programs, told: None, row: vec![0; row], uploaded })
+        let programs = Programs::new(gpu, current, from, target, sampler)?;
+        // A crop that comes with a frame may need scaling where all of it does not.
+        let may_scale = setting.smooth && !scaled && setting.part.is_none() && !setting.is_plain();
+        let scaling = may_scale.then(|| Programs::new(gpu, current, from, target, Sampler::Bilinear)).transpose()?;
+        let (uploaded, row) = uploads;
+        Ok(Input { stream, setting, programs, scaling, told: None, scales: false, row: vec![0; row], uploaded })
     }
 
-    pub(super) fn delete(&self, current: &Current<'_>) {
-        self.programs.iter().for_each(|p| current.delete_program(p));
+    /// Those of the frame that was told of last.
+    fn programs(&self) -> &[Program] {
+        let scaling = self.scaling.as_ref().filter(|_| self.scales);
+        &scaling.unwrap_or(&self.programs).all
     }
 
     /// Tells the programs what `frame` needs, unless they know.
     fn tell(&mut self, current: &Current<'_>, frame: &Frame, target: &Target, color: Colorimetry) {
-        // Without geometry a crop goes on with the frame.
-        let crop = frame.crop.filter(|c| !self.setting.is_plain() && inside(*c, self.stream.size));
-        let from = self.setting.part.or(crop).unwrap_or(whole(self.stream.size));
+        let from = self.setting.seen_of(self.stream.size, frame.crop);
         let told = Some((frame.color, color, from));
         if self.told == told {
             return;
         }
+        let place = self.setting.place.unwrap_or(Place::all(target.size));
+        self.scales = self.setting.turn.of(Size::new(from.width, from.height)) != place.size();
         self.told = told;
         let from_yuv = plan::shape(self.stream.format).is_some_and(plan::is_yuv);
         let affine = match (from_yuv, plan::is_yuv(target.shape)) {
@@ -156,12 +217,13 @@ impl Input {
         }
         let edge = |start: u32, length: u32| (start + length - 1) as i32;
         let uniforms = Uniforms {
-            map: self.setting.turn.map(from, self.setting.place.unwrap_or(whole(target.size))),
+            map: self.setting.turn.map(from, place),
             bounds: [from.x as i32, from.y as i32, edge(from.x, from.width), edge(from.y, from.height)],
             matrix,
             offset: affine.offset.map(|n| n as f32),
+            opacity: f32::from(self.setting.alpha) / f32::from(OPAQUE),
         };
-        self.programs.iter().for_each(|p| current.set(p, &uniforms));
+        self.programs().iter().for_each(|p| current.set(p, &uniforms));
     }
 }
 
@@ -222,11 +284,13 @@ impl Renderer<'_> {
             let uploaded = picture.upload(&current, &frame.buffer, &mut input.row, &input.uploaded)?;
             self.counts.uploads += u64::from(uploaded);
             input.tell(&current, frame, self.target, color);
-            current.blend(compose && matches!(input.stream.format, Format::Ar24 | Format::Ab24));
-            let place = input.setting.place.unwrap_or(whole(self.target.size));
-            for (plane, (&into, program)) in target.targets().iter().zip(&input.programs).enumerate() {
-                current.render_into(into, self.target.part(plane, place));
-                current.draw(program, picture.textures());
+            current.blend(compose && input.setting.shows_through(Some(input.stream.format)));
+            let place = input.setting.place.unwrap_or(Place::all(self.target.size));
+            if let Some(seen) = place.within(self.target.size) {
+                for (plane, (&into, program)) in target.targets().iter().zip(input.programs()).enumerate() {
+                    current.render_into(into, self.target.part(plane, seen));
+                    current.draw(program, picture.textures());
+                }
             }
             *slot = Some(&frame.buffer);
         }

@@ -26,6 +26,7 @@ uniform vec3 map_y;
 uniform ivec4 bounds;
 uniform mat3 matrix;
 uniform vec3 offset;
+uniform float opacity;
 out vec4 made;
 ";
 
@@ -48,7 +49,7 @@ const BILINEAR: &str = "vec4 source(vec2 at) {
 const PIXEL: &str = "vec4 pixel(vec2 at) {
     vec3 whole = vec3(at, 1.0);
     vec4 raw = source(vec2(dot(map_x, whole), dot(map_y, whole)));
-    return vec4(clamp(matrix * raw.rgb + offset, 0.0, 1.0), raw.a);
+    return vec4(clamp(matrix * raw.rgb + offset, 0.0, 1.0), raw.a) * opacity;
 }
 ";
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use shrbuf::{Account, Format, ImportCache, Ledger, MemoryKind, Modifier, Reason, Shrbuf};
+use shrbuf_pipeline::Layer as Composed;
 use shrbuf_pipeline::{
-    Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
-    Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream,
-    Video, Wanted, choices, properties,
+    Build, BuildError, Composition, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame,
+    InputOffer, Modifiers, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start,
+    Stream, Video, Wanted, choices, properties,
 };
 
 use super::capture::Capture;
@@ -53,9 +54,10 @@ properties! {
     /// All planes change in one commit a refresh, with the frames that have come by then; an input without a new one
     /// goes on showing its last, also after its end. The first commit waits for a frame of every input. Whether the
     /// hardware can do it, the driver says before anything starts (a TEST_ONLY commit of all planes). Where it cannot,
-    /// that is refused with what stands in the way, and `gpu` composes the inputs into one. An input whose camera is
-    /// unplugged ends the run with an error that names the camera, as with one input; with a `placeholder` at that
-    /// camera, the others go on beside it.
+    /// negotiation has a GPU compose the inputs into one picture, and says why: a picture is made for each frame of the
+    /// lowest input then, whose end is the end. Where there is none, that is refused with what stands in the way. An
+    /// input whose camera is unplugged ends the run with an error that names the camera, as with one input; with a
+    /// `placeholder` at that camera, the others go on beside it.
     ///
     /// Several of these may show on different displays of one card. The first is the card's DRM master, the others are
     /// leased a display each. The matrix and range of YUV frames go to planes that have COLOR_ENCODING and COLOR_RANGE.
@@ -119,6 +121,13 @@ impl Input {
     fn new(spot: Option<Spot>) -> Input {
         Input { spot, imports: ImportCache::new(), sample: None, offered: false }
     }
+
+    fn all(planes: &Planes) -> Vec<Input> {
+        if planes.is_empty() {
+            return vec![Input::new(None)];
+        }
+        planes.iter().map(|spot| Input::new(Some(spot.clone()))).collect()
+    }
 }
 
 pub(super) struct Display {
@@ -136,6 +145,8 @@ pub(super) struct Display {
     pub(super) capture: Option<Capture>,
     /// What the first input was when planes were found for it.
     placed: Option<Stream>,
+    /// The inputs come in one picture of this size.
+    composed: Option<Size>,
     pub(super) flips: u64,
     /// Frames that were not committed as they came, since the flip before was still under way.
     pub(super) waited: u64,
@@ -157,10 +168,7 @@ fn find_any(name: Option<&str>) -> Result<Output, Failure> {
 
 impl Display {
     fn new(config: KmsSink) -> Display {
-        let mut inputs: Vec<Input> = config.planes.iter().map(|spot| Input::new(Some(spot.clone()))).collect();
-        if inputs.is_empty() {
-            inputs.push(Input::new(None));
-        }
+        let inputs = Input::all(&config.planes);
         Display {
             config,
             name: String::new(),
@@ -173,6 +181,7 @@ impl Display {
             on_capture: None,
             capture: None,
             placed: None,
+            composed: None,
             flips: 0,
             waited: 0,
         }
@@ -210,7 +219,7 @@ impl Display {
     /// The mode's size, where it is asked for, or where pictures are to have it.
     fn mode(&self) -> Option<(u32, u32)> {
         let captured = || self.capture.as_ref().and_then(Capture::size);
-        self.config.mode.map(|size| (size.width, size.height)).or_else(captured)
+        self.config.mode.or(self.composed).map(|size| (size.width, size.height)).or_else(captured)
     }
 
     /// Planes for the inputs whose frames are known, which are all once the last is imported.
@@ -242,7 +251,7 @@ impl Display {
 impl Element for Display {
     fn ports(&self) -> Ports {
         let mut ports = if self.capture.is_some() { Ports::filter() } else { Ports::sink() };
-        if !self.config.planes.is_empty() {
+        if !self.config.planes.is_empty() && self.composed.is_none() {
             ports.inputs = self.config.planes.iter().map(|spot| spot.name.clone()).collect();
         }
         ports
@@ -373,6 +382,27 @@ impl Element for Display {
             }
         }
         Ok(())
+    }
+
+    fn composition(&self) -> Option<Composition> {
+        let output = self.output.as_ref().filter(|_| self.inputs.len() > 1)?;
+        let spots = || self.config.planes.iter();
+        let places: Vec<_> = spots().map(|spot| spot.at).collect();
+        let modes = output.modes_around(&places, self.mode()).ok()?;
+        let (width, height) = super::output::size(modes.first()?);
+        let layer = |Spot { at, opacity, .. }: &Spot| Composed {
+            x: at.x,
+            y: at.y,
+            size: Size::new(at.width, at.height),
+            opacity: *opacity,
+        };
+        Some(Composition { size: Size::new(width, height), layers: spots().map(layer).collect() })
+    }
+
+    fn take_composed(&mut self, composed: Option<&Composition>) {
+        self.forget();
+        self.composed = composed.map(|c| c.size);
+        self.inputs = if composed.is_some() { vec![Input::new(None)] } else { Input::all(&self.config.planes) };
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {

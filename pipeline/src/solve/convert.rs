@@ -5,9 +5,9 @@ use super::cost::Cost;
 use super::error::{NegotiationError, sum};
 use super::route::Route;
 use super::search::{Cause, DeadEnd, Search, Stop};
-use crate::element::Element;
-use crate::graph::{PlacedGraphError, Port};
-use crate::offer::Stream;
+use crate::element::{Element, Failure, FailureKind};
+use crate::graph::{NodeId, PlacedGraphError, Port};
+use crate::offer::{Composition, Stream};
 
 /// A kind of element that negotiation may put into a link which cannot do without: one input, one output,
 /// [`Role::Transform`](crate::Role::Transform).
@@ -21,6 +21,59 @@ pub struct Converter {
     pub name: &'static str,
     /// True where the CPU writes the picture a second time: only where the graph allows copies then.
     pub copies: bool,
+    /// Makes one of several inputs, [`Role::Endpoint`](crate::Role::Endpoint), that composes them as is said; or says
+    /// why it does not. `None` for a kind that composes nothing.
+    pub compose: Option<Compose>,
+}
+
+/// See [`Converter::compose`].
+pub type Compose = fn(&Composition) -> Result<Box<dyn Element>, String>;
+
+/// What has all inputs of an element composed into one.
+#[derive(Debug)]
+pub(super) struct Composed {
+    /// The element.
+    pub(super) at: NodeId,
+    pub(super) composition: Composition,
+    pub(super) by: Converter,
+    make: Compose,
+    why: String,
+}
+
+impl Composed {
+    /// What there is for one of those whom a dead end leads to; `refusals` gets why there is none.
+    pub(super) fn find(
+        search: &mut Search<'_>,
+        dead: &DeadEnd,
+        by: Converter,
+        refusals: &mut Vec<(&'static str, String)>,
+    ) -> Result<Option<Composed>, NegotiationError> {
+        let Some(make) = by.compose else { return Ok(None) };
+        for &port in &dead.route.to {
+            let Some(composition) = search.graph.nodes[port.node.0].element.composition() else { continue };
+            match make(&composition) {
+                Ok(_) => {
+                    let why = why(search, dead, port)?;
+                    return Ok(Some(Composed { at: port.node, composition, by, make, why }));
+                }
+                Err(why) => refusals.push((by.name, why)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts it into the graph: the input that has all in one then, and why.
+    pub(super) fn insert(&self, search: &mut Search<'_>) -> Result<(Port, Converted), NegotiationError> {
+        let failed = |what: String| NegotiationError::Element {
+            failure: Failure::new(FailureKind::Config, what).at(&search.graph.nodes[self.at.0].name),
+            span: search.graph.nodes[self.at.0].span.clone(),
+        };
+        let element = (self.make)(&self.composition).map_err(failed)?;
+        let name = format!("inputs→{} {}", search.graph.nodes[self.at.0].name, self.by.name);
+        let put = search.graph.compose_before(self.at, &name, element, &self.composition);
+        put.map_err(|error| PlacedGraphError { error, span: None })?;
+        Ok((Port { node: self.at, port: 0 }, Converted { by: self.by, why: self.why.clone() }))
+    }
 }
 
 /// What an input got, and why.

@@ -2,7 +2,7 @@
 
 use super::obstacle::Obstacle;
 use crate::element::Failure;
-use crate::graph::{PlacedGraphError, Span};
+use crate::graph::{Graph, PlacedGraphError, Span};
 use crate::offer::Stream;
 
 /// Most refusals that a message shows.
@@ -80,6 +80,20 @@ impl NegotiationError {
             | NegotiationError::Buffers { span, .. }
             | NegotiationError::Refused { span, .. } => span.clone(),
         }
+    }
+
+    /// As a part of another message.
+    pub(super) fn in_one_line(&self) -> String {
+        match self {
+            NegotiationError::Refused { tried, .. } if !tried.is_empty() => tried[0].clone(),
+            other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// What failed, where that is an element that negotiation put into `graph`.
+    pub(super) fn of_inserted(&self, graph: &Graph) -> Option<String> {
+        let NegotiationError::Element { failure, .. } = self else { return None };
+        graph.nodes.iter().any(|n| n.inserted && failure.element() == Some(&n.name)).then(|| failure.to_string())
     }
 }
 

@@ -125,7 +125,12 @@ fn conversions(
     let mut said: Vec<String> = refusals.iter().map(|(name, why)| format!("`{name}` does not help: {why}")).collect();
     if search.graph.copies == Copies::Deny {
         if let Some(&by) = converters.iter().find(|c| c.copies) {
-            said.extend(copying(search, root, by)?);
+            let users = search.graph.nodes.len();
+            said.extend(copying(search, root, by).or_else(|error| {
+                error.of_inserted(search.graph).ok_or(error)?;
+                search.leave(users);
+                Ok::<_, NegotiationError>(None)
+            })?);
         }
     } else if converters.is_empty() {
         said.push("Copies are allowed, but there is no converter".to_owned());

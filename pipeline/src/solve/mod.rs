@@ -32,8 +32,8 @@ mod route;
 mod search;
 mod trial;
 
-pub use convert::Converter;
-use convert::{Choices, Converted, why};
+use convert::{Choices, Composed, Converted, why};
+pub use convert::{Compose, Converter};
 pub use error::{Advice, NegotiationError};
 use explain::explain;
 pub use obstacle::{Asked, Obstacle, Side};
@@ -58,7 +58,7 @@ pub fn negotiate(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, 
     graph.check()?;
     let copies = graph.copies;
     graph.nodes.iter_mut().for_each(|node| node.element.allow_copies(copies));
-    let planned = whole(&mut Search::new(graph), options);
+    let planned = planned(graph, options);
     match &planned {
         Ok(plan) if graph.copies == Copies::Warn => {
             for link in plan.links.iter().filter(|l| !l.zero_copy) {
@@ -71,46 +71,125 @@ pub fn negotiate(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, 
     planned
 }
 
-fn whole(search: &mut Search<'_>, options: &NegotiateOptions) -> Result<Plan, NegotiationError> {
-    let mut converted = HashMap::new();
-    for root in route::roots(search.graph) {
-        search.enter(root);
-        match search.solve() {
-            Ok(()) => {}
-            Err(Stop::Dead(dead)) => converted.extend(with_converters(search, root, &dead, options)?),
-            Err(Stop::Failed(error)) => return Err(*error),
+/// A plan for the user's graph; or for that with what composes in front of those whose inputs have no solution as they
+/// are, where one helps.
+fn planned(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, NegotiationError> {
+    let mut composed: Vec<Composed> = Vec::new();
+    let mut no_help = None;
+    loop {
+        let whole = Whole { options, composed: &composed, no_help: no_help.as_ref() };
+        match whole.solve(&mut Search::new(graph)) {
+            Ok(plan) => return Ok(plan),
+            Err(Impasse::Compose(next)) => composed.push(*next),
+            Err(Impasse::Error(error)) => {
+                let Some(last) = composed.pop() else { return Err(*error) };
+                composed.clear();
+                // What copies may help yet; and what is in the way of the user's own graph is what there is to tell.
+                no_help = Some((last.by.name, error.in_one_line()));
+            }
         }
+        graph.remove_inserted();
     }
-    Ok(report::plan(search, &converted))
 }
 
-/// Solves a tree of streams with converters of one kind, where these are allowed. Gives the inputs that got one, and why.
-fn with_converters(
+/// What ends the search for a plan.
+enum Impasse {
+    /// There may be one with this in the graph.
+    Compose(Box<Composed>),
+    Error(Box<NegotiationError>),
+}
+
+impl<E: Into<NegotiationError>> From<E> for Impasse {
+    fn from(error: E) -> Impasse {
+        Impasse::Error(Box::new(error.into()))
+    }
+}
+
+/// The search for a plan of a whole graph.
+struct Whole<'a> {
+    options: &'a NegotiateOptions,
+    /// What composes, found necessary so far.
+    composed: &'a [Composed],
+    /// Composing has been tried: by what, and why that is no help.
+    no_help: Option<&'a (&'static str, String)>,
+}
+
+impl Whole<'_> {
+    fn solve(&self, search: &mut Search<'_>) -> Result<Plan, Impasse> {
+        let mut converted = HashMap::new();
+        for composed in self.composed {
+            converted.extend([composed.insert(search)?]);
+        }
+        for root in route::roots(search.graph) {
+            search.enter(root);
+            match search.solve() {
+                Ok(()) => {}
+                Err(Stop::Dead(dead)) => converted.extend(self.with_converters(search, root, &dead)?),
+                Err(Stop::Failed(error)) => return Err(Impasse::Error(error)),
+            }
+        }
+        Ok(report::plan(search, &converted))
+    }
+
+    /// Solves a tree of streams with converters of one kind, where these are allowed. Gives the inputs that got one, and
+    /// why.
+    fn with_converters(
+        &self,
+        search: &mut Search<'_>,
+        root: Port,
+        dead: &DeadEnd,
+    ) -> Result<Vec<(Port, Converted)>, Impasse> {
+        let mut refusals: Vec<(&'static str, String)> = Vec::new();
+        for &by in self.options.converters {
+            if by.copies && search.graph.copies == Copies::Deny || !(by.present)() {
+                continue;
+            }
+            let users = search.graph.nodes.len();
+            match with_converter(search, root, dead, by) {
+                Ok(Ok(reasons)) => return Ok(reasons),
+                Ok(Err(why)) => refusals.extend(why.map(|why| (by.name, why))),
+                // One that fails itself is no help; it is not the user's, whose own elements' failures end negotiation.
+                Err(error) => {
+                    let Some(failure) = error.of_inserted(search.graph) else { return Err(error.into()) };
+                    refusals.push((by.name, failure));
+                    search.leave(users);
+                }
+            }
+            match self.no_help {
+                Some((name, why)) if *name == by.name => refusals.push((name, why.clone())),
+                Some(_) => {}
+                None => {
+                    if let Some(composed) = Composed::find(search, dead, by, &mut refusals)? {
+                        return Err(Impasse::Compose(Box::new(composed)));
+                    }
+                }
+            }
+        }
+        Err(explain(search, root, dead, self.options.converters, &refusals)?.into())
+    }
+}
+
+/// Solves a tree of streams with converters of this kind: the inputs that got one, or why it does not help.
+#[expect(clippy::type_complexity, reason = "a failure is something else than no help")]
+fn with_converter(
     search: &mut Search<'_>,
     root: Port,
     dead: &DeadEnd,
-    options: &NegotiateOptions,
-) -> Result<Vec<(Port, Converted)>, NegotiationError> {
-    let mut refusals = Vec::new();
-    for &by in options.converters {
-        if by.copies && search.graph.copies == Copies::Deny || !(by.present)() {
-            continue;
-        }
-        let mut choices = Choices::new(search, root, by)?;
-        while let Some(several) = choices.next(search)? {
-            for ports in several {
-                let reason = |&p| Ok((p, Converted { by, why: why(search, dead, p)? }));
-                let reasons = ports.iter().map(reason).collect::<Result<_, NegotiationError>>()?;
-                let keep = choices.insert(search, &ports)?;
-                match search.solve() {
-                    Ok(()) => return Ok(reasons),
-                    Err(Stop::Dead(dead)) => choices.note(search, &dead),
-                    Err(Stop::Failed(error)) => return Err(*error),
-                }
-                search.leave(keep);
+    by: Converter,
+) -> Result<Result<Vec<(Port, Converted)>, Option<String>>, NegotiationError> {
+    let mut choices = Choices::new(search, root, by)?;
+    while let Some(several) = choices.next(search)? {
+        for ports in several {
+            let reason = |&p| Ok((p, Converted { by, why: why(search, dead, p)? }));
+            let reasons = ports.iter().map(reason).collect::<Result<_, NegotiationError>>()?;
+            let keep = choices.insert(search, &ports)?;
+            match search.solve() {
+                Ok(()) => return Ok(Ok(reasons)),
+                Err(Stop::Dead(dead)) => choices.note(search, &dead),
+                Err(Stop::Failed(error)) => return Err(*error),
             }
+            search.leave(keep);
         }
-        refusals.extend(choices.refusal.map(|why| (by.name, why)));
     }
-    Err(explain(search, root, dead, options.converters, &refusals)?)
+    Ok(Err(choices.refusal))
 }

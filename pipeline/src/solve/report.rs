@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use shrbuf::MemoryKind;
 
 use super::convert::Converted;
-use super::cost::describe;
+use super::cost::{describe, describe_composed};
 use super::route::{Route, reached, roots, tree};
 use super::search::{Search, Solved};
 use crate::graph::Port;
@@ -25,7 +25,10 @@ pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, Converted>
         let own = search.graph.nodes[from.node.0].element.copies(from.port);
         let zero_copy = made.is_none_or(|c| !c.by.copies) && own.is_none();
         let reason = match (made, own) {
-            (Some(made), own) => conversion_reason(solved, made, own),
+            (Some(made), own) => {
+                let inputs = search.graph.links.iter().filter(|l| l.to.node == from.node).count();
+                conversion_reason(solved, inputs, made, own)
+            }
             (None, Some(why)) => why,
             (None, None) => zero_copy_reason(search, from, i, solved),
         };
@@ -65,8 +68,11 @@ fn zero_copy_reason(search: &Search<'_>, from: Port, link: usize, solved: &Solve
 }
 
 /// What is written, by whom, and why.
-fn conversion_reason(solved: &Solved, made: &Converted, own: Option<String>) -> String {
-    let what = solved.input.map(|input| describe(&input, &solved.stream)).unwrap_or_default();
+fn conversion_reason(solved: &Solved, inputs: usize, made: &Converted, own: Option<String>) -> String {
+    let what = match solved.input {
+        Some(input) => describe(&input, &solved.stream),
+        None => describe_composed(inputs, &solved.stream),
+    };
     let need = match (made.by.copies, own) {
         (true, _) => "a copy is needed".to_owned(),
         (false, None) => format!("by `{}`, which is needed", made.by.name),

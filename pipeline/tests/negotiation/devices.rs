@@ -6,6 +6,14 @@ use super::*;
 
 const ABSENT: Converter = Converter { present: || false, ..GPU };
 
+/// One that is present, and finds out only when it is asked that it has no memory to make pictures in.
+const WITHOUT_MEMORY: Converter = Converter { make: without_memory, ..GPU };
+
+fn without_memory() -> Box<dyn shrbuf_pipeline::Element> {
+    let reads = vec![Video::linear(Yuyv)];
+    Box::new(Scripted::transform(reads, |input| vec![scaled(Xr24, input)]).missing())
+}
+
 const BY_GPU: [&str; 2] = [
     "camera → camera→display gpu: YUYV 1280x720 at 60 fps from v4l2, stride 2560, zero-copy",
     "camera→display gpu → display: XR24 1280x720 at 60 fps LINEAR from v4l2, stride 5120, zero-copy",
@@ -47,6 +55,33 @@ fn a_device_that_is_absent_is_as_good_as_none() {
     let absent = with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, &[ABSENT, CPU]).unwrap_err();
     assert_eq!(absent, without);
     assert_eq!(links(&with(&mut yuyv_camera_to_rgb_display(), Copies::Allow, &[ABSENT, CPU]).unwrap()), CONVERTED);
+}
+
+#[test]
+fn a_device_that_fails_leaves_the_way_to_a_copy_that_is_allowed() {
+    let plan = with(&mut yuyv_camera_to_rgb_display(), Copies::Allow, &[WITHOUT_MEMORY, CPU]).unwrap();
+    assert_eq!(links(&plan), CONVERTED);
+}
+
+#[test]
+fn a_device_that_fails_is_named_beside_what_stands_in_the_way() {
+    let mut graph = yuyv_camera_to_rgb_display();
+    assert_eq!(
+        with(&mut graph, Copies::Deny, &[WITHOUT_MEMORY, CPU]).unwrap_err(),
+        "camera → display: no format in common: camera gives YUYV; display takes RG16, XR24\n\
+         To make it zero-copy: have camera give RG16 or XR24, or display take YUYV.\n\
+         `gpu` does not help: `camera→display gpu`: configuration: there is no /dev/video7.\n\
+         Or allow a conversion (copies = \"allow\"): YUYV → XR24 writes 3.7 MB per frame, 221 MB/s."
+    );
+    assert_eq!(with(&mut graph, Copies::Deny, &[WITHOUT_MEMORY]).unwrap_err().lines().count(), 3);
+}
+
+#[test]
+fn an_element_of_the_users_that_fails_ends_negotiation_all_the_same() {
+    let camera = Scripted::source(vec![video(Yuyv, HD, &[60])]).missing();
+    let mut graph = camera_to_display(camera, Scripted::sink(vec![up_to(Xr24, 4096, 4096)]));
+    let text = with(&mut graph, Copies::Allow, &[GPU, CPU]).unwrap_err();
+    assert_eq!(text, "`camera`: configuration: there is no /dev/video7");
 }
 
 #[test]

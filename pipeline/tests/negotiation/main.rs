@@ -1,6 +1,7 @@
 //! Negotiation by cases: each has the plan or the message that it must lead to.
 
 mod buffers;
+mod composition;
 mod devices;
 mod formats;
 mod graphs;

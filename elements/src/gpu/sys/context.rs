@@ -8,7 +8,7 @@ use std::time::Duration;
 use glow::HasContext;
 use khronos_egl as egl;
 
-use super::super::error::GpuError;
+use super::super::error::{Denied, GpuError};
 use super::display::Display;
 
 type Int = egl::Int;
@@ -47,6 +47,8 @@ pub(in super::super) struct Context {
     renderer: String,
     software: bool,
     max_texture: u32,
+    #[cfg(test)]
+    lost: std::sync::atomic::AtomicBool,
 }
 
 // SAFETY: a context may be made current on any thread, on one at a time (EGL 1.5, 3.7.3), which eglMakeCurrent checks;
@@ -57,8 +59,8 @@ unsafe impl Sync for Context {}
 
 impl Context {
     pub(in super::super) fn new(display: Display) -> Result<Context, GpuError> {
-        let egl = display.egl.clone();
-        let failed = |call: &'static str| move |e: egl::Error| GpuError::Egl { call, code: e.to_string() };
+        let egl = display.egl;
+        let failed = |call: &'static str| move |e: egl::Error| Denied::from(e).of(call);
         egl.0.bind_api(egl::OPENGL_ES_API).map_err(failed("eglBindAPI"))?;
         let robust = [egl::CONTEXT_CLIENT_VERSION, 3, RESET_NOTIFICATION, LOSE_CONTEXT_ON_RESET, egl::NONE];
         let plain = [egl::CONTEXT_CLIENT_VERSION, 3, egl::NONE];
@@ -123,6 +125,8 @@ impl Context {
             renderer,
             software,
             max_texture,
+            #[cfg(test)]
+            lost: std::sync::atomic::AtomicBool::new(false),
         })
     }
 
@@ -154,10 +158,16 @@ impl Context {
     pub(in super::super) fn enter(&self) -> Result<Current<'_>, GpuError> {
         let egl = &self.display.egl.0;
         if egl.get_current_context() != Some(self.raw) {
-            let failed = |e: egl::Error| GpuError::Egl { call: "eglMakeCurrent", code: e.to_string() };
-            egl.make_current(self.display.raw, None, None, Some(self.raw)).map_err(failed)?;
+            let made = egl.make_current(self.display.raw, None, None, Some(self.raw));
+            made.map_err(|e| Denied::from(e).of("eglMakeCurrent"))?;
         }
         Ok(Current { context: self, thread: PhantomData })
+    }
+
+    /// From now on this context is as after a reset of the GPU, which no renderer on the CPU has.
+    #[cfg(test)]
+    pub(in super::super) fn lose(&self) {
+        self.lost.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Gives the context up, so that another thread can have it.
@@ -230,12 +240,16 @@ impl Current<'_> {
     /// What comes from now on waits for a sync_file; the GPU does, not this thread. For native fences.
     pub(in super::super) fn wait_for(&self, fence: OwnedFd) -> Result<(), GpuError> {
         let Some(native) = &self.context.native else { return Ok(()) };
-        let sync = self.context.sync(SYNC_NATIVE_FENCE, &[SYNC_NATIVE_FENCE_FD, fence.as_raw_fd(), egl::NONE])?;
+        let attributes = [SYNC_NATIVE_FENCE_FD, fence.as_raw_fd(), egl::NONE];
+        let sync = self.context.sync(SYNC_NATIVE_FENCE, &attributes).map_err(|e| self.lost_or(e))?;
         // The sync has taken the descriptor over.
         let _ = fence.into_raw_fd();
         // SAFETY: the sync is this display's, and a context is current.
         let done = unsafe { (native.wait)(self.context.display.raw.as_ptr(), sync.raw, 0) };
-        if done == egl::TRUE as Int { Ok(()) } else { Err(self.context.display.egl.error("eglWaitSyncKHR")) }
+        if done == egl::TRUE as Int {
+            return Ok(());
+        }
+        Err(self.lost_or(self.context.display.egl.error("eglWaitSyncKHR")))
     }
 
     /// Hands all work so far to the GPU: a sync_file that signals when it is done, or `None` where the driver has none
@@ -244,7 +258,7 @@ impl Current<'_> {
         let context = self.context;
         let display = context.display.raw.as_ptr();
         if let Some(native) = &context.native {
-            let sync = context.sync(SYNC_NATIVE_FENCE, &[egl::NONE])?;
+            let sync = context.sync(SYNC_NATIVE_FENCE, &[egl::NONE]).map_err(|e| self.lost_or(e))?;
             // The descriptor exists once the work is on its way.
             // SAFETY: the context is current.
             unsafe { context.gl.flush() };
@@ -256,7 +270,7 @@ impl Current<'_> {
             // SAFETY: the descriptor was made for us by the call, and nobody else has seen it.
             return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
         }
-        let sync = context.sync(SYNC_FENCE, &[egl::NONE])?;
+        let sync = context.sync(SYNC_FENCE, &[egl::NONE]).map_err(|e| self.lost_or(e))?;
         let ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: the sync is this display's.
         match unsafe { (context.client_wait)(display, sync.raw, SYNC_FLUSH_COMMANDS, ns) } {
@@ -268,18 +282,33 @@ impl Current<'_> {
 
     /// GL's errors since the last time, as one.
     pub(in super::super) fn check(&self, call: &'static str) -> Result<(), GpuError> {
+        self.error().map_or(Ok(()), |denied| Err(denied.of(call)))
+    }
+
+    /// The first of GL's errors since the last time.
+    pub(super) fn error(&self) -> Option<Denied> {
+        #[cfg(test)]
+        if self.context.lost.load(std::sync::atomic::Ordering::Relaxed) {
+            return Some(Denied::Lost);
+        }
         // SAFETY: the context is current.
         match unsafe { self.context.gl.get_error() } {
-            glow::NO_ERROR => Ok(()),
-            GL_CONTEXT_LOST => Err(GpuError::Lost),
-            code => Err(GpuError::Egl { call, code: super::gl::error_name(code) }),
+            glow::NO_ERROR => None,
+            GL_CONTEXT_LOST => Some(Denied::Lost),
+            code => Some(Denied::Code(super::gl::error_name(code))),
         }
     }
 
-    fn lost_or(&self, error: GpuError) -> GpuError {
-        match self.check("glFlush") {
-            Err(lost @ GpuError::Lost) => lost,
+    /// `error`, unless the context is lost, which is why then.
+    pub(super) fn lost_or(&self, error: GpuError) -> GpuError {
+        match self.error() {
+            Some(Denied::Lost) => GpuError::Lost,
             _ => error,
         }
+    }
+
+    /// As [`Current::lost_or`].
+    pub(super) fn lost_or_code(&self, code: String) -> Denied {
+        self.error().filter(|denied| *denied == Denied::Lost).unwrap_or(Denied::Code(code))
     }
 }

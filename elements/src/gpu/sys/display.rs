@@ -7,11 +7,12 @@ use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use khronos_egl as egl;
 use shrbuf::Modifier;
 
-use super::super::error::GpuError;
+use super::super::error::{Denied, GpuError};
 
 type Int = egl::Int;
 type Function = extern "system" fn();
@@ -35,9 +36,11 @@ const PLANE0_PITCH: Int = 0x3274;
 const PLANE0_MODIFIER_LO: Int = 0x3443;
 const PLANE0_MODIFIER_HI: Int = 0x3444;
 
-/// libEGL, in use as long as this or a display is there.
-#[derive(Clone)]
-pub(in super::super) struct Egl(pub(super) std::sync::Arc<egl::DynamicInstance<egl::EGL1_5>>);
+/// libEGL, which stays once it has been loaded: displays, and threads that drivers start, outlive who uses it here.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Egl(pub(super) &'static egl::DynamicInstance<egl::EGL1_5>);
+
+static LIBRARY: Mutex<Option<&'static egl::DynamicInstance<egl::EGL1_5>>> = Mutex::new(None);
 
 /// Somewhere to render.
 #[derive(Debug, Clone)]
@@ -62,10 +65,15 @@ impl fmt::Display for Place {
 
 impl Egl {
     pub(in super::super) fn load() -> Result<Egl, GpuError> {
+        let mut loaded = LIBRARY.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(api) = *loaded {
+            return Ok(Egl(api));
+        }
         // SAFETY: the library is the system's own EGL, whose initialisers are made to be run by whoever loads it; and
         // it offers the functions of EGL 1.5 under their names, which loading checks.
         let api = unsafe { egl::DynamicInstance::<egl::EGL1_5>::load_required() };
-        api.map(|api| Egl(std::sync::Arc::new(api))).map_err(|e| GpuError::Library(e.to_string()))
+        let api = api.map_err(|e| GpuError::Library(e.to_string()))?;
+        Ok(Egl(loaded.insert(Box::leak(Box::new(api)))))
     }
 
     /// Looks a function up and takes it for an `F`, which is what its extension says it is.
@@ -117,13 +125,14 @@ impl Egl {
         nodes
     }
 
+    /// The last error, of `call`.
     pub(super) fn error(&self, call: &'static str) -> GpuError {
-        GpuError::Egl { call, code: self.code() }
+        self.denied().of(call)
     }
 
-    /// The name of the last error.
-    fn code(&self) -> String {
-        self.0.get_error().map_or_else(|| "no reason given".to_owned(), |e| e.to_string())
+    /// The last error.
+    fn denied(&self) -> Denied {
+        self.0.get_error().map_or_else(|| Denied::Code("no reason given".to_owned()), Denied::from)
     }
 }
 
@@ -172,8 +181,8 @@ impl Display {
         };
         // SAFETY: `native` is what the platform takes: a device that was enumerated, or null.
         let raw = unsafe { egl.0.get_platform_display(platform, native, attributes) };
-        let raw = raw.map_err(|e| GpuError::Egl { call: "eglGetPlatformDisplay", code: e.to_string() })?;
-        egl.0.initialize(raw).map_err(|e| GpuError::Egl { call: "eglInitialize", code: e.to_string() })?;
+        let raw = raw.map_err(|e| Denied::from(e).of("eglGetPlatformDisplay"))?;
+        egl.0.initialize(raw).map_err(|e| Denied::from(e).of("eglInitialize"))?;
         let opened = Display::with_functions(egl, raw, place.to_string(), counted);
         if opened.is_err() && counted {
             // Nothing can be done about a display that cannot be closed.
@@ -210,7 +219,7 @@ impl Display {
         };
         let modifiers = extensions.split(' ').any(|e| e == "EGL_EXT_image_dma_buf_import_modifiers");
         let query_modifiers = query_modifiers.filter(|_| modifiers);
-        Ok(Display { egl: egl.clone(), raw, name, extensions, counted, create_image, destroy_image, query_modifiers })
+        Ok(Display { egl: *egl, raw, name, extensions, counted, create_image, destroy_image, query_modifiers })
     }
 
     /// Node, or what stands for one.
@@ -238,8 +247,8 @@ impl Display {
         (done == egl::TRUE && count > 0).then(|| all.map(|(m, _)| Modifier(*m)).collect())
     }
 
-    /// An image of a plane, or the name of the error.
-    pub(super) fn image(&self, plane: &Plane<'_>) -> Result<Image<'_>, String> {
+    /// An image of a plane.
+    pub(super) fn image(&self, plane: &Plane<'_>) -> Result<Image<'_>, Denied> {
         let mut attributes = vec![
             egl::WIDTH,
             plane.width as Int,
@@ -266,7 +275,7 @@ impl Display {
             let (context, buffer) = (egl::NO_CONTEXT, std::ptr::null_mut());
             (self.create_image)(self.raw.as_ptr(), context, LINUX_DMA_BUF, buffer, attributes.as_ptr())
         };
-        if raw.is_null() { Err(self.egl.code()) } else { Ok(Image { display: self, raw }) }
+        if raw.is_null() { Err(self.egl.denied()) } else { Ok(Image { display: self, raw }) }
     }
 }
 

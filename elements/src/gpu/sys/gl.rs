@@ -6,7 +6,7 @@
 use glow::HasContext;
 use shrbuf_pipeline::Rect;
 
-use super::super::error::GpuError;
+use super::super::error::{Denied, GpuError};
 use super::context::Current;
 use super::display::Plane;
 
@@ -27,6 +27,8 @@ pub(in super::super) struct Uniforms {
     pub(in super::super) matrix: [f32; 9],
     /// What is added then.
     pub(in super::super) offset: [f32; 3],
+    /// What the picture counts, over what it is drawn on.
+    pub(in super::super) opacity: f32,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ struct Locations {
     bounds: Option<glow::NativeUniformLocation>,
     matrix: Option<glow::NativeUniformLocation>,
     offset: Option<glow::NativeUniformLocation>,
+    opacity: Option<glow::NativeUniformLocation>,
 }
 
 /// A linked program that samples `plane0`, `plane1` and `plane2`.
@@ -95,19 +98,18 @@ pub(super) fn error_name(code: u32) -> String {
 // SAFETY of every block below: a `Current` is proof that its context is current on this thread, which is what GL asks
 // for; the names that are passed are ours and checked by GL; slices carry their own lengths.
 impl Current<'_> {
-    /// A texture that is this plane of a dma-buf, or the name of the error.
-    pub(in super::super) fn import(&self, plane: &Plane<'_>) -> Result<Texture, String> {
+    /// A texture that is this plane of a dma-buf.
+    pub(in super::super) fn import(&self, plane: &Plane<'_>) -> Result<Texture, Denied> {
         let gl = &self.context.gl;
         let image = self.context.display.image(plane)?;
         // SAFETY: see above; the image is alive.
         unsafe {
-            let texture = gl.create_texture()?;
+            let texture = gl.create_texture().map_err(|why| self.lost_or_code(why))?;
             gl.bind_texture(glow::TEXTURE_2D, Some(texture));
             (self.context.image_target)(glow::TEXTURE_2D, image.raw);
-            let error = gl.get_error();
-            if error != glow::NO_ERROR {
+            if let Some(denied) = self.error() {
                 gl.delete_texture(texture);
-                return Err(error_name(error));
+                return Err(denied);
             }
             self.plain();
             Ok(Texture(texture))
@@ -115,11 +117,11 @@ impl Current<'_> {
     }
 
     /// A texture of our own, to be uploaded into.
-    pub(in super::super) fn texture(&self, texels: Texels, width: u32, height: u32) -> Result<Texture, String> {
+    pub(in super::super) fn texture(&self, texels: Texels, width: u32, height: u32) -> Result<Texture, Denied> {
         let gl = &self.context.gl;
         // SAFETY: see above.
         unsafe {
-            let texture = gl.create_texture()?;
+            let texture = gl.create_texture().map_err(|why| self.lost_or_code(why))?;
             gl.bind_texture(glow::TEXTURE_2D, Some(texture));
             gl.tex_storage_2d(glow::TEXTURE_2D, 1, texels.storage, width as i32, height as i32);
             if texels.blue_first {
@@ -130,11 +132,11 @@ impl Current<'_> {
                 gl.tex_parameter_i32(glow::TEXTURE_2D, glow::TEXTURE_SWIZZLE_A, glow::ONE as i32);
             }
             self.plain();
-            match gl.get_error() {
-                glow::NO_ERROR => Ok(Texture(texture)),
-                error => {
+            match self.error() {
+                None => Ok(Texture(texture)),
+                Some(denied) => {
                     gl.delete_texture(texture);
-                    Err(error_name(error))
+                    Err(denied)
                 }
             }
         }
@@ -166,46 +168,54 @@ impl Current<'_> {
     }
 
     /// A framebuffer that renders into `texture`, or the reason why not.
-    pub(in super::super) fn target(&self, texture: Texture) -> Result<Framebuffer, String> {
+    pub(in super::super) fn target(&self, texture: Texture) -> Result<Framebuffer, Denied> {
         let gl = &self.context.gl;
         // SAFETY: see above.
         unsafe {
-            let framebuffer = gl.create_framebuffer()?;
+            let framebuffer = gl.create_framebuffer().map_err(|why| self.lost_or_code(why))?;
             gl.bind_framebuffer(glow::FRAMEBUFFER, Some(framebuffer));
             let (at, kind) = (glow::COLOR_ATTACHMENT0, glow::TEXTURE_2D);
             gl.framebuffer_texture_2d(glow::FRAMEBUFFER, at, kind, Some(texture.0), 0);
             let status = gl.check_framebuffer_status(glow::FRAMEBUFFER);
-            let error = gl.get_error();
-            if status == glow::FRAMEBUFFER_COMPLETE && error == glow::NO_ERROR {
+            let denied = self.error();
+            if status == glow::FRAMEBUFFER_COMPLETE && denied.is_none() {
                 return Ok(Framebuffer(framebuffer));
             }
             gl.delete_framebuffer(framebuffer);
-            Err(match status {
-                glow::FRAMEBUFFER_UNSUPPORTED => "GL_FRAMEBUFFER_UNSUPPORTED".to_owned(),
-                glow::FRAMEBUFFER_INCOMPLETE_ATTACHMENT => "GL_FRAMEBUFFER_INCOMPLETE_ATTACHMENT".to_owned(),
-                glow::FRAMEBUFFER_COMPLETE => error_name(error),
-                other => format!("framebuffer status {other:#06x}"),
+            Err(match (status, denied) {
+                (_, Some(Denied::Lost)) => Denied::Lost,
+                (glow::FRAMEBUFFER_COMPLETE, Some(denied)) => denied,
+                (glow::FRAMEBUFFER_UNSUPPORTED, _) => Denied::Code("GL_FRAMEBUFFER_UNSUPPORTED".to_owned()),
+                (glow::FRAMEBUFFER_INCOMPLETE_ATTACHMENT, _) => {
+                    Denied::Code("GL_FRAMEBUFFER_INCOMPLETE_ATTACHMENT".to_owned())
+                }
+                (other, _) => Denied::Code(format!("framebuffer status {other:#06x}")),
             })
         }
     }
 
-    pub(in super::super) fn delete(&self, textures: &[Texture], framebuffers: &[Framebuffer]) {
+    pub(in super::super) fn delete(&self, textures: &[Texture], framebuffers: &[Framebuffer], programs: &[Program]) {
         let gl = &self.context.gl;
         // SAFETY: see above.
         unsafe {
             framebuffers.iter().for_each(|f| gl.delete_framebuffer(f.0));
             textures.iter().for_each(|t| gl.delete_texture(t.0));
+            programs.iter().for_each(|p| gl.delete_program(p.raw));
         }
     }
 
     /// Compiles and links; its samplers are the first three texture units.
     pub(in super::super) fn program(&self, vertex: &str, fragment: &str) -> Result<Program, GpuError> {
         let gl = &self.context.gl;
+        let failed = |why: String| self.lost_or(GpuError::Shader(why));
         // SAFETY: see above.
         unsafe {
-            let raw = gl.create_program().map_err(GpuError::Shader)?;
+            let raw = gl.create_program().map_err(failed)?;
             for (kind, source) in [(glow::VERTEX_SHADER, vertex), (glow::FRAGMENT_SHADER, fragment)] {
-                let shader = gl.create_shader(kind).map_err(GpuError::Shader)?;
+                let shader = gl.create_shader(kind).map_err(|why| {
+                    gl.delete_program(raw);
+                    failed(why)
+                })?;
                 gl.shader_source(shader, source);
                 gl.compile_shader(shader);
                 gl.attach_shader(raw, shader);
@@ -214,14 +224,14 @@ impl Current<'_> {
                 gl.delete_shader(shader);
                 if let Some(log) = log {
                     gl.delete_program(raw);
-                    return Err(GpuError::Shader(log));
+                    return Err(failed(log));
                 }
             }
             gl.link_program(raw);
             if !gl.get_program_link_status(raw) {
                 let log = gl.get_program_info_log(raw);
                 gl.delete_program(raw);
-                return Err(GpuError::Shader(log));
+                return Err(failed(log));
             }
             gl.use_program(Some(raw));
             for (unit, name) in ["plane0", "plane1", "plane2"].into_iter().enumerate() {
@@ -234,14 +244,10 @@ impl Current<'_> {
                 bounds: find("bounds"),
                 matrix: find("matrix"),
                 offset: find("offset"),
+                opacity: find("opacity"),
             };
             Ok(Program { raw, locations })
         }
-    }
-
-    pub(in super::super) fn delete_program(&self, program: &Program) {
-        // SAFETY: see above.
-        unsafe { self.context.gl.delete_program(program.raw) };
     }
 
     /// What `program` is told from now on.
@@ -258,6 +264,7 @@ impl Current<'_> {
             gl.uniform_4_i32(at.bounds.as_ref(), left, top, right, bottom);
             gl.uniform_matrix_3_f32_slice(at.matrix.as_ref(), false, &uniforms.matrix);
             gl.uniform_3_f32(at.offset.as_ref(), r, g, b);
+            gl.uniform_1_f32(at.opacity.as_ref(), uniforms.opacity);
         }
     }
 

@@ -133,6 +133,11 @@ impl Scripted {
         Scripted { makes: Some(Box::new(offer)), role: Role::Transform, ..Scripted::sink(reads) }
     }
 
+    /// Both, of which neither depends on the other.
+    pub fn source_and_sink(gives: Vec<Video>, takes: Vec<Video>) -> Scripted {
+        Scripted { output: Scripted::source(gives).output, ..Scripted::sink(takes) }
+    }
+
     pub fn wanted(mut self, wanted: Wanted) -> Scripted {
         self.output.iter_mut().for_each(|o| o.wanted = wanted);
         self.input.iter_mut().for_each(|i| i.wanted = wanted);
@@ -313,9 +318,10 @@ impl Element for Tee {
     }
 }
 
-pub const CPU: Converter = Converter { make: converter, present: || true, name: "convert", copies: true };
+pub const CPU: Converter =
+    Converter { make: converter, present: || true, name: "convert", copies: true, compose: None };
 /// A converter that the CPU has no part in: from dma-bufs to XR24 dma-bufs.
-pub const GPU: Converter = Converter { make: gpu, present: || true, name: "gpu", copies: false };
+pub const GPU: Converter = Converter { make: gpu, present: || true, name: "gpu", copies: false, compose: None };
 
 fn gpu() -> Box<dyn Element> {
     let reads = [Format::Yuyv, Format::Nv12].map(Video::linear).to_vec();
