@@ -8,11 +8,12 @@ use shrbuf::exporter::Udmabuf;
 use shrbuf::{Format, Layout, Modifier, Shrbuf};
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_elements::wayland::WaylandSink;
 use shrbuf_pipeline::solve::NegotiationError;
 use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Origin, Stream};
-use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
+use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Origin, Rate, Size, Stream};
+use shrbuf_tests::{Footprint, counts, on_test_drivers, press, run_frames};
 
 use crate::weston::Weston;
 use crate::{SIZE, alone, graph, pictures, window};
@@ -136,6 +137,7 @@ fn refusal(weston: &Weston, buffer: &Shrbuf, origin: Origin) -> String {
         rate: None,
         origin,
         stride_align: 1,
+        block: Size::new(1, 1),
         plane_segments: false,
         buffers: 1,
     };
