@@ -2,6 +2,7 @@
 
 use wayland_client::protocol::{wl_compositor::WlCompositor, wl_registry::WlRegistry, wl_shm::WlShm};
 use wayland_client::{Dispatch, Proxy, QueueHandle};
+use wayland_protocols::wp::color_representation::v1::client::wp_color_representation_manager_v1::WpColorRepresentationManagerV1;
 use wayland_protocols::wp::linux_dmabuf::zv1::client::zwp_linux_dmabuf_v1::ZwpLinuxDmabufV1;
 use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::zwp_linux_explicit_synchronization_v1::ZwpLinuxExplicitSynchronizationV1;
 use wayland_protocols::wp::presentation_time::client::wp_presentation::WpPresentation;
@@ -30,6 +31,7 @@ pub(super) struct Globals {
     pub(super) explicit_sync: Option<ZwpLinuxExplicitSynchronizationV1>,
     pub(super) presentation: Option<WpPresentation>,
     pub(super) viewporter: Option<WpViewporter>,
+    pub(super) color: Option<WpColorRepresentationManagerV1>,
     pub(super) decorations: Option<ZxdgDecorationManagerV1>,
 }
 
@@ -53,6 +55,7 @@ impl Globals {
             explicit_sync: bound.offered(1..=2),
             presentation: bound.offered(1..=1),
             viewporter: bound.offered(1..=1),
+            color: bound.offered(1..=1),
             decorations: bound.offered(1..=1),
         })
     }

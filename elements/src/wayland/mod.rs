@@ -24,11 +24,13 @@
 //! | [`place`] | where a picture goes in a window |
 //! | [`clock`] | the compositor's clock and ours |
 //! | `globals`, `window`, `buffer` | the objects on the compositor's side |
+//! | `color` | what YUV code values mean |
 //! | `state`, `session` | what it has told us; the connection |
 //! | `sink` | the element |
 
 mod buffer;
 pub mod clock;
+mod color;
 mod error;
 pub mod feedback;
 mod globals;

@@ -15,16 +15,17 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use shrbuf::{Access, ImportCache, MemoryKind, Shrbuf};
-use shrbuf_pipeline::{Frame, Rect};
+use shrbuf_pipeline::{Frame, Rect, Size};
 use wayland_backend::client as backend;
 use wayland_client::{Connection, EventQueue, QueueHandle};
 
 use super::buffer::{DmaBuf, ImportError, WaylandBuffer, of_memfd};
+use super::color::Color;
 use super::error::WaylandError;
 use super::feedback::Feedback;
 use super::globals::{DMABUF_FEEDBACK, Globals};
-use super::place::{Fit, place};
-use super::state::{Asked, Held, State};
+use super::place::{Fit, place, within};
+use super::state::{Asked, Held, Made, State};
 use super::window::{Window, WindowSpec};
 
 /// Where the compositor listens: `display` or WAYLAND_DISPLAY, a name in XDG_RUNTIME_DIR or a path.
@@ -64,6 +65,7 @@ pub(super) struct Session {
     window: Window,
     imports: ImportCache<WaylandBuffer>,
     fit: Fit,
+    color: Color,
     /// The part of the buffer that was last shown.
     picture: Option<Rect>,
     commits: u64,
@@ -176,6 +178,7 @@ impl Session {
             window,
             imports: ImportCache::new(),
             fit,
+            color: Color::default(),
             picture: None,
             commits: 0,
             asked: 0,
@@ -216,15 +219,16 @@ impl Session {
         }
         let all = |s: &State| s.made.iter().all(Option::is_some);
         wait(&self.connection, &mut self.queue, &mut self.state, ("it to take a buffer", self.limit), all)?;
-        let made: Vec<WaylandBuffer> = std::mem::take(&mut self.state.made)
-            .into_iter()
-            .zip(&asked)
-            .map(|(made, asked)| match made.flatten() {
-                Some(buffer) => Ok(WaylandBuffer::new(buffer, MemoryKind::DmaBuf)),
-                None => Err(asked.refused(&feedback)),
-            })
-            .collect::<Result<_, _>>()?;
-        for (buffer, made) in dma_bufs.into_iter().zip(made) {
+        let known = |made: Option<Made>| made.flatten().map(|b| WaylandBuffer::new(b, MemoryKind::DmaBuf));
+        // All of them before the first that was refused is looked for: those that were made are to be destroyed then.
+        let made: Vec<Option<WaylandBuffer>> = std::mem::take(&mut self.state.made).into_iter().map(known).collect();
+        if let Some((_, refused)) = made.iter().zip(&asked).find(|(made, _)| made.is_none()) {
+            let refused = refused.refused(&feedback);
+            drop(made);
+            self.flush()?;
+            return Err(refused.into());
+        }
+        for (buffer, made) in dma_bufs.into_iter().zip(made.into_iter().flatten()) {
             self.imports.get(buffer, |_| Ok::<_, ImportError>(made))?;
         }
         for buffer in buffers.iter().filter(|b| b.kind() == MemoryKind::Memfd) {
@@ -265,20 +269,25 @@ impl Session {
         })
     }
 
-    /// Shows `frame` at the next refresh, and holds it for as long as the compositor may read it.
+    /// Shows `frame` at the next refresh, and holds it for as long as the compositor may read it. False where the compositor
+    /// takes its colours for others, and cannot be told.
     ///
     /// # Errors
-    /// [`ImportError`] of a new buffer, and that of a fence.
-    pub(super) fn show(&mut self, frame: Frame) -> Result<(), WaylandError> {
-        let buffer = self.known(&frame.buffer)?;
-        let layout = frame.buffer.layout();
+    /// [`ImportError`] of a new buffer, that of a fence, and a frame that is outside of its buffer.
+    pub(super) fn show(&mut self, frame: Frame) -> Result<bool, WaylandError> {
+        let layout = *frame.buffer.layout();
+        let size = Size::new(layout.width, layout.height);
         let whole = Rect { x: 0, y: 0, width: layout.width, height: layout.height };
-        let picture = frame.crop.unwrap_or(whole);
+        let part = frame.crop.unwrap_or(whole);
+        let picture = within(part, size).ok_or(WaylandError::Outside { part, size })?;
+        let buffer = self.known(&frame.buffer)?;
         if self.picture != Some(picture) {
             self.picture = Some(picture);
             self.place();
         }
         let handle = self.handle();
+        let tells = (self.globals.color.as_ref(), &self.state.colors[..]);
+        let right = self.color.tell((layout.format, frame.color), tells, &self.window.surface, &handle);
         self.window.attach(&buffer.buffer);
         let mut commit = None;
         if let Some(sync) = self.window.sync.as_ref().filter(|_| buffer.kind == MemoryKind::DmaBuf) {
@@ -300,7 +309,7 @@ impl Session {
         self.commits += 1;
         self.state.in_flight = true;
         self.state.held.push(Held { frame, buffer, commit });
-        Ok(())
+        Ok(right)
     }
 
     fn place(&mut self) {

@@ -8,6 +8,9 @@ use wayland_client::protocol::{
     wl_buffer, wl_callback, wl_compositor, wl_region, wl_registry, wl_shm, wl_shm_pool, wl_surface,
 };
 use wayland_client::{Connection, Dispatch, QueueHandle, WEnum, delegate_noop, event_created_child};
+use wayland_protocols::wp::color_representation::v1::client::{
+    wp_color_representation_manager_v1 as color_manager, wp_color_representation_surface_v1 as color_surface,
+};
 use wayland_protocols::wp::linux_dmabuf::zv1::client::{
     zwp_linux_buffer_params_v1 as params, zwp_linux_dmabuf_feedback_v1 as dmabuf_feedback,
     zwp_linux_dmabuf_v1 as dmabuf,
@@ -23,6 +26,7 @@ use wayland_protocols::xdg::shell::client::{xdg_surface, xdg_toplevel, xdg_wm_ba
 
 use super::buffer::WaylandBuffer;
 use super::clock::PresentationClock;
+use super::color;
 use super::error::WaylandError;
 use super::feedback::{Feedback, Pair, Tranche, named, read_table};
 use super::globals::Listed;
@@ -57,6 +61,8 @@ pub(super) struct State {
     pub(super) answers: u64,
     pub(super) shm_formats: Vec<u32>,
     pub(super) clock: Option<PresentationClock>,
+    /// What it can be told of YUV.
+    pub(super) colors: Vec<color::Pair>,
     /// The last complete word on dma-bufs.
     pub(super) feedback: Option<Feedback>,
     /// It has come since somebody last looked.
@@ -328,6 +334,25 @@ impl Dispatch<wp_presentation::WpPresentation, ()> for State {
     }
 }
 
+impl Dispatch<color_manager::WpColorRepresentationManagerV1, ()> for State {
+    fn event(
+        state: &mut State,
+        _: &color_manager::WpColorRepresentationManagerV1,
+        event: color_manager::Event,
+        _: &(),
+        _: &Connection,
+        _: &QueueHandle<State>,
+    ) {
+        if let color_manager::Event::SupportedCoefficientsAndRanges {
+            coefficients: WEnum::Value(coefficients),
+            range: WEnum::Value(range),
+        } = event
+        {
+            state.colors.push((coefficients, range));
+        }
+    }
+}
+
 /// The frame's time of capture goes along.
 impl Dispatch<wp_presentation_feedback::WpPresentationFeedback, Timestamp> for State {
     fn event(
@@ -389,6 +414,7 @@ delegate_noop!(State: wl_shm_pool::WlShmPool);
 delegate_noop!(State: ignore wl_surface::WlSurface);
 delegate_noop!(State: wp_viewporter::WpViewporter);
 delegate_noop!(State: wp_viewport::WpViewport);
+delegate_noop!(State: color_surface::WpColorRepresentationSurfaceV1);
 delegate_noop!(State: explicit_sync::ZwpLinuxExplicitSynchronizationV1);
 delegate_noop!(State: surface_sync::ZwpLinuxSurfaceSynchronizationV1);
 delegate_noop!(State: zxdg_decoration_manager_v1::ZxdgDecorationManagerV1);
