@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shrbuf::Format;
+use shrbuf::{Access, Fence, Format};
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::wayland::{Fit, WaylandSink};
@@ -13,6 +13,7 @@ use shrbuf_pipeline::{
 use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 
 use crate::fake::{Behaviour, Command, Compositor};
+use crate::points::Card;
 use crate::{alone, graph, own, pictures, window_at};
 
 fn source(memory: Memory) -> TestSrc {
@@ -277,6 +278,49 @@ fn a_dma_buf_that_is_refused_is_named() {
 }
 
 #[test]
+fn frames_are_synchronized_by_timelines_where_the_compositor_has_them() {
+    let _alone = alone();
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    for fenced in [false, true] {
+        let Some(card) = Card::find() else { return };
+        let compositor = Compositor::start(Behaviour { timelines: true, ..Behaviour::default() });
+        let source = TestSrc { free_run: true, ..source(Memory::Udmabuf) };
+        let mut graph = graph(source.build().unwrap(), window_at(compositor.socket()), move |frame| {
+            if fenced {
+                frame.buffer.import_fence(0, Access::Write, &Fence::new(card.fence()).unwrap()).unwrap();
+            }
+        });
+        graph.set_retry(None);
+
+        let report = run_frames(graph, 200);
+
+        assert!(report.error.is_none(), "{}", report.error.unwrap());
+        // No buffer is given back but by a point, and there are far fewer of them than frames.
+        let window = counts(&report.graph, "window");
+        assert_eq!((window.frames, window.dropped), (200, 0), "{window}");
+        assert_eq!((compositor.seen().frames, compositor.seen().pointed), (200, 200));
+    }
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn memory_that_is_no_dma_buf_is_not_synchronized_by_timelines() {
+    let _alone = alone();
+    if Card::find().is_none() {
+        return;
+    }
+    let compositor = Compositor::start(Behaviour { timelines: true, ..Behaviour::default() });
+
+    let report = with_command(&compositor, Memory::Memfd, None, 30);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!((compositor.seen().frames, compositor.seen().pointed), (30, 0));
+}
+
+#[test]
 fn of_buffers_of_which_one_is_refused_none_stays() {
     let _alone = alone();
     if !on_test_drivers() {
@@ -287,7 +331,7 @@ fn of_buffers_of_which_one_is_refused_none_stays() {
     let report = with_command(&compositor, Memory::Udmabuf, None, 60);
 
     assert!(format!("{:?}", report.error.unwrap()).contains("refuses XR24"));
-    let seen = compositor.seen();
+    let seen = compositor.seen_once(|s| s.destroyed == s.imports);
     assert_eq!((seen.imports, seen.destroyed), (2, 2), "{seen:?}");
 }
 

@@ -10,11 +10,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use drm::control::syncobj;
 use wayland_protocols::wp::color_representation::v1::server::{
     wp_color_representation_manager_v1 as color_manager, wp_color_representation_surface_v1 as color_surface,
 };
 use wayland_protocols::wp::linux_dmabuf::zv1::server::{
     zwp_linux_buffer_params_v1 as params, zwp_linux_dmabuf_feedback_v1 as feedback, zwp_linux_dmabuf_v1 as dmabuf,
+};
+use wayland_protocols::wp::linux_drm_syncobj::v1::server::{
+    wp_linux_drm_syncobj_manager_v1 as syncobj_manager, wp_linux_drm_syncobj_surface_v1 as syncobj_surface,
+    wp_linux_drm_syncobj_timeline_v1 as syncobj_timeline,
 };
 use wayland_protocols::wp::presentation_time::server::{
     wp_presentation as presentation, wp_presentation_feedback as presentation_feedback,
@@ -27,6 +32,8 @@ use wayland_server::{
     Client, DataInit, Dispatch, Display, DisplayHandle, GlobalDispatch, ListeningSocket, New, Resource,
 };
 
+use crate::points::{Card, Point, Points};
+
 /// How it behaves from the start.
 #[derive(Debug, Clone, Default)]
 pub struct Behaviour {
@@ -36,6 +43,8 @@ pub struct Behaviour {
     pub hidden: bool,
     /// Says "failed" to the dma-buf of this number, and all after it.
     pub refuses_from: Option<u32>,
+    /// Is told by points of timelines when frames are ready, and says by others when it has done with them.
+    pub timelines: bool,
     /// Offers to say when frames are shown, and never does.
     pub never_tells: bool,
     /// Matrices and ranges of YUV that it can be told of, by the protocol's numbers; none, and it knows no such protocol.
@@ -69,6 +78,8 @@ pub struct Seen {
     pub imports: u32,
     /// Of these, those that are no more.
     pub destroyed: u32,
+    /// Frames that came with points of timelines.
+    pub pointed: u32,
     pub fullscreen: bool,
     /// Configuration that was acknowledged last.
     pub acknowledged: u32,
@@ -110,6 +121,17 @@ impl Compositor {
     pub fn seen(&self) -> Seen {
         *self.seen.lock().unwrap()
     }
+
+    /// What it has seen once that is so, or after some seconds: it reads what a client sent when it comes to that.
+    pub fn seen_once(&self, so: impl Fn(&Seen) -> bool) -> Seen {
+        for _ in 0..5000 {
+            if so(&self.seen()) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.seen()
+    }
 }
 
 impl Drop for Compositor {
@@ -136,6 +158,7 @@ struct State {
     serial: u32,
     /// What the next commit sets.
     pending: Seen,
+    points: Option<Points>,
 }
 
 struct Anyone;
@@ -151,6 +174,10 @@ fn serve(mut state: State, socket: &ListeningSocket, told: &Receiver<Command>) {
         handle.create_global::<State, xdg_wm_base::XdgWmBase, ()>(5, ());
     }
     handle.create_global::<State, viewporter::WpViewporter, ()>(1, ());
+    if state.behaviour.timelines {
+        state.points = Card::find().map(Points::on);
+        handle.create_global::<State, syncobj_manager::WpLinuxDrmSyncobjManagerV1, ()>(1, ());
+    }
     if state.behaviour.never_tells {
         handle.create_global::<State, presentation::WpPresentation, ()>(1, ());
     }
@@ -232,7 +259,10 @@ impl State {
             surface.post_error(wl_surface::Error::InvalidSize, "a test wants it so");
             return;
         }
-        if let Some(replaced) = self.shown.replace(buffer) {
+        let pointed = self.points.as_mut().is_some_and(Points::commit);
+        self.seen.lock().unwrap().pointed += u32::from(pointed);
+        // Of frames with points the release is said by these alone.
+        if let Some(replaced) = self.shown.replace(buffer).filter(|_| !pointed) {
             replaced.release();
         }
         if !self.behaviour.hidden {
@@ -259,7 +289,8 @@ macro_rules! plain {
 }
 
 plain!(
-    globals wl_compositor::WlCompositor, dmabuf::ZwpLinuxDmabufV1, xdg_wm_base::XdgWmBase, viewporter::WpViewporter;
+    globals wl_compositor::WlCompositor, dmabuf::ZwpLinuxDmabufV1, xdg_wm_base::XdgWmBase, viewporter::WpViewporter,
+        syncobj_manager::WpLinuxDrmSyncobjManagerV1;
     objects wl_region::WlRegion, wl_callback::WlCallback, feedback::ZwpLinuxDmabufFeedbackV1,
         presentation_feedback::WpPresentationFeedback
 );
@@ -382,6 +413,45 @@ object!(viewport::WpViewport, |state, _, _, request, _, _| match request {
     viewport::Request::SetSource { x, y, width, height } => state.pending.source = Some([x, y, width, height]),
     viewport::Request::SetDestination { width, height } => state.pending.destination = Some((width, height)),
     _ => {}
+});
+
+object!(syncobj_manager::WpLinuxDrmSyncobjManagerV1, |state, _, _, request, _, init| match request {
+    syncobj_manager::Request::GetSurface { id, .. } => drop(init.init(id, ())),
+    syncobj_manager::Request::ImportTimeline { id, fd } => {
+        let timeline = state.points.as_ref().unwrap().import(fd.as_fd());
+        init.init(id, timeline);
+    }
+    _ => {}
+});
+
+impl Dispatch<syncobj_timeline::WpLinuxDrmSyncobjTimelineV1, syncobj::Handle> for State {
+    fn request(
+        _: &mut State,
+        _: &Client,
+        _: &syncobj_timeline::WpLinuxDrmSyncobjTimelineV1,
+        _: syncobj_timeline::Request,
+        _: &syncobj::Handle,
+        _: &DisplayHandle,
+        _: &mut DataInit<'_, State>,
+    ) {
+    }
+}
+
+object!(syncobj_surface::WpLinuxDrmSyncobjSurfaceV1, |state, _, _, request, _, _| {
+    let Some(points) = &mut state.points else { return };
+    let point = |timeline: syncobj_timeline::WpLinuxDrmSyncobjTimelineV1, high: u32, low: u32| {
+        let timeline = *timeline.data::<syncobj::Handle>().unwrap();
+        Some(Point { timeline, at: u64::from(high) << 32 | u64::from(low) })
+    };
+    match request {
+        syncobj_surface::Request::SetAcquirePoint { timeline, point_hi, point_lo } => {
+            points.acquire = point(timeline, point_hi, point_lo);
+        }
+        syncobj_surface::Request::SetReleasePoint { timeline, point_hi, point_lo } => {
+            points.release = point(timeline, point_hi, point_lo);
+        }
+        _ => {}
+    }
 });
 
 object!(presentation::WpPresentation, |_, _, _, request, _, init| {

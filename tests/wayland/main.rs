@@ -6,6 +6,7 @@ mod endurance;
 mod fake;
 mod faults;
 mod pixels;
+mod points;
 mod weston;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -85,6 +85,9 @@ pub enum WaylandError {
     /// A fence of the compositor could not be put into the buffer.
     #[error("the fence after which a frame is free again: {0}")]
     Fence(io::Error),
+    /// A point of a timeline could not be made or asked for.
+    #[error("the kernel's timeline by which frames are synchronized: {0}")]
+    Timeline(io::Error),
     /// A buffer that came while frames were shown.
     #[error("{0}")]
     Import(#[from] super::buffer::ImportError),

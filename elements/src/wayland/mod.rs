@@ -25,6 +25,7 @@
 //! | [`clock`] | the compositor's clock and ours |
 //! | `globals`, `window`, `buffer` | the objects on the compositor's side |
 //! | `color` | what YUV code values mean |
+//! | `timeline` | explicit synchronization |
 //! | `state`, `session` | what it has told us; the connection |
 //! | `sink` | the element |
 
@@ -38,6 +39,8 @@ pub mod place;
 mod session;
 mod sink;
 mod state;
+mod sys;
+mod timeline;
 mod window;
 
 use std::path::PathBuf;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use shrbuf::{Access, ImportCache, MemoryKind, Shrbuf};
 use shrbuf_pipeline::{Frame, Rect, Size};
@@ -25,7 +26,8 @@ use super::error::WaylandError;
 use super::feedback::Feedback;
 use super::globals::{DMABUF_FEEDBACK, Globals};
 use super::place::{Fit, place, within};
-use super::state::{Asked, Held, Made, State};
+use super::state::{Asked, Held, Made, Released, State};
+use super::timeline::Timelines;
 use super::window::{Window, WindowSpec};
 
 /// Where the compositor listens: `display` or WAYLAND_DISPLAY, a name in XDG_RUNTIME_DIR or a path.
@@ -64,6 +66,7 @@ pub(super) struct Session {
     pub(super) globals: Globals,
     window: Window,
     imports: ImportCache<WaylandBuffer>,
+    timelines: Option<Timelines>,
     fit: Fit,
     color: Color,
     /// The part of the buffer that was last shown.
@@ -160,7 +163,12 @@ impl Session {
         let handle = opening.queue.handle();
         let registry = opening.connection.display().get_registry(&handle, ());
         opening.round_trip("its list of interfaces")?;
-        let globals = Globals::bind(&registry, &opening.state.listed, &handle)?;
+        let mut globals = Globals::bind(&registry, &opening.state.listed, &handle)?;
+        let timelines = globals.timelines.as_ref().and_then(|manager| Timelines::new(manager, &handle));
+        if timelines.is_some() {
+            // One of the two is enough.
+            globals.explicit_sync = None;
+        }
         let window = Window::new(&globals, &handle, spec);
         opening.round_trip("its formats")?;
         opening.wait("the window's first size", |s| s.configure.is_some())?;
@@ -177,6 +185,7 @@ impl Session {
             globals,
             window,
             imports: ImportCache::new(),
+            timelines,
             fit,
             color: Color::default(),
             picture: None,
@@ -289,7 +298,21 @@ impl Session {
         let tells = (self.globals.color.as_ref(), &self.state.colors[..]);
         let right = self.color.tell((layout.format, frame.color), tells, &self.window.surface, &handle);
         self.window.attach(&buffer.buffer);
-        let mut commit = None;
+        let mut released = Released::Buffer;
+        match &mut self.timelines {
+            Some(timelines) if buffer.kind == MemoryKind::DmaBuf => {
+                if buffer.released.get().is_none() {
+                    let _ = buffer.released.set(timelines.of_buffer(&handle).map_err(WaylandError::Timeline)?);
+                }
+                if let Some(of_buffer) = buffer.released.get() {
+                    let on = (&self.window.surface, &handle);
+                    let point = timelines.commit(on, &frame.buffer, of_buffer).map_err(WaylandError::Timeline)?;
+                    released = Released::Point(point);
+                }
+            }
+            Some(timelines) => timelines.leave_out(),
+            None => {}
+        }
         if let Some(sync) = self.window.sync.as_ref().filter(|_| buffer.kind == MemoryKind::DmaBuf) {
             if frame.buffer.has_fences() {
                 let fence = frame.buffer.export_fence(0, Access::Read).map_err(WaylandError::Fence)?;
@@ -298,7 +321,7 @@ impl Session {
                 }
             }
             sync.get_release(&handle, self.commits);
-            commit = Some(self.commits);
+            released = Released::Commit(self.commits);
         }
         if let Some(presentation) = &self.globals.presentation {
             presentation.feedback(&self.window.surface, &handle, frame.timestamp);
@@ -308,7 +331,7 @@ impl Session {
         self.window.surface.commit();
         self.commits += 1;
         self.state.in_flight = true;
-        self.state.held.push(Held { frame, buffer, commit });
+        self.state.held.push(Held { frame, buffer, released });
         Ok(right)
     }
 
@@ -330,6 +353,30 @@ impl Session {
             // On screen already: at once, and not only with the next frame.
             self.window.surface.commit();
         }
+    }
+
+    /// What is readable when the compositor has signalled that it has done with a frame.
+    pub(super) fn done(&self) -> Option<Arc<EventFd>> {
+        self.timelines.as_ref().map(Timelines::done)
+    }
+
+    /// Lets go of the frames of which the compositor has signalled that it has done with them.
+    pub(super) fn reap(&mut self) -> Result<(), WaylandError> {
+        let (Some(timelines), State { held, .. }) = (&self.timelines, &mut self.state) else { return Ok(()) };
+        // Before the frames are asked: what is signalled after that is told again.
+        timelines.heard();
+        let mut failed = None;
+        held.retain(|held| match (held.released, held.buffer.released.get()) {
+            (Released::Point(point), Some(timeline)) => match timeline.is_past(point) {
+                Ok(past) => !past,
+                Err(error) => {
+                    failed = Some(error);
+                    true
+                }
+            },
+            _ => true,
+        });
+        failed.map_or(Ok(()), |error| Err(WaylandError::Timeline(error)))
     }
 
     /// Takes what the compositor has to say.

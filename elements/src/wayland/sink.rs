@@ -32,10 +32,11 @@ properties! {
     /// Frames in a window of a Wayland desktop, without a copy.
     ///
     /// Each buffer is made known to the compositor once (linux-dmabuf, with the modifiers that its feedback lists); a
-    /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, with a fence where
-    /// it does that. Memory that is no dma-buf goes through wl_shm: no copy is made here, but the compositor makes one.
-    /// What YUV code values mean is told (wp_color_representation_v1) where the compositor can be; where it cannot, and
-    /// they are none of those that compositors guess, a warning says so. Closing the window ends the run.
+    /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, by a point of a
+    /// timeline (linux-drm-syncobj) or with a fence (linux-explicit-synchronization) where it does that. Memory that is no
+    /// dma-buf goes through wl_shm: no copy is made here, but the compositor makes one. What YUV code values mean is told
+    /// (wp_color_representation_v1) where the compositor can be; where it cannot, and they are none of those that compositors
+    /// guess, a warning says so. Closing the window ends the run.
     ///
     /// ```toml
     /// [element.window]
@@ -79,6 +80,7 @@ impl Build for WaylandSink {
 
 const SOCKET: u32 = 0;
 const WATCHDOG: u32 = 1;
+const RELEASED: u32 = 2;
 
 const TICK: Duration = Duration::from_millis(500);
 /// Longest time for an answer: desktops call a client hung after about as long.
@@ -345,6 +347,9 @@ impl Element for Sink {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
         start.watch(session.connection.clone(), SOCKET)?;
+        if let Some(done) = session.done() {
+            start.watch(done, RELEASED)?;
+        }
         start.every(TICK, WATCHDOG);
         self.running = Some(Running {
             // A pool's worth, so that the steady path never grows it.
@@ -364,6 +369,11 @@ impl Element for Sink {
             SOCKET => {
                 self.event(context)?;
                 self.flush()?;
+            }
+            RELEASED => {
+                if let Some(session) = &mut self.session {
+                    session.reap()?;
+                }
             }
             _ => self.watch(context)?,
         }

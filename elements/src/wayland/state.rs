@@ -15,6 +15,10 @@ use wayland_protocols::wp::linux_dmabuf::zv1::client::{
     zwp_linux_buffer_params_v1 as params, zwp_linux_dmabuf_feedback_v1 as dmabuf_feedback,
     zwp_linux_dmabuf_v1 as dmabuf,
 };
+use wayland_protocols::wp::linux_drm_syncobj::v1::client::{
+    wp_linux_drm_syncobj_manager_v1 as syncobj_manager, wp_linux_drm_syncobj_surface_v1 as syncobj_surface,
+    wp_linux_drm_syncobj_timeline_v1 as syncobj_timeline,
+};
 use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::{
     zwp_linux_buffer_release_v1 as release, zwp_linux_explicit_synchronization_v1 as explicit_sync,
     zwp_linux_surface_synchronization_v1 as surface_sync,
@@ -39,8 +43,18 @@ const TOLD_AT_ONCE: usize = 64;
 pub(super) struct Held {
     pub(super) frame: Frame,
     pub(super) buffer: Arc<WaylandBuffer>,
-    /// Number of the commit, where its release comes for the commit and not for the buffer.
-    pub(super) commit: Option<u64>,
+    pub(super) released: Released,
+}
+
+/// What says that the compositor has done with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Released {
+    /// `wl_buffer.release`.
+    Buffer,
+    /// `zwp_linux_buffer_release_v1` of the commit of this number.
+    Commit(u64),
+    /// This point of the buffer's timeline.
+    Point(u64),
 }
 
 /// What a callback was asked for.
@@ -106,7 +120,7 @@ impl State {
 
     /// The compositor has done with a commit; from `fence` on, where there is one.
     fn released(&mut self, commit: u64, fence: Option<Fence>) {
-        let Some(at) = self.held.iter().position(|h| h.commit == Some(commit)) else { return };
+        let Some(at) = self.held.iter().position(|h| h.released == Released::Commit(commit)) else { return };
         let held = self.held.swap_remove(at);
         let Some(fence) = fence else { return };
         for segment in 0..held.frame.buffer.segments().len() {
@@ -176,7 +190,7 @@ impl Dispatch<wl_buffer::WlBuffer, ()> for State {
         _: &Connection,
         _: &QueueHandle<State>,
     ) {
-        state.held.retain(|h| h.commit.is_some() || h.buffer.buffer != *buffer);
+        state.held.retain(|h| h.released != Released::Buffer || h.buffer.buffer != *buffer);
     }
 }
 
@@ -415,6 +429,9 @@ delegate_noop!(State: ignore wl_surface::WlSurface);
 delegate_noop!(State: wp_viewporter::WpViewporter);
 delegate_noop!(State: wp_viewport::WpViewport);
 delegate_noop!(State: color_surface::WpColorRepresentationSurfaceV1);
+delegate_noop!(State: syncobj_manager::WpLinuxDrmSyncobjManagerV1);
+delegate_noop!(State: syncobj_surface::WpLinuxDrmSyncobjSurfaceV1);
+delegate_noop!(State: syncobj_timeline::WpLinuxDrmSyncobjTimelineV1);
 delegate_noop!(State: explicit_sync::ZwpLinuxExplicitSynchronizationV1);
 delegate_noop!(State: surface_sync::ZwpLinuxSurfaceSynchronizationV1);
 delegate_noop!(State: zxdg_decoration_manager_v1::ZxdgDecorationManagerV1);
