@@ -4,31 +4,32 @@ use std::sync::{Arc, Mutex};
 
 use crate::{Footprint, Watch};
 
-/// What a process has at some frame.
-#[derive(Debug)]
-struct Noted {
-    footprint: Footprint,
-    /// Memory of its own in KiB: without that of files, of whose code ever more is mapped as it is first called.
-    memory: u64,
+/// Memory of this process's own in KiB: without that of files, of whose code ever more is mapped as it is first called.
+fn memory() -> u64 {
+    // The numbers in /proc/self/status are off by up to 32 pages for each CPU; these are counted page by page.
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = rollup.lines().find(|l| l.starts_with("Anonymous:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("the kernel's word on memory")
 }
 
-impl Noted {
-    fn now() -> Noted {
-        // First, so that what looking at it takes has been allocated once.
-        let footprint = Footprint::now();
-        // The numbers in /proc/self/status are off by up to 32 pages for each CPU; these are counted page by page.
-        let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-        let line = rollup.lines().find(|l| l.starts_with("Anonymous:")).unwrap_or_default();
-        let memory = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("the kernel's word on memory");
-        Noted { footprint, memory }
-    }
+const TENTHS: usize = 10;
+
+/// What was seen so far. It does not itself grow.
+#[derive(Default)]
+struct Seen {
+    frames: u64,
+    early: Option<Footprint>,
+    late: Option<Footprint>,
+    /// After each tenth, in KiB.
+    memory: [u64; TENTHS],
+    tenths: usize,
 }
 
 /// What a run has after each tenth of it.
 #[derive(Clone)]
 pub struct Growth {
     frames: u64,
-    seen: Arc<Mutex<(u64, Vec<Noted>)>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Growth {
@@ -46,18 +47,28 @@ impl Growth {
     /// One more frame.
     pub fn frame(&self) {
         let mut seen = self.seen.lock().unwrap();
-        seen.0 += 1;
-        if seen.0.is_multiple_of(self.frames / 10) {
-            let now = Noted::now();
-            seen.1.push(now);
+        seen.frames += 1;
+        if !seen.frames.is_multiple_of(self.frames / TENTHS as u64) || seen.tenths == TENTHS {
+            return;
         }
+        let now = Footprint::now();
+        if seen.early.is_none() {
+            seen.early = Some(now);
+        } else {
+            seen.late = Some(now);
+        }
+        // Last, when looking at the rest has taken what it takes.
+        let at = seen.tenths;
+        seen.memory[at] = memory();
+        seen.tenths += 1;
     }
 
     /// Panics where there is more at the end than early on, but for descriptors that are on their way at any time.
     pub fn assert_none(&self, on_their_way: usize) {
         let seen = self.seen.lock().unwrap();
-        let (frames, [early, .., late]) = (seen.0, &seen.1[..]) else { panic!("only {} frames were seen", seen.0) };
-        let (was, is) = (&early.footprint, &late.footprint);
+        let frames = seen.frames;
+        assert_eq!(seen.tenths, TENTHS, "only {frames} frames of {} were seen", self.frames);
+        let (Some(was), Some(is)) = (&seen.early, &seen.late) else { panic!("nothing was noted") };
         let count = |f: &Footprint| f.descriptors.values().sum::<usize>();
         assert!(
             count(is) <= count(was) + on_their_way,
@@ -67,9 +78,9 @@ impl Growth {
         );
         assert_eq!((&is.dma_bufs, is.mappings), (&was.dma_bufs, was.mappings));
         // What is lost with each frame is lost in every stretch; what the allocator takes for good it takes in some.
-        let memory: Vec<u64> = seen.1.iter().map(|n| n.memory).collect();
+        let memory = &seen.memory;
         let flat = memory.windows(2).filter(|pair| pair[1] <= pair[0]).count();
-        assert!(flat * 2 >= memory.len() - 1, "KiB after each tenth of {frames} frames: {memory:?}");
         println!("KiB after each tenth of {frames} frames: {memory:?}");
+        assert!(flat * 2 >= TENTHS - 1, "KiB after each tenth of {frames} frames: {memory:?}");
     }
 }

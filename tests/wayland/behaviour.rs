@@ -14,6 +14,7 @@ use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 
 use crate::fake::{Behaviour, Command, Compositor};
 use crate::points::Card;
+use crate::vgem::Writing;
 use crate::{alone, graph, own, pictures, window_at};
 
 fn source(memory: Memory) -> TestSrc {
@@ -189,34 +190,38 @@ fn a_compositor_that_can_be_told_of_colours_is() {
     let _alone = alone();
     let colors = vec![(BT601, LIMITED), (BT709, LIMITED), (BT709, FULL)];
     let compositor = Compositor::start(Behaviour { colors, ..Behaviour::default() });
-    let cases: [(Format, fn(&mut Frame), _); 4] = [
-        (Format::Yuyv, |f| f.color = Colorimetry { matrix: Matrix::Bt709, range: Range::Full }, Some((BT709, FULL))),
-        (Format::Yuyv, |f| f.color = Colorimetry::default(), Some((BT601, LIMITED))),
-        // Not in the middle of a stream alone.
-        (
-            Format::Yuyv,
-            |f| {
-                let matrix = if f.sequence < 5 { Matrix::Bt601 } else { Matrix::Bt709 };
-                f.color = Colorimetry { matrix, range: Range::Limited };
-            },
-            Some((BT709, LIMITED)),
-        ),
-        // RGB has no matrix, and saying one would be an error of the protocol.
-        (Format::Xr24, |f| f.color = Colorimetry { matrix: Matrix::Bt709, range: Range::Limited }, None),
-    ];
-    for (format, says, told) in cases {
-        let compositor = if told.is_none() {
-            &Compositor::start(Behaviour { colors: vec![(BT709, LIMITED)], ..Behaviour::default() })
-        } else {
-            &compositor
-        };
-
-        let report = saying(compositor, format, says);
-
+    let told = |format, says: fn(&mut Frame)| {
+        let report = saying(&compositor, format, says);
         assert!(report.error.is_none(), "{}", report.error.unwrap());
-        assert_eq!(compositor.seen().color, told, "{format}");
         assert_eq!(own(&report, "miscolored"), 0);
-    }
+        compositor.seen().color
+    };
+
+    let full = told(Format::Yuyv, |f| f.color = Colorimetry { matrix: Matrix::Bt709, range: Range::Full });
+    assert_eq!(full, Some((BT709, FULL)));
+
+    let usual = told(Format::Yuyv, |f| f.color = Colorimetry::default());
+    assert_eq!(usual, Some((BT601, LIMITED)));
+
+    let changing = told(Format::Yuyv, |f| {
+        let matrix = if f.sequence < 5 { Matrix::Bt601 } else { Matrix::Bt709 };
+        f.color = Colorimetry { matrix, range: Range::Limited };
+    });
+    assert_eq!(changing, Some((BT709, LIMITED)));
+}
+
+#[test]
+fn nothing_is_said_of_the_matrix_of_rgb() {
+    let _alone = alone();
+    // It would be an error of the protocol.
+    let compositor = Compositor::start(Behaviour { colors: vec![(BT709, LIMITED)], ..Behaviour::default() });
+
+    let report = saying(&compositor, Format::Xr24, |f| {
+        f.color = Colorimetry { matrix: Matrix::Bt709, range: Range::Limited };
+    });
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!((compositor.seen().color, own(&report, "miscolored")), (None, 0));
 }
 
 #[test]
@@ -304,6 +309,38 @@ fn frames_are_synchronized_by_timelines_where_the_compositor_has_them() {
         assert_eq!((compositor.seen().frames, compositor.seen().pointed), (200, 200));
     }
     assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_frame_that_is_still_being_written_has_a_point_that_is_not_signalled_before_it_is() {
+    let _alone = alone();
+    if !on_test_drivers() || Card::find().is_none() {
+        return;
+    }
+    let compositor = Compositor::start(Behaviour { timelines: true, ..Behaviour::default() });
+    let (sender, begun) = std::sync::mpsc::channel::<Writing>();
+    let mut sender = Some(sender);
+    let mut graph = graph(source(Memory::Udmabuf).build().unwrap(), window_at(compositor.socket()), move |frame| {
+        if let Some(sender) = sender.take() {
+            sender.send(Writing::begin(&frame.buffer)).unwrap();
+        }
+    });
+    graph.set_retry(None);
+    let writer = std::thread::spawn(move || {
+        let writing = begun.recv().unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        let written = Instant::now();
+        writing.end();
+        written
+    });
+
+    let report = run_frames(graph, 10);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let written = writer.join().unwrap();
+    // The compositor has had the first frame all the while, and could not read it.
+    assert!(compositor.first_ready().unwrap() >= written);
+    assert_eq!(compositor.seen().pointed, compositor.seen().frames);
 }
 
 #[test]

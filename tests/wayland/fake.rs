@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use drm::control::syncobj;
 use wayland_protocols::wp::color_representation::v1::server::{
@@ -94,6 +94,7 @@ pub struct Compositor {
     socket: PathBuf,
     commands: Sender<Command>,
     seen: Arc<Mutex<Seen>>,
+    first_ready: Arc<Mutex<Option<Instant>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -105,9 +106,11 @@ impl Compositor {
         let listening = ListeningSocket::bind_absolute(socket.clone()).unwrap();
         let (commands, told) = channel();
         let seen: Arc<Mutex<Seen>> = Arc::default();
-        let state = State { behaviour, seen: Arc::clone(&seen), ..State::default() };
+        let first_ready: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let (seen_there, first) = (Arc::clone(&seen), Arc::clone(&first_ready));
+        let state = State { behaviour, seen: seen_there, first_ready: first, ..State::default() };
         let thread = Some(std::thread::spawn(move || serve(state, &listening, &told)));
-        Compositor { socket, commands, seen, thread }
+        Compositor { socket, commands, seen, first_ready, thread }
     }
 
     pub fn socket(&self) -> String {
@@ -120,6 +123,11 @@ impl Compositor {
 
     pub fn seen(&self) -> Seen {
         *self.seen.lock().unwrap()
+    }
+
+    /// When the first frame with points was ready to be read.
+    pub fn first_ready(&self) -> Option<Instant> {
+        *self.first_ready.lock().unwrap()
     }
 
     /// What it has seen once that is so, or after some seconds: it reads what a client sent when it comes to that.
@@ -159,6 +167,7 @@ struct State {
     /// What the next commit sets.
     pending: Seen,
     points: Option<Points>,
+    first_ready: Arc<Mutex<Option<Instant>>>,
 }
 
 struct Anyone;
@@ -260,7 +269,10 @@ impl State {
             return;
         }
         let pointed = self.points.as_mut().is_some_and(Points::commit);
-        self.seen.lock().unwrap().pointed += u32::from(pointed);
+        if pointed {
+            self.seen.lock().unwrap().pointed += 1;
+            self.first_ready.lock().unwrap().get_or_insert_with(Instant::now);
+        }
         // Of frames with points the release is said by these alone.
         if let Some(replaced) = self.shown.replace(buffer).filter(|_| !pointed) {
             replaced.release();

@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod pixels;
 mod points;
+mod vgem;
 mod weston;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
