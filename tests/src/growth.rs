@@ -14,6 +14,9 @@ fn memory() -> u64 {
 
 const TENTHS: usize = 10;
 
+/// What a heap grows by, in KiB. Of the smallest allocation, lost with each of 250 frames, it takes two.
+const PAGE: u64 = 4;
+
 /// What was seen so far. It does not itself grow.
 #[derive(Default)]
 struct Seen {
@@ -79,7 +82,7 @@ impl Growth {
         assert_eq!((&is.dma_bufs, is.mappings), (&was.dma_bufs, was.mappings));
         // What is lost with each frame is lost in every stretch; what the allocator takes for good it takes in some.
         let memory = &seen.memory;
-        let flat = memory.windows(2).filter(|pair| pair[1] <= pair[0]).count();
+        let flat = memory.windows(2).filter(|pair| pair[1] <= pair[0] + PAGE).count();
         println!("KiB after each tenth of {frames} frames: {memory:?}");
         assert!(flat * 2 >= TENTHS - 1, "KiB after each tenth of {frames} frames: {memory:?}");
     }
