@@ -10,8 +10,8 @@ use crate::{alone, graph, own, window};
 
 /// With memfds, here.
 const FRAMES: u64 = 10_000;
-/// With dma-bufs, in the virtual machine: 10,000 take five minutes there.
-const DMA_BUF_FRAMES: u64 = 3000;
+/// With dma-bufs, in the virtual machine: as many as take about a minute there.
+const DMA_BUF_FRAMES: u64 = 5000;
 /// So small that it is the protocol that is tested, and not how fast software composes.
 const SMALL: Size = Size::new(64, 36);
 
