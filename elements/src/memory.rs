@@ -2,7 +2,7 @@
 
 use shrbuf::exporter::{DmaHeap, ExportError, Exporter, Memfd, Udmabuf};
 use shrbuf::pool::MAX_BUFFERS;
-use shrbuf::{Layout, Shrbuf};
+use shrbuf::{Layout, LayoutError, Shrbuf};
 use shrbuf_pipeline::{Origin, Produces, Refusal, Stream};
 
 shrbuf_pipeline::choices! {
@@ -56,9 +56,23 @@ fn exporter(origin: Origin, name: &str) -> Result<Exporter, ExportError> {
 
 /// The buffers that `stream` asks for, called `name` in debugfs.
 pub(crate) fn allocate(stream: &Stream, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
-    let layout = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align)
-        .map_err(|e| Refusal::new(e.to_string()))?;
-    allocate_as(stream, &layout, name)
+    let refuse = |e: LayoutError| Refusal::new(e.to_string());
+    let room = stream.room();
+    let room = Layout::linear(stream.format, room.width, room.height, stream.stride_align).map_err(refuse)?;
+    let (width, height) = (stream.size.width, stream.size.height);
+    if (room.width, room.height) == (width, height) {
+        return allocate_as(stream, &room, name);
+    }
+    let picture = Layout::new(stream.format, room.modifier, width, height, room.planes()).map_err(refuse)?;
+    allocate_as(stream, &room, name)?.into_iter().map(|b| inside(b, picture)).collect()
+}
+
+/// A buffer that has room for more than the picture that it is for.
+pub(crate) fn inside(buffer: Shrbuf, picture: Layout) -> Result<Shrbuf, Refusal> {
+    let segments = buffer.segments().to_vec();
+    // The same memory cannot be buffers of two layouts at once.
+    drop(buffer);
+    Shrbuf::new(segments, picture).map_err(|e| Refusal::new(e.to_string()))
 }
 
 /// As [`allocate`], with planes where `layout` has them.
@@ -68,4 +82,38 @@ pub(crate) fn allocate_as(stream: &Stream, layout: &Layout, name: &str) -> Resul
     (0..stream.buffers.max(1)).map(|_| exporter.allocate(layout)).collect::<Result<_, _>>().map_err(|e| {
         Refusal::new(e.to_string()).instead("a smaller size, fewer frames in queues, or memory = \"memfd\" may fit")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use shrbuf::Format;
+    use shrbuf_pipeline::Size;
+
+    use super::*;
+
+    #[test]
+    fn memory_has_room_for_whole_blocks_below_the_picture() {
+        let stream = Stream {
+            format: Format::Nv12,
+            modifier: Some(shrbuf::Modifier::LINEAR),
+            size: Size::new(652, 360),
+            rate: None,
+            origin: Origin::Memfd,
+            stride_align: 1,
+            block: Size::new(16, 16),
+            plane_segments: false,
+            buffers: 2,
+        };
+
+        let buffers = allocate(&stream, "test").unwrap();
+
+        assert_eq!(buffers.len(), 2);
+        for buffer in buffers {
+            let layout = buffer.layout();
+            assert_eq!((layout.width, layout.height), (652, 360));
+            let planes: Vec<_> = layout.planes().iter().map(|p| (p.offset, p.stride)).collect();
+            assert_eq!(planes, [(0, 656), (656 * 368, 656)]);
+            assert!(buffer.segments()[0].size() >= 656 * 368 * 3 / 2);
+        }
+    }
 }

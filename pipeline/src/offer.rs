@@ -248,6 +248,9 @@ pub struct Consumes {
     pub kinds: Vec<MemoryKind>,
     /// Strides must be multiples of this many bytes.
     pub stride_align: u32,
+    /// Formats whose pictures it reads in whole blocks of so many pixels (codecs), so that the memory must have room for
+    /// these, below a picture and at its right; a format that is not named here needs none.
+    pub blocks: Vec<(Format, Size)>,
     /// Frames it holds at once on the steady path.
     pub holds: u32,
 }
@@ -255,7 +258,12 @@ pub struct Consumes {
 impl Consumes {
     /// What a CPU takes: any kind, any stride, one frame at a time.
     pub fn cpu() -> Consumes {
-        Consumes { kinds: vec![MemoryKind::DmaBuf, MemoryKind::Memfd], stride_align: 1, holds: 1 }
+        Consumes { kinds: vec![MemoryKind::DmaBuf, MemoryKind::Memfd], stride_align: 1, blocks: Vec::new(), holds: 1 }
+    }
+
+    /// The blocks in which pictures of `format` are read: 1x1 where they are read as they are.
+    pub fn block(&self, format: Format) -> Size {
+        self.blocks.iter().find(|(f, _)| *f == format).map_or(Size::new(1, 1), |(_, block)| *block)
     }
 }
 
@@ -331,10 +339,21 @@ pub struct Stream {
     pub origin: Origin,
     /// Strides are to be multiples of this.
     pub stride_align: u32,
+    /// The memory is to have room for whole blocks of so many pixels: 1x1 for the picture alone. A driver that decides by
+    /// itself does not heed it, and those who import look at what it made.
+    pub block: Size,
     /// Each plane is a segment of its own.
     pub plane_segments: bool,
     /// Buffers the graph needs at once.
     pub buffers: u32,
+}
+
+impl Stream {
+    /// The size that the memory has room for: the picture's, in whole blocks.
+    pub fn room(&self) -> Size {
+        let whole = |n: u32, block: u32| n.checked_next_multiple_of(block.max(1)).unwrap_or(n);
+        Size::new(whole(self.size.width, self.block.width), whole(self.size.height, self.block.height))
+    }
 }
 
 impl fmt::Display for Stream {

@@ -8,13 +8,13 @@ mod gpu;
 mod limits;
 mod m2m;
 mod mplane;
+#[path = "../../elements/tests/native/mod.rs"]
+mod native;
 mod negotiation;
 mod output;
 mod pixels;
 mod planes;
 mod processes;
-#[path = "../../elements/tests/native/mod.rs"]
-mod native;
 mod properties;
 mod signals;
 #[path = "../../shrbuf/tests/common/vgem.rs"]

@@ -10,8 +10,10 @@ use shrbuf_pipeline::stats::NodeCounts;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Frame, Graph, Rate, Size};
 
+mod growth;
 mod watch;
 
+pub use growth::Growth;
 pub use watch::Watch;
 
 /// True in the virtual machine, where vivid and vkms are. Elsewhere a driver test has nothing to test and says so.

@@ -8,11 +8,12 @@ use shrbuf::exporter::Udmabuf;
 use shrbuf::{Format, Layout, Modifier, Shrbuf};
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_elements::wayland::WaylandSink;
 use shrbuf_pipeline::solve::NegotiationError;
 use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Origin, Stream};
-use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
+use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Origin, Rate, Size, Stream};
+use shrbuf_tests::{Footprint, counts, on_test_drivers, press, run_frames};
 
 use crate::weston::Weston;
 use crate::{SIZE, alone, graph, pictures, window};
@@ -124,6 +125,45 @@ fn a_compositor_that_is_not_there_is_a_typed_error() {
     assert!(failure(&report).to_string().contains("no compositor at /nonexistent/wayland-9"), "{}", failure(&report));
 }
 
+#[test]
+fn a_camera_unplugged_in_mid_stream_is_a_typed_error_and_comes_back_in_the_same_way() {
+    let _alone = alone();
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let weston = Weston::start(SIZE).unwrap();
+    for (retry, kind) in [(None, Some(FailureKind::Unplugged)), (Some(Duration::from_secs(60)), None)] {
+        let camera = V4l2Src {
+            format: Some(Format::Xr24),
+            size: Some(SIZE),
+            rate: Some(Rate::new(15, 1)),
+            stall: Some(STALL),
+            ..V4l2Src::default()
+        };
+        let mut frames = 0;
+        let mut graph = graph(camera.build().unwrap(), window(&weston), move |_| {
+            frames += 1;
+            if frames == 20 {
+                press("disconnect");
+            }
+        });
+        graph.set_retry(retry);
+
+        let report = run_frames(graph, 40);
+
+        assert_eq!(report.error.as_ref().and_then(Error::kind), kind, "{:?}", report.error);
+        if kind.is_some() {
+            assert_eq!(failure(&report).element(), Some("source"));
+        } else {
+            assert!(report.restarts >= 1);
+            assert_eq!(counts(&report.graph, "source").frames, 40);
+        }
+    }
+    drop(weston);
+    assert_eq!(Footprint::now(), before);
+}
+
 /// What the window says to a buffer.
 fn refusal(weston: &Weston, buffer: &Shrbuf, origin: Origin) -> String {
     let mut window = window(weston).build().unwrap();
@@ -136,6 +176,7 @@ fn refusal(weston: &Weston, buffer: &Shrbuf, origin: Origin) -> String {
         rate: None,
         origin,
         stride_align: 1,
+        block: Size::new(1, 1),
         plane_segments: false,
         buffers: 1,
     };

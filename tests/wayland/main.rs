@@ -6,6 +6,8 @@ mod endurance;
 mod fake;
 mod faults;
 mod pixels;
+mod points;
+mod vgem;
 mod weston;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

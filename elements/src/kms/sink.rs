@@ -304,6 +304,7 @@ impl Element for Display {
             memory: Consumes {
                 kinds: vec![MemoryKind::DmaBuf],
                 stride_align: 1,
+                blocks: Vec::new(),
                 // And what is on the picture under way.
                 holds: HOLDS + u32::from(self.capture.is_some()),
             },

@@ -11,7 +11,7 @@ use shrbuf::{Access, MemoryKind, Shrbuf};
 use shrbuf_pipeline::{Frame, Refusal, Stream};
 
 use super::ioctl::{
-    self, Dequeued, DqbufError, FormatRequest, Memory, OutputPlane, PixelFormat, QbufError, StreamonError,
+    self, Dequeued, DqbufError, FormatRequest, Memory, OutputPlane, QbufError, SelectionTarget, StreamonError,
     VIDEO_MAX_PLANES,
 };
 use super::{AllocateError, Device, picture};
@@ -246,22 +246,16 @@ impl Drop for OutputQueue {
 fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32>, Refusal> {
     let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
     let first = buffers.first().ok_or_else(|| Refusal::new("there are no buffers"))?;
-    let split = first.layout().segments() > 1;
-    let fourcc = match (split, stream.format.v4l2_multi()) {
-        (true, Some(multi)) => multi,
-        _ => stream.format.v4l2(),
-    };
     let (width, height) = (stream.size.width, stream.size.height);
-    let stride = first.layout().planes().first().map(|p| p.stride).filter(|&stride| stride > 0);
-    let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline: stride };
+    let bytesperline = first.layout().planes().first().map(|p| p.stride).filter(|&stride| stride > 0);
+    let pixelformat = picture::fourcc(stream.format, first.layout().segments() > 1);
+    let request = FormatRequest { width, height, pixelformat, bytesperline };
     let format = device.set_format(&request).map_err(|e| refuse(&e))?;
-    if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
-        return Err(Refusal::new(format!(
-            "the driver answers {} {}x{} to {} {width}x{height}",
-            format.pixelformat, format.width, format.height, request.pixelformat
-        )));
+    picture::roomy(stream, &request, &format)?;
+    if !stream.format.is_compressed() {
+        picture::select(device, SelectionTarget::Crop, stream.size, &format)?;
     }
-    let reads = picture::layout(stream.format, &format, &[])?;
+    let reads = picture::layout(stream.format, stream.size, &format, &[])?;
     for (index, buffer) in buffers.iter().enumerate() {
         let lies = buffer.layout();
         if lies.segments() != reads.segments() {
@@ -272,15 +266,16 @@ fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32
         }
         if let Some(plane) = (0..lies.planes().len()).find(|&p| lies.planes()[p] != reads.planes()[p]) {
             let (l, r) = (lies.planes()[plane], reads.planes()[plane]);
-            return Err(Refusal::new(format!(
+            let what = format!(
                 "buffer {index}: plane {plane} begins at byte {} with rows of {}, the driver reads it from byte {} with \
                  rows of {}",
                 l.offset, l.stride, r.offset, r.stride
-            )));
+            );
+            return Err(Refusal::new(what).instead(nearest(stream, &format)));
         }
         for (plane, (segment, memory)) in buffer.segments().iter().zip(&format.planes).enumerate() {
             if segment.kind() != MemoryKind::DmaBuf {
-                return Err(Refusal::new(format!("buffer {index} is no dma-buf")));
+                return Err(Refusal::new(format!("buffer {index} is no dma-buf")).instead("a dma-buf would do"));
             }
             if segment.size() < u64::from(memory.sizeimage) {
                 let (index, size, sizeimage) = (index, segment.size(), memory.sizeimage);
@@ -289,4 +284,14 @@ fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32
         }
     }
     Ok(format.planes.iter().map(|p| p.sizeimage).collect())
+}
+
+/// Memory that the driver would read.
+fn nearest(stream: &Stream, driver: &ioctl::Format) -> String {
+    let format = stream.format;
+    let rows = driver.planes.first().map_or(0, |p| p.bytesperline);
+    let room = (driver.width, driver.height) != (stream.size.width, stream.size.height);
+    let room = if room { format!(" in memory laid out for {}x{}", driver.width, driver.height) } else { String::new() };
+    let one = if format.planes().len() > 1 { ", or a format of one plane" } else { "" };
+    format!("{format} {}{room}, with rows of {rows} bytes, would do{one}", stream.size)
 }

@@ -6,17 +6,27 @@ use std::os::fd::{AsFd, OwnedFd};
 use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
 use shrbuf::{Format, Layout, Plane, Segment, Shrbuf};
 use shrbuf_pipeline::{
-    Colorimetry, Matrix, Modifiers, Origin, Range, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Stream, Video,
+    Colorimetry, Matrix, Modifiers, Origin, Range, Rate, Rates, Rect, Refusal, Size, SizeOffer, Sizes, Stream, Video,
 };
 
-use super::ioctl::{self, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat, PlanePayload};
+use super::ioctl::{
+    self, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat, PlanePayload, Selection, SelectionError,
+    SelectionTarget,
+};
 use super::{CaptureQueue, Device, FormatInfo};
+use crate::memory;
 
-/// The planes of a driver's format in the memory of one buffer; `data_offset` of each memory plane where there are any.
-pub(super) fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
+/// Where the planes of a picture lie in the memory of one buffer of a driver's format, which may have room for more (a
+/// codec works in whole blocks); `data_offset` of each memory plane where there are any.
+pub(super) fn layout(
+    format: Format,
+    size: Size,
+    driver: &ioctl::Format,
+    data_offsets: &[u32],
+) -> Result<Layout, Refusal> {
     if format.is_compressed() {
         let plane = Plane { segment: 0, offset: data_offsets.first().copied().unwrap_or(0), stride: 0 };
-        let layout = Layout::new(format, None, driver.width, driver.height, &[plane]);
+        let layout = Layout::new(format, None, size.width, size.height, &[plane]);
         return layout.map_err(|e| Refusal::new(e.to_string()));
     }
     let offset_of = |memory: usize| data_offsets.get(memory).copied().unwrap_or(0);
@@ -43,7 +53,7 @@ pub(super) fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32
         };
         end = end.saturating_add(planes[i].stride.saturating_mul(driver.height.div_ceil(s.vsub)));
     }
-    Layout::new(format, None, driver.width, driver.height, &planes[..samplings.len()])
+    Layout::new(format, None, size.width, size.height, &planes[..samplings.len()])
         .map_err(|e| Refusal::new(e.to_string()))
 }
 
@@ -107,23 +117,79 @@ pub(super) fn video(info: &FormatInfo, current: Size) -> Option<Video> {
 
 /// Sets a capture queue to the frames of `stream`; a driver that answers with others is refused.
 pub(super) fn set_format(device: &Device, stream: &Stream) -> Result<ioctl::Format, Refusal> {
-    let fourcc = match (stream.plane_segments, stream.format.v4l2_multi()) {
-        (true, Some(multi)) => multi,
-        _ => stream.format.v4l2(),
-    };
-    let least = Layout::linear(stream.format, stream.size.width, stream.size.height, stream.stride_align);
+    let format = set_room(device, stream, stream.size)?;
+    let answer = Size::new(format.width, format.height);
+    if answer != stream.size { Err(other_size(stream, answer)) } else { Ok(format) }
+}
+
+/// Sets a capture queue to buffers with room for `room`, which has the frames of `stream` in it; the driver may take more
+/// room. How large a buffer of a codec's frames is has nothing to do with their size.
+pub(super) fn set_room(device: &Device, stream: &Stream, room: Size) -> Result<ioctl::Format, Refusal> {
+    let least = Layout::linear(stream.format, room.width, room.height, stream.stride_align);
     let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
-    let (width, height) = (stream.size.width, stream.size.height);
-    let request = FormatRequest { width, height, pixelformat: PixelFormat(fourcc), bytesperline };
-    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
-    let format = device.set_format(&request).map_err(|e| refuse(&e))?;
-    if (format.width, format.height, format.pixelformat.0) != (width, height, fourcc) {
-        return Err(Refusal::new(format!(
-            "the driver answers {} {}x{} to {} {width}x{height}",
-            format.pixelformat, format.width, format.height, request.pixelformat
-        )));
-    }
+    let fourcc = fourcc(stream.format, stream.plane_segments);
+    let request = FormatRequest { width: room.width, height: room.height, pixelformat: fourcc, bytesperline };
+    let format = device.set_format(&request).map_err(|e| Refusal::new(e.to_string()))?;
+    roomy(stream, &request, &format)?;
     Ok(format)
+}
+
+/// How V4L2 calls `format`, in one buffer or with a buffer for each plane.
+pub(super) fn fourcc(format: Format, plane_segments: bool) -> PixelFormat {
+    PixelFormat(format.v4l2_multi().filter(|_| plane_segments).unwrap_or(format.v4l2()))
+}
+
+/// Refuses a driver's answer that frames of `stream` are not in.
+pub(super) fn roomy(stream: &Stream, request: &FormatRequest, format: &ioctl::Format) -> Result<(), Refusal> {
+    let (asked, answer) = (request.pixelformat, format.pixelformat);
+    if answer != asked {
+        let what = format!("the driver answers {answer} to {asked} {}", stream.size);
+        return Err(Refusal::new(what).instead(format!("{answer} would do")));
+    }
+    let small = format.width < stream.size.width || format.height < stream.size.height;
+    if small && !stream.format.is_compressed() {
+        return Err(other_size(stream, Size::new(format.width, format.height)));
+    }
+    Ok(())
+}
+
+fn other_size(stream: &Stream, answer: Size) -> Refusal {
+    let what = format!("the driver answers {answer} to {} {}", stream.format, stream.size);
+    Refusal::new(what).instead(format!("{answer} would do"))
+}
+
+/// Tells the driver which part of a buffer is picture, where it has room for more.
+pub(super) fn select(
+    device: &Device,
+    target: SelectionTarget,
+    size: Size,
+    format: &ioctl::Format,
+) -> Result<(), Refusal> {
+    let room = Size::new(format.width, format.height);
+    if room == size {
+        return Ok(());
+    }
+    let part = Selection { left: 0, top: 0, width: size.width, height: size.height };
+    let no = match ioctl::s_selection(device, device.buf_type(), target, part) {
+        Ok(set) if set == part => return Ok(()),
+        Ok(set) => format!("it answers {}x{} at {},{} to that", set.width, set.height, set.left, set.top),
+        Err(e) => e.to_string(),
+    };
+    let what = format!("the driver works on {room}, and cannot be told that {size} of it are picture: {no}");
+    Err(Refusal::new(what).instead(format!("{room} would do")))
+}
+
+/// The part of a decoder's buffers that is picture; all of it where the driver knows of no parts.
+pub(super) fn composed(device: &Device, room: Size) -> Result<Rect, ioctl::Failure> {
+    match ioctl::g_selection(device, device.buf_type(), SelectionTarget::Compose) {
+        Ok(Selection { left, top, width, height })
+            if left.saturating_add(width) <= room.width && top.saturating_add(height) <= room.height =>
+        {
+            Ok(Rect { x: left, y: top, width, height })
+        }
+        Err(SelectionError::Failure(failure)) => Err(failure),
+        _ => Ok(Rect { x: 0, y: 0, width: room.width, height: room.height }),
+    }
 }
 
 /// The queue of a capture format that is set, and its buffers: the driver's own, or of the stream's allocator.
@@ -148,7 +214,7 @@ pub(super) fn allocate(
     let buffers = exported.into_iter().map(|b| {
         let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
         let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
-        let layout = layout(stream.format, format, &offsets)?;
+        let layout = layout(stream.format, stream.size, format, &offsets)?;
         let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
         let segments = segments.map_err(|e| refuse(&e))?;
         for s in &segments {
@@ -184,9 +250,10 @@ fn lend_at(stream: &Stream, format: &ioctl::Format, name: &str, data_offsets: &[
         _ => Udmabuf::open(name).map(Exporter::Udmabuf),
     };
     let exporter = exporter.map_err(|e| Refusal::new(e.to_string()))?;
-    let layout = layout(stream.format, format, data_offsets)?;
-    let buffers = (0..stream.buffers).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>();
-    buffers.map_err(|e| Refusal::new(e.to_string()))
+    let picture = layout(stream.format, stream.size, format, data_offsets)?;
+    let room = layout(stream.format, Size::new(format.width, format.height), format, data_offsets)?;
+    let roomy = |_| exporter.allocate(&room).map_err(|e| Refusal::new(e.to_string()));
+    (0..stream.buffers).map(roomy).map(|buffer| memory::inside(buffer?, picture)).collect()
 }
 
 /// The dma-bufs of `buffers`, a list for each.
@@ -241,6 +308,10 @@ mod tests {
             premultiplied: false,
             planes: strides.iter().map(|&bytesperline| ioctl::PlaneFormat { bytesperline, sizeimage: 0 }).collect(),
         }
+    }
+
+    fn layout(format: Format, driver: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
+        super::layout(format, Size::new(64, 48), driver, data_offsets)
     }
 
     fn planes(layout: &Layout) -> Vec<(u8, u32, u32)> {

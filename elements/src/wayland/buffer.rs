@@ -4,6 +4,7 @@
 //! draws with a GPU it copies each frame out of it.
 
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 use shrbuf::format::fourcc_name;
 use shrbuf::{Format, Layout, MemoryKind, Modifier, Shrbuf};
@@ -17,6 +18,7 @@ use wayland_protocols::wp::linux_dmabuf::zv1::client::zwp_linux_buffer_params_v1
 use super::feedback::Feedback;
 use super::globals::Globals;
 use super::state::State;
+use super::timeline::Timeline;
 
 /// Why the compositor does not take a buffer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,11 +84,13 @@ impl From<ImportError> for Refusal {
 pub struct WaylandBuffer {
     pub(super) buffer: WlBuffer,
     pub(super) kind: MemoryKind,
+    /// Where the compositor says that it has done with it; made for the first frame that needs it.
+    pub(super) released: OnceLock<Timeline>,
 }
 
 impl WaylandBuffer {
     pub(super) fn new(buffer: WlBuffer, kind: MemoryKind) -> WaylandBuffer {
-        WaylandBuffer { buffer, kind }
+        WaylandBuffer { buffer, kind, released: OnceLock::new() }
     }
 }
 

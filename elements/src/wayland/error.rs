@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use shrbuf_pipeline::{Failure, FailureKind};
+use shrbuf_pipeline::{Failure, FailureKind, Rect, Size};
 use wayland_backend::client as backend;
 use wayland_client::DispatchError;
 
@@ -74,9 +74,20 @@ pub enum WaylandError {
         /// Of pread(2).
         source: io::Error,
     },
+    /// A frame of which no part is in its buffer.
+    #[error("the part of a frame that is picture, {part:?}, is outside of its buffer of {size}")]
+    Outside {
+        /// As its producer says.
+        part: Rect,
+        /// Of the buffer.
+        size: Size,
+    },
     /// A fence of the compositor could not be put into the buffer.
     #[error("the fence after which a frame is free again: {0}")]
     Fence(io::Error),
+    /// A point of a timeline could not be made or asked for.
+    #[error("the kernel's timeline by which frames are synchronized: {0}")]
+    Timeline(io::Error),
     /// A buffer that came while frames were shown.
     #[error("{0}")]
     Import(#[from] super::buffer::ImportError),
@@ -91,6 +102,7 @@ impl WaylandError {
             }
             WaylandError::Connect { .. } | WaylandError::Gone { .. } => FailureKind::Unplugged,
             WaylandError::Silent { .. } => FailureKind::Stalled,
+            WaylandError::Outside { .. } => FailureKind::Data,
             _ => FailureKind::Device,
         }
     }

@@ -2,7 +2,9 @@
 
 use wayland_client::protocol::{wl_compositor::WlCompositor, wl_registry::WlRegistry, wl_shm::WlShm};
 use wayland_client::{Dispatch, Proxy, QueueHandle};
+use wayland_protocols::wp::color_representation::v1::client::wp_color_representation_manager_v1::WpColorRepresentationManagerV1;
 use wayland_protocols::wp::linux_dmabuf::zv1::client::zwp_linux_dmabuf_v1::ZwpLinuxDmabufV1;
+use wayland_protocols::wp::linux_drm_syncobj::v1::client::wp_linux_drm_syncobj_manager_v1::WpLinuxDrmSyncobjManagerV1;
 use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::zwp_linux_explicit_synchronization_v1::ZwpLinuxExplicitSynchronizationV1;
 use wayland_protocols::wp::presentation_time::client::wp_presentation::WpPresentation;
 use wayland_protocols::wp::viewporter::client::wp_viewporter::WpViewporter;
@@ -27,9 +29,11 @@ pub(super) struct Globals {
     pub(super) shell: XdgWmBase,
     pub(super) shm: WlShm,
     pub(super) dmabuf: Option<ZwpLinuxDmabufV1>,
+    pub(super) timelines: Option<WpLinuxDrmSyncobjManagerV1>,
     pub(super) explicit_sync: Option<ZwpLinuxExplicitSynchronizationV1>,
     pub(super) presentation: Option<WpPresentation>,
     pub(super) viewporter: Option<WpViewporter>,
+    pub(super) color: Option<WpColorRepresentationManagerV1>,
     pub(super) decorations: Option<ZxdgDecorationManagerV1>,
 }
 
@@ -50,9 +54,11 @@ impl Globals {
             shell: bound.needed(1..=6, "windows")?,
             shm: bound.needed(1..=1, "memory that is no dma-buf")?,
             dmabuf: bound.offered(DMABUF_MODIFIERS..=5),
+            timelines: bound.offered(1..=1),
             explicit_sync: bound.offered(1..=2),
             presentation: bound.offered(1..=1),
             viewporter: bound.offered(1..=1),
+            color: bound.offered(1..=1),
             decorations: bound.offered(1..=1),
         })
     }

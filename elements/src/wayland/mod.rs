@@ -24,11 +24,14 @@
 //! | [`place`] | where a picture goes in a window |
 //! | [`clock`] | the compositor's clock and ours |
 //! | `globals`, `window`, `buffer` | the objects on the compositor's side |
+//! | `color` | what YUV code values mean |
+//! | `timeline` | explicit synchronization |
 //! | `state`, `session` | what it has told us; the connection |
 //! | `sink` | the element |
 
 mod buffer;
 pub mod clock;
+mod color;
 mod error;
 pub mod feedback;
 mod globals;
@@ -36,6 +39,8 @@ pub mod place;
 mod session;
 mod sink;
 mod state;
+mod sys;
+mod timeline;
 mod window;
 
 use std::path::PathBuf;

@@ -33,6 +33,13 @@ pub struct Placement {
     pub destination: Size,
 }
 
+/// What of `part` is in a buffer of `size`: a compositor ends the connection of one who shows more. `None` for nothing.
+pub fn within(part: Rect, size: Size) -> Option<Rect> {
+    let width = size.width.checked_sub(part.x)?.min(part.width);
+    let height = size.height.checked_sub(part.y)?.min(part.height);
+    (width > 0 && height > 0).then_some(Rect { width, height, ..part })
+}
+
 /// The largest size of `shape`'s shape inside `room`, at least 1x1.
 fn inside(shape: Size, room: Size) -> Size {
     let scaled = |n: u32, by: u32, of: u32| (u64::from(n) * u64::from(by) / u64::from(of.max(1))).max(1) as u32;
@@ -102,6 +109,17 @@ mod tests {
 
         assert_eq!(placed.destination, Size::new(800, 600));
         assert_eq!(placed.source, Rect { x: 160, y: 0, width: 960, height: 720 });
+    }
+
+    #[test]
+    fn a_part_that_reaches_beyond_its_buffer_ends_with_it() {
+        let size = Size::new(320, 180);
+        let rect = |x, y, width, height| Rect { x, y, width, height };
+        assert_eq!(within(rect(0, 0, 320, 180), size), Some(rect(0, 0, 320, 180)));
+        assert_eq!(within(rect(10, 20, u32::MAX, 1000), size), Some(rect(10, 20, 310, 160)));
+        for nothing in [rect(320, 0, 1, 1), rect(0, 500, 1, 1), rect(0, 0, 0, 10), rect(u32::MAX, 0, 2, 2)] {
+            assert_eq!(within(nothing, size), None);
+        }
     }
 
     #[test]

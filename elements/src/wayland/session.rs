@@ -13,18 +13,21 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use shrbuf::{Access, ImportCache, MemoryKind, Shrbuf};
-use shrbuf_pipeline::{Frame, Rect};
+use shrbuf_pipeline::{Frame, Rect, Size};
 use wayland_backend::client as backend;
 use wayland_client::{Connection, EventQueue, QueueHandle};
 
 use super::buffer::{DmaBuf, ImportError, WaylandBuffer, of_memfd};
+use super::color::Color;
 use super::error::WaylandError;
 use super::feedback::Feedback;
 use super::globals::{DMABUF_FEEDBACK, Globals};
-use super::place::{Fit, place};
-use super::state::{Asked, Held, State};
+use super::place::{Fit, place, within};
+use super::state::{Asked, Held, Made, Released, State};
+use super::timeline::Timelines;
 use super::window::{Window, WindowSpec};
 
 /// Where the compositor listens: `display` or WAYLAND_DISPLAY, a name in XDG_RUNTIME_DIR or a path.
@@ -63,7 +66,9 @@ pub(super) struct Session {
     pub(super) globals: Globals,
     window: Window,
     imports: ImportCache<WaylandBuffer>,
+    timelines: Option<Timelines>,
     fit: Fit,
+    color: Color,
     /// The part of the buffer that was last shown.
     picture: Option<Rect>,
     commits: u64,
@@ -158,7 +163,12 @@ impl Session {
         let handle = opening.queue.handle();
         let registry = opening.connection.display().get_registry(&handle, ());
         opening.round_trip("its list of interfaces")?;
-        let globals = Globals::bind(&registry, &opening.state.listed, &handle)?;
+        let mut globals = Globals::bind(&registry, &opening.state.listed, &handle)?;
+        let timelines = globals.timelines.as_ref().and_then(|manager| Timelines::new(manager, &handle));
+        if timelines.is_some() {
+            // One of the two is enough.
+            globals.explicit_sync = None;
+        }
         let window = Window::new(&globals, &handle, spec);
         opening.round_trip("its formats")?;
         opening.wait("the window's first size", |s| s.configure.is_some())?;
@@ -175,7 +185,9 @@ impl Session {
             globals,
             window,
             imports: ImportCache::new(),
+            timelines,
             fit,
+            color: Color::default(),
             picture: None,
             commits: 0,
             asked: 0,
@@ -216,15 +228,16 @@ impl Session {
         }
         let all = |s: &State| s.made.iter().all(Option::is_some);
         wait(&self.connection, &mut self.queue, &mut self.state, ("it to take a buffer", self.limit), all)?;
-        let made: Vec<WaylandBuffer> = std::mem::take(&mut self.state.made)
-            .into_iter()
-            .zip(&asked)
-            .map(|(made, asked)| match made.flatten() {
-                Some(buffer) => Ok(WaylandBuffer::new(buffer, MemoryKind::DmaBuf)),
-                None => Err(asked.refused(&feedback)),
-            })
-            .collect::<Result<_, _>>()?;
-        for (buffer, made) in dma_bufs.into_iter().zip(made) {
+        let known = |made: Option<Made>| made.flatten().map(|b| WaylandBuffer::new(b, MemoryKind::DmaBuf));
+        // All of them before the first that was refused is looked for: those that were made are to be destroyed then.
+        let made: Vec<Option<WaylandBuffer>> = std::mem::take(&mut self.state.made).into_iter().map(known).collect();
+        if let Some((_, refused)) = made.iter().zip(&asked).find(|(made, _)| made.is_none()) {
+            let refused = refused.refused(&feedback);
+            drop(made);
+            self.flush()?;
+            return Err(refused.into());
+        }
+        for (buffer, made) in dma_bufs.into_iter().zip(made.into_iter().flatten()) {
             self.imports.get(buffer, |_| Ok::<_, ImportError>(made))?;
         }
         for buffer in buffers.iter().filter(|b| b.kind() == MemoryKind::Memfd) {
@@ -265,28 +278,47 @@ impl Session {
         })
     }
 
-    /// Shows `frame` at the next refresh, and holds it for as long as the compositor may read it.
+    /// Shows `frame` at the next refresh, and holds it for as long as the compositor may read it. False where the compositor
+    /// takes its colours for others, and cannot be told.
     ///
     /// # Errors
-    /// [`ImportError`] of a new buffer, and that of a fence.
-    pub(super) fn show(&mut self, frame: Frame) -> Result<(), WaylandError> {
-        let buffer = self.known(&frame.buffer)?;
-        let layout = frame.buffer.layout();
+    /// [`ImportError`] of a new buffer, that of a fence, and a frame that is outside of its buffer.
+    pub(super) fn show(&mut self, frame: Frame) -> Result<bool, WaylandError> {
+        let layout = *frame.buffer.layout();
+        let size = Size::new(layout.width, layout.height);
         let whole = Rect { x: 0, y: 0, width: layout.width, height: layout.height };
-        let picture = frame.crop.unwrap_or(whole);
+        let part = frame.crop.unwrap_or(whole);
+        let picture = within(part, size).ok_or(WaylandError::Outside { part, size })?;
+        let buffer = self.known(&frame.buffer)?;
         if self.picture != Some(picture) {
             self.picture = Some(picture);
             self.place();
         }
         let handle = self.handle();
+        let tells = (self.globals.color.as_ref(), &self.state.colors[..]);
+        let right = self.color.tell((layout.format, frame.color), tells, &self.window.surface, &handle);
         self.window.attach(&buffer.buffer);
-        let mut commit = None;
+        let mut released = Released::Buffer;
+        match &mut self.timelines {
+            Some(timelines) if buffer.kind == MemoryKind::DmaBuf => {
+                if buffer.released.get().is_none() {
+                    let _ = buffer.released.set(timelines.of_buffer(&handle).map_err(WaylandError::Timeline)?);
+                }
+                if let Some(of_buffer) = buffer.released.get() {
+                    let on = (&self.window.surface, &handle);
+                    let point = timelines.commit(on, &frame.buffer, of_buffer).map_err(WaylandError::Timeline)?;
+                    released = Released::Point(point);
+                }
+            }
+            Some(timelines) => timelines.leave_out(),
+            None => {}
+        }
         if let Some(sync) = self.window.sync.as_ref().filter(|_| buffer.kind == MemoryKind::DmaBuf) {
             if let Some(fence) = frame.buffer.export_fences(Access::Read).map_err(WaylandError::Fence)? {
                 sync.set_acquire_fence(fence.as_fd());
             }
             sync.get_release(&handle, self.commits);
-            commit = Some(self.commits);
+            released = Released::Commit(self.commits);
         }
         if let Some(presentation) = &self.globals.presentation {
             presentation.feedback(&self.window.surface, &handle, frame.timestamp);
@@ -296,8 +328,8 @@ impl Session {
         self.window.surface.commit();
         self.commits += 1;
         self.state.in_flight = true;
-        self.state.held.push(Held { frame, buffer, commit });
-        Ok(())
+        self.state.held.push(Held { frame, buffer, released });
+        Ok(right)
     }
 
     fn place(&mut self) {
@@ -318,6 +350,30 @@ impl Session {
             // On screen already: at once, and not only with the next frame.
             self.window.surface.commit();
         }
+    }
+
+    /// What is readable when the compositor has signalled that it has done with a frame.
+    pub(super) fn done(&self) -> Option<Arc<EventFd>> {
+        self.timelines.as_ref().map(Timelines::done)
+    }
+
+    /// Lets go of the frames of which the compositor has signalled that it has done with them.
+    pub(super) fn reap(&mut self) -> Result<(), WaylandError> {
+        let (Some(timelines), State { held, .. }) = (&self.timelines, &mut self.state) else { return Ok(()) };
+        // Before the frames are asked: what is signalled after that is told again.
+        timelines.heard();
+        let mut failed = None;
+        held.retain(|held| match (held.released, held.buffer.released.get()) {
+            (Released::Point(point), Some(timeline)) => match timeline.is_past(point) {
+                Ok(past) => !past,
+                Err(error) => {
+                    failed = Some(error);
+                    true
+                }
+            },
+            _ => true,
+        });
+        failed.map_or(Ok(()), |error| Err(WaylandError::Timeline(error)))
     }
 
     /// Takes what the compositor has to say.

@@ -32,9 +32,11 @@ properties! {
     /// Frames in a window of a Wayland desktop, without a copy.
     ///
     /// Each buffer is made known to the compositor once (linux-dmabuf, with the modifiers that its feedback lists); a
-    /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, with a fence where
-    /// it does that. Memory that is no dma-buf goes through wl_shm: no copy is made here, but the compositor makes one.
-    /// Closing the window ends the run.
+    /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, by a point of a
+    /// timeline (linux-drm-syncobj) or with a fence (linux-explicit-synchronization) where it does that. Memory that is no
+    /// dma-buf goes through wl_shm: no copy is made here, but the compositor makes one. What YUV code values mean is told
+    /// (wp_color_representation_v1) where the compositor can be; where it cannot, and they are none of those that compositors
+    /// guess, a warning says so. Closing the window ends the run.
     ///
     /// ```toml
     /// [element.window]
@@ -78,6 +80,7 @@ impl Build for WaylandSink {
 
 const SOCKET: u32 = 0;
 const WATCHDOG: u32 = 1;
+const RELEASED: u32 = 2;
 
 const TICK: Duration = Duration::from_millis(500);
 /// Longest time for an answer: desktops call a client hung after about as long.
@@ -117,6 +120,7 @@ struct Counts {
     discarded: u64,
     scanned_out: u64,
     imports: u64,
+    miscolored: u64,
 }
 
 struct Sink {
@@ -184,7 +188,19 @@ impl Sink {
         if self.config.screenshot.is_some() {
             running.last = Some(frame.clone());
         }
-        session.show(frame)?;
+        let color = frame.color;
+        if !session.show(frame)? {
+            if self.counts.miscolored == 0 {
+                tracing::warn!(
+                    element = self.name,
+                    matrix = ?color.matrix,
+                    range = ?color.range,
+                    "the compositor cannot be told of these colours (wp_color_representation_v1), and most take BT.601 of \
+                     limited range for granted: they may look wrong; RGB (through `gpu`) would not"
+                );
+            }
+            self.counts.miscolored += 1;
+        }
         self.counts.commits += 1;
         running.idle = 0;
         Ok(())
@@ -241,7 +257,8 @@ impl Sink {
         let patience = self.patience();
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
         running.idle += 1;
-        let waits = session.state.in_flight;
+        // At the end, for word of what was shown too: one that shows nothing (its screen is off) may never send it.
+        let waits = session.state.in_flight || (running.ending && session.state.untold > 0);
         let answers = !running.unsent && (!waits || session.ask());
         running.silent = if answers { 0 } else { running.silent + 1 };
         // Counted, and not taken from a clock: where this thread itself was kept away it has ticked once.
@@ -311,7 +328,7 @@ impl Element for Sink {
         let configured = session.state.configured;
         let natural = configured.size.or(configured.bounds);
         let holds = HOLDS + u32::from(self.config.screenshot.is_some());
-        let memory = Consumes { kinds, stride_align: 1, holds };
+        let memory = Consumes { kinds, stride_align: 1, blocks: Vec::new(), holds };
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural })
     }
 
@@ -330,6 +347,9 @@ impl Element for Sink {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
         start.watch(session.connection.clone(), SOCKET)?;
+        if let Some(done) = session.done() {
+            start.watch(done, RELEASED)?;
+        }
         start.every(TICK, WATCHDOG);
         self.running = Some(Running {
             // A pool's worth, so that the steady path never grows it.
@@ -349,6 +369,11 @@ impl Element for Sink {
             SOCKET => {
                 self.event(context)?;
                 self.flush()?;
+            }
+            RELEASED => {
+                if let Some(session) = &mut self.session {
+                    session.reap()?;
+                }
             }
             _ => self.watch(context)?,
         }
@@ -405,5 +430,6 @@ impl Element for Sink {
         report("discarded", counts.discarded);
         report("scanned-out", counts.scanned_out);
         report("imports", counts.imports);
+        report("miscolored", counts.miscolored);
     }
 }

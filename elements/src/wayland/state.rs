@@ -8,9 +8,16 @@ use wayland_client::protocol::{
     wl_buffer, wl_callback, wl_compositor, wl_region, wl_registry, wl_shm, wl_shm_pool, wl_surface,
 };
 use wayland_client::{Connection, Dispatch, QueueHandle, WEnum, delegate_noop, event_created_child};
+use wayland_protocols::wp::color_representation::v1::client::{
+    wp_color_representation_manager_v1 as color_manager, wp_color_representation_surface_v1 as color_surface,
+};
 use wayland_protocols::wp::linux_dmabuf::zv1::client::{
     zwp_linux_buffer_params_v1 as params, zwp_linux_dmabuf_feedback_v1 as dmabuf_feedback,
     zwp_linux_dmabuf_v1 as dmabuf,
+};
+use wayland_protocols::wp::linux_drm_syncobj::v1::client::{
+    wp_linux_drm_syncobj_manager_v1 as syncobj_manager, wp_linux_drm_syncobj_surface_v1 as syncobj_surface,
+    wp_linux_drm_syncobj_timeline_v1 as syncobj_timeline,
 };
 use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::{
     zwp_linux_buffer_release_v1 as release, zwp_linux_explicit_synchronization_v1 as explicit_sync,
@@ -23,6 +30,7 @@ use wayland_protocols::xdg::shell::client::{xdg_surface, xdg_toplevel, xdg_wm_ba
 
 use super::buffer::WaylandBuffer;
 use super::clock::PresentationClock;
+use super::color;
 use super::error::WaylandError;
 use super::feedback::{Feedback, Pair, Tranche, named, read_table};
 use super::globals::Listed;
@@ -35,8 +43,18 @@ const TOLD_AT_ONCE: usize = 64;
 pub(super) struct Held {
     pub(super) frame: Frame,
     pub(super) buffer: Arc<WaylandBuffer>,
-    /// Number of the commit, where its release comes for the commit and not for the buffer.
-    pub(super) commit: Option<u64>,
+    pub(super) released: Released,
+}
+
+/// What says that the compositor has done with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Released {
+    /// `wl_buffer.release`.
+    Buffer,
+    /// `zwp_linux_buffer_release_v1` of the commit of this number.
+    Commit(u64),
+    /// This point of the buffer's timeline.
+    Point(u64),
 }
 
 /// What a callback was asked for.
@@ -57,6 +75,8 @@ pub(super) struct State {
     pub(super) answers: u64,
     pub(super) shm_formats: Vec<u32>,
     pub(super) clock: Option<PresentationClock>,
+    /// What it can be told of YUV.
+    pub(super) colors: Vec<color::Pair>,
     /// The last complete word on dma-bufs.
     pub(super) feedback: Option<Feedback>,
     /// It has come since somebody last looked.
@@ -100,7 +120,7 @@ impl State {
 
     /// The compositor has done with a commit; from `fence` on, where there is one.
     fn released(&mut self, commit: u64, fence: Option<Fence>) {
-        let Some(at) = self.held.iter().position(|h| h.commit == Some(commit)) else { return };
+        let Some(at) = self.held.iter().position(|h| h.released == Released::Commit(commit)) else { return };
         let held = self.held.swap_remove(at);
         let Some(fence) = fence else { return };
         for segment in 0..held.frame.buffer.segments().len() {
@@ -170,7 +190,7 @@ impl Dispatch<wl_buffer::WlBuffer, ()> for State {
         _: &Connection,
         _: &QueueHandle<State>,
     ) {
-        state.held.retain(|h| h.commit.is_some() || h.buffer.buffer != *buffer);
+        state.held.retain(|h| h.released != Released::Buffer || h.buffer.buffer != *buffer);
     }
 }
 
@@ -328,6 +348,25 @@ impl Dispatch<wp_presentation::WpPresentation, ()> for State {
     }
 }
 
+impl Dispatch<color_manager::WpColorRepresentationManagerV1, ()> for State {
+    fn event(
+        state: &mut State,
+        _: &color_manager::WpColorRepresentationManagerV1,
+        event: color_manager::Event,
+        _: &(),
+        _: &Connection,
+        _: &QueueHandle<State>,
+    ) {
+        if let color_manager::Event::SupportedCoefficientsAndRanges {
+            coefficients: WEnum::Value(coefficients),
+            range: WEnum::Value(range),
+        } = event
+        {
+            state.colors.push((coefficients, range));
+        }
+    }
+}
+
 /// The frame's time of capture goes along.
 impl Dispatch<wp_presentation_feedback::WpPresentationFeedback, Timestamp> for State {
     fn event(
@@ -389,6 +428,10 @@ delegate_noop!(State: wl_shm_pool::WlShmPool);
 delegate_noop!(State: ignore wl_surface::WlSurface);
 delegate_noop!(State: wp_viewporter::WpViewporter);
 delegate_noop!(State: wp_viewport::WpViewport);
+delegate_noop!(State: color_surface::WpColorRepresentationSurfaceV1);
+delegate_noop!(State: syncobj_manager::WpLinuxDrmSyncobjManagerV1);
+delegate_noop!(State: syncobj_surface::WpLinuxDrmSyncobjSurfaceV1);
+delegate_noop!(State: syncobj_timeline::WpLinuxDrmSyncobjTimelineV1);
 delegate_noop!(State: explicit_sync::ZwpLinuxExplicitSynchronizationV1);
 delegate_noop!(State: surface_sync::ZwpLinuxSurfaceSynchronizationV1);
 delegate_noop!(State: zxdg_decoration_manager_v1::ZxdgDecorationManagerV1);

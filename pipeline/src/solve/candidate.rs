@@ -129,6 +129,7 @@ fn of_format(
     let natural: Vec<Size> = consumers.iter().filter_map(|c| c.offer.natural).collect();
     let align = consumers.iter().map(|c| u64::from(c.offer.memory.stride_align.max(1))).fold(1, lcm);
     let align = u32::try_from(align).unwrap_or(u32::MAX);
+    let block = common_block(format, consumers);
     let mut streams = Vec::new();
     let mut furthest: Option<Obstacle> = None;
     for modifier in modifiers {
@@ -141,9 +142,18 @@ fn of_format(
             Ok(points) => {
                 for (rank, (size, rate)) in points.into_iter().enumerate() {
                     for &origin in &origins {
-                        let (stride_align, plane_segments) = (align, split);
-                        let first =
-                            Stream { format, modifier, size, rate, origin, stride_align, plane_segments, buffers: 0 };
+                        let (stride_align, plane_segments, buffers) = (align, split, 0);
+                        let first = Stream {
+                            format,
+                            modifier,
+                            size,
+                            rate,
+                            origin,
+                            stride_align,
+                            block,
+                            plane_segments,
+                            buffers,
+                        };
                         streams.push((rank, first));
                         let padded = paddings(&first, producer, consumers).into_iter();
                         streams.extend(padded.map(|stride_align| (rank, Stream { stride_align, ..first })));
@@ -160,6 +170,15 @@ fn of_format(
         Some(obstacle) if streams.is_empty() => Err(obstacle),
         _ => Ok(streams),
     }
+}
+
+/// The least blocks that are whole for every consumer.
+fn common_block(format: Format, consumers: &[&Input]) -> Size {
+    let common = |side: fn(Size) -> u32| {
+        let blocks = consumers.iter().map(|c| u64::from(side(c.offer.memory.block(format)).max(1)));
+        u32::try_from(blocks.fold(1, lcm)).unwrap_or(1)
+    };
+    Size::new(common(|s| s.width), common(|s| s.height))
 }
 
 fn no_format(producer: &Output, consumers: &[&Input]) -> Obstacle {

@@ -1,5 +1,7 @@
 //! Modifiers, strides, memory, and the trial with real buffers.
 
+use shrbuf_pipeline::Size;
+
 use crate::*;
 
 // Modifiers.
@@ -54,6 +56,20 @@ fn strides_are_padded_to_the_strictest_consumer() {
     let plan = plan(&mut fan(source, vec![("mali", None, sink(64)), ("amd", None, sink(256))]));
     assert_eq!(plan.links[0].stride, 5632);
     assert_eq!(plan.links[0].stream.stride_align, 256);
+}
+
+#[test]
+fn memory_has_room_for_the_blocks_of_every_consumer_of_the_format() {
+    let source = || Scripted::source(vec![video(Xr24, &[(640, 360)], &[60])]);
+    let sink = |format, width, height| {
+        Scripted::sink(vec![up_to(Xr24, 4096, 4096)]).in_blocks(format, Size::new(width, height))
+    };
+    let both = plan(&mut fan(source(), vec![("mfc", None, sink(Xr24, 16, 16)), ("vpu", None, sink(Xr24, 8, 24))]));
+    let stream = both.links[0].stream;
+    assert_eq!((stream.block, stream.room()), (Size::new(16, 48), Size::new(640, 384)));
+
+    let other = plan(&mut fan(source(), vec![("mfc", None, sink(Nv12, 16, 16))]));
+    assert_eq!(other.links[0].stream.room(), Size::new(640, 360));
 }
 
 #[test]

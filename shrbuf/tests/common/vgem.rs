@@ -1,4 +1,5 @@
 //! The device whose work takes as long as a test likes: vgem attaches fences to dma-bufs, and signals them when told to.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};

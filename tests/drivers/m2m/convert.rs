@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shrbuf::Format;
-use shrbuf_elements::v4l2::V4l2M2m;
+use shrbuf_elements::test_src::TestSrc;
+use shrbuf_elements::v4l2::{Memory, V4l2M2m};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::supervise::Error;
-use shrbuf_pipeline::{Build, FailureKind, Size};
+use shrbuf_pipeline::{Build, FailureKind, Origin, Size};
 use shrbuf_tests::{Footprint, counts, run_frames};
 
-use super::{m2m, node, row, source, unplugged_at};
+use super::{endures, m2m, node, row, source, unplugged_at};
 
 const SIZE: (u32, u32) = (320, 240);
 
@@ -36,10 +37,15 @@ fn two(format: Format, p: [[u8; 3]; 2]) -> Vec<u8> {
 
 fn converts(to: Format, size: (u32, u32)) {
     let Some(device) = node("vim2m", false, false) else { return };
-    let before = Footprint::now();
     let element = V4l2M2m { size: Some(Size::new(size.0, size.1)), ..m2m(&device, Some(to)) };
-    let source = source(Format::Bg24, SIZE.0, SIZE.1).build().unwrap();
-    let (graph, sent, made) = row(vec![source, element.build().unwrap()]);
+    converts_with(source(Format::Bg24, SIZE.0, SIZE.1), element);
+}
+
+/// Compares what comes out with what the formula makes of what went in; says where the memory on each side is from.
+fn converts_with(source: TestSrc, element: V4l2M2m) -> Vec<Origin> {
+    let before = Footprint::now();
+    let (from, to) = (source.size, element.format.unwrap());
+    let (graph, sent, made) = row(vec![source.build().unwrap(), element.build().unwrap()]);
 
     let report = run_frames(graph, 30);
 
@@ -47,22 +53,26 @@ fn converts(to: Format, size: (u32, u32)) {
     assert_eq!(made.sequences(), sent.sequences());
     assert_eq!(counts(&report.graph, "e1").frames, 30);
     assert_eq!(report.graph.ledger().copied(), 0);
+    let made_sizes = made.sizes();
     let (sent, made) = (sent.copies(), made.copies());
     assert!(!made.is_empty());
-    let (step_x, step_y) = (SIZE.0 / size.0, SIZE.1 / size.1);
+    let [size] = made_sizes[..] else { panic!("{made_sizes:?}") };
+    let (step_x, step_y) = (from.width / size.width, from.height / size.height);
     for (sequence, picture) in &made {
         let rgb = &sent[sequence][0];
         let pixel = |x: u32, y: u32| {
-            let at = 3 * (y * step_y * SIZE.0 + x * step_x) as usize;
+            let at = 3 * (y * step_y * from.width + x * step_x) as usize;
             [rgb[at], rgb[at + 1], rgb[at + 2]]
         };
-        let pairs = (0..size.1).flat_map(|y| (0..size.0).step_by(2).map(move |x| (x, y)));
+        let pairs = (0..size.height).flat_map(|y| (0..size.width).step_by(2).map(move |x| (x, y)));
         let expected: Vec<u8> = pairs.flat_map(|(x, y)| two(to, [pixel(x, y), pixel(x + 1, y)])).collect();
         let wrong = expected.iter().zip(&picture[0]).position(|(e, p)| e != p);
         assert_eq!((expected.len(), wrong), (picture[0].len(), None), "{to} frame {sequence}");
     }
+    let origins = report.plan.links.iter().map(|l| l.stream.origin).collect();
     drop(report);
     assert_eq!(Footprint::now(), before);
+    origins
 }
 
 #[test]
@@ -91,19 +101,27 @@ fn a_picture_is_scaled_to_half() {
 }
 
 #[test]
-fn thousands_of_frames_leave_nothing_behind() {
+fn a_picture_of_no_whole_blocks_is_converted_as_it_is() {
     let Some(device) = node("vim2m", false, false) else { return };
-    let before = Footprint::now();
+    converts_with(source(Format::Bg24, 638, 359), m2m(&device, Some(Format::Yuyv)));
+}
+
+#[test]
+fn both_queues_take_memory_of_a_heap() {
+    let Some(device) = node("vim2m", false, false) else { return };
+    let source = TestSrc { memory: shrbuf_elements::Memory::DmaHeap, ..source(Format::Bg24, SIZE.0, SIZE.1) };
+    let element = V4l2M2m { memory: Memory::DmaHeap, ..m2m(&device, Some(Format::Rg24)) };
+
+    let origins = converts_with(source, element);
+
+    assert!(origins.iter().all(|&origin| origin == Origin::DmaHeap), "{origins:?}");
+}
+
+#[test]
+fn ten_thousand_frames_leave_nothing_behind() {
+    let Some(device) = node("vim2m", false, false) else { return };
     let source = source(Format::Rg16, 64, 48).build().unwrap();
-    let (graph, ..) = row(vec![source, m2m(&device, Some(Format::Rg16)).build().unwrap()]);
-
-    let report = run_frames(graph, 2000);
-
-    assert!(report.error.is_none(), "{}", report.error.unwrap());
-    let made = counts(&report.graph, "drop");
-    assert_eq!((made.frames, made.dropped), (2000, 0));
-    drop(report);
-    assert_eq!(Footprint::now(), before);
+    endures(vec![source, m2m(&device, Some(Format::Rg16)).build().unwrap()], 10_000);
 }
 
 #[test]

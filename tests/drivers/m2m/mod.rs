@@ -12,7 +12,7 @@ use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Device, V4l2M2m, ioctl};
 use shrbuf_pipeline::supervise::Error;
 use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Rate, Size};
-use shrbuf_tests::{Watch, run_frames};
+use shrbuf_tests::{Footprint, Growth, Watch, counts, run_frames};
 
 /// A memory-to-memory node of `driver` whose sides are compressed or not as said; `None` where there is none.
 fn node(driver: &str, takes: bool, gives: bool) -> Option<String> {
@@ -76,6 +76,30 @@ fn row(elements: Vec<Box<dyn Element>>) -> (Graph, Shown, Shown) {
         }
     }
     (graph, before, after)
+}
+
+/// Runs the elements, and nothing that remembers, for so many frames: none is lost, and nothing grows.
+fn endures(elements: Vec<Box<dyn Element>>, frames: u64) {
+    let before = Footprint::now();
+    let growth = Growth::over(frames);
+    let mut graph = Graph::new("m2m");
+    let mut nodes = Vec::new();
+    for (n, element) in elements.into_iter().chain([growth.watch() as Box<dyn Element>]).enumerate() {
+        nodes.push(graph.add(&format!("e{n}"), element).unwrap());
+    }
+    nodes.push(graph.add("drop", NullSink {}.build().unwrap()).unwrap());
+    nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
+
+    let report = run_frames(graph, frames);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let made = counts(&report.graph, "drop");
+    assert_eq!((made.frames, made.dropped), (frames, 0));
+    assert_eq!(report.graph.ledger().copied(), 0);
+    println!("{:.1?}", report.duration);
+    drop(report);
+    growth.assert_none(0);
+    assert_eq!(Footprint::now(), before);
 }
 
 /// A picture's planes, without padding.

@@ -27,6 +27,7 @@ mod expbuf;
 mod g_ext_ctrls;
 mod g_fmt;
 mod g_parm;
+mod g_selection;
 mod prepare_buf;
 mod qbuf;
 mod query_ext_ctrl;
@@ -49,6 +50,7 @@ pub use expbuf::{ExpbufError, expbuf};
 pub use g_ext_ctrls::{ControlValue, ExtCtrlError, g_ext_ctrl, s_ext_ctrl};
 pub use g_fmt::{Colorimetry, Field, FmtError, Format, FormatRequest, PixelFormat, PlaneFormat, g_fmt, s_fmt, try_fmt};
 pub use g_parm::{g_parm, s_parm};
+pub use g_selection::{Selection, SelectionError, SelectionTarget, g_selection, s_selection};
 pub use prepare_buf::{prepare_buf, prepare_output};
 pub use qbuf::{DmabufPlane, OutputPlane, QbufError, QbufPlanes, qbuf, qbuf_output};
 pub use query_ext_ctrl::{Control, ControlKind, MenuItem, normalise, query_ext_ctrls};
@@ -163,7 +165,7 @@ macro_rules! zeroed {
 zeroed! {
     v4l2_buffer v4l2_plane v4l2_capability v4l2_decoder_cmd v4l2_dv_timings v4l2_encoder_cmd v4l2_event v4l2_event_subscription v4l2_exportbuffer v4l2_ext_control
     v4l2_ext_controls v4l2_fmtdesc v4l2_format v4l2_frmivalenum v4l2_frmsizeenum v4l2_input v4l2_output v4l2_pix_format
-    v4l2_pix_format_mplane v4l2_query_ext_ctrl v4l2_querymenu v4l2_requestbuffers v4l2_streamparm
+    v4l2_pix_format_mplane v4l2_query_ext_ctrl v4l2_querymenu v4l2_requestbuffers v4l2_selection v4l2_streamparm
 }
 
 /// Text from a fixed-size field: up to the first NUL. The kernel cuts names by bytes, so half a character may be

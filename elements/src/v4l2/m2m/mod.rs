@@ -5,6 +5,7 @@
 //! "Memory-to-Memory Stateful Video Decoder Interface" wants it. Where that is not what was negotiated, the run fails as
 //! changed, which has the graph negotiated anew with what the decoder has said.
 
+mod blocks;
 mod run;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use shrbuf_pipeline::{
 
 use self::run::Run;
 use super::failure::{failed, open_failed, set_controls};
-use super::ioctl::{self, Codec};
+use super::ioctl::{self, Codec, SelectionTarget};
 use super::{CaptureQueue, Device, Memory, OutputQueue, picture, sink};
 
 properties! {
@@ -30,8 +31,9 @@ properties! {
     /// back. What goes out is in the driver's own buffers, exported once (VIDIOC_EXPBUF) and queued again when the last
     /// reference is dropped; a decoder, which knows its pictures only from the stream, is lent buffers of a dma-heap or
     /// udmabuf. Time stamps and numbers pass through. At the end a codec is drained. A decoder whose stream turns out to
-    /// be of another size or kind than agreed has the graph negotiated anew. A frame that the device reports as damaged
-    /// is dropped and counted.
+    /// be of another size or kind than agreed has the graph negotiated anew. A codec that works in whole blocks is told
+    /// which part of them is picture, and says so of what it makes. A frame that the device reports as damaged is dropped
+    /// and counted.
     ///
     /// ```toml
     /// [element.encode]
@@ -95,6 +97,8 @@ struct Made {
     queue: Option<CaptureQueue>,
     buffers: Vec<Shrbuf>,
     stream: Stream,
+    /// The size that the driver was asked to have room for.
+    asked: Size,
     color: Colorimetry,
 }
 
@@ -104,6 +108,8 @@ struct Found {
     /// Of what comes in this is said.
     of: Stream,
     size: Size,
+    /// The size that its pictures take in memory.
+    room: Size,
     /// The format that the driver would make by itself, where it is one of the list.
     native: Option<Format>,
     /// Formats that it does not make of this stream.
@@ -190,11 +196,21 @@ impl M2m {
         let rates = input.rate.map_or(Rates::Any, |rate| Rates::List(vec![rate]));
         for offer in &mut video {
             if opened.codec.is_some() {
+                any_size(offer);
                 offer.sizes = vec![SizeOffer { sizes: Sizes::Exact(size), rates: Rates::Any }];
             }
             offer.sizes.iter_mut().for_each(|s| s.rates = rates.clone());
         }
         Ok(video)
+    }
+}
+
+/// The steps of a codec's sizes are those of its blocks, and of the last of them it takes a part.
+fn any_size(video: &mut Video) {
+    for offer in &mut video.sizes {
+        if let Sizes::Range { step, .. } = &mut offer.sizes {
+            *step = Size::new(1, 1);
+        }
     }
 }
 
@@ -226,8 +242,12 @@ impl Element for M2m {
         let current = takes.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
         let current = Size::new(current.width, current.height);
         let formats = takes.formats().map_err(failed)?;
-        let video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, current)).collect();
-        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, holds: sink::holds(takes) };
+        let mut video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, current)).collect();
+        if opened.codec.is_some() {
+            video.iter_mut().for_each(any_size);
+        }
+        let (kinds, blocks) = (vec![MemoryKind::DmaBuf], blocks::blocks(takes, &formats));
+        let memory = Consumes { kinds, stride_align: 1, blocks, holds: sink::holds(takes) };
         self.device = Some(opened);
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: None })
     }
@@ -255,16 +275,23 @@ impl Element for M2m {
     fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.made = None;
         let opened = self.opened()?;
-        let format = picture::set_format(&opened.gives, stream)?;
-        let (queue, buffers) = if opened.codec == Some(Codec::Decoder) {
+        let decodes = opened.codec == Some(Codec::Decoder);
+        let of = self.input.as_ref().map(|(_, of)| *of);
+        let found = self.found.as_ref().filter(|f| decodes && Some(f.of) == of && f.size == stream.size);
+        let asked = found.map_or(stream.size, |f| f.room);
+        let format = picture::set_room(&opened.gives, stream, asked)?;
+        let (queue, buffers) = if decodes {
             (None, picture::lend(stream, &format, &self.name)?)
         } else {
+            if !stream.format.is_compressed() {
+                picture::select(&opened.gives, SelectionTarget::Compose, stream.size, &format)?;
+            }
             let (queue, buffers) = picture::allocate(&opened.gives, stream, &format, &self.name)?;
             (Some(queue), buffers)
         };
         let color = picture::colorimetry(stream.format, format.colorimetry, stream.size.width);
         let shown = buffers.clone();
-        self.made = Some(Made { queue, buffers, stream: *stream, color });
+        self.made = Some(Made { queue, buffers, stream: *stream, asked, color });
         Ok(shown)
     }
 

@@ -58,6 +58,10 @@ pub(super) struct Run {
     /// Of a decoder there is none before it has seen the stream.
     output: Option<CaptureQueue>,
     to: Stream,
+    /// The size that the driver was asked to have room for.
+    asked: Size,
+    /// The picture, where it does not begin at the corner of its buffer.
+    shown: Option<Rect>,
     /// The dma-bufs that a decoder is lent once it has seen the stream.
     lent: Vec<Vec<OwnedFd>>,
     pool: Arc<Pool>,
@@ -89,7 +93,7 @@ impl Run {
         stall: Duration,
         start: &mut Start<'_>,
     ) -> Result<Run, Failure> {
-        let Made { queue: mut output, buffers, stream: to, color } = made;
+        let Made { queue: mut output, buffers, stream: to, asked, color } = made;
         let Some(layout) = buffers.first().map(|b| *b.layout()) else {
             return Err(Failure::new(FailureKind::Config, "started without buffers"));
         };
@@ -125,6 +129,8 @@ impl Run {
             next_inside: 0,
             output,
             to,
+            asked,
+            shown: None,
             lent,
             pool,
             requeue,
@@ -266,7 +272,7 @@ impl Run {
     fn frame(&self, buffer: Shrbuf, meta: Option<Meta>, from: &ioctl::Buffer, payload: u32) -> Frame {
         let mut frame = match meta {
             Some(meta) => {
-                let crop = meta.crop.filter(|_| self.from.size == self.to.size);
+                let crop = meta.crop.filter(|_| self.from.size == self.to.size).or(self.shown);
                 Frame { crop, color: meta.color, ..Frame::new(buffer, meta.timestamp, meta.sequence) }
             }
             None => Frame::new(buffer, Timestamp(from.timestamp.ns), from.sequence.into()),
@@ -299,28 +305,35 @@ impl Run {
     /// A decoder has seen what its stream is: lends it the buffers, or has the graph negotiated anew.
     fn follow(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let format = self.gives.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
-        let size = Size::new(format.width, format.height);
+        let room = Size::new(format.width, format.height);
+        let picture = picture::composed(&self.gives, room).map_err(failed)?;
+        let size = Size::new(picture.x + picture.width, picture.y + picture.height);
         let native = Format::from_v4l2(format.pixelformat.0).map(|(format, _)| format);
         let refused = match () {
             // Told of a change to what it is already: it does not make this format of this stream.
             () if size == self.to.size && self.output.is_some() => vec![self.to.format],
-            () if size == self.to.size => match self.lend() {
-                Ok(()) => return Ok(()),
+            () if size == self.to.size => match self.lend(room) {
+                Ok(()) => {
+                    self.shown = Some(picture).filter(|p| (p.x, p.y) != (0, 0));
+                    return Ok(());
+                }
                 Err(failure) if failure.kind() != FailureKind::Changed => return Err(failure),
+                // What it needs room for was not known when it was asked.
+                Err(_) if self.asked != room => Vec::new(),
                 Err(_) => vec![self.to.format],
             },
             () => Vec::new(),
         };
         context.dropped(u64::from(self.input.queued()) + self.waiting.len() as u64);
         let what = format!("the stream is {} of {size}, agreed were {}", format.pixelformat, self.to);
-        self.found = Some(Found { of: self.from, size, native, refused });
+        self.found = Some(Found { of: self.from, size, room, native, refused });
         Err(Failure::new(FailureKind::Changed, what))
     }
 
-    fn lend(&mut self) -> Result<(), Failure> {
+    fn lend(&mut self, room: Size) -> Result<(), Failure> {
         let changed = |e: shrbuf_pipeline::Refusal| Failure::new(FailureKind::Changed, e.to_string());
-        let format = picture::set_format(&self.gives, &self.to).map_err(changed)?;
-        let layout = picture::layout(self.to.format, &format, &[]).map_err(changed)?;
+        let format = picture::set_room(&self.gives, &self.to, room).map_err(changed)?;
+        let layout = picture::layout(self.to.format, self.to.size, &format, &[]).map_err(changed)?;
         if layout != self.layout {
             return Err(Failure::new(FailureKind::Changed, "the driver lays pictures out in another way now"));
         }

@@ -120,7 +120,7 @@ impl Scripted {
 
     /// A display: imports dma-bufs and holds 2.
     pub fn sink(video: Vec<Video>) -> Scripted {
-        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, holds: 2 };
+        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, blocks: Vec::new(), holds: 2 };
         let offer = InputOffer { video, memory, wanted: Wanted::default(), natural: None };
         Scripted { input: Some(offer), ..Scripted::new(Role::Endpoint) }
     }
@@ -172,6 +172,12 @@ impl Scripted {
     /// Strides that the consumer takes.
     pub fn aligned(mut self, bytes: u32) -> Scripted {
         self.input.iter_mut().for_each(|i| i.memory.stride_align = bytes);
+        self
+    }
+
+    /// Reads a format in whole blocks.
+    pub fn in_blocks(mut self, format: Format, block: Size) -> Scripted {
+        self.input.iter_mut().for_each(|i| i.memory.blocks.push((format, block)));
         self
     }
 
