@@ -1,6 +1,7 @@
 //! Bytes to one stripe.
 
 use super::super::bits::BitReader;
+use super::exceptions::{self, Exceptions};
 use super::kernel::{BYTES, Kernel};
 use super::predict::Predictor;
 use super::sort::unsort;
@@ -36,12 +37,11 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
     }
     let needed: usize =
         codes.iter().map(|&pair| 8 * usize::from(width::<WIDE>(pair & 15) + width::<WIDE>(pair >> 4))).sum();
-    if needed != fields.len() {
-        return Err("its fields are not as many as its codes say");
-    }
+    let (fields, exceptions) = fields.split_at_checked(needed).ok_or("its fields are not as many as its codes say")?;
 
     let predictor = Predictor::<'_, K, WIDE> { kernel, geometry: Geometry::of(task.plane), reference: task.reference };
     let mut from = Coded { kernel, fields, at: 0, masks: BitReader::new(masks), last: [0; BYTES] };
+    let mut exceptions = Exceptions(exceptions);
     let mut widths = [[0; 2]; CHUNK / BLOCK / 2];
     // Residuals, then differences.
     let mut differences = [[0; BYTES]; CHUNK / BYTES];
@@ -78,7 +78,18 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
                 kernel.store(v[i], &mut unit[i]);
             }
         }
+        // After all blocks, which would have to wait for them.
+        let some = |some, &pair: &u8| some | exceptions::has(pair & 15) | exceptions::has(pair >> 4);
+        if !WIDE && codes.iter().fold(false, some) {
+            let codes = codes.iter().flat_map(|&pair| [pair & 15, pair >> 4]).take(count).enumerate();
+            for (block, code) in codes.filter(|&(_, code)| exceptions::has(code)) {
+                exceptions.take(code, &mut units[block / N], block % N)?;
+            }
+        }
         predictor.samples(mode, &differences, samples, start);
+    }
+    if !exceptions.0.is_empty() {
+        return Err("it has more exceptions than its codes say, or is longer than its parts");
     }
     if from.masks.bytes() != masks.len() {
         return Err("its masks are not as long as it says");
@@ -87,13 +98,13 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
 }
 
 fn known<const WIDE: bool>(code: u8) -> bool {
-    WIDE || code <= 8
+    WIDE || code < 15
 }
 
 /// Bits of a residual that its block stores as they are, the one about its quotient among them.
 #[inline(always)]
 fn width<const WIDE: bool>(code: u8) -> u8 {
-    code + u8::from(WIDE && code == 15)
+    if !WIDE && exceptions::has(code) { exceptions::width(code) } else { code + u8::from(WIDE && code == 15) }
 }
 
 /// What blocks are decoded from.

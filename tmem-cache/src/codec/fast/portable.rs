@@ -140,6 +140,16 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
+    fn reach(self, v: Bytes, least: u8) -> u64 {
+        plane(&bytes2(v, v, |x, _| u8::from(x >= least)), 0)
+    }
+
+    #[inline(always)]
+    fn below(self, v: Bytes, least: u8) -> Bytes {
+        bytes2(v, v, |x, _| if x < least { x } else { 0 })
+    }
+
+    #[inline(always)]
     fn cut(self, v: Bytes, k: u32) -> (Bytes, Quotients) {
         let one = 1 << k;
         let reach = bytes2(v, v, |x, _| u8::from(x >= one));
