@@ -1,8 +1,11 @@
-//! A decoder written from `FORMAT.md` alone, bit by bit, for coded stripes: the fast one must mean what the text says.
+//! A decoder written from `FORMAT.md` alone, bit by bit: the fast ones must mean what the text says.
 
 use shrbuf::format::Sampling;
 use shrbuf::{Format, Layout};
 use tmem_cache::codec::{Encoder, Picture, Reference, Rows, Tier};
+
+#[path = "codec_format/dense.rs"]
+mod dense;
 
 struct Bits<'a> {
     bytes: &'a [u8],
@@ -37,6 +40,7 @@ struct Kind {
     bayer: bool,
     wide: bool,
     yuv: bool,
+    chroma_first: bool,
     components: usize,
 }
 
@@ -44,8 +48,9 @@ impl Kind {
     fn of(format: Format, sampling: &Sampling) -> Kind {
         let bayer = format.family() == shrbuf::Family::Bayer;
         let yuv = matches!(format, Format::Yuyv | Format::Yvyu | Format::Uyvy | Format::Vyuy);
+        let chroma_first = matches!(format, Format::Uyvy | Format::Vyuy);
         let components = if bayer { 2 } else { sampling.bytes as usize };
-        Kind { bayer, wide: format.bits() > 8, yuv, components }
+        Kind { bayer, wide: format.bits() > 8, yuv, chroma_first, components }
     }
 
     fn period(&self) -> usize {
@@ -207,9 +212,15 @@ fn decode(format: Format, width: u32, height: u32, stream: &[u8], reference: Opt
             table.take(4);
             let coded = front.take(entry & ((1 << 30) - 1));
             let reference = reference.map(|r| &r[picture.len()..picture.len() + bytes]);
+            let kind = Kind::of(format, sampling);
             match entry >> 30 {
                 0 => picture.extend_from_slice(coded),
-                _ => picture.extend(stripe(&Kind::of(format, sampling), row_bytes, bytes, coded, reference, seen)),
+                1 => picture.extend(stripe(&kind, row_bytes, bytes, coded, reference, seen)),
+                2 => {
+                    picture.extend(dense::stripe(&kind, row_bytes, bytes, coded, reference));
+                    *seen |= if reference.is_some() { 2 } else { 1 };
+                }
+                kind => panic!("kind {kind}"),
             }
         }
     }
@@ -239,22 +250,33 @@ fn frame(bytes: usize, seed: u32) -> Vec<u8> {
     (0..bytes).map(&mut value).collect()
 }
 
-#[test]
-fn streams_mean_what_the_format_says() {
+fn means_what_the_format_says(tier: Tier, sizes: &[(u32, u32)]) -> u32 {
     let mut seen = 0;
     for format in Format::all() {
-        for (width, height) in [(2, 3), (37, 60), (200, 70), (1400, 90)] {
+        for &(width, height) in sizes {
             let picture = Picture::of(&Layout::linear(format, width, height, 1).unwrap()).unwrap();
             let (samples, near) = (frame(picture.bytes(), 1), frame(picture.bytes(), 2));
             let reference = Reference::new(&picture, Rows::Packed(&near)).unwrap();
             for reference in [None, Some(&reference)] {
                 let mut stream = Vec::new();
                 let rows = Rows::Packed(&samples);
-                Encoder::new(1).encode(&picture, rows, reference, Tier::Fast, &mut stream).unwrap();
+                Encoder::new(1).encode(&picture, rows, reference, tier, &mut stream).unwrap();
                 let back = decode(format, width, height, &stream, reference.map(Reference::packed), &mut seen);
                 assert!(back == samples, "{picture} {}", reference.is_some());
             }
         }
     }
+    seen
+}
+
+#[test]
+fn coded_stripes_mean_what_the_format_says() {
+    let seen = means_what_the_format_says(Tier::Fast, &[(2, 3), (37, 60), (200, 70), (1400, 90)]);
     assert_eq!(seen, 0b0111_1110_0000_0000, "blocks with exceptions of every kind");
+}
+
+#[test]
+fn dense_stripes_mean_what_the_format_says() {
+    let seen = means_what_the_format_says(Tier::Dense, &[(2, 3), (37, 60), (200, 70)]);
+    assert_eq!(seen & 3, 3, "dense stripes with a reference and without");
 }
