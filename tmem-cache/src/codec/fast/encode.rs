@@ -2,7 +2,7 @@
 
 use super::super::bits::{BitWriter, MOST};
 use super::kernel::{BYTES, Kernel, Quotients};
-use super::predict::Predictor;
+use super::predict::{Aligned, Differences, Predictor};
 use super::sort::sort;
 use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes, exceptions, low_bits};
 
@@ -14,6 +14,9 @@ const FEW: u32 = 5;
 
 /// So many of such blocks in a chunk, two for each that is, make it worth looking.
 const WORTH: usize = 8;
+
+/// After so many blocks of a chunk that would not, one after the other, the rest of it is left alone.
+const PATIENCE: u32 = 16;
 
 /// Room for one stripe in work.
 #[derive(Debug, Default)]
@@ -50,7 +53,7 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
 
     let predictor = Predictor::<'_, K, WIDE> { kernel, geometry: Geometry::of(task.plane), reference: task.reference };
     // Differences, then residuals.
-    let mut residuals = [[0; BYTES]; CHUNK / BYTES];
+    let Aligned(residuals) = &mut Aligned([[0; BYTES]; CHUNK / BYTES]);
     let mut masks_here = [Masks::default(); CHUNK / BLOCK];
     // Where exceptions were worth their while in the chunk before, they are looked for; and in the first one.
     let mut codes_excepted = [(0, 0); CHUNK / BLOCK];
@@ -59,7 +62,7 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
     let mut bits = BitWriter::default();
     let mut codes_left = codes.as_mut_slice();
     for start in (0..samples.len()).step_by(CHUNK) {
-        let mode = predict(&predictor, samples, start, &mut residuals);
+        let mode = predict(&predictor, samples, start, residuals);
         modes.push(mode as u8);
 
         let bytes = CHUNK.min(samples.len() - start);
@@ -88,20 +91,27 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
             }
         }
 
-        let mut excepted = 0;
+        let (mut excepted, mut missed) = (0, 0);
         if !WIDE && worth >= WORTH {
             for block in 0..codes_here.len() {
                 let code = codes_here[block];
-                if code > 0
-                    && let Some(choice) = exceptions::choose(kernel, kernel.load(&residuals[block]), k_of::<WIDE>(code))
-                {
-                    choice.put(&residuals[block], exceptions);
-                    kernel.store(kernel.below(kernel.load(&residuals[block]), choice.least), &mut residuals[block]);
-                    // What is left is a block like any other, until it is written.
-                    codes_here[block] = exceptions::width(choice.code);
-                    codes_excepted[excepted] = (block, choice.code);
-                    excepted += 1;
+                if code == 0 {
+                    continue;
                 }
+                let v = kernel.load(&residuals[block]);
+                let Some(choice) = exceptions::choose(kernel, v, k_of::<WIDE>(code)) else {
+                    missed += 1;
+                    if missed == PATIENCE {
+                        break;
+                    }
+                    continue;
+                };
+                choice.put(&residuals[block], exceptions);
+                kernel.store(kernel.below(v, choice.least), &mut residuals[block]);
+                // What is left is a block like any other, until it is written.
+                codes_here[block] = exceptions::width(choice.code);
+                codes_excepted[excepted] = (block, choice.code);
+                (excepted, missed) = (excepted + 1, 0);
             }
         }
 
@@ -222,7 +232,7 @@ fn predict<K: Kernel, const WIDE: bool>(
     predictor: &Predictor<'_, K, WIDE>,
     samples: &[u8],
     start: usize,
-    out: &mut [[u8; BYTES]; CHUNK / BYTES],
+    out: &mut Differences,
 ) -> Mode {
     let head = predictor.geometry.head();
     let from = if start > head { start - CHUNK } else { start }.max(head);

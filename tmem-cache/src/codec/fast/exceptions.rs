@@ -5,9 +5,9 @@
 use super::super::bits::MOST;
 use super::kernel::{BYTES, Kernel};
 
-/// The code of a block that has no fields and a list of exceptions. Those that follow have fields of 1 to [`WIDEST`]
-/// bits, too.
-const LISTED: u8 = 9;
+/// The least code of blocks with exceptions: of one that has no fields and a list of exceptions. Those of the next codes
+/// have fields of 1 to [`WIDEST`] bits, too.
+pub(super) const LISTED: u8 = 9;
 
 /// The widest fields of a block with exceptions.
 const WIDEST: u32 = 4;
@@ -173,7 +173,7 @@ mod tests {
             for small in smalls {
                 let mut unit = [[0; BYTES]; N];
                 for i in 0..large * N {
-                    unit.as_flattened_mut()[(i * 29 + 7) % (N * BYTES)] = 100 + i as u8;
+                    unit.as_flattened_mut()[(i * 29 + 7) % (N * BYTES)] = 100 + (i % 100) as u8;
                 }
                 for (i, v) in unit.as_flattened_mut().iter_mut().enumerate().filter(|(_, v)| **v == 0) {
                     *v = (i % 7 % (small + 1)) as u8;
