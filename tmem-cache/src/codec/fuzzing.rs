@@ -1,8 +1,9 @@
-//! What the fuzzer needs to get behind the checksums.
+//! What fuzzers and measurements need: a way behind the checksums, and the code for lesser processors.
 
+use super::path::Path;
 use super::picture::Picture;
 use super::reference::Reference;
-use super::stream;
+use super::{Decoder, Encoder, stream};
 
 /// Turns bytes into a stream of the picture, predicted from the reference if there is one, whose header, table and checksums are right, as far as there are bytes: the
 /// stripes' sizes and kinds are taken as they come, as far as they fit.
@@ -18,4 +19,9 @@ pub fn mend(picture: &Picture, reference: Option<&Reference>, bytes: &mut Vec<u8
         at += stream::mend_entry(head, stripe, &stripes[at..], last);
     }
     stream::put_header(head, picture, reference.map(Reference::id));
+}
+
+/// Each way in which this processor can run the codec, by its name; the best last.
+pub fn ways() -> impl Iterator<Item = (String, Encoder, Decoder)> {
+    Path::available().map(|path| (format!("{path:?}"), Encoder::with_path(1, path), Decoder::with_path(1, path)))
 }
