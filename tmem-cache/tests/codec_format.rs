@@ -234,10 +234,10 @@ fn frame(bytes: usize, seed: u32) -> Vec<u8> {
     let mut value = |i: usize| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let noise = ((state >> 24) as u8).checked_shr(8 - (9 * i / bytes) as u32).unwrap_or(0);
-        let other = (state >> 16).is_multiple_of(61) && i / 512 % 3 == 0;
+        let other = (state >> 16).is_multiple_of(61) && (i / 512).is_multiple_of(3);
         match i {
             _ if i > bytes - bytes / 8 => {
-                if i / 64 % 5 == 0 && i % 3 == 0 || i % 97 == 0 {
+                if (i / 64).is_multiple_of(5) && i.is_multiple_of(3) || i.is_multiple_of(97) {
                     (state >> 24) as u8
                 } else {
                     7

@@ -188,8 +188,8 @@ mod tests {
                 }
                 let mut back = unsort::<_, N>(Portable, rest);
                 let mut exceptions = Exceptions(&bytes);
-                for component in 0..N {
-                    exceptions.take(codes[component], &mut back, component).unwrap();
+                for (component, code) in codes.into_iter().enumerate() {
+                    exceptions.take(code, &mut back, component).unwrap();
                 }
                 assert!(exceptions.0.is_empty());
                 assert_eq!(back, unit, "{N} {large} {small}");
