@@ -1,19 +1,21 @@
-//! Ratio and speed of the codec on raw frames, on one core, by the time that the processor worked on it.
+//! Ratio and speed of the codec on raw frames, on one core, by the time that the processor worked on it, in each way that
+//! this processor can run it.
 //!
 //! `cargo run --release -p tmem-cache --example codec_speed -- YUYV 1280 720 frames.raw…`
 
 use nix::time::{ClockId, clock_gettime};
 use shrbuf::{Format, Layout};
-use tmem_cache::codec::{Decoder, Encoder, Picture, ReferenceBuilder, Rows, RowsMut, Tier};
+use tmem_cache::codec::{Picture, ReferenceBuilder, Rows, RowsMut, Tier, fuzzing};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let mut next = || args.next().ok_or("FORMAT WIDTH HEIGHT FILE…");
     let (format, width, height) = (next()?.parse::<Format>()?, next()?.parse()?, next()?.parse()?);
     let picture = Picture::of(&Layout::linear(format, width, height, 1)?)?;
-    let (mut encoder, mut decoder) = (Encoder::new(1), Decoder::new(1));
-    for file in args {
-        let bytes = std::fs::read(&file)?;
+    let files: Vec<String> = args.collect();
+    let ways = files.iter().flat_map(|file| fuzzing::ways().map(move |way| (file, way)));
+    for (file, (way, mut encoder, mut decoder)) in ways {
+        let bytes = std::fs::read(file)?;
         let frames: Vec<&[u8]> = bytes.chunks_exact(picture.bytes()).collect();
         let mut reference = ReferenceBuilder::new(&picture);
         frames.iter().try_for_each(|f| reference.add(Rows::Packed(f)))?;
@@ -38,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let ratio = (frames.len() * picture.bytes()) as f64 / coded as f64;
             let speed = |seconds: f64| picture.bytes() as f64 / seconds / 1e9;
             let with = if reference.is_some() { "with a reference" } else { "alone" };
-            println!("{file} {tier:?} {with}: {ratio:.3}, {:.2} and {:.2} GB/s", speed(best_in), speed(best_out));
+            println!("{file} {way} {tier:?} {with}: {ratio:.3}, {:.2} and {:.2} GB/s", speed(best_in), speed(best_out));
         }
     }
     Ok(())

@@ -98,6 +98,24 @@ fn every_format_size_and_content_comes_back() {
     }
 }
 
+/// Rows of which eight are more than a stripe usually has, and the last stripe is one.
+#[test]
+fn wide_rows_come_back() {
+    let (width, height) = (8200, 9);
+    for format in
+        [Format::Grey, Format::Yuyv, Format::Nv12, Format::Rg24, Format::Xr24, Format::Srggb8, Format::Srggb12]
+    {
+        let picture = picture(format, width, height);
+        for (name, frame) in contents(&picture, format, width, height) {
+            let stream = encode(&picture, &frame, None, Tier::Fast);
+            assert!(decode(&picture, &stream, None) == Ok(frame), "{picture} {name}");
+        }
+        let frame = natural(format, width, height, 21);
+        let stream = encode(&picture, &frame, None, Tier::Dense);
+        assert!(decode(&picture, &stream, None) == Ok(frame), "{picture} dense");
+    }
+}
+
 #[test]
 fn every_format_comes_back_by_its_reference() {
     for format in Format::all() {

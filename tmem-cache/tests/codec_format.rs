@@ -1,8 +1,11 @@
-//! A decoder written from `FORMAT.md` alone, bit by bit, for coded stripes: the fast one must mean what the text says.
+//! A decoder written from `FORMAT.md` alone, bit by bit: the fast ones must mean what the text says.
 
 use shrbuf::format::Sampling;
 use shrbuf::{Format, Layout};
 use tmem_cache::codec::{Encoder, Picture, Reference, Rows, Tier};
+
+#[path = "codec_format/dense.rs"]
+mod dense;
 
 struct Bits<'a> {
     bytes: &'a [u8],
@@ -37,6 +40,7 @@ struct Kind {
     bayer: bool,
     wide: bool,
     yuv: bool,
+    chroma_first: bool,
     components: usize,
 }
 
@@ -44,8 +48,9 @@ impl Kind {
     fn of(format: Format, sampling: &Sampling) -> Kind {
         let bayer = format.family() == shrbuf::Family::Bayer;
         let yuv = matches!(format, Format::Yuyv | Format::Yvyu | Format::Uyvy | Format::Vyuy);
+        let chroma_first = matches!(format, Format::Uyvy | Format::Vyuy);
         let components = if bayer { 2 } else { sampling.bytes as usize };
-        Kind { bayer, wide: format.bits() > 8, yuv, components }
+        Kind { bayer, wide: format.bits() > 8, yuv, chroma_first, components }
     }
 
     fn period(&self) -> usize {
@@ -89,11 +94,37 @@ fn block(w: usize, whole: usize, fields: &mut Front<'_>, masks: &mut Bits<'_>) -
     field
 }
 
+/// Puts a block's exceptions in the place of its fields.
+fn except(code: usize, values: &mut [usize], exceptions: &mut Front<'_>) {
+    if code == 14 {
+        let mask = exceptions.number(8);
+        for (_, value) in values.iter_mut().enumerate().filter(|(n, _)| mask >> n & 1 == 1) {
+            *value = exceptions.number(1);
+        }
+        return;
+    }
+    loop {
+        let number = exceptions.number(1);
+        assert!(number < 128);
+        values[number % 64] = exceptions.number(1);
+        if number < 64 {
+            return;
+        }
+    }
+}
+
 fn avg(a: usize, b: usize) -> usize {
     (a + b).div_ceil(2)
 }
 
-fn stripe(kind: &Kind, row_bytes: usize, bytes: usize, coded: &[u8], reference: Option<&[u8]>) -> Vec<u8> {
+fn stripe(
+    kind: &Kind,
+    row_bytes: usize,
+    bytes: usize,
+    coded: &[u8],
+    reference: Option<&[u8]>,
+    seen: &mut u32,
+) -> Vec<u8> {
     let mut front = Front(coded);
     let modes = front.take(bytes.div_ceil(4096));
     let (c, m) = (front.number(2), front.number(4));
@@ -112,18 +143,30 @@ fn stripe(kind: &Kind, row_bytes: usize, bytes: usize, coded: &[u8], reference: 
     let (unit, blocks, order) = kind.unit();
     // Residuals in the order of the samples.
     let mut residuals = vec![0; bytes.next_multiple_of(unit) / size];
+    let width = |code: usize| match code {
+        9..=13 if !kind.wide => code - 9,
+        14 if !kind.wide => 0,
+        15 => 16,
+        _ => code,
+    };
+    let mut exceptions = Front(fields.take(8 * codes.iter().map(|&code| width(code)).sum::<usize>()));
+    std::mem::swap(&mut fields, &mut exceptions);
     let mut codes = codes.into_iter();
     for first in (0..residuals.len()).step_by(unit / size) {
         for b in 0..blocks {
             let code = codes.next().unwrap();
-            let values = block(if code == 15 { 16 } else { code }, whole, &mut fields, &mut masks);
+            let mut values = block(width(code), whole, &mut fields, &mut masks);
+            if !kind.wide && code > 8 {
+                except(code, &mut values, &mut exceptions);
+                *seen |= 1 << code;
+            }
             for place in 0..64 {
                 let number = order.iter().fold(0, |n, bit| n << 1 | place >> bit & 1);
                 residuals[first + place * blocks + b] = values[number];
             }
         }
     }
-    assert!(fields.0.is_empty() && masks.at.div_ceil(8) == masks.bytes.len());
+    assert!(fields.0.is_empty() && exceptions.0.is_empty() && masks.at.div_ceil(8) == masks.bytes.len());
 
     let above = if kind.bayer { 2 * row_bytes } else { row_bytes };
     let back = (1..).map(|n| n * above).find(|&b| b >= 72).unwrap();
@@ -150,7 +193,7 @@ fn stripe(kind: &Kind, row_bytes: usize, bytes: usize, coded: &[u8], reference: 
     x
 }
 
-fn decode(format: Format, width: u32, height: u32, stream: &[u8], reference: Option<&[u8]>) -> Vec<u8> {
+fn decode(format: Format, width: u32, height: u32, stream: &[u8], reference: Option<&[u8]>, seen: &mut u32) -> Vec<u8> {
     let planes: Vec<(&Sampling, usize, usize)> = format
         .planes()
         .iter()
@@ -169,40 +212,71 @@ fn decode(format: Format, width: u32, height: u32, stream: &[u8], reference: Opt
             table.take(4);
             let coded = front.take(entry & ((1 << 30) - 1));
             let reference = reference.map(|r| &r[picture.len()..picture.len() + bytes]);
+            let kind = Kind::of(format, sampling);
             match entry >> 30 {
                 0 => picture.extend_from_slice(coded),
-                _ => picture.extend(stripe(&Kind::of(format, sampling), row_bytes, bytes, coded, reference)),
+                1 => picture.extend(stripe(&kind, row_bytes, bytes, coded, reference, seen)),
+                2 => {
+                    picture.extend(dense::stripe(&kind, row_bytes, bytes, coded, reference));
+                    *seen |= if reference.is_some() { 2 } else { 1 };
+                }
+                kind => panic!("kind {kind}"),
             }
         }
     }
     picture
 }
 
-/// A ramp with noise that grows from nothing to all bits, and an even end.
+/// A ramp with noise that grows from nothing to all bits, here and there something else altogether, and an even end with
+/// a few spots.
 fn frame(bytes: usize, seed: u32) -> Vec<u8> {
     let mut state = seed;
     let mut value = |i: usize| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let noise = ((state >> 24) as u8).checked_shr(8 - (9 * i / bytes) as u32).unwrap_or(0);
-        if i > bytes - bytes / 8 { 7 } else { (i / 300) as u8 ^ noise }
+        let other = (state >> 16).is_multiple_of(61) && (i / 512).is_multiple_of(3);
+        match i {
+            _ if i > bytes - bytes / 8 => {
+                if (i / 64).is_multiple_of(5) && i.is_multiple_of(3) || i.is_multiple_of(97) {
+                    (state >> 24) as u8
+                } else {
+                    7
+                }
+            }
+            _ if other => (state >> 24) as u8,
+            _ => (i / 300) as u8 ^ noise,
+        }
     };
     (0..bytes).map(&mut value).collect()
 }
 
-#[test]
-fn streams_mean_what_the_format_says() {
+fn means_what_the_format_says(tier: Tier, sizes: &[(u32, u32)]) -> u32 {
+    let mut seen = 0;
     for format in Format::all() {
-        for (width, height) in [(2, 3), (37, 60), (200, 70), (1400, 90)] {
+        for &(width, height) in sizes {
             let picture = Picture::of(&Layout::linear(format, width, height, 1).unwrap()).unwrap();
             let (samples, near) = (frame(picture.bytes(), 1), frame(picture.bytes(), 2));
             let reference = Reference::new(&picture, Rows::Packed(&near)).unwrap();
             for reference in [None, Some(&reference)] {
                 let mut stream = Vec::new();
                 let rows = Rows::Packed(&samples);
-                Encoder::new(1).encode(&picture, rows, reference, Tier::Fast, &mut stream).unwrap();
-                let back = decode(format, width, height, &stream, reference.map(Reference::packed));
+                Encoder::new(1).encode(&picture, rows, reference, tier, &mut stream).unwrap();
+                let back = decode(format, width, height, &stream, reference.map(Reference::packed), &mut seen);
                 assert!(back == samples, "{picture} {}", reference.is_some());
             }
         }
     }
+    seen
+}
+
+#[test]
+fn coded_stripes_mean_what_the_format_says() {
+    let seen = means_what_the_format_says(Tier::Fast, &[(2, 3), (37, 60), (200, 70), (1400, 90)]);
+    assert_eq!(seen, 0b0111_1110_0000_0000, "blocks with exceptions of every kind");
+}
+
+#[test]
+fn dense_stripes_mean_what_the_format_says() {
+    let seen = means_what_the_format_says(Tier::Dense, &[(2, 3), (37, 60), (200, 70)]);
+    assert_eq!(seen & 3, 3, "dense stripes with a reference and without");
 }

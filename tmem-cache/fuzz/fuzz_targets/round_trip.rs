@@ -1,23 +1,26 @@
-//! Any samples of any picture come back, with and without a reference.
+//! Any samples of any picture come back, with and without a reference, and every processor makes the same stream of them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tmem_cache::codec::{Decoder, Encoder, Reference, Rows, RowsMut, Tier};
+use tmem_cache::codec::{Decoder, Encoder, Rows, RowsMut, Tier, fuzzing};
 
 #[path = "../shape.rs"]
 mod shape;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((picture, rest)) = shape::picture(data) else { return };
+    let Some(shape::Shape { picture, reference, rest, .. }) = shape::of(data) else { return };
+    let reference = reference.as_ref();
     // The input over and over: as much as the picture has.
     let frame: Vec<u8> = rest.iter().copied().chain([0]).cycle().take(picture.bytes()).collect();
-    let near: Vec<u8> = frame.iter().map(|v| v.wrapping_add(v & 3)).collect();
-    let Ok(reference) = Reference::new(&picture, Rows::Packed(&near)) else { unreachable!("it has the picture's size") };
-    let tiers = [Tier::Fast, Tier::Dense].into_iter();
-    for (tier, reference) in tiers.flat_map(|tier| [(tier, None), (tier, Some(&reference))]) {
+    for tier in [Tier::Fast, Tier::Dense] {
         let mut stream = Vec::new();
         let encoded = Encoder::new(1).encode(&picture, Rows::Packed(&frame), reference, tier, &mut stream);
         assert!(encoded.is_ok());
+        for (way, mut other, _) in fuzzing::ways() {
+            let mut same = Vec::new();
+            assert_eq!(other.encode(&picture, Rows::Packed(&frame), reference, tier, &mut same), encoded, "{way}");
+            assert!(same == stream, "{way}");
+        }
         let mut back = vec![0; frame.len()];
         let decoded = Decoder::new(1).decode(&picture, &stream, reference, RowsMut::Packed(&mut back));
         assert_eq!(decoded, Ok(()));

@@ -100,7 +100,7 @@ impl Path {
         samples: &mut [u8],
     ) -> Result<(), &'static str> {
         match self {
-            Path::Portable => dense::decode::decode(task, coded, scratch, room, samples),
+            Path::Portable => dense::decode::decode(dense::rans::Portable, task, coded, scratch, room, samples),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Path::Avx2 | Path::Avx512 => unsafe { x86::decode_dense(task, coded, scratch, room, samples) },
@@ -201,7 +201,8 @@ mod x86 {
         room: &mut dense::decode::Room,
         samples: &mut [u8],
     ) -> Result<(), &'static str> {
-        dense::decode::decode(task, coded, scratch, room, samples)
+        // SAFETY: as above.
+        dense::decode::decode(unsafe { dense::avx2::Avx2::new() }, task, coded, scratch, room, samples)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Bytes to one stripe.
 
 use super::super::bits::BitReader;
-use super::context::{self, CONTEXTS, OF, Ring, SETS};
+use super::context::{self, CONTEXTS, Ring, SETS};
 use super::lanes::{ORDER, PAD};
 use super::linear;
 use super::model::ESCAPE;
 use super::predict::{self, Back, Mode};
-use super::rans::{DecodeTables, Reader, STATES};
+use super::rans::{DecodeTables, Numbers, Reader, STATES, Symbols};
 use super::rows::{RowScratch, Task, Turn};
 use super::{Bucket, LINEAR};
 
@@ -17,7 +17,7 @@ pub(crate) struct Room {
     ring: Ring,
     metrics: Vec<u8>,
     weights: Vec<i8>,
-    numbers: Vec<[u32; 256]>,
+    numbers: Vec<Numbers>,
     words: Vec<u16>,
 }
 
@@ -45,7 +45,8 @@ impl<'a> Front<'a> {
 /// # Errors
 /// What is wrong with it. `samples` then holds anything.
 #[inline(always)]
-pub(crate) fn decode<S: Bucket>(
+pub(crate) fn decode<S: Bucket, W: Symbols>(
+    way: W,
     task: &Task<'_, S>,
     coded: &[u8],
     scratch: &mut RowScratch<S>,
@@ -82,7 +83,7 @@ pub(crate) fn decode<S: Bucket>(
             let model = if used >> context & 1 == 1 { models.next().copied().unwrap_or(0) } else { 0 };
             *number = tables.number(model);
         }
-        numbers.push(OF.map(|context| of[usize::from(context)]));
+        numbers.push(Numbers::of(of));
     }
     let escapes = u32::from_le_bytes(front.array()?) as usize;
     let low = u32::from_le_bytes(front.array()?) as usize;
@@ -111,7 +112,7 @@ pub(crate) fn decode<S: Bucket>(
                 context::metrics(component, phase, symbols, symbols_above, metrics);
                 let metrics = &metrics[..lane.len];
                 let symbols = &mut symbols[lane.start..lane.start + lane.len];
-                reader.symbols(&tables.tables, &numbers[usize::from(phase > 0)], metrics, symbols);
+                way.symbols(&mut reader, &tables.tables, &numbers[usize::from(phase > 0)], metrics, symbols);
                 let residuals = &mut residuals[at..at + lane.len];
                 residuals.iter_mut().zip(&*symbols).for_each(|(v, &symbol)| *v = S::from_symbol(symbol));
                 if symbols.iter().fold(false, |any, &symbol| any | (symbol == ESCAPE)) {

@@ -221,20 +221,27 @@ fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
 fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8> {
     let most = counts.iter().rposition(|&count| count > 0)?;
     let counts = &counts[..=most];
+    let number: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     let mut cost = |model: u8| -> u64 {
         let costs = &models.get(model).costs[S::BYTES - 1];
-        counts.iter().zip(costs).map(|(&count, &cost)| u64::from(count) * u64::from(cost)).sum()
+        let pairs = counts.iter().zip(costs);
+        if number <= FEW {
+            pairs.map(|(&count, &cost)| count * cost).sum::<u32>().into()
+        } else {
+            pairs.map(|(&count, &cost)| u64::from(count) * u64::from(cost)).sum()
+        }
     };
-    // The scale that makes the mean that of the symbols, nearly: from there downhill.
+    // The scale that makes the mean that of the symbols, nearly: from there downhill; and for other shapes from that of
+    // the last one, which is not far.
     let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
-    let number: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    let start = ((sum * 16 / number + 1).ilog2() * 6).clamp(1, SCALES as u32 - 2) as i32;
+    let mut start = ((sum * 16 / number + 1).ilog2() * 6).clamp(1, SCALES as u32 - 2) as i32;
     let mut best = (u64::MAX, 0);
+    let mut steps = [-4, 4, -2, 2, -1, 1].as_slice();
     for shape in 0..4 {
         let mut at = |scale: i32| (cost((shape * SCALES as i32 + scale) as u8), scale);
         let last = SCALES as i32 - 1;
         let mut here = at(start);
-        for step in [-4, 4, -2, 2, -1, 1] {
+        for step in steps {
             loop {
                 let there = here.1 + step;
                 if !(0..=last).contains(&there) {
@@ -248,6 +255,11 @@ fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8>
             }
         }
         best = best.min((here.0, shape * SCALES as i32 + here.1));
+        start = here.1;
+        steps = &[-2, 2, -1, 1];
     }
     Some(best.1 as u8)
 }
+
+/// So many symbols have a cost together that fits 32 bits: of each, 11 bits and 16 of an escape, in 256ths.
+const FEW: u64 = u32::MAX as u64 / ((11 + 16) * 256);

@@ -3,8 +3,10 @@
 //! Each stripe brings weights that its samples are predicted with ([`fit`], [`linear`]). What is left is coded by
 //! [`rans`], each symbol by one of the distributions of [`model`], which the stripe has chosen for each of the contexts
 //! of [`context`]. Both neighbours of most symbols are known before them, as those of samples are, so that predictions
-//! and contexts are taken by whole lanes; symbols alone are decoded one by one.
+//! and contexts are taken by whole lanes, and symbols by 32 of a lane, one of each state.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
 mod bucket;
 mod context;
 pub(crate) mod decode;
@@ -14,7 +16,7 @@ pub(crate) mod lanes;
 mod linear;
 mod model;
 mod predict;
-mod rans;
+pub(crate) mod rans;
 mod rows;
 pub(crate) mod sample;
 

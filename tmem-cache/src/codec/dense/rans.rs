@@ -3,6 +3,7 @@
 //! A state is 31 bits; what it has above that goes into one run of 16-bit words, which all states share. The decoder does
 //! symbol after symbol; the encoder goes backwards, so that the words come out in the order in which they are needed.
 
+use super::context::{CONTEXTS, OF};
 use super::model::{BITS, ESCAPE, MODELS, TOTAL, frequencies};
 
 /// States.
@@ -24,7 +25,7 @@ pub(crate) struct DecodeTables {
 
 impl DecodeTables {
     /// The number of a model's table.
-    pub fn number(&mut self, model: u8) -> u32 {
+    pub fn number(&mut self, model: u8) -> u8 {
         self.numbers.resize(MODELS, 0);
         let number = &mut self.numbers[usize::from(model)];
         if *number == 0 {
@@ -38,7 +39,54 @@ impl DecodeTables {
             self.tables.push(table);
             *number = self.tables.len() as u16;
         }
-        u32::from(*number) - 1
+        // There are no more tables than models.
+        (*number - 1) as u8
+    }
+}
+
+/// The tables of a set of contexts, by their numbers.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    pub by_context: [u8; CONTEXTS],
+    pub by_metric: [u32; 256],
+}
+
+impl Numbers {
+    pub fn of(by_context: [u8; CONTEXTS]) -> Numbers {
+        Numbers { by_context, by_metric: OF.map(|context| by_context[usize::from(context)].into()) }
+    }
+}
+
+/// A way to decode symbols. All give the same ones.
+pub(crate) trait Symbols: Copy {
+    /// The next symbols, of which the metrics say which of the tables they are of.
+    ///
+    /// Beyond the last word anything is read; [`Reader::ended`] then says so.
+    fn symbols(self, reader: &mut Reader<'_>, tables: &[Slots], numbers: &Numbers, metrics: &[u8], out: &mut [u8]);
+}
+
+/// One after the other, on any processor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Symbols for Portable {
+    #[inline(always)]
+    fn symbols(self, reader: &mut Reader<'_>, tables: &[Slots], numbers: &Numbers, metrics: &[u8], out: &mut [u8]) {
+        for (metrics, out) in metrics.chunks(STATES).zip(out.chunks_mut(STATES)) {
+            let Some(words) = reader.window() else { return };
+            let mut read = 0;
+            for ((state, metric), out) in reader.states.iter_mut().zip(metrics).zip(out) {
+                let slot = tables[numbers.by_metric[usize::from(*metric)] as usize][*state as usize % TOTAL];
+                *out = slot as u8;
+                let next = (slot >> 19) * (*state >> BITS) + (slot >> 8 & (TOTAL as u32 - 1));
+                let word = u32::from(words[read % STATES]);
+                // By arithmetic: a branch would be mispredicted every few symbols.
+                let low = u32::from(next < LEAST);
+                *state = next << (16 * low) | word & 0u32.wrapping_sub(low);
+                read += low as usize;
+            }
+            reader.at += read;
+        }
     }
 }
 
@@ -58,27 +106,11 @@ impl<'a> Reader<'a> {
         valid.then_some(Reader { states, words, at: 0 })
     }
 
-    /// The next symbols, of which `numbers[metric]` names the table.
-    ///
-    /// Beyond the last word anything is read; [`Reader::ended`] then says so.
+    /// As many words as there are states.
     #[inline(always)]
-    pub fn symbols(&mut self, tables: &[Slots], numbers: &[u32; 256], metric: &[u8], out: &mut [u8]) {
-        for (metric, out) in metric.chunks(STATES).zip(out.chunks_mut(STATES)) {
-            self.at = self.at.min(self.words.len() - STATES);
-            let Some(words) = self.words[self.at..].first_chunk::<STATES>() else { return };
-            let mut read = 0;
-            for ((state, metric), out) in self.states.iter_mut().zip(metric).zip(out) {
-                let slot = tables[numbers[usize::from(*metric)] as usize][*state as usize % TOTAL];
-                *out = slot as u8;
-                let next = (slot >> 19) * (*state >> BITS) + (slot >> 8 & (TOTAL as u32 - 1));
-                let word = u32::from(words[read % STATES]);
-                // By arithmetic: a branch would be mispredicted every few symbols.
-                let low = u32::from(next < LEAST);
-                *state = next << (16 * low) | word & 0u32.wrapping_sub(low);
-                read += low as usize;
-            }
-            self.at += read;
-        }
+    pub fn window(&mut self) -> Option<&'a [u16; STATES]> {
+        self.at = self.at.min(self.words.len() - STATES);
+        self.words[self.at..].first_chunk()
     }
 
     /// True where all words were read, and every state is what it began with.
@@ -256,8 +288,8 @@ mod tests {
             let words: Vec<u16> = writer.words.iter().rev().copied().chain([0; STATES]).collect();
             let mut reader = Reader::new(writer.states, &words).unwrap();
             let mut back = vec![0; symbols.len()];
-            let number = tables.number(model);
-            reader.symbols(&tables.tables, &[number; 256], &metric, &mut back);
+            let numbers = Numbers::of([tables.number(model); CONTEXTS]);
+            Portable.symbols(&mut reader, &tables.tables, &numbers, &metric, &mut back);
             assert_eq!(back, symbols, "{model}");
             assert!(reader.ended());
         }

@@ -308,6 +308,24 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
+    fn reach(self, v: Two, least: u8) -> u64 {
+        // SAFETY: as above.
+        unsafe {
+            let least = _mm256_set1_epi8(least as i8);
+            mask!(each!(v, |x| _mm256_cmpeq_epi8(_mm256_max_epu8(x, least), x)))
+        }
+    }
+
+    #[inline(always)]
+    fn below(self, v: Two, least: u8) -> Two {
+        // SAFETY: as above.
+        unsafe {
+            let least = _mm256_set1_epi8(least as i8);
+            each!(v, |x| _mm256_andnot_si256(_mm256_cmpeq_epi8(_mm256_max_epu8(x, least), x), x))
+        }
+    }
+
+    #[inline(always)]
     fn cut(self, v: Two, k: u32) -> (Two, Quotients) {
         // SAFETY: as above.
         unsafe {

@@ -263,6 +263,18 @@ impl Kernel for Avx512 {
     }
 
     #[inline(always)]
+    fn reach(self, v: __m512i, least: u8) -> u64 {
+        // SAFETY: as above.
+        unsafe { _mm512_cmpge_epu8_mask(v, _mm512_set1_epi8(least as i8)) }
+    }
+
+    #[inline(always)]
+    fn below(self, v: __m512i, least: u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_maskz_mov_epi8(_mm512_cmplt_epu8_mask(v, _mm512_set1_epi8(least as i8)), v) }
+    }
+
+    #[inline(always)]
     fn cut(self, v: __m512i, k: u32) -> (__m512i, Quotients) {
         // SAFETY: as above.
         unsafe {

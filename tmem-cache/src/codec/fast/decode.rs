@@ -1,8 +1,9 @@
 //! Bytes to one stripe.
 
 use super::super::bits::BitReader;
+use super::exceptions::{self, Exceptions};
 use super::kernel::{BYTES, Kernel};
-use super::predict::Predictor;
+use super::predict::{Aligned, Predictor};
 use super::sort::unsort;
 use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes};
 
@@ -36,26 +37,33 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
     }
     let needed: usize =
         codes.iter().map(|&pair| 8 * usize::from(width::<WIDE>(pair & 15) + width::<WIDE>(pair >> 4))).sum();
-    if needed != fields.len() {
-        return Err("its fields are not as many as its codes say");
-    }
+    let (fields, exceptions) = fields.split_at_checked(needed).ok_or("its fields are not as many as its codes say")?;
 
     let predictor = Predictor::<'_, K, WIDE> { kernel, geometry: Geometry::of(task.plane), reference: task.reference };
     let mut from = Coded { kernel, fields, at: 0, masks: BitReader::new(masks), last: [0; BYTES] };
-    let mut widths = [[0; 2]; CHUNK / BLOCK / 2];
+    let mut exceptions = Exceptions(exceptions);
+    // Codes, then widths.
+    let mut widths = [0; CHUNK / BLOCK];
     // Residuals, then differences.
-    let mut differences = [[0; BYTES]; CHUNK / BYTES];
+    let Aligned(differences) = &mut Aligned([[0; BYTES]; CHUNK / BYTES]);
     let chunks = codes.chunks(blocks(CHUNK, N, WIDE) / 2).zip(modes);
     for (start, (codes, &mode)) in (0..samples.len()).step_by(CHUNK).zip(chunks) {
         let mode = Mode::of(mode).ok_or("it has a mode of no meaning")?;
         if mode.needs_reference() && task.reference.is_none() {
             return Err("it needs a reference that its frame does not name");
         }
-        for (widths, &pair) in widths.iter_mut().zip(codes) {
-            *widths = [width::<WIDE>(pair & 15), width::<WIDE>(pair >> 4)];
-        }
         let count = blocks(CHUNK.min(samples.len() - start), N, WIDE);
-        let widths = &widths.as_flattened()[..count];
+        for (widths, &pair) in widths.as_chunks_mut().0.iter_mut().zip(codes) {
+            *widths = [pair & 15, pair >> 4];
+        }
+        let mut excepting = 0;
+        if !WIDE {
+            excepting = kernel.reach(kernel.load(&widths), exceptions::LISTED) & u64::MAX >> (CHUNK / BLOCK - count);
+        }
+        if WIDE || excepting > 0 {
+            widths.iter_mut().for_each(|code| *code = width::<WIDE>(*code));
+        }
+        let widths = &widths[..count];
         let (units, _) = differences.as_chunks_mut::<N>();
         for (unit, widths) in units.iter_mut().zip(widths.chunks_exact(if WIDE { 1 } else { N })) {
             let mut v = [kernel.zero(); N];
@@ -78,7 +86,17 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
                 kernel.store(v[i], &mut unit[i]);
             }
         }
-        predictor.samples(mode, &differences, samples, start);
+        // After all blocks, which would have to wait for them.
+        while excepting > 0 {
+            let block = excepting.trailing_zeros() as usize;
+            excepting &= excepting - 1;
+            let code = codes[block / 2] >> (4 * (block % 2)) & 15;
+            exceptions.take(code, &mut units[block / N], block % N)?;
+        }
+        predictor.samples(mode, differences, samples, start);
+    }
+    if !exceptions.0.is_empty() {
+        return Err("it has more exceptions than its codes say, or is longer than its parts");
     }
     if from.masks.bytes() != masks.len() {
         return Err("its masks are not as long as it says");
@@ -87,13 +105,13 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
 }
 
 fn known<const WIDE: bool>(code: u8) -> bool {
-    WIDE || code <= 8
+    WIDE || code < 15
 }
 
 /// Bits of a residual that its block stores as they are, the one about its quotient among them.
 #[inline(always)]
 fn width<const WIDE: bool>(code: u8) -> u8 {
-    code + u8::from(WIDE && code == 15)
+    if !WIDE && exceptions::has(code) { exceptions::width(code) } else { code + u8::from(WIDE && code == 15) }
 }
 
 /// What blocks are decoded from.

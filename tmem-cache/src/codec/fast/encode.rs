@@ -2,12 +2,21 @@
 
 use super::super::bits::{BitWriter, MOST};
 use super::kernel::{BYTES, Kernel, Quotients};
-use super::predict::Predictor;
+use super::predict::{Aligned, Differences, Predictor};
 use super::sort::sort;
-use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes, low_bits};
+use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes, exceptions, low_bits};
 
 /// Of so many vectors one is looked at to choose a mode.
 const EVERY: usize = 16;
+
+/// A block of which no more quotients than these are not 0 may be smaller with exceptions.
+const FEW: u32 = 5;
+
+/// So many of such blocks in a chunk, two for each that is, make it worth looking.
+const WORTH: usize = 8;
+
+/// After so many blocks of a chunk that would not, one after the other, the rest of it is left alone.
+const PATIENCE: u32 = 16;
 
 /// Room for one stripe in work.
 #[derive(Debug, Default)]
@@ -17,6 +26,7 @@ pub(crate) struct Room {
     pairs: Vec<u8>,
     fields: Vec<u8>,
     masks: Vec<u8>,
+    exceptions: Vec<u8>,
 }
 
 /// Appends the coded stripe to `out`.
@@ -29,8 +39,9 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
     out: &mut Vec<u8>,
 ) {
     let count = blocks(samples.len(), N, WIDE);
-    let Room { modes, codes, pairs, fields, masks } = room;
+    let Room { modes, codes, pairs, fields, masks, exceptions } = room;
     modes.clear();
+    exceptions.clear();
     codes.clear();
     codes.resize(count, 0);
     // As much as blocks ever have, and what a store beyond the last one writes.
@@ -42,13 +53,16 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
 
     let predictor = Predictor::<'_, K, WIDE> { kernel, geometry: Geometry::of(task.plane), reference: task.reference };
     // Differences, then residuals.
-    let mut residuals = [[0; BYTES]; CHUNK / BYTES];
+    let Aligned(residuals) = &mut Aligned([[0; BYTES]; CHUNK / BYTES]);
     let mut masks_here = [Masks::default(); CHUNK / BLOCK];
+    // Where exceptions were worth their while in the chunk before, they are looked for; and in the first one.
+    let mut codes_excepted = [(0, 0); CHUNK / BLOCK];
+    let mut worth = WORTH;
     let mut fields_len = 0;
     let mut bits = BitWriter::default();
     let mut codes_left = codes.as_mut_slice();
     for start in (0..samples.len()).step_by(CHUNK) {
-        let mode = predict(&predictor, samples, start, &mut residuals);
+        let mode = predict(&predictor, samples, start, residuals);
         modes.push(mode as u8);
 
         let bytes = CHUNK.min(samples.len() - start);
@@ -74,6 +88,30 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
                     kernel.store(v[i], &mut unit[i]);
                     codes[i] = code_of::<WIDE>(kernel.most(v[i]));
                 }
+            }
+        }
+
+        let (mut excepted, mut missed) = (0, 0);
+        if !WIDE && worth >= WORTH {
+            for block in 0..codes_here.len() {
+                let code = codes_here[block];
+                if code == 0 {
+                    continue;
+                }
+                let v = kernel.load(&residuals[block]);
+                let Some(choice) = exceptions::choose(kernel, v, k_of::<WIDE>(code)) else {
+                    missed += 1;
+                    if missed == PATIENCE {
+                        break;
+                    }
+                    continue;
+                };
+                choice.put(&residuals[block], exceptions);
+                kernel.store(kernel.below(v, choice.least), &mut residuals[block]);
+                // What is left is a block like any other, until it is written.
+                codes_here[block] = exceptions::width(choice.code);
+                codes_excepted[excepted] = (block, choice.code);
+                (excepted, missed) = (excepted + 1, 0);
             }
         }
 
@@ -112,7 +150,12 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
             block += 1;
         }
 
+        worth = 2 * excepted;
+        for &(block, code) in &codes_excepted[..excepted] {
+            codes_here[block] = code;
+        }
         for of_block in &masks_here[..codes_here.len()] {
+            worth += usize::from((1..=FEW).contains(&of_block.counts[0]));
             bits.put(masks, of_block.words[0], of_block.counts[0]);
             bits.put(masks, of_block.words[1], of_block.counts[1]);
         }
@@ -127,6 +170,7 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
     out[modes_end + 2..modes_end + SIZES].copy_from_slice(&(bits.len() as u32).to_le_bytes());
     out.extend_from_slice(&masks[..bits.len()]);
     out.extend_from_slice(&fields[..fields_len]);
+    out.extend_from_slice(exceptions);
 }
 
 fn grow(room: &mut Vec<u8>, len: usize) {
@@ -188,7 +232,7 @@ fn predict<K: Kernel, const WIDE: bool>(
     predictor: &Predictor<'_, K, WIDE>,
     samples: &[u8],
     start: usize,
-    out: &mut [[u8; BYTES]; CHUNK / BYTES],
+    out: &mut Differences,
 ) -> Mode {
     let head = predictor.geometry.head();
     let from = if start > head { start - CHUNK } else { start }.max(head);

@@ -42,6 +42,10 @@ pub(crate) trait Kernel: Copy {
     /// The largest word of both.
     fn most_words(self, a: Self::Vector, b: Self::Vector) -> u32;
 
+    /// Which bytes are `least` or more. It is not 0.
+    fn reach(self, v: Self::Vector, least: u8) -> u64;
+    /// The bytes that are less than `least`, and 0 for the others.
+    fn below(self, v: Self::Vector, least: u8) -> Self::Vector;
     /// Bytes to fields of k + 1 bits and quotients. `k` is 7 at most.
     fn cut(self, v: Self::Vector, k: u32) -> (Self::Vector, Quotients);
     /// The same of 64 words, `k` being 15 at most. The low and the high bytes of fields come as from [`Kernel::split`],
@@ -135,6 +139,11 @@ mod tests {
             same!(number(sum::<true>)(x), (a));
             same!(number(most)(x), (a));
             same!(number(most_words)(x, y), (a, b));
+            let word = |w: u64| w;
+            for least in [1, 2, 5, 0x7f, 0x80, 0x81, 0xff] {
+                same!(word(reach)(x, least), (a, least));
+                same!(bytes(below)(x, least), (a, least));
+            }
 
             for k in 0..16 {
                 same!(bytes(shift_words)(x, k), (a, k));
@@ -157,7 +166,6 @@ mod tests {
             for one in (0..8).map(|k| 1 << k).chain([0]) {
                 same!(bytes(spread)([p, q], one), ([p, q], one));
             }
-            let word = |w: u64| w;
             same!(word(extract)(p, q), (p, q));
             same!(word(deposit)(p, q), (p, q));
         }

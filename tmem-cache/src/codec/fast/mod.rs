@@ -4,7 +4,7 @@
 //! distance *back*, which is the row above, or from the reference. So every prediction is parallel, and no row's end
 //! needs care. Residuals are sorted by component into *blocks* of 64, and of each block the lowest bits are stored as
 //! fields of one width, what is above them in unary: one mask says which of the 64 quotients are at least 1, the next
-//! which *of those* are at least 2, up to 4. A block takes a few vector and word operations, and hardly a branch that
+//! which *of those* are at least 2, up to 4. The few that are larger, where it pays, are stored apart. A block takes a few vector and word operations, and hardly a branch that
 //! depends on a sample. Work goes by chunks in short passes, so that a processor has several blocks in work at a
 //! time.
 //!
@@ -14,6 +14,7 @@
 //! | [`predict`] | samples to differences and back |
 //! | [`sort`] | differences to residuals and back |
 //! | [`codes`] | the widths of blocks |
+//! | [`exceptions`] | what is too large for its block |
 //! | [`encode`], [`decode`] | stripes to bytes and back |
 
 #[cfg(target_arch = "x86_64")]
@@ -23,6 +24,7 @@ pub(crate) mod avx512;
 mod codes;
 pub(crate) mod decode;
 pub(crate) mod encode;
+mod exceptions;
 mod kernel;
 pub(crate) mod portable;
 mod predict;

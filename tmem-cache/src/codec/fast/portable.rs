@@ -11,6 +11,10 @@ type Words = [u16; BYTES / 2];
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 
+/// The bytes at even places of eight, and the words at even places of four.
+const EVEN_BYTES: u64 = 0x00ff_00ff_00ff_00ff;
+const EVEN_WORDS: u64 = 0x0000_ffff_0000_ffff;
+
 impl Kernel for Portable {
     type Vector = Bytes;
 
@@ -140,6 +144,16 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
+    fn reach(self, v: Bytes, least: u8) -> u64 {
+        plane(&bytes2(v, v, |x, _| u8::from(x >= least)), 0)
+    }
+
+    #[inline(always)]
+    fn below(self, v: Bytes, least: u8) -> Bytes {
+        bytes2(v, v, |x, _| if x < least { x } else { 0 })
+    }
+
+    #[inline(always)]
     fn cut(self, v: Bytes, k: u32) -> (Bytes, Quotients) {
         let one = 1 << k;
         let reach = bytes2(v, v, |x, _| u8::from(x >= one));
@@ -161,24 +175,32 @@ impl Kernel for Portable {
 
     #[inline(always)]
     fn pack(self, fields: Bytes, width: u32, to: &mut Bytes) {
-        let n = width.clamp(1, 8) as usize;
+        let n = width.clamp(1, 8);
         for (i, from) in EIGHTS.into_iter().enumerate() {
-            let eight = &fields[8 * from..][..8];
-            let word = eight.iter().rev().fold(0u64, |word, &x| word << n | u64::from(x));
+            let eight = u64::from_le_bytes(std::array::from_fn(|j| fields[8 * from + j]));
+            // Fields to pairs, to fours, to all eight next to each other.
+            let pairs = eight & EVEN_BYTES | (eight >> 8 & EVEN_BYTES) << n;
+            let fours = pairs & EVEN_WORDS | (pairs >> 16 & EVEN_WORDS) << (2 * n);
+            let word = fours & u64::from(u32::MAX) | fours >> 32 << (4 * n);
+            let n = n as usize;
             to[n * i..n * (i + 1)].copy_from_slice(&word.to_le_bytes()[..n]);
         }
     }
 
     #[inline(always)]
     fn unpack(self, from: &Bytes, width: u32) -> (Bytes, u64) {
-        let (n, mut fields) = (width.min(8) as usize, [0; BYTES]);
+        let (n, mut fields) = (width.min(8), [0; BYTES]);
+        let below = |bits: u32| (1u64 << bits) - 1;
+        let (four, two, one) = (below(4 * n), below(2 * n) * (1 | 1 << 32), below(n) * (EVEN_BYTES / 255));
         for (i, to) in EIGHTS.into_iter().enumerate() {
             let mut eight = [0; 8];
-            eight[..n].copy_from_slice(&from[n * i..n * (i + 1)]);
+            let at = n as usize * i;
+            eight[..n as usize].copy_from_slice(&from[at..at + n as usize]);
             let word = u64::from_le_bytes(eight);
-            for (j, x) in fields[8 * to..][..8].iter_mut().enumerate() {
-                *x = ((word >> (n * j)) & ((1 << n) - 1)) as u8;
-            }
+            let fours = word & four | word >> (4 * n) << 32;
+            let pairs = fours & two | (fours >> (2 * n) & two) << 16;
+            let eight = pairs & one | (pairs >> n & one) << 8;
+            fields[8 * to..][..8].copy_from_slice(&eight.to_le_bytes());
         }
         (fields, plane(&fields, width.saturating_sub(1)))
     }
