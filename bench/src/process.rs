@@ -65,7 +65,7 @@ pub fn run(command: &mut Command) -> Result<Used> {
 /// # Errors
 /// As [`run`], and where it took longer.
 pub fn run_within(command: &mut Command, limit: Duration) -> Result<Used> {
-    let what = format!("{command:?}");
+    let what = command.get_program().display().to_string();
     match wait(command, Some(limit))? {
         (used, 0) => Ok(used),
         (used, _) if used.wall_us >= limit.as_secs_f64() * 1e6 => {

@@ -317,6 +317,7 @@ mod tests {
     const TRACE: &str = "\
 # tracer: nop
   <idle>-0    (-------) [000] d.... 0.999990: sched_switch: prev_comm=swapper/0 prev_pid=0 ==> next_comm=app next_pid=10 x
+  app-10      (    10) [000] ..... 0.999995: sys_exit: NR 16 = 0
   app-10      (    10) [000] ..... 1.000000: v4l2_dqbuf: minor = 0, index = 0, type = VIDEO_CAPTURE, timestamp = 990000000, x
   app-10      (    10) [000] ..... 1.000010: sys_exit: NR 16 = 0
   app-10      (    10) [000] ..... 1.000110: sys_enter: NR 16 (5, c058560f, 1)

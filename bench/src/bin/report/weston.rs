@@ -28,6 +28,8 @@ impl Weston {
             .args(["--width=1280", "--height=720", "--refresh-rate=60000"])
             .arg(format!("--socket={SOCKET}"))
             .env("XDG_RUNTIME_DIR", folder)
+            // Mesa's other renderer for the CPU, which it takes where there is a display, crashes over dma-bufs.
+            .env("MESA_LOADER_DRIVER_OVERRIDE", "swrast")
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::null())
             .stdout(said.try_clone()?)
