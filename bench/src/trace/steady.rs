@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Steady, Watch};
 
-/// `__NR_ioctl` and `__NR_sendmsg` of x86-64.
+/// `__NR_ioctl` of x86-64, and `__NR_sendto` and `__NR_sendmsg`: without and with file descriptors.
 const IOCTL: i64 = 16;
-const SENDMSG: i64 = 46;
+const SENDS: [i64; 2] = [44, 46];
 /// Type and number of `DRM_IOCTL_MODE_PAGE_FLIP` and `_ATOMIC`; each ends in an event at a vertical blank.
 const SHOWS: [u64; 2] = [0x64b0, 0x64bc];
 /// Threads of Mesa's renderer for the CPU.
@@ -238,7 +238,7 @@ impl Reader {
         if number == IOCTL && request.is_some_and(|r| SHOWS.contains(&(r & 0xffff))) {
             self.screen.committed = self.screen.newest.take().map(|way| Way { committed: now, ..way });
         }
-        if number == SENDMSG
+        if SENDS.contains(&number)
             && let Some(stamp) = self.onward.unsent.take()
             && self.begun
         {
