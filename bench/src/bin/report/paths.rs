@@ -32,8 +32,9 @@ pub const GUEST: [&str; 10] = [
 ];
 
 const ROUNDS: usize = 2;
-/// The renderer takes long for each pixel, too, emulated.
+/// Mesa's renderer and the compositor, which draws with it, take long for each pixel where they are emulated.
 const TINY: Camera = Camera { format: ["YUYV", "YUY2"], pixel: 2, size: (320, 180), rate: 15, frames: 120, few: 30 };
+const SMALL: Camera = Camera { format: ["BG24", "RGB"], pixel: 3, size: (640, 480), rate: 30, frames: 200, few: 50 };
 /// The encoder takes most of a tenth of a second for a frame of these, emulated. GStreamer 1.22 works out the encoder's buffers
 /// before it has told it the size of the pictures, which is right only at the size that vicodec begins with.
 const LARGE: Camera = Camera { format: ["YUYV", "YUY2"], pixel: 2, size: (1280, 720), rate: 10, frames: 90, few: 20 };
@@ -56,10 +57,6 @@ struct Camera {
     frames: u64,
     /// Starting up takes as much CPU time as many frames do, so a run of these is subtracted.
     few: u64,
-}
-
-const fn small(format: [&'static str; 2], pixel: u32) -> Camera {
-    Camera { format, pixel, size: (640, 480), rate: 30, frames: 200, few: 50 }
 }
 
 impl Camera {
@@ -108,7 +105,7 @@ const WAYS: [Way; 4] = [
     },
     Way {
         name: "XR24 into a window",
-        camera: small(["XR24", "BGRx"], 4),
+        camera: Camera { format: ["XR24", "BGRx"], pixel: 4, ..TINY },
         ours: "[element.end]\ntype = \"wayland-sink\"\n[[link]]\npath = [\"camera\", \"end\"]\n",
         theirs: "waylandsink sync=false",
         device: None,
@@ -121,7 +118,7 @@ const WAYS: [Way; 4] = [
     },
     Way {
         name: "RGB to RGB565 by a V4L2 converter",
-        camera: small(["BG24", "RGB"], 3),
+        camera: SMALL,
         ours: "[element.convert]\ntype = \"v4l2-m2m\"\ndevice = \"DEVICE\"\nformat = \"RG16\"\n\
                [element.end]\ntype = \"null-sink\"\n[[link]]\npath = [\"camera\", \"convert\", \"end\"]\n",
         theirs: "v4l2convert output-io-mode=dmabuf-import capture-io-mode=dmabuf ! video/x-raw,format=RGB16 ! \

@@ -25,7 +25,8 @@ impl Weston {
         let mut command = Command::new("weston");
         command
             .args(["--backend=headless", "--renderer=gl", "--shell=kiosk-shell.so", "--no-config", "--idle-time=0"])
-            .args(["--width=1280", "--height=720", "--refresh-rate=60000"])
+            // No larger than the pictures are: it has to keep up with the camera.
+            .args(["--width=320", "--height=180", "--refresh-rate=60000"])
             .arg(format!("--socket={SOCKET}"))
             .env("XDG_RUNTIME_DIR", folder)
             // Mesa's other renderer for the CPU, which it takes where there is a display, crashes over dma-bufs.
