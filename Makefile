@@ -46,6 +46,7 @@ install-gst: setup
 	@echo 'Now: gst-inspect-1.0 shrbuf'
 
 bench: setup
+	scripts/setup desktop
 	scripts/setup bench
 	bench/run
 

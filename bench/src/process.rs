@@ -2,8 +2,11 @@
 
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::{Result, sys};
@@ -57,17 +60,49 @@ pub fn run(command: &mut Command) -> Result<Used> {
     }
 }
 
+/// As [`run`], for a program that may hang: it is killed after `limit`.
+///
+/// # Errors
+/// As [`run`], and where it took longer.
+pub fn run_within(command: &mut Command, limit: Duration) -> Result<Used> {
+    let what = command.get_program().display().to_string();
+    match wait(command, Some(limit))? {
+        (used, 0) => Ok(used),
+        (used, _) if used.wall_us >= limit.as_secs_f64() * 1e6 => {
+            Err(format!("{what} did not end in {limit:.0?}").into())
+        }
+        (used, status) => Err(format!("{what} ended with wait status {status:#x}: {}", used.output).into()),
+    }
+}
+
 /// As [`run`], for a program that may end as it likes; with its wait status.
 ///
 /// # Errors
 /// It cannot be run.
 pub fn run_anyhow(command: &mut Command) -> Result<(Used, i32)> {
+    wait(command, None)
+}
+
+fn wait(command: &mut Command, limit: Option<Duration>) -> Result<(Used, i32)> {
     let what = format!("{command:?}");
     let begin = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|e| format!("{what}: {e}"))?;
     let mut output = String::new();
     if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut output)?;
+        // It closes its output as it ends.
+        let (ended, end) = channel::<()>();
+        let pid = Pid::from_raw(child.id() as i32);
+        let watch = std::thread::spawn(move || {
+            let waited = limit.map_or(Ok(()), |limit| end.recv_timeout(limit));
+            if waited == Err(RecvTimeoutError::Timeout) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
+        let read = stdout.read_to_string(&mut output);
+        drop(ended);
+        // It is waited for below, so that until here its number is nobody else's.
+        let _ = watch.join();
+        read?;
     }
     let (status, usage) = sys::wait4(child.id() as i32)?;
     let wall_us = begin.elapsed().as_secs_f64() * 1e6;

@@ -4,30 +4,46 @@
 //! The kernel's accounting of user against system time is no use for programs that a timer wakes: it looks at the
 //! running task once in a tick, and these run between ticks. Here both are added up from the switches themselves.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+mod steady;
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::process::{self, Used};
 
-const EVENTS: [&str; 6] = [
+const EVENTS: [&str; 7] = [
     "raw_syscalls/sys_enter",
     "raw_syscalls/sys_exit",
     "sched/sched_switch",
+    "v4l2/v4l2_qbuf",
     "v4l2/v4l2_dqbuf",
     "drm/drm_vblank_event",
     "drm/drm_vblank_event_delivered",
 ];
 /// For each processor: some 20 s of a busy program.
 const BUFFER_KIB: &str = "24576";
-/// `__NR_ioctl` of x86-64.
-const IOCTL: i64 = 16;
-/// Type and number of `DRM_IOCTL_MODE_PAGE_FLIP` and `_ATOMIC`; each ends in an event at a vertical blank.
-const SHOWS: [u64; 2] = [0x64b0, 0x64bc];
+/// A program that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Drivers whose device is the kernel itself: in `device_run`, called by whoever queues a buffer.
+const BY_CPU: [&str; 2] = ["vim2m", "vicodec"];
+
+/// Whom to look at, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Watch {
+    /// Minor number of the camera, whose frames are counted.
+    pub camera: u32,
+    /// The first of them are left out.
+    pub skip: u64,
+    /// Another process whose CPU time is added up: a compositor.
+    pub beside: Option<u32>,
+}
 
 /// What a program did between two frames from the camera that lie far apart.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +56,11 @@ pub struct Steady {
     pub user_us: Vec<f64>,
     /// As `user_us`, in user mode and in the kernel.
     pub cpu_us: Vec<f64>,
+    /// As `cpu_us`, without what is done by a device where there is one: the threads of Mesa's renderer for the CPU, and
+    /// the work of drivers without hardware.
+    pub own_us: Vec<f64>,
+    /// CPU time a frame of the process beside, in µs.
+    pub beside_us: f64,
     /// System calls a frame.
     pub calls: f64,
     /// System calls a frame, by number.
@@ -49,6 +70,10 @@ pub struct Steady {
     /// Where that time went: from the stamp until the camera's driver gave the frame, until it was committed, until it
     /// was on the screen. Each in ascending order.
     pub parts_us: [Vec<f64>; 3],
+    /// From each frame's time stamp to the first message after it was dequeued, in µs, in ascending order: to a compositor.
+    pub sent_us: Vec<f64>,
+    /// From each frame's time stamp until a memory-to-memory device's result was dequeued, in µs, in ascending order.
+    pub made_us: Vec<f64>,
 }
 
 /// The value that `per_cent` of 100 do not exceed, of values in ascending order.
@@ -69,26 +94,29 @@ impl Steady {
         };
         json!({
             "frames": self.frames, "seconds": self.seconds, "user_us": spread(&self.user_us),
-            "cpu_us": spread(&self.cpu_us), "calls_per_frame": self.calls, "calls_per_frame_by_number": by_number,
+            "cpu_us": spread(&self.cpu_us), "own_us": spread(&self.own_us), "beside_us_per_frame": self.beside_us,
+            "calls_per_frame": self.calls, "calls_per_frame_by_number": by_number,
             "latency_us": spread(&self.latencies_us),
             "stamp_to_dequeue_us": spread(&self.parts_us[0]),
             "dequeue_to_commit_us": spread(&self.parts_us[1]),
             "commit_to_screen_us": spread(&self.parts_us[2]),
+            "stamp_to_sent_us": spread(&self.sent_us),
+            "stamp_to_made_us": spread(&self.made_us),
         })
     }
 }
 
-/// Runs a program that takes frames from a camera, traced; leaves out the first `skip` frames.
+/// Runs a program that takes frames from a camera, traced.
 /// What runs after it is slower, as the kernel goes on looking whether to trace.
 ///
 /// # Errors
 /// No tracing here, or the program fails.
-pub fn run(command: &mut Command, skip: u64) -> Result<(Used, Steady)> {
+pub fn run(command: &mut Command, watch: Watch) -> Result<(Used, Steady)> {
     let tracing = Tracing::start()?;
-    let used = process::run(command);
+    let used = process::run_within(command, LIMIT);
     let text = tracing.stop()?;
     let used = used?;
-    let steady = steady(&text, used.pid, skip).ok_or("the trace shows no frames")?;
+    let steady = steady::read(&text, used.pid, watch).ok_or("the trace shows no frames")?;
     Ok((used, steady))
 }
 
@@ -108,12 +136,28 @@ impl Tracing {
         for event in EVENTS {
             tracing.set(&format!("events/{event}/enable"), "1")?;
         }
+        for module in BY_CPU.into_iter().filter(|m| Path::new("/sys/module").join(m).exists()) {
+            tracing.probe(module)?;
+        }
         tracing.set("tracing_on", "1")?;
         Ok(tracing)
     }
 
     fn set(&self, file: &str, value: &str) -> Result<()> {
         fs::write(self.0.join(file), value).map_err(|e| format!("{file} of tracefs: {e}").into())
+    }
+
+    /// Events `device_in` and `device_out` around a driver's `device_run`.
+    fn probe(&self, module: &str) -> Result<()> {
+        if !self.0.join("events").join(module).exists() {
+            let probes = self.0.join("kprobe_events");
+            let mut file = OpenOptions::new().append(true).open(&probes).map_err(|e| format!("{probes:?}: {e}"))?;
+            for (kind, side) in [("p", "in"), ("r", "out")] {
+                file.write_all(format!("{kind}:{module}/device_{side} {module}:device_run\n").as_bytes())
+                    .map_err(|e| format!("a probe of {module}: {e}"))?;
+            }
+        }
+        self.set(&format!("events/{module}/enable"), "1")
     }
 
     /// Leaves the events enabled, and so whatever is run later a little slower. The kernel enables and disables them by
@@ -123,173 +167,4 @@ impl Tracing {
         self.set("tracing_on", "0")?;
         Ok(fs::read_to_string(self.0.join("trace"))?)
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Line<'a> {
-    thread: u32,
-    /// Unknown for the idle task.
-    process: Option<u32>,
-    /// In µs.
-    time: f64,
-    event: &'a str,
-    text: &'a str,
-}
-
-/// `comm-TID (TGID) [CPU] flags TIME: EVENT: TEXT`
-fn parse(line: &str) -> Option<Line<'_>> {
-    let (task, rest) = line.split_once(" (")?;
-    let (process, rest) = rest.split_once(')')?;
-    let (at, rest) = rest.split_once(": ")?;
-    let (event, text) = rest.split_once(": ")?;
-    Some(Line {
-        thread: task.trim().rsplit_once('-')?.1.trim().parse().ok()?,
-        process: process.trim().parse().ok(),
-        time: at.rsplit(' ').next()?.parse::<f64>().ok()? * 1e6,
-        event,
-        text,
-    })
-}
-
-/// The number behind `key`.
-fn field<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
-    let rest = text.split_once(key)?.1.trim_start();
-    rest.split([' ', ',', ')']).next()?.parse().ok()
-}
-
-#[derive(Default)]
-struct Thread {
-    process: Option<u32>,
-    in_call: bool,
-    user_since: Option<f64>,
-    running_since: Option<f64>,
-    user: f64,
-    cpu: f64,
-    calls: BTreeMap<i64, u64>,
-}
-
-/// A frame's times, in µs.
-#[derive(Debug, Clone, Copy)]
-struct Way {
-    stamp: f64,
-    dequeued: f64,
-    committed: f64,
-}
-
-/// Frames from the camera to the screen. What is committed is the newest that was dequeued: so it is for a program that
-/// shows each frame before it takes the next, and for one that shows the latest. One flip at a time is under way.
-#[derive(Default)]
-struct Screen {
-    newest: Option<Way>,
-    committed: Option<Way>,
-    /// Its event has been sent, within the vertical blank whose time the trace tells next.
-    delivered: Option<Way>,
-}
-
-impl Thread {
-    fn leave_user(&mut self, now: f64) {
-        self.user += self.user_since.take().map_or(0.0, |since| now - since);
-    }
-
-    fn switch_in(&mut self, now: f64) {
-        self.running_since = Some(now);
-        self.user_since = (!self.in_call).then_some(now);
-    }
-
-    fn switch_out(&mut self, now: f64) {
-        self.leave_user(now);
-        self.cpu += self.running_since.take().map_or(0.0, |since| now - since);
-    }
-
-    /// Brings the sums up to now.
-    fn settle(&mut self, now: f64) {
-        if self.running_since.is_some() {
-            self.switch_out(now);
-            self.switch_in(now);
-        }
-    }
-}
-
-fn steady(trace: &str, pid: u32, skip: u64) -> Option<Steady> {
-    let lines: Vec<Line<'_>> = trace.lines().filter(|l| !l.starts_with('#')).filter_map(parse).collect();
-    let dequeued = |l: &&Line<'_>| l.event == "v4l2_dqbuf" && l.process == Some(pid);
-    let times: Vec<f64> = lines.iter().filter(dequeued).map(|l| l.time).collect();
-    let (begin, end) = (*times.get(skip as usize)?, *times.last()?);
-    let frames = times.len() as u64 - 1 - skip;
-
-    let mut threads: HashMap<u32, Thread> = HashMap::new();
-    let mut begun = false;
-    let mut screen = Screen::default();
-    let mut steady = Steady { frames, seconds: (end - begin) / 1e6, ..Steady::default() };
-    for line in lines.iter().take_while(|l| l.time <= end) {
-        let now = line.time;
-        if line.event == "v4l2_dqbuf" && line.process == Some(pid) {
-            let (mut user, mut cpu) = (0.0, 0.0);
-            for t in threads.values_mut().filter(|t| t.process == Some(pid)) {
-                t.settle(now);
-                user += std::mem::take(&mut t.user);
-                cpu += std::mem::take(&mut t.cpu);
-            }
-            if begun {
-                steady.user_us.push(user);
-                steady.cpu_us.push(cpu);
-            } else if now >= begin {
-                begun = true;
-                threads.values_mut().for_each(|t| t.calls.clear());
-            }
-        }
-        let thread = threads.entry(line.thread).or_default();
-        thread.process = line.process.or(thread.process);
-        match line.event {
-            "sys_enter" => {
-                thread.leave_user(now);
-                thread.in_call = true;
-                let number = field(line.text, "NR ").unwrap_or(-1);
-                *thread.calls.entry(number).or_default() += 1;
-                let request = line.text.split([',', '(']).nth(2).and_then(|r| u64::from_str_radix(r.trim(), 16).ok());
-                let shows = number == IOCTL && request.is_some_and(|r| SHOWS.contains(&(r & 0xffff)));
-                if shows && line.process == Some(pid) {
-                    screen.committed = screen.newest.take().map(|way| Way { committed: now, ..way });
-                }
-            }
-            "sys_exit" => {
-                thread.in_call = false;
-                thread.user_since = Some(now);
-            }
-            "sched_switch" => {
-                thread.switch_out(now);
-                if let Some(next) = field::<u32>(line.text, "next_pid=") {
-                    threads.entry(next).or_default().switch_in(now);
-                }
-            }
-            "v4l2_dqbuf" => {
-                let stamp = field::<f64>(line.text, "timestamp = ").map(|ns| ns / 1e3);
-                screen.newest = stamp.map(|stamp| Way { stamp, dequeued: now, committed: now });
-            }
-            "drm_vblank_event_delivered" => screen.delivered = screen.committed.take(),
-            "drm_vblank_event" => {
-                if let (Some(way), Some(ns)) = (screen.delivered.take(), field::<f64>(line.text, "time="))
-                    && begun
-                {
-                    let shown = ns / 1e3;
-                    steady.latencies_us.push(shown - way.stamp);
-                    let parts = [way.dequeued - way.stamp, way.committed - way.dequeued, shown - way.committed];
-                    steady.parts_us.iter_mut().zip(parts).for_each(|(all, part)| all.push(part));
-                }
-            }
-            _ => {}
-        }
-    }
-    for t in threads.values().filter(|t| t.process == Some(pid)) {
-        for (number, calls) in &t.calls {
-            let each = *calls as f64 / frames as f64;
-            steady.calls += each;
-            *steady.by_number.entry(*number).or_default() += each;
-        }
-    }
-    steady.user_us.sort_by(f64::total_cmp);
-    steady.cpu_us.sort_by(f64::total_cmp);
-    steady.latencies_us.sort_by(f64::total_cmp);
-    steady.parts_us.iter_mut().for_each(|part| part.sort_by(f64::total_cmp));
-    Some(steady)
 }

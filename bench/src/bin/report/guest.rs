@@ -5,9 +5,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 use shrbuf_bench::process::{self, Used};
 use shrbuf_bench::table::{Goal, Row};
-use shrbuf_bench::{Result, least, trace};
+use shrbuf_bench::trace::{self, Watch};
+use shrbuf_bench::{Result, least};
 
-use crate::peer;
+use crate::{nodes, peer};
 
 const FRAMES: u64 = 600;
 /// Starting up takes as much CPU time here as many frames do, so a run of these is subtracted.
@@ -58,8 +59,10 @@ pub fn measure() -> Result<Value> {
     for (whose, program) in programs {
         measured[whose] = untraced(*program)?;
     }
+    // Both take the first.
+    let watch = Watch { camera: nodes::find(nodes::CAMERA)?.minor, skip: FEW, beside: None };
     for (whose, program) in programs {
-        let (_, steady) = trace::run(&mut program(FRAMES)?, FEW)?;
+        let (_, steady) = trace::run(&mut program(FRAMES)?, watch)?;
         measured[whose]["traced"] = steady.to_json();
     }
     Ok(measured)

@@ -1,7 +1,7 @@
 //! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms.
 //!
-//! `report DIR native ipc guest` runs those parts and writes JSON into DIR; `report guest` is what it runs in the virtual
-//! machine.
+//! `report DIR native ipc guest paths` runs those parts and writes JSON into DIR; `report guest` and `report paths` are
+//! what it runs in the virtual machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,10 @@ use shrbuf_bench::{Result, table};
 mod crossing;
 mod guest;
 mod native;
+mod nodes;
+mod paths;
 mod peer;
+mod weston;
 
 /// A program of this package.
 fn ours(name: &str) -> Result<PathBuf> {
@@ -32,9 +35,13 @@ fn write(folder: &Path, name: &str, value: &Value) -> Result<()> {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [ipc] [guest]")? {
-        (guest, []) if guest == "guest" => {
+    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [ipc] [guest] [paths]")? {
+        (part, []) if part == "guest" => {
             println!("{}", guest::measure()?);
+            return Ok(());
+        }
+        (part, []) if part == "paths" => {
+            println!("{}", paths::measure()?);
             return Ok(());
         }
         (folder, parts) => (PathBuf::from(folder), parts),
@@ -44,6 +51,7 @@ fn main() -> Result<()> {
         eprintln!("bench: gst-launch-1.0 is not installed; ours alone (scripts/setup bench installs the peer)");
     }
     let mut rows = Vec::new();
+    let mut notes = Vec::new();
     if parts.iter().any(|part| part == "native") {
         eprintln!("bench: hops and queues, natively");
         let native = native::measure()?;
@@ -58,7 +66,7 @@ fn main() -> Result<()> {
     }
     if parts.iter().any(|part| part == "guest") {
         eprintln!("bench: camera to display, in the virtual machine");
-        match in_guest() {
+        match in_guest("guest", &[]) {
             Ok(guest) => {
                 write(&folder, "camera.json", &guest)?;
                 rows.extend(guest::rows(&guest));
@@ -66,15 +74,27 @@ fn main() -> Result<()> {
             Err(why) => eprintln!("bench: nothing of the virtual machine: {why}"),
         }
     }
+    if parts.iter().any(|part| part == "paths") {
+        eprintln!("bench: GPU, window, converter and encoder, in the virtual machine");
+        match in_guest("paths", &paths::GUEST) {
+            Ok(paths) => {
+                write(&folder, "paths.json", &paths)?;
+                rows.extend(paths::rows(&paths));
+                notes.extend(paths::notes(&paths));
+            }
+            Err(why) => eprintln!("bench: nothing of the ways in the virtual machine: {why}"),
+        }
+    }
     write(&folder, "table.json", &table::json(&rows))?;
     print!("{}", table::text(&rows));
+    notes.iter().for_each(|note| println!("{note}"));
     Ok(())
 }
 
 /// What this program says of itself in there.
-fn in_guest() -> Result<Value> {
+fn in_guest(part: &str, options: &[&str]) -> Result<Value> {
     let mut command = Command::new("guest/run");
-    command.args(["--timeout", "900", "--"]).arg(std::env::current_exe()?).arg("guest");
+    command.args(["--timeout", "1500"]).args(options).arg("--").arg(std::env::current_exe()?).arg(part);
     let used = shrbuf_bench::process::run(&mut command)?;
     let line = used.output.lines().last().ok_or("the virtual machine said nothing")?;
     Ok(serde_json::from_str(line)?)

@@ -2,10 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-/// A pipeline in GStreamer's own words.
+/// A pipeline in GStreamer's own words. Without `--no-fault`, one that crashes waits for a debugger.
 pub fn gst(pipeline: &str) -> Command {
     let mut command = Command::new("gst-launch-1.0");
-    command.arg("-q").args(pipeline.split_whitespace()).env("LC_ALL", "C");
+    command.args(["-q", "--no-fault"]).args(pipeline.split_whitespace()).env("LC_ALL", "C");
     command
 }
 
