@@ -313,7 +313,11 @@ fn main() -> Result<()> {
         let stats = store.stats();
         let overhead =
             stats.bytes_memory as f64 / (stats.pools.bytes_compressed + stats.pools.bytes_references) as f64 - 1.0;
-        rows.push(alone("segments above the compressed bytes (heap not counted), %", overhead * 100.0, Goal::AtMost(3.0)));
+        rows.push(alone(
+            "segments above the compressed bytes (heap not counted), %",
+            overhead * 100.0,
+            Goal::AtMost(3.0),
+        ));
         if format == Format::Yuyv {
             let raw = set.read(&data, 8)?;
             let (one, two) = (throughput(&store, format, &raw, 1)?, throughput(&store, format, &raw, 2)?);

@@ -50,7 +50,15 @@ impl Coding {
 pub(crate) struct Arrival {
     coding: Coding,
     len: u32,
-    pub hash: u128,
+    /// Both halves.
+    hash: [u64; 2],
+}
+
+impl Arrival {
+    /// What it is looked for by.
+    pub(crate) fn key(&self) -> u64 {
+        self.hash[0]
+    }
 }
 
 /// What the stored bytes are, wherever they lie.
@@ -70,8 +78,9 @@ impl Form {
     /// That of a chunk that arrives as these bytes.
     pub(crate) fn of(coding: Coding, original: u32, stored: &[u8], reference: Option<Arc<SharedReference>>) -> Form {
         let hash = xxhash_rust::xxh3::xxh3_128(stored);
+        let hash = [hash as u64, (hash >> 64) as u64];
         let arrival = Some(Arrival { coding, len: stored.len() as u32, hash });
-        Form { coding, original, hash: hash as u64, arrival, reference }
+        Form { coding, original, hash: hash[0], arrival, reference }
     }
 
     /// That of a chunk of an earlier life.

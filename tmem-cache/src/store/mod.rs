@@ -30,7 +30,7 @@
 //! and by nothing else, so eviction takes entries out of the index, and readers keep what they are reading.
 //!
 //! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 64 KiB and
-//! more, all told (`tests/store_overhead.rs` measures it): about 350 bytes of heap a chunk, a hundredth of a persistent
+//! more, all told (`tests/store_overhead.rs` measures it): about 450 bytes of heap a chunk, a hundredth of a persistent
 //! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet, and one more for each
 //! halving where old chunks are thinned. Chunks of 16 KiB cost 5 %.
 //!

@@ -47,7 +47,7 @@ pub(crate) struct PoolState {
     thinned: [Mutex<Option<Arc<Segment>>>; HALVINGS as usize + 1],
     pub segments: Mutex<BTreeMap<(u64, u32), Listed>>,
     /// Chunks by the hash of what they arrived as.
-    same: Mutex<HashMap<u128, Weak<Resident<Chunk>>>>,
+    same: Mutex<HashMap<u64, Weak<Resident<Chunk>>>>,
     /// Bytes of all chunks, each once, as they are stored, in memory or in a file, and as they were.
     pub stored: AtomicU64,
     pub original: AtomicU64,
@@ -226,7 +226,7 @@ impl PoolState {
 
     /// A chunk that arrived as this form of these bytes, if there is one. Where it still has them, they are compared.
     pub(crate) fn same(&self, form: &Form, bytes: &[u8]) -> Option<Arc<Resident<Chunk>>> {
-        let chunk = lock(&self.same).get(&form.arrival?.hash)?.upgrade()?;
+        let chunk = lock(&self.same).get(&form.arrival?.key())?.upgrade()?;
         let Chunk { form: its, memory, .. } = &chunk.value;
         let as_it_was = memory.as_ref().filter(|_| its.coding == form.coding).and_then(Extent::bytes);
         (its.is_same(form) && as_it_was.is_none_or(|its| *its == *bytes)).then_some(chunk)
@@ -240,6 +240,6 @@ impl PoolState {
         if same.len() == same.capacity() {
             same.retain(|_, c| c.strong_count() > 0);
         }
-        same.insert(arrival.hash, Arc::downgrade(chunk));
+        same.insert(arrival.key(), Arc::downgrade(chunk));
     }
 }
