@@ -285,9 +285,9 @@ fn sharing(light: Tmem, heavy: Tmem, store: &str) -> [u64; 2] {
     let mut graph = Graph::new("test");
     for (name, tmem) in [("light", light), ("heavy", heavy)] {
         let tmem = Tmem { store: Some(store.into()), keep: Duration::from_secs(60), waiting: 16, ..tmem };
-        let camera = graph.add(&format!("{name} camera"), camera().build().unwrap()).unwrap();
+        let camera = graph.add(&format!("{name}-camera"), camera().build().unwrap()).unwrap();
         let store = graph.add(name, tmem.build().unwrap()).unwrap();
-        let sink = graph.add(&format!("{name} sink"), NullSink {}.build().unwrap()).unwrap();
+        let sink = graph.add(&format!("{name}-sink"), NullSink {}.build().unwrap()).unwrap();
         graph.link(camera, store).unwrap();
         graph.link(store, sink).unwrap();
     }

@@ -574,7 +574,7 @@ fn mean_of_what_is_held_wherever_it_lies_decides_on_the_next_chunk() {
 #[test]
 fn put_in_flight_leaves_nothing_in_a_pool_that_is_destroyed() {
     let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
-    for round in 0..300 {
+    for round in 0..100 {
         let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..3)
