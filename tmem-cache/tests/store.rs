@@ -580,7 +580,9 @@ fn put_in_flight_leaves_nothing_in_a_pool_that_is_destroyed() {
             let threads: Vec<_> = (0..3)
                 .map(|t| {
                     let pool = &pool;
-                    scope.spawn(move || (0..).take_while(|i| put(pool, Handle::new(t, *i), &noise(t, 2048))).count())
+                    scope.spawn(move || {
+                        (0..100_000).take_while(|i| put(pool, Handle::new(t, *i), &noise(t, 2048))).count()
+                    })
                 })
                 .collect();
             while pool.stats().puts < 3 {
