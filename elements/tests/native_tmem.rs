@@ -287,9 +287,11 @@ fn sharing(light: Tmem, heavy: Tmem, store: &str) -> [u64; 2] {
         let tmem = Tmem { store: Some(store.into()), keep: Duration::from_secs(60), waiting: 16, ..tmem };
         let camera = graph.add(&format!("{name}-camera"), camera().build().unwrap()).unwrap();
         let store = graph.add(name, tmem.build().unwrap()).unwrap();
-        let sink = graph.add(&format!("{name}-sink"), NullSink {}.build().unwrap()).unwrap();
         graph.link(camera, store).unwrap();
-        graph.link(store, sink).unwrap();
+        for output in ["out", "replay"] {
+            let sink = graph.add(&format!("{name}-{output}"), NullSink {}.build().unwrap()).unwrap();
+            graph.link(store, sink).unwrap();
+        }
     }
     // 23 MB of noise a second each, where none is dropped.
     let kept = |graph: &Graph, name: &str| counts(graph, name).frames - counts(graph, name).dropped;
