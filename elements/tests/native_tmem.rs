@@ -305,9 +305,8 @@ fn sharing(light: Tmem, heavy: Tmem, store: &str) -> [u64; 2] {
 #[test]
 fn elements_that_share_a_store_share_its_limit_by_weight() {
     let _turn = busy();
-    // The limit is that of the first; the other one's is not heeded, by the steering neither.
     let light = Tmem { max: Bytes(64 << 20), ..tmem() };
-    let heavy = Tmem { max: Bytes(16 << 20), weight: 3, ..tmem() };
+    let heavy = Tmem { max: Bytes(64 << 20), weight: 3, ..tmem() };
 
     let [light, heavy] = sharing(light, heavy, "by weight");
 
