@@ -279,3 +279,47 @@ fn pinned_frames_stay_until_they_are_sent() {
     let store = report.graph.counts().into_iter().find(|c| c.name == "store").unwrap();
     assert_eq!(store.own.iter().find(|(n, _)| *n == "missed").unwrap().1, 0);
 }
+
+/// Keeps more than fits, in a store that both share; what each holds in the end.
+fn sharing(light: Tmem, heavy: Tmem, store: &str) -> [u64; 2] {
+    let mut graph = Graph::new("test");
+    for (name, tmem) in [("light", light), ("heavy", heavy)] {
+        let tmem = Tmem { store: Some(store.into()), keep: Duration::from_secs(60), waiting: 16, ..tmem };
+        let camera = graph.add(&format!("{name}-camera"), camera().build().unwrap()).unwrap();
+        let store = graph.add(name, tmem.build().unwrap()).unwrap();
+        graph.link(camera, store).unwrap();
+        for output in ["out", "replay"] {
+            let sink = graph.add(&format!("{name}-{output}"), NullSink {}.build().unwrap()).unwrap();
+            graph.link(store, sink).unwrap();
+        }
+    }
+    // 23 MB of noise a second each, where none is dropped.
+    let kept = |graph: &Graph, name: &str| counts(graph, name).frames - counts(graph, name).dropped;
+    let report = run_looking(graph, |graph| {
+        let enough = ["light", "heavy"].iter().all(|name| kept(graph, name) > 500);
+        if enough { Verdict::End } else { Verdict::Continue }
+    });
+    ["light", "heavy"].map(|name| counts(&report.graph, name).held.unwrap().stored)
+}
+
+#[test]
+fn elements_that_share_a_store_share_its_limit_by_weight() {
+    let _turn = busy();
+    let light = Tmem { max: Bytes(64 << 20), ..tmem() };
+    let heavy = Tmem { max: Bytes(64 << 20), weight: 3, ..tmem() };
+
+    let [light, heavy] = sharing(light, heavy, "by weight");
+
+    assert!(light + heavy > 48 << 20, "{light} and {heavy} of {}", 64 << 20);
+    assert!(heavy > 2 * light, "{light} {heavy}");
+}
+
+#[test]
+fn an_element_keeps_to_its_quota_of_a_shared_store() {
+    let _turn = busy();
+    let light = Tmem { max: Bytes(64 << 20), quota: Some(Bytes(16 << 20)), ..tmem() };
+
+    let [light, heavy] = sharing(light, Tmem { max: Bytes(64 << 20), ..tmem() }, "by quota");
+
+    assert!(light <= 16 << 20 && heavy > 32 << 20, "{light} {heavy}");
+}

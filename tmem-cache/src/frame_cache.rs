@@ -4,6 +4,7 @@
 //! not. So the store may drop any of them at any time, and nothing is lost but the time to fetch it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use shrbuf::Shrbuf;
 
@@ -41,6 +42,9 @@ pub struct FrameCacheStats {
 #[derive(Debug)]
 pub struct FrameCache {
     pool: Pool,
+    /// Counts what was forgotten. Held for reading by those who put what they fetched, so that none of it is put after a
+    /// frame of that time was forgotten.
+    generation: RwLock<u64>,
     hits: AtomicU64,
     misses: AtomicU64,
     refetches: AtomicU64,
@@ -54,7 +58,8 @@ impl FrameCache {
     pub fn new(store: &Store, weight: u32) -> Result<FrameCache, OpenError> {
         // Shared, so that a get leaves the frame: what was looked at once is often looked at again.
         let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared).weight(weight))?;
-        Ok(FrameCache { pool, hits: AtomicU64::new(0), misses: AtomicU64::new(0), refetches: AtomicU64::new(0) })
+        let [hits, misses, refetches] = [0; 3].map(AtomicU64::new);
+        Ok(FrameCache { pool, generation: RwLock::new(0), hits, misses, refetches })
     }
 
     /// Writes the frame under `handle` into `buffer`: out of the store, or by `fetch`, whose frame is put then. `fetch`
@@ -75,17 +80,24 @@ impl FrameCache {
             return Ok(true);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
+        let before = *self.generation.read().unwrap_or_else(PoisonError::into_inner);
         if !fetch(buffer)? {
             return Ok(false);
         }
         self.refetches.fetch_add(1, Ordering::Relaxed);
-        // A store may refuse any put, and counts it; the frame is fetched again then.
-        let _ = self.pool.put_frame(handle, buffer, Stamp::default());
+        let generation = self.generation.read().unwrap_or_else(PoisonError::into_inner);
+        // Else the origin may have changed since it was fetched.
+        if *generation == before {
+            // A store may refuse any put, and counts it; the frame is fetched again then.
+            let _ = self.pool.put_frame(handle, buffer, Stamp::default());
+        }
         Ok(true)
     }
 
-    /// Forgets a frame, whose origin has changed.
+    /// Forgets a frame, whose origin has changed: no [`FrameCache::fill`] that begins after this brings what was before.
+    /// **Blocks** for the end of puts.
     pub fn forget(&self, handle: Handle) {
+        *self.generation.write().unwrap_or_else(PoisonError::into_inner) += 1;
         self.pool.flush(handle);
     }
 
@@ -98,5 +110,34 @@ impl FrameCache {
     /// Where its frames are, for its figures.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use shrbuf::exporter::Memfd;
+    use shrbuf::{Format, Layout};
+
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[test]
+    fn frame_that_is_forgotten_while_it_is_fetched_is_fetched_again() {
+        let cache = FrameCache::new(&Store::new(&StoreOptions::new(16 << 20)).unwrap(), 1).unwrap();
+        let layout = Layout::linear(Format::Grey, 64, 48, 1).unwrap();
+        let mut buffer = Memfd::new("test").allocate(&layout).unwrap();
+        let handle = Handle::new(1, 1);
+        let mut fetched = 0;
+        for changes in [true, false, false] {
+            let fetch = |_: &mut Shrbuf| {
+                fetched += 1;
+                if changes {
+                    cache.forget(handle);
+                }
+                Ok::<_, std::io::Error>(true)
+            };
+            assert!(cache.fill(handle, &mut buffer, fetch).unwrap());
+        }
+        assert_eq!((fetched, cache.stats().hits), (2, 1));
     }
 }

@@ -446,3 +446,249 @@ fn compaction_comes_to_an_end_whatever_the_size_of_chunks() {
         assert!(stats.bytes_held <= stats.bytes_compressed + (12 * MIB + 2 * len) as u64, "{len}: {stats:?}");
     }
 }
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = Random(seed);
+    (0..len / 8).flat_map(|_| random.next().to_le_bytes()).collect()
+}
+
+#[test]
+fn chunk_that_is_put_again_and_again_stays_while_others_go() {
+    for (options, len) in [
+        (PoolOptions::ephemeral(Sharing::Shared), 64 << 10),
+        (PoolOptions::ephemeral(Sharing::Shared).quota(16 * MIB), 64 << 10),
+        (PoolOptions::ephemeral(Sharing::Shared).thinning(3), 64 << 10),
+        // More than half a segment.
+        (PoolOptions::ephemeral(Sharing::Private), 3 * MIB),
+    ] {
+        let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+        let pool = store.pool(options).unwrap();
+        // A still screen, and what moves now and then.
+        let still = noise(1, len);
+        let mut last = 0;
+        for i in 0..1200 {
+            if i % 7 == 0 {
+                last = 2 * i + 1;
+                assert!(put(&pool, Handle::new(1, last), &still));
+            } else {
+                assert!(put(&pool, Handle::new(1, 2 * i), &noise(100 + u64::from(i), 128 << 10)));
+            }
+            assert!(pool.lease(Handle::new(1, last)).unwrap().is_some(), "{i}: {:?}", pool.options());
+        }
+        assert!(pool.stats().evicted_limit + pool.stats().evicted_thinned > 500, "{:?}", pool.stats());
+        // It was stored once, if never for long enough to be evicted.
+        assert!(pool.stats().puts_same > 160, "{:?}", pool.stats());
+        assert!(get(&pool, Handle::new(1, last)).unwrap() == still);
+    }
+}
+
+#[test]
+fn chunk_that_is_no_longer_put_goes_with_its_time() {
+    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared)).unwrap();
+    let still = noise(1, 64 << 10);
+    (0..10).for_each(|i| assert!(put(&pool, Handle::new(1, i), &still)));
+    (10..700).for_each(|i| assert!(put(&pool, Handle::new(1, i), &noise(u64::from(i), 128 << 10))));
+    assert!((0..10).all(|i| get(&pool, Handle::new(1, i)).is_none()));
+}
+
+#[test]
+fn same_chunk_is_stored_once_after_it_has_become_denser_or_gone_to_a_file() {
+    let long = std::time::Duration::from_secs(5);
+    let dir = common::Dir::new();
+    let options = StoreOptions { file: Some(common::file(&dir)), ..StoreOptions::new(64 * MIB) };
+    let store = Store::new(&options).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let frame = frame(&Layout::linear(Format::Yuyv, 320, 240, 1).unwrap(), 5);
+    // What lz4 leaves as it is.
+    let bytes: Vec<u8> = noise(3, 100_000).iter().map(|b| b & 15).collect();
+    for round in 0..4u32 {
+        pool.put_frame(Handle::new(1, round), &frame, Stamp::default()).unwrap();
+        assert!(put(&pool, Handle::new(2, round), &bytes));
+        match round {
+            0 => drop(store.maintain(long)),
+            1 => drop(store.push_out(usize::MAX)),
+            _ => drop(store.bring_back(usize::MAX)),
+        }
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.recompressed, stats.puts, stats.puts_same, stats.pushed_out), (2, 8, 6, 2), "{stats:?}");
+    for round in 0..4 {
+        assert!(get(&pool, Handle::new(1, round)).unwrap() == packed(&frame));
+        assert!(get(&pool, Handle::new(2, round)).unwrap() == bytes);
+    }
+}
+
+#[test]
+fn poor_frame_is_stored_as_it_is_or_refused() {
+    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    let layout = Layout::linear(Format::Grey, 256, 128, 1).unwrap();
+    let camera = Camera::new(Format::Grey, (256, 128), 1);
+    let poor = camera.buffer(&noise(7, 256 * 128));
+    let well = frame(&layout, 1);
+
+    let raw = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    raw.put_frame(Handle::new(1, 1), &poor, Stamp::default()).unwrap();
+    raw.put_frame(Handle::new(1, 2), &well, Stamp::default()).unwrap();
+    assert_eq!(raw.stats().puts_raw, 1);
+    for (index, frame) in [(1, &poor), (2, &well)] {
+        assert!(get(&raw, Handle::new(1, index)).unwrap() == packed(frame));
+    }
+
+    // By a threshold that half of its stripes would keep: none of them is coded.
+    let strict = Admission { chunk: 0.3, ..Admission::default() };
+    let all_raw = store.pool(PoolOptions::persistent(Sharing::Shared).admission(strict)).unwrap();
+    all_raw.put_frame(Handle::new(1, 1), &well, Stamp::default()).unwrap();
+    let stats = all_raw.stats();
+    assert!(stats.puts_raw == 1 && stats.bytes_compressed >= 256 * 128, "{stats:?}");
+    assert!(get(&all_raw, Handle::new(1, 1)).unwrap() == packed(&well));
+
+    let picky = Admission { poor: Poor::Refuse, ..Admission::default() };
+    let picky = store.pool(PoolOptions::persistent(Sharing::Shared).admission(picky)).unwrap();
+    assert!(matches!(picky.put_frame(Handle::new(1, 1), &poor, Stamp::default()), Err(PutError::Poor { .. })));
+}
+
+#[test]
+fn mean_of_what_is_held_wherever_it_lies_decides_on_the_next_chunk() {
+    let dir = common::Dir::new();
+    let options = StoreOptions { file: Some(common::file(&dir)), ..StoreOptions::new(16 * MIB) };
+    let store = Store::new(&options).unwrap();
+    let strict = Admission { chunk: 1.0, mean: 0.5, poor: Poor::Refuse };
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared).admission(strict)).unwrap();
+    // Six tenths noise.
+    let medium = |seed: u64| [noise(seed, 60_000), vec![0; 40_000]].concat();
+    let refused =
+        |seed: u64| matches!(pool.put(Handle::new(9, 9), &medium(seed), Stamp::default()), Err(PutError::Poor { .. }));
+
+    assert!(put(&pool, Handle::new(1, 0), &medium(1)), "nothing is held yet");
+    assert!(refused(2), "all that is held is above the mean");
+    // The same again takes nothing, and counts for nothing.
+    assert!(pool.stats().chunks == 1 && refused(3));
+    store.push_out(usize::MAX);
+    assert_eq!(pool.stats().bytes_compressed, 0);
+    assert!(refused(4), "what lies in a file counts as what lies in memory");
+    assert!(put(&pool, Handle::new(1, 1), &vec![0; 1_000_000]));
+    assert!(!refused(5), "together they are below it");
+}
+
+#[test]
+fn put_in_flight_leaves_nothing_in_a_pool_that_is_destroyed() {
+    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    for round in 0..100 {
+        let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3)
+                .map(|t| {
+                    let pool = &pool;
+                    scope.spawn(move || {
+                        (0..100_000).take_while(|i| put(pool, Handle::new(t, *i), &noise(t, 2048))).count()
+                    })
+                })
+                .collect();
+            while pool.stats().puts < 3 {
+                std::thread::yield_now();
+            }
+            pool.destroy();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+        let stats = pool.stats();
+        assert_eq!((stats.chunks, stats.bytes_original, stats.bytes_compressed), (0, 0, 0), "round {round}");
+    }
+}
+
+#[test]
+fn full_persistent_pool_does_not_flip_flop() {
+    let store = Store::new(&StoreOptions::new(128 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let chunk = noise(4, MIB);
+    let put = |object: u64, i: u32| {
+        let mut chunk = chunk.clone();
+        chunk[..4].copy_from_slice(&(i + 1000 * object as u32).to_le_bytes());
+        put(&pool, Handle::new(object, i), &chunk)
+    };
+    assert_eq!((0..140).filter(|i| put(1, *i)).count(), 128);
+    assert!(pool.is_full());
+    // A segment of 32 becomes free, then three more.
+    (0..4).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
+    assert!(pool.is_full() && !put(2, 0));
+    (4..16).for_each(|i| assert!(pool.flush(Handle::new(1, i))));
+    assert!(!pool.is_full() && (0..16).all(|i| put(3, i)));
+}
+
+#[test]
+fn every_counter_counts_what_it_says() {
+    let second = Stamp { at_ns: 0, duration_ns: 1_000_000_000 };
+    let dir = common::Dir::new();
+    let options = StoreOptions { file: Some(common::file(&dir)), ..StoreOptions::new(32 * MIB) };
+    let (filed, plain) = (Store::new(&options).unwrap(), Store::new(&StoreOptions::new(32 * MIB)).unwrap());
+    let pool = |store: &Store, options| store.pool(options).unwrap();
+    let fill =
+        |pool: &Pool, n: u32| (0..n).filter(|i| put(pool, Handle::new(1, *i), &noise((*i).into(), 128 << 10))).count();
+
+    // What somebody gets stays.
+    let shared = pool(&plain, PoolOptions::ephemeral(Sharing::Shared));
+    for i in 0..600 {
+        assert!(put(&shared, Handle::new(1, i), &noise(i.into(), 128 << 10)));
+        assert!(get(&shared, Handle::new(1, 0)).is_some(), "{i}");
+    }
+    assert!(shared.stats().reinserted > 0 && shared.stats().hits == 600);
+    drop(shared);
+
+    let thinning = pool(&plain, PoolOptions::ephemeral(Sharing::Shared).thinning(2));
+    fill(&thinning, 600);
+    assert!(thinning.stats().evicted_thinned > 20, "{:?}", thinning.stats());
+    assert_eq!(thinning.stats().reinserted, 0);
+    drop(thinning);
+
+    let full = pool(&plain, PoolOptions::persistent(Sharing::Shared));
+    let accepted = fill(&full, 300);
+    assert_eq!((accepted, full.stats().refused_full), (256, 44));
+    drop(full);
+
+    let private = pool(&plain, PoolOptions::ephemeral(Sharing::Private));
+    assert!(put(&private, Handle::new(1, 1), b"a"));
+    let lease = private.lease(Handle::new(1, 1)).unwrap();
+    assert!(matches!(private.get(Handle::new(1, 1), &mut [0]), Err(GetError::Leased)));
+    drop(lease);
+    private.destroy();
+    assert!(!put(&private, Handle::new(1, 1), b"a"));
+    assert_eq!((private.stats().busy, private.stats().refused_input, private.stats().hits), (1, 1, 0));
+
+    let kept = pool(&filed, PoolOptions::persistent(Sharing::Shared));
+    assert!(put(&kept, Handle::new(1, 1), &noise(1, 1000)));
+    filed.push_out(usize::MAX);
+    let small = kept.get(Handle::new(1, 1), &mut [0]);
+    assert!(matches!(small, Err(GetError::TooSmall { .. })));
+    assert!(get(&kept, Handle::new(1, 1)).is_some());
+    assert_eq!((kept.stats().hits, kept.stats().hits_file), (1, 1));
+    // A hit is counted when the chunk has been brought.
+    let lease = kept.lease(Handle::new(1, 1)).unwrap().unwrap();
+    lease.read(&mut [0; 1000]).unwrap();
+    drop(lease);
+    assert_eq!((kept.stats().hits, kept.stats().hits_file), (1, 1));
+
+    // 1 MiB a second; of 32 MiB a pool with a quarter of the weight has 8.
+    let light = pool(&plain, PoolOptions::ephemeral(Sharing::Shared));
+    let _heavy = pool(&plain, PoolOptions::ephemeral(Sharing::Shared).weight(2));
+    for i in 0..4 {
+        light.put(Handle::new(1, i), &noise(i.into(), MIB), second).unwrap();
+    }
+    assert_eq!(light.stats().seconds_held(), 4.0);
+    let predicted = plain.seconds_predicted(&light);
+    // `private` still is a pool.
+    assert!((predicted - 8.0).abs() < 1e-9, "{predicted}");
+}
+
+#[test]
+fn what_happened_in_a_pool_is_told_after_it_is_gone() {
+    let store = Store::new(&StoreOptions::new(32 * MIB)).unwrap();
+    for _ in 0..2 {
+        let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared)).unwrap();
+        assert!(put(&pool, Handle::new(1, 1), &noise(1, 1000)) && get(&pool, Handle::new(1, 2)).is_none());
+    }
+    let all = store.stats().pools;
+    assert_eq!((all.puts, all.misses), (2, 2));
+    assert_eq!((all.chunks, all.bytes_compressed, all.bytes_held), (0, 0, 0), "nothing is held any more");
+}

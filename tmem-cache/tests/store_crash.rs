@@ -242,3 +242,65 @@ fn directory_of_another_store_is_refused() {
     let second = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(8 * MIB) });
     assert!(second.is_err_and(|e| e.to_string().contains("in use")));
 }
+
+#[test]
+fn power_failure_between_a_put_over_another_and_its_sync_brings_the_one_before() {
+    let files = |dir: &Dir| {
+        let paths = std::fs::read_dir(&dir.0).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|e| e == "log")).collect::<Vec<_>>()
+    };
+    let dir = Dir::new();
+    let (store, pool) = open(&dir);
+    let put = |index: u32, of: u32| pool.put(Handle::new(1, index), &chunk(of), Stamp::default()).unwrap();
+    (0..3).for_each(|index| put(index, index));
+    store.sync().unwrap();
+    let synced = std::fs::metadata(&files(&dir)[0]).unwrap().len();
+    put(0, 10);
+    put(1, 11);
+    put(1, 12);
+    pool.flush(Handle::new(1, 2));
+
+    // What the device has, where it was given all that was written in place, and not the new records.
+    let lost = Dir::new();
+    let copy = |to: &Dir| {
+        for path in files(&dir) {
+            std::fs::copy(&path, to.0.join(path.file_name().unwrap())).unwrap();
+        }
+    };
+    copy(&lost);
+    std::fs::File::options().write(true).open(&files(&lost)[0]).unwrap().set_len(synced).unwrap();
+    let (_after, found) = open(&lost);
+    let mut bytes = Vec::new();
+    for (index, of) in [(0, Some(0)), (1, Some(1)), (2, None)] {
+        let got = found.get_vec(Handle::new(1, index), &mut bytes).unwrap().map(|_| bytes.clone());
+        assert!(got == of.map(chunk), "{index} after a power failure");
+    }
+
+    // And from the sync on the new ones; what is flushed then takes none of the old ones with it.
+    store.sync().unwrap();
+    pool.flush(Handle::new(1, 1));
+    let whole = Dir::new();
+    copy(&whole);
+    let (_after, found) = open(&whole);
+    for (index, of) in [(0, Some(10)), (1, None), (2, None)] {
+        let got = found.get_vec(Handle::new(1, index), &mut bytes).unwrap().map(|_| bytes.clone());
+        assert!(got == of.map(chunk), "{index} after the sync");
+    }
+    // The space of what was replaced comes back.
+    let before = store.stats().bytes_files;
+    store.maintain(Duration::ZERO);
+    assert!(store.stats().bytes_files < before, "{before}");
+}
+
+#[test]
+fn replaced_records_make_room_before_a_put_is_refused_for_the_limit() {
+    let dir = Dir::new();
+    let options = FileOptions { limit: 2 << 20, ..file(&dir) };
+    let store = Store::new(&StoreOptions { file: Some(options), ..StoreOptions::new(8 * MIB) }).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Private).durable("replaced")).unwrap();
+    let mut random = Random(3);
+    for _ in 0..40 {
+        let noise: Vec<u8> = (0..25_000).flat_map(|_| random.next().to_le_bytes()).collect();
+        pool.put(Handle::new(1, 1), &noise, Stamp::default()).unwrap();
+    }
+}

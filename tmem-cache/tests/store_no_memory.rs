@@ -4,6 +4,7 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
 use common::{Camera, MIB, Random};
 use shrbuf::{Format, Ledger, Reason};
@@ -95,4 +96,78 @@ fn get_without_memory_says_so_and_the_chunk_stays() {
 fn store_larger_than_the_address_space_is_an_error() {
     let store = Store::new(&StoreOptions::new(usize::MAX / 4));
     assert!(matches!(store, Err(OpenError::Memory { .. })), "{store:?}");
+}
+
+#[test]
+fn frame_without_scratch_is_refused_and_upkeep_waits_for_better_times() {
+    // Of the small one all but the tables of the dense tier is there.
+    for (format, size) in [Format::Yuyv, Format::Nv12].into_iter().flat_map(|f| [(f, (640, 480)), (f, (160, 120))]) {
+        let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+        let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+        let mut camera = Camera::new(format, size, 1);
+        let shot = camera.shot();
+        let frame = camera.buffer(&shot);
+        let put = || pool.put_frame(Handle::new(1, 1), &frame, Stamp::default());
+        let refused = without_memory(put);
+        assert!(matches!(refused, Err(PutError::NoMemory { .. })), "{refused:?}");
+        put().unwrap();
+
+        without_memory(|| store.maintain(Duration::from_secs(1)));
+        assert_eq!(pool.stats().recompressed, 0);
+
+        store.maintain(Duration::from_secs(5));
+        assert_eq!(pool.stats().recompressed, 1, "{format} {size:?}");
+        let mut bytes = Vec::new();
+        assert!(pool.get_vec(Handle::new(1, 1), &mut bytes).unwrap().is_some() && bytes == shot);
+    }
+}
+
+#[test]
+fn bytes_are_made_denser_once_there_is_memory_for_it() {
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    let mut random = Random(5);
+    // What lz4 leaves as it is and zstd makes smaller.
+    let nibbles: Vec<u8> = (0..100_000).map(|_| random.next() as u8 & 15).collect();
+    pool.put(Handle::new(1, 1), &nibbles, Stamp::default()).unwrap();
+    without_memory(|| store.maintain(Duration::from_secs(1)));
+    assert_eq!(pool.stats().recompressed, 0);
+    store.maintain(Duration::from_secs(1));
+    assert_eq!(pool.stats().recompressed, 1);
+}
+
+#[test]
+fn frame_that_cannot_be_decoded_for_want_of_scratch_stays() {
+    let mut camera = Camera::new(Format::Yuyv, (512, 384), 1);
+    let shot = camera.shot();
+    let (frame, mut into) = (camera.buffer(&shot), camera.buffer(&shot));
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+    pool.put_frame(Handle::new(1, 1), &frame, Stamp::default()).unwrap();
+    let failed = without_memory(|| pool.get_frame(Handle::new(1, 1), &mut into));
+    assert!(matches!(failed, Err(GetError::NoMemory { .. })), "{failed:?}");
+    assert!(pool.get_frame(Handle::new(1, 1), &mut into).unwrap().is_some());
+}
+
+#[test]
+fn chunk_in_two_segments_that_cannot_be_gathered_stays() {
+    let store = Store::new(&StoreOptions::new(64 * MIB)).unwrap();
+    let pools = [(); 2].map(|()| store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap());
+    let mut random = Random(2);
+    let noise: Vec<u8> = (0..700_000).map(|_| random.next() as u8).collect();
+    // By turns, so that the next segment of a pool does not follow the last in memory.
+    for i in 0..24u32 {
+        for pool in &pools {
+            let mut noise = noise.clone();
+            noise[..4].copy_from_slice(&i.to_le_bytes());
+            pool.put(Handle::new(1, i), &noise, Stamp::default()).unwrap();
+        }
+    }
+    let mut into = vec![0; 700_000];
+    let mut get = |i| pools[0].get(Handle::new(1, i), &mut into);
+    let results: Vec<_> = (0..24).map(|i| without_memory(|| get(i))).collect();
+    let failed = results.iter().filter(|r| matches!(r, Err(GetError::NoMemory { .. }))).count();
+    let brought = results.iter().filter(|r| matches!(r, Ok(Some(_)))).count();
+    assert!(failed >= 2 && failed + brought == 24, "{failed} {brought}");
+    assert!((0..24).all(|i| matches!(get(i), Ok(Some(_)))));
 }

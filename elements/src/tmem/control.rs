@@ -15,11 +15,13 @@ use super::command::Command;
 
 /// Longest line.
 const LINE: usize = 256;
+/// Longest datagram.
+const DATAGRAM: usize = 4096;
 
 enum Origin {
     /// A stream of lines: standard input, a FIFO.
     Lines { fd: OwnedFd, begun: Vec<u8> },
-    /// A line in each datagram.
+    /// Lines in each datagram.
     Socket { socket: UnixDatagram, path: PathBuf },
     /// A level, `0` or `1` as text, that the kernel tells changes of by EPOLLPRI, as sysfs does of a GPIO line.
     Level { file: File, high: bool },
@@ -99,7 +101,13 @@ impl Origin {
         match self {
             Origin::Lines { .. } | Origin::Socket { .. } if !told => true,
             Origin::Lines { fd, begun } => match nix::unistd::read(&*fd, &mut bytes) {
-                Ok(0) => false,
+                Ok(0) => {
+                    // The last line need not have an end.
+                    if !begun.is_empty() {
+                        take(begun);
+                    }
+                    false
+                }
                 Ok(n) => {
                     for &byte in &bytes[..n] {
                         if byte == b'\n' {
@@ -115,8 +123,10 @@ impl Origin {
                 Err(_) => false,
             },
             Origin::Socket { socket, .. } => {
+                let mut bytes = [0; DATAGRAM];
                 if let Ok(n) = socket.recv(&mut bytes) {
-                    bytes[..n].split(|&b| b == b'\n').filter(|line| !line.is_empty() || n <= 1).take(1).for_each(take);
+                    let lines = bytes[..n].strip_suffix(b"\n").unwrap_or(&bytes[..n]);
+                    lines.split(|&b| b == b'\n').for_each(take);
                 }
                 true
             }
@@ -233,6 +243,17 @@ mod tests {
     }
 
     #[test]
+    fn a_last_line_needs_no_end() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        nix::unistd::write(&writer, b"trigger\ntrigger 3").unwrap();
+        drop(writer);
+        let mut lines = Origin::Lines { fd: reader, begun: Vec::new() };
+        let mut read = Vec::new();
+        while lines.read(true, &mut |line| read.push(String::from_utf8_lossy(line).into_owned())) {}
+        assert_eq!(read, ["trigger", "trigger 3"]);
+    }
+
+    #[test]
     fn a_line_without_an_end_takes_no_memory() {
         let path = scratch("long");
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
@@ -255,9 +276,12 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777 & !0o600, 0, "{mode:o}");
         let sender = UnixDatagram::unbound().unwrap();
+        let second = Duration::from_secs(1);
         for (datagram, expected) in [
             (&b"trigger 2\n"[..], vec![Command::Trigger(Some(Duration::from_secs(2)))]),
             (b"\n", vec![Command::Trigger(None)]),
+            (b"", vec![Command::Trigger(None)]),
+            (b"trigger\nat 1", vec![Command::Trigger(None), Command::Play { from: second, to: second }]),
             (b"\xff\xfe", vec![]),
         ] {
             sender.send_to(datagram, &path).unwrap();

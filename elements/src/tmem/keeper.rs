@@ -3,18 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use shrbuf_pipeline::stats::HeldGauge;
 use shrbuf_pipeline::{Colorimetry, Frame, Rect, Waker};
 use tmem_cache::preroll::Preroll;
-use tmem_cache::pressure::{Law, System, steer};
 
 use super::replay::Wish;
-
-/// From one look at the system's memory to the next.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Wakes a thread that parks; before it has started, does nothing.
 #[derive(Default)]
@@ -90,20 +86,12 @@ impl Shared {
 }
 
 /// Puts what comes in until the input has ended, or everything stops.
-///
-/// Between puts it looks at the system's memory, and gives back what the system needs.
-pub(super) fn run(shared: &Shared, frame_time: Duration, mut law: Law) {
+pub(super) fn run(shared: &Shared, frame_time: Duration) {
     shared.keeper.is_this();
-    let (store, mut system) = (shared.preroll.pool().of(), System::new());
-    let mut looked = Instant::now();
     while !shared.stopping() {
         if let Some(frame) = shared.incoming.pop() {
             put(shared, &frame, frame_time);
             shared.player.wake();
-            if looked.elapsed() >= LOOK {
-                looked = Instant::now();
-                steer(&store, &mut law, system.read());
-            }
             continue;
         }
         if shared.ending.load(Ordering::Acquire) && shared.incoming.is_empty() {

@@ -28,6 +28,7 @@ use control::Control;
 use crossbeam_queue::ArrayQueue;
 use keeper::{Counts, Info, Shared, Wake};
 use replay::Wish;
+use shared_store::Steered;
 use shrbuf::{Ledger, Pool, Shrbuf};
 use shrbuf_pipeline::property::Bytes;
 use shrbuf_pipeline::{
@@ -36,7 +37,7 @@ use shrbuf_pipeline::{
 };
 use tmem_cache::codec::Picture;
 use tmem_cache::preroll::{Preroll, Settings};
-use tmem_cache::pressure::Law;
+use tmem_cache::pressure::{Steering, System};
 use tmem_cache::store::{PoolOptions, Sharing, Upkeep};
 
 use crate::memory::{self, Memory};
@@ -65,7 +66,8 @@ shrbuf_pipeline::properties! {
     pub struct Tmem = "tmem" {
         /// How long frames are kept.
         keep: Duration = Duration::from_secs(30),
-        /// Most memory; what is older goes first where `keep` would take more.
+        /// Most memory; what is older goes first where `keep` would take more. Of a shared store, that of the element which
+        /// starts first.
         max: Bytes = Bytes(1 << 30),
         /// What follows a trigger.
         after: Duration = Duration::ZERO,
@@ -78,6 +80,8 @@ shrbuf_pipeline::properties! {
         store: Option<String> = None,
         /// Its share of a full store, relative to the others'.
         weight: u32 = 1,
+        /// Most memory of a shared store that this element's frames take.
+        quota: Option<Bytes> = None,
         /// Share of one core that makes idle frames smaller, and memory dense.
         upkeep: f64 = 0.1,
         /// Frames that may wait to be compressed; one that finds no room is dropped.
@@ -158,11 +162,6 @@ impl Build for Tmem {
     }
 }
 
-/// Bytes that a store keeps whatever the pressure: some frames.
-const LEAST: u64 = 32 << 20;
-/// Bytes of memory that are left to others.
-const OTHERS: u64 = 128 << 20;
-
 const OUT: usize = 0;
 const REPLAY: usize = 1;
 
@@ -179,18 +178,28 @@ struct Store {
     input: Option<Stream>,
     buffers: Vec<Shrbuf>,
     /// What is kept over a restart, and for pictures of which stream.
-    kept: Option<(Stream, Arc<Preroll<Info>>)>,
+    kept: Option<(Stream, Kept)>,
     run: Option<Run>,
+}
+
+/// Frames, and the store they are in.
+#[derive(Clone)]
+struct Kept {
+    preroll: Arc<Preroll<Info>>,
+    steered: Arc<Steered>,
 }
 
 /// What exists between start and stop. Its threads end with it.
 struct Run {
+    kept: Kept,
     shared: Arc<Shared>,
     buffers: Arc<Pool>,
     control: Option<Control>,
     threads: Vec<JoinHandle<()>>,
     /// Ends with the run.
     _upkeep: Option<Upkeep>,
+    /// Ends with the last run of those that share the store.
+    _steering: Arc<Steering>,
 }
 
 impl Drop for Run {
@@ -212,23 +221,25 @@ fn limit(what: impl std::fmt::Display) -> Failure {
 
 impl Store {
     /// What the last run kept, where pictures are as they were then, else nothing yet.
-    fn preroll(&mut self, stream: &Stream) -> Result<Arc<Preroll<Info>>, Failure> {
-        if let Some((of, preroll)) = self.kept.take()
+    fn kept(&mut self, stream: &Stream) -> Result<Kept, Failure> {
+        if let Some((of, kept)) = self.kept.take()
             && (of.format, of.size) == (stream.format, stream.size)
         {
-            return Ok(preroll);
+            return Ok(kept);
         }
         let c = &self.config;
         let kind = if c.pin { PoolOptions::persistent } else { PoolOptions::ephemeral };
         let mut options = kind(Sharing::Shared).weight(c.weight);
+        options.quota = c.quota.map(|quota| usize::try_from(quota.0).unwrap_or(usize::MAX));
         if let Some((least, rate)) = c.min_rate.zip(stream.rate) {
             // 31 halvings are all that an index has bits for.
             let halvings = (1..=31).take_while(|n| rate.hz() / 2f64.powi(*n) >= least.hz()).count();
             options = options.thinning(halvings as u8);
         }
         let max = usize::try_from(c.max.0).unwrap_or(usize::MAX);
-        let pool = shared_store::pool(c.store.as_deref(), max, &self.environment.ledger, options).map_err(limit)?;
-        Ok(Arc::new(Preroll::new(pool, Settings { keep: c.keep, pin: c.pin })))
+        let steered = Steered::open(c.store.as_deref(), max, &self.environment.ledger).map_err(limit)?;
+        let pool = steered.store.pool(options).map_err(limit)?;
+        Ok(Kept { preroll: Arc::new(Preroll::new(pool, Settings { keep: c.keep, pin: c.pin })), steered })
     }
 
     fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Failure> {
@@ -301,10 +312,10 @@ impl Element for Store {
         if let Some(control) = &control {
             start.watch(control.fd().map_err(limit)?, CONTROL)?;
         }
-        let preroll = self.preroll(&stream)?;
+        let kept = self.kept(&stream)?;
         let buffers = std::mem::take(&mut self.buffers);
         let shared = Arc::new(Shared {
-            preroll,
+            preroll: Arc::clone(&kept.preroll),
             incoming: ArrayQueue::new(self.config.waiting as usize),
             outgoing: ArrayQueue::new(buffers.len().max(1)),
             wishes: Mutex::default(),
@@ -321,18 +332,20 @@ impl Element for Store {
         let idle = Arc::clone(&shared);
         let buffers = Arc::new(Pool::new(buffers, move |_| idle.player.wake()).map_err(limit)?);
         start.watch(buffers.fences_fd().try_clone_to_owned().map_err(limit)?, FENCES)?;
-        let upkeep = (self.config.upkeep > 0.0).then(|| shared.preroll.pool().of().upkeep(self.config.upkeep));
+        let upkeep = (self.config.upkeep > 0.0).then(|| kept.steered.store.upkeep(self.config.upkeep));
+        let steering = kept.steered.steering(System::new).map_err(limit)?;
         let mut run = Run {
+            kept,
             shared: Arc::clone(&shared),
             buffers: Arc::clone(&buffers),
             control,
             threads: Vec::new(),
             _upkeep: upkeep.transpose().map_err(limit)?,
+            _steering: steering,
         };
         let frame_time = Duration::from_secs_f64(1.0 / stream.rate.unwrap_or(Rate::new(30, 1)).hz().max(1e-3));
         let keeper = Arc::clone(&shared);
-        let law = Law::new(LEAST.min(self.config.max.0), self.config.max.0, OTHERS);
-        run.threads.push(self.spawn("keeps", move || keeper::run(&keeper, frame_time, law))?);
+        run.threads.push(self.spawn("keeps", move || keeper::run(&keeper, frame_time))?);
         let (player, after) = (Arc::clone(&shared), self.config.after);
         run.threads.push(self.spawn("replays", move || replay::run(&player, &buffers, after))?);
         self.remote.set(Some(shared));
@@ -380,11 +393,9 @@ impl Element for Store {
     fn stop(&mut self) {
         self.remote.set(None);
         let Some(run) = self.run.take() else { return };
-        let shared = Arc::clone(&run.shared);
+        let kept = run.kept.clone();
         drop(run);
-        if let Some(stream) = self.input {
-            self.kept = Some((stream, Arc::clone(&shared.preroll)));
-        }
+        self.kept = self.input.map(|stream| (stream, kept));
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {

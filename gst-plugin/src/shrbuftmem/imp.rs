@@ -192,7 +192,7 @@ impl ShrbufTmem {
         drop(state);
         let (shared, copies) = (Arc::clone(&self.shared), self.account());
         let thread = std::thread::Builder::new().name("shrbuftmem".to_owned());
-        let thread = thread.spawn(move || keeper::run(&shared, settings.max, &copies))?;
+        let thread = thread.spawn(move || keeper::run(&shared, &copies))?;
         *lock(&self.keeper) = Some(thread);
         Ok(())
     }

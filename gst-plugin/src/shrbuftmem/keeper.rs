@@ -1,33 +1,18 @@
 //! The thread that puts: frames leave upstream's memory here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use shrbuf::{Account, State as Filling};
-use tmem_cache::pressure::{Law, System, steer};
 
 use super::run::{Incoming, Run, Shared};
 use crate::{lock, upstream};
 
-/// From one look at the system's memory to the next.
-const LOOK: Duration = Duration::from_millis(250);
-/// Bytes that the store keeps whatever the pressure: some frames.
-const LEAST: u64 = 32 << 20;
-/// Bytes of memory that are left to others.
-const OTHERS: u64 = 128 << 20;
-
-/// Puts what comes in until everything stops. Between puts it looks at the system's memory, and gives back what the
-/// system needs.
-pub(super) fn run(shared: &Shared, max: u64, copies: &Account) {
-    let (mut law, mut system, mut looked) = (Law::new(LEAST.min(max), max, OTHERS), System::new(), Instant::now());
+/// Puts what comes in until everything stops.
+pub(super) fn run(shared: &Shared, copies: &Account) {
     while let Some((run, incoming)) = next(shared) {
         let kept = put(&run, &incoming, copies);
         // Upstream has its memory again before anybody hears that it was put.
         drop(incoming);
-        if looked.elapsed() >= LOOK {
-            looked = Instant::now();
-            steer(&run.preroll.pool().of(), &mut law, system.read());
-        }
         // The last reference is not dropped under the lock.
         drop(run);
         let mut state = shared.state();

@@ -11,6 +11,7 @@ use shrbuf::{Ledger, Pool, PoolError, Shrbuf};
 use shrbuf_gst_memory::{Lender, WrapError};
 use tmem_cache::codec::{Picture, PictureError};
 use tmem_cache::preroll::{Entry, Preroll, Replays, Settings};
+use tmem_cache::pressure::{Law, Steering, System};
 use tmem_cache::store::{OpenError, PoolOptions, Sharing, Store, StoreOptions, Upkeep};
 
 use crate::lock;
@@ -22,6 +23,10 @@ const BUFFERS: usize = 4;
 pub(super) const MOST_WAITING: u32 = 16;
 /// Share of a core that makes idle frames smaller, and memory dense.
 const UPKEEP: f64 = 0.1;
+/// Bytes that the store keeps whatever the pressure: some frames.
+const LEAST: u64 = 32 << 20;
+/// Bytes of memory that are left to others.
+const OTHERS: u64 = 128 << 20;
 
 /// Why there is no run.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +76,7 @@ pub(super) struct Run {
     pub(super) buffers: Pool,
     pub(super) lender: Lender,
     _upkeep: Upkeep,
+    _steering: Steering,
 }
 
 impl Run {
@@ -96,7 +102,9 @@ impl Run {
         })?;
         let scratch = Mutex::new(exporter.allocate(&layout)?);
         let preroll = Preroll::new(pool, Settings { keep, pin: false });
-        Ok(Run { caps, video, preroll, scratch, buffers, lender, _upkeep: store.upkeep(UPKEEP)? })
+        let steering = Steering::new(&store, Law::new(LEAST.min(max), max, OTHERS), System::new())?;
+        let (_upkeep, _steering) = (store.upkeep(UPKEEP)?, steering);
+        Ok(Run { caps, video, preroll, scratch, buffers, lender, _upkeep, _steering })
     }
 
     /// How long a frame lasts; a 30th of a second, where nobody knows.

@@ -1,6 +1,7 @@
 //! Streams to frames.
 
-use std::sync::Mutex;
+use std::collections::TryReserveError;
+use std::sync::{Mutex, PoisonError};
 
 use super::dense::{self, lanes::Lanes};
 use super::encoder::lock;
@@ -102,6 +103,16 @@ impl Decoder {
         Decoder { path, workers, scratch }
     }
 
+    /// Reserves the scratch that a picture's stripes of the fast tier take, so that decoding them allocates nothing.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub(crate) fn reserve(&mut self, picture: &Picture) -> Result<(), TryReserveError> {
+        let stripe = picture.largest_stripe();
+        let mut all = self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner));
+        all.try_for_each(|scratch| scratch.reserve_decoding(stripe))
+    }
+
     /// Decodes a whole frame.
     ///
     /// # Errors
@@ -171,7 +182,7 @@ impl Decoder {
                 });
             }
         }
-        result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        result.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Decodes a region of a frame into packed rows, as [`Picture::region_bytes`] counts them. Only the stripes it

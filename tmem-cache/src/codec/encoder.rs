@@ -1,5 +1,6 @@
 //! Frames to streams.
 
+use std::collections::TryReserveError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -131,6 +132,19 @@ impl Encoder {
         Ok(Summary { bytes_in: picture.bytes(), bytes_out: out.len() - start, stripes, raw_stripes })
     }
 
+    /// Reserves what the fast tier takes for a picture: in `out` the most that there ever is of its stream, and scratch.
+    /// With one thread, an encoding of it then allocates nothing.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub(crate) fn reserve(&mut self, picture: &Picture, out: &mut Vec<u8>) -> Result<(), TryReserveError> {
+        let stripe = picture.largest_stripe();
+        // A stripe is taken back when it has turned out larger than its samples.
+        out.try_reserve(stream::head_bytes(picture) + picture.bytes() + fast::most_bytes(stripe))?;
+        let mut all = self.scratch.iter_mut().map(|s| s.get_mut().unwrap_or_else(PoisonError::into_inner));
+        all.try_for_each(|scratch| scratch.reserve(stripe))
+    }
+
     /// Bytes that a stripe takes on the fast tier, predicted from each of these samples of its place, or from none.
     ///
     /// # Errors
@@ -177,6 +191,10 @@ impl Frame<'_> {
         other.clear();
         let samples = self.rows.stripe(self.picture, &stripe, room);
         let start = out.len();
+        if self.tier == Tier::Raw {
+            out.extend_from_slice(samples);
+            return Kind::Raw;
+        }
         let plane = &self.picture.planes()[stripe.plane];
         let reference = self.reference.map(|r| &r.packed()[stripe.bytes.clone()]);
         self.path.encode(&fast::Task { plane, reference }, samples, encode, out);

@@ -60,6 +60,8 @@ pub use rows::{Rows, RowsMut, WrongRows};
 /// How hard the encoder works. The decoder takes either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tier {
+    /// Not coded: each stripe as it is, so that decoding is a copy.
+    Raw,
     /// On the way in: several GB/s a core.
     Fast,
     /// For idle chunks, in the background: predictions fitted to each stripe and an entropy coder with contexts. Each stripe

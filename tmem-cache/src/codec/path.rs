@@ -1,5 +1,7 @@
 //! Which code runs: the best that the processor has, chosen once.
 
+use std::collections::TryReserveError;
+
 use super::dense::{self, Bucket, RowScratch};
 use super::fast::portable::Portable;
 use super::fast::{self, Kernel, Shape};
@@ -219,6 +221,21 @@ pub(crate) struct Scratch {
     pub other: Vec<u8>,
     /// Samples of a stripe on their way into or out of a buffer's mapping.
     pub stripe: Vec<u8>,
+}
+
+impl Scratch {
+    /// Room for encoding stripes of so many bytes on the fast tier.
+    pub fn reserve(&mut self, stripe: usize) -> Result<(), TryReserveError> {
+        self.encode.reserve(stripe)?;
+        fast::reserve(&mut self.other, fast::most_bytes(stripe))?;
+        fast::reserve(&mut self.stripe, stripe)
+    }
+
+    /// Room for decoding them.
+    pub fn reserve_decoding(&mut self, stripe: usize) -> Result<(), TryReserveError> {
+        self.decode.reserve(stripe)?;
+        fast::reserve(&mut self.stripe, stripe)
+    }
 }
 
 #[cfg(test)]

@@ -78,6 +78,9 @@ pub struct Picture {
 /// Why a layout is no picture of this codec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PictureError {
+    /// A compressed format has no samples.
+    #[error("{0} is compressed already; keep its bytes as they are, or decode it first")]
+    Compressed(Format),
     /// Rows do not follow one another.
     #[error("the picture is laid out as {0}, of which a CPU knows no rows; ask its producer for LINEAR")]
     Tiled(Modifier),
@@ -117,8 +120,11 @@ impl Picture {
     /// The picture of a layout.
     ///
     /// # Errors
-    /// [`PictureError`]: a modifier that is not linear, or a size that a public field has been given and cannot be.
+    /// [`PictureError`]: a compressed format, a modifier that is not linear, or a size that a public field has been given and cannot be.
     pub fn of(layout: &Layout) -> Result<Picture, PictureError> {
+        if layout.format.is_compressed() {
+            return Err(PictureError::Compressed(layout.format));
+        }
         if let Some(modifier) = layout.modifier.filter(|_| !layout.is_linear()) {
             return Err(PictureError::Tiled(modifier));
         }
@@ -182,6 +188,11 @@ impl Picture {
     /// Stripes of the picture.
     pub fn stripes(&self) -> usize {
         self.planes().iter().map(Plane::stripes).sum()
+    }
+
+    /// Bytes of the largest stripe.
+    pub(crate) fn largest_stripe(&self) -> usize {
+        self.planes().iter().map(|p| p.stripe_rows.min(p.rows) * p.row_bytes).max().unwrap_or(0)
     }
 
     pub(crate) fn planes(&self) -> &[Plane] {
@@ -255,6 +266,13 @@ mod tests {
         let modifier = Modifier(0x0100_0000_0000_0001);
         let layout = Layout::new(Format::Xr24, Some(modifier), 16, 16, &[plane]).unwrap();
         assert_eq!(Picture::of(&layout), Err(PictureError::Tiled(modifier)));
+    }
+
+    #[test]
+    fn compressed_layout_is_refused() {
+        let plane = shrbuf::Plane { segment: 0, offset: 0, stride: 0 };
+        let layout = Layout::new(Format::Mjpg, None, 16, 16, &[plane]).unwrap();
+        assert_eq!(Picture::of(&layout), Err(PictureError::Compressed(Format::Mjpg)));
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl LogFile {
     /// The record at `at`; `durable` where it counts as one that was not flushed.
     pub(super) fn record(self: &Arc<LogFile>, at: u64, stored: u32, durable: bool) -> Record {
         self.durable.fetch_add(durable.into(), Ordering::Relaxed);
-        Record { file: self.clone(), at, stored, durable: AtomicBool::new(durable) }
+        Record { file: self.clone(), at, stored, durable: AtomicBool::new(durable), replaces: Mutex::default() }
     }
 
     /// Marks the headers of flushed records.
@@ -175,6 +175,8 @@ pub(crate) struct Record {
     at: u64,
     stored: u32,
     durable: AtomicBool,
+    /// The record that this one replaces, until this one is on the device: who loses power before has that one again.
+    replaces: Mutex<Option<Arc<Record>>>,
 }
 
 impl Record {
@@ -199,8 +201,20 @@ impl Record {
         Ok(bytes)
     }
 
-    /// The chunk has been flushed: it will not be found again.
+    /// The chunk has replaced that of `old`, which stays as it is until [`Record::settle`].
+    pub(super) fn replace(&self, old: Arc<Record>) {
+        *lock(&self.replaces) = Some(old);
+    }
+
+    /// The record is on the device, so that the one it replaces can go; true where there was one.
+    pub(super) fn settle(&self) -> bool {
+        let old = lock(&self.replaces).take();
+        old.as_ref().inspect(|old| old.kill()).is_some()
+    }
+
+    /// The chunk has been flushed: neither it nor one that it replaces will be found again.
     pub(crate) fn kill(&self) {
+        self.settle();
         if !self.durable.swap(false, Ordering::Relaxed) {
             return;
         }

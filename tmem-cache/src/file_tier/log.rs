@@ -7,9 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
-use super::budget::Budget;
+use super::budget::{self, KeptBudget};
 use super::file::{LogFile, Record};
 use super::record::{HEADER, Header, Label};
 use crate::store::Handle;
@@ -75,10 +74,11 @@ pub(crate) struct FileTier {
     spilled: Open,
     files: Mutex<Files>,
     sequence: AtomicU64,
-    budget: Mutex<Budget>,
+    budget: Mutex<KeptBudget>,
     held: Arc<AtomicU64>,
-    started: Instant,
     found: Mutex<HashMap<u64, Found>>,
+    /// Records that replace others, and are not known to be on the device.
+    replacing: Mutex<Vec<Weak<Record>>>,
     /// Locked for as long as this lives.
     _lock: nix::fcntl::Flock<File>,
 }
@@ -130,16 +130,17 @@ impl FileTier {
         for ((pool, _), (_, label, record)) in scan.latest {
             found.entry(pool).or_default().push((label, record));
         }
+        let budget = KeptBudget::open(dir, options.writes_per_day).map_err(os("open", &dir.join("budget")))?;
         let tier = FileTier {
             options: options.clone(),
             durable: Mutex::default(),
             spilled: Mutex::default(),
             files: Mutex::new(scan.files),
             sequence: AtomicU64::new(scan.sequence),
-            budget: Mutex::new(Budget::new(options.writes_per_day)),
+            budget: Mutex::new(budget),
             held,
-            started: Instant::now(),
             found: Mutex::new(found),
+            replacing: Mutex::default(),
             _lock,
         };
         tier.tidy();
@@ -182,7 +183,7 @@ impl FileTier {
     }
 
     fn write(&self, name: Option<&str>, label: &Label, stored: &[u8]) -> Result<Arc<Record>, FileError> {
-        if !lock(&self.budget).take((HEADER + stored.len()) as u64, self.started.elapsed()) {
+        if !lock(&self.budget).take((HEADER + stored.len()) as u64, budget::now()) {
             return Err(FileError::Budget { per_day: self.options.writes_per_day });
         }
         let mut open = lock(if name.is_some() { &self.durable } else { &self.spilled });
@@ -237,8 +238,19 @@ impl FileTier {
         files.all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Marks what could not be marked before, and gives the space of dead records back. **Blocks** on the file system.
+    /// The chunk of `new` has replaced that of `old`, which is marked only once `new` is on the device.
+    pub(crate) fn replaced(&self, new: &Arc<Record>, old: Arc<Record>) {
+        new.replace(old);
+        lock(&self.replacing).push(Arc::downgrade(new));
+    }
+
+    /// Marks what could not be marked before, and gives the space of dead records back, those that were replaced among
+    /// them. **Blocks** on the file system, and on the device where records were replaced.
     pub(crate) fn tidy(&self) {
+        let replacing = !lock(&self.replacing).is_empty();
+        if replacing && let Err(e) = self.sync() {
+            tracing::warn!("replaced records keep their space for now: {e}");
+        }
         for file in self.files() {
             if let Err(e) = file.mark().and_then(|()| file.punch()) {
                 tracing::warn!("{}: its dead records keep their space for now: {e}", file.path.display());
@@ -251,6 +263,18 @@ impl FileTier {
     /// # Errors
     /// [`FileError::Os`]; what was not synced before is then not certain.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
+        let replacing = std::mem::take(&mut *lock(&self.replacing));
+        if let Err(e) = self.sync_files() {
+            lock(&self.replacing).extend(replacing);
+            return Err(e);
+        }
+        // Not one of them before all are there: a mark may reach the device before what it was made for. And not without
+        // the marks, or a later flush of the new one could reach it before them.
+        let replaced = replacing.iter().filter_map(Weak::upgrade).filter(|new| new.settle()).count();
+        if replaced > 0 { self.sync_files() } else { Ok(()) }
+    }
+
+    fn sync_files(&self) -> Result<(), FileError> {
         for file in self.files() {
             file.mark().map_err(os("write", &file.path))?;
             file.sync().map_err(os("fdatasync", &file.path))?;

@@ -16,7 +16,8 @@
 //!
 //! # Crashes
 //! What is there after one: of each file the records up to the first that is not whole. Of two records of one handle
-//! the later counts (a put over another is appended before the older one is marked). A hole is made only of what has been
+//! the later counts: a put over another leaves the older one unmarked until the newer one is on the device, so that a
+//! power failure brings one of the two. A hole is made only of what has been
 //! marked; should a power failure undo the mark and not the hole, the checksum of the bytes says that they are gone.
 
 mod budget;

@@ -2,17 +2,17 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 0..8 | `TMEMREC1` |
+//! | 0..8 | `TMEMREC2` |
 //! | 8 | 0, or 1 once the chunk has been flushed; not in the checksum |
 //! | 9 | coding: 0 raw, 1 lz4, 2 zstd, 3 frame, 4 dense frame |
 //! | 10..14 | low half of the xxh3 of the name of a frame's format |
 //! | 14..18 | width and height of a frame |
-//! | 18..26 | xxh3 of the pool's name; 0 where the chunk is not durable |
+//! | 18..26 | low half of the 128-bit xxh3 of the pool's name; 0 where the chunk is not durable |
 //! | 26..54 | object id, index |
 //! | 54..70 | stamp: nanoseconds at, nanoseconds long |
 //! | 70..78 | sequence: of two records of one handle the higher counts |
 //! | 78..82, 82..86 | bytes of the chunk, bytes stored |
-//! | 86..94 | xxh3 of the stored bytes |
+//! | 86..94 | low half of the 128-bit xxh3 of the stored bytes |
 //! | 94..102 | xxh3 of bytes 0..94, where byte 8 is 0 |
 
 use shrbuf::Format;
@@ -26,7 +26,7 @@ pub(super) const HEADER: usize = 102;
 /// Where the mark of a flushed record is.
 pub(super) const MARK: u64 = 8;
 
-const MAGIC: &[u8; 8] = b"TMEMREC1";
+const MAGIC: &[u8; 8] = b"TMEMREC2";
 
 /// What a record says of its chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

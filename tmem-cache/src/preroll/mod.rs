@@ -123,19 +123,10 @@ impl<T: Clone> Preroll<T> {
     pub fn put(&self, frame: &Shrbuf, at: u64, duration: Duration, info: T) -> Result<(), PutError> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let stamp = Stamp { at_ns: at, duration_ns: nanoseconds(duration) };
-        loop {
-            match self.pool.put_frame(handle(number), frame, stamp) {
-                Ok(()) => break,
-                // Of a pool that evicts nothing by itself, the oldest makes room, if nobody waits for it.
-                Err(full @ PutError::Full { .. }) if self.settings.pin => {
-                    let needed = self.needed.load(Ordering::Acquire);
-                    let mut timeline = self.timeline();
-                    let spare = timeline.oldest().filter(|oldest| oldest.number < needed).and_then(|_| timeline.pop());
-                    let oldest = spare.ok_or(full)?;
-                    self.pool.flush(handle(oldest.number));
-                }
-                Err(error) => return Err(error),
-            }
+        let put = || self.pool.put_frame(handle(number), frame, stamp);
+        match put() {
+            Err(PutError::Full { .. }) if self.settings.pin && self.make_room() => put()?,
+            result => result?,
         }
         self.newest.store(at, Ordering::Release);
         let mut timeline = self.timeline();
@@ -150,6 +141,20 @@ impl<T: Clone> Preroll<T> {
             self.pool.flush(handle(old.number));
         }
         Ok(())
+    }
+
+    /// Of a pool that evicts nothing by itself, the oldest frames make room that nobody waits for: as many as it takes for
+    /// the pool to accept again, so that they are compressed once each and the next ones find room too. False where that
+    /// is not enough.
+    fn make_room(&self) -> bool {
+        let mut timeline = self.timeline();
+        let needed = self.needed.load(Ordering::Acquire);
+        while self.pool.is_full() {
+            let spare = timeline.oldest().filter(|oldest| oldest.number < needed).and_then(|_| timeline.pop());
+            let Some(oldest) = spare else { return false };
+            self.pool.flush(handle(oldest.number));
+        }
+        true
     }
 
     /// Brings a frame out of the store into an idle buffer of `buffers`. **Blocks** while it decodes.
@@ -230,5 +235,63 @@ mod tests {
             replays.play(&preroll, 40, Duration::from_nanos(from), Duration::from_nanos(to));
             assert_eq!(all(&mut replays, &preroll), expected, "{from} {to}");
         }
+    }
+
+    #[test]
+    fn a_moment_is_shown_while_a_trigger_waits_for_frames() {
+        let (preroll, frame) = preroll(1000);
+        put(&preroll, &frame, [10, 20, 30]);
+        let mut replays = Replays::default();
+        replays.trigger(&preroll, 30, Duration::from_secs(60));
+        assert_eq!(all(&mut replays, &preroll), [10, 20, 30]);
+        replays.play(&preroll, 30, Duration::from_nanos(10), Duration::from_nanos(10));
+        assert_eq!(all(&mut replays, &preroll), [20]);
+        assert!(matches!(replays.next(&preroll), Next::Later));
+        put(&preroll, &frame, [40]);
+        assert_eq!(all(&mut replays, &preroll), [40]);
+    }
+
+    #[test]
+    fn what_any_replay_has_still_to_send_is_kept() {
+        let (preroll, frame) = preroll(30);
+        put(&preroll, &frame, [10, 20, 30, 40]);
+        let mut replays = Replays::default();
+        replays.play(&preroll, 40, Duration::from_nanos(10), Duration::ZERO);
+        replays.play(&preroll, 40, Duration::from_nanos(20), Duration::from_nanos(30));
+        assert!(matches!(replays.next(&preroll), Next::Send(Entry { at: 30, .. })));
+        // All of them are too old by now.
+        put(&preroll, &frame, [100, 110]);
+        assert_eq!(all(&mut replays, &preroll), [40, 20, 10]);
+    }
+
+    #[test]
+    fn pinned_frames_are_compressed_once_each_in_a_full_pool() {
+        use shrbuf::{Ledger, Reason};
+        let ledger = Ledger::default();
+        let store = Store::new(&StoreOptions { ledger: ledger.clone(), ..StoreOptions::new(64 << 20) }).unwrap();
+        let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+        let preroll = Preroll::new(pool, Settings { keep: Duration::from_secs(60), pin: true });
+        let layout = Layout::linear(Format::Grey, 512, 256, 1).unwrap();
+        let mut frame = Memfd::new("test").allocate(&layout).unwrap();
+        let generate = Ledger::default().account("test", Reason::Generate);
+        let (mut state, mut row) = (1u32, [0; 512]);
+        for at in 0..1500u64 {
+            let mut guard = frame.write().unwrap();
+            for y in 0..256 {
+                row.fill_with(|| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8 & 63
+                });
+                guard.plane(0).write(y, 0, &row, &generate);
+            }
+            drop(guard);
+            preroll.put(&frame, at * 1000, Duration::from_nanos(1000), ()).unwrap();
+        }
+        let read: u64 = ledger.entries().iter().filter(|e| e.reason == Reason::Store).map(|e| e.bytes).sum();
+        let times = read as f64 / (1500.0 * f64::from(512 * 256));
+        // Those that ran into the end of the pool were compressed twice.
+        assert!(times < 1.05, "each frame was read {times} times");
+        let chunks = preroll.pool().stats().chunks;
+        assert!(chunks > 400, "only {chunks} frames are kept");
     }
 }

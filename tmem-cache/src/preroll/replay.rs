@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::timeline::Timeline;
 use super::{Entry, Preroll, nanoseconds};
 
 /// A replay under way.
@@ -34,7 +35,7 @@ pub enum Next<T> {
     Idle,
 }
 
-/// What was asked for and has yet to be sent, one after the other. Moments are of the frames' own clock: `now` is the
+/// What was asked for and has yet to be sent, one after the other, but for what has to wait. Moments are of the frames' own clock: `now` is the
 /// time stamp of the newest frame when it was asked for.
 #[derive(Debug, Default)]
 pub struct Replays(Vec<Job>);
@@ -66,19 +67,31 @@ impl Replays {
         true
     }
 
-    /// What is next. Frames that a replay has still to send are kept for it from then on.
+    /// What is next: of the first replay that has a frame to send, so that none waits for frames that another waits for.
+    /// Frames that any replay has still to send are kept for it from then on.
     pub fn next<T: Clone>(&mut self, of: &Preroll<T>) -> Next<T> {
-        while let Some(job) = self.0.first_mut() {
-            if let Some(next) = job.next(of) {
-                return next;
+        // Held until it is known what is needed, so that nothing that is about to be sent expires.
+        let timeline = of.timeline();
+        let (mut next, mut needed) = (Next::Idle, u64::MAX);
+        self.0.retain_mut(|job| {
+            let (least, step) = job.step(&timeline);
+            needed = needed.min(least);
+            match step {
+                Next::Send(entry) if !matches!(next, Next::Send(_)) => {
+                    job.last = Cursor::Sent(entry.number);
+                    next = Next::Send(entry);
+                }
+                Next::Later if matches!(next, Next::Idle) => next = Next::Later,
+                Next::Idle => return false,
+                _ => {}
             }
-            self.0.remove(0);
-        }
-        of.needed.store(u64::MAX, Ordering::Release);
-        Next::Idle
+            true
+        });
+        of.needed.store(needed, Ordering::Release);
+        next
     }
 
-    /// Ends the first replay: what it waits for will not come.
+    /// Ends the first replay, once all wait: what it waits for will not come.
     pub fn give_up(&mut self) {
         if !self.0.is_empty() {
             self.0.remove(0);
@@ -87,30 +100,24 @@ impl Replays {
 }
 
 impl Job {
-    /// `None` where it is over.
-    fn next<T: Clone>(&mut self, of: &Preroll<T>) -> Option<Next<T>> {
-        let timeline = of.timeline();
+    /// The first frame that it has still to send, by number, and that frame, where it is there; idle where it is over.
+    fn step<T: Clone>(&self, timeline: &Timeline<T>) -> (u64, Next<T>) {
         let found = match (self.last, self.backward) {
             (Cursor::Begin(time), false) => timeline.from(time),
             (Cursor::Begin(time), true) => timeline.at(time),
             (Cursor::Sent(number), false) => timeline.after(number),
             (Cursor::Sent(number), true) => timeline.before(number),
         };
-        let (least, next) = match found {
+        match found {
             Some(entry) if self.backward && entry.at >= self.until => {
-                (timeline.oldest().map_or(entry.number, |oldest| oldest.number), Some(Next::Send(entry)))
+                let last = timeline.from(self.until).map_or(entry.number, |last| last.number);
+                (last, Next::Send(entry))
             }
-            Some(entry) if !self.backward && entry.at <= self.until => (entry.number, Some(Next::Send(entry))),
+            Some(entry) if !self.backward && entry.at <= self.until => (entry.number, Next::Send(entry)),
             None if !self.backward && timeline.newest().is_some_and(|newest| newest.at < self.until) => {
-                (u64::MAX, Some(Next::Later))
+                (timeline.newest().map_or(u64::MAX, |newest| newest.number + 1), Next::Later)
             }
-            _ => (u64::MAX, None),
-        };
-        // While the timeline is held, so that nothing that is about to be sent expires.
-        of.needed.store(least, Ordering::Release);
-        if let Some(Next::Send(entry)) = &next {
-            self.last = Cursor::Sent(entry.number);
+            _ => (u64::MAX, Next::Idle),
         }
-        next
     }
 }

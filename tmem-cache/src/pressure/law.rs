@@ -41,6 +41,12 @@ impl Law {
         Law { range: (min, max), reserve, shrink_above: 0.02, calm: 5, budget: max, calm_looks: 0 }
     }
 
+    /// The same with the budget at so many bytes, as far as the range allows.
+    #[must_use]
+    pub fn at(self, budget: u64) -> Law {
+        Law { budget: budget.clamp(self.range.0, self.range.1), ..self }
+    }
+
     /// The budget after a look.
     pub fn look(&mut self, reading: Reading) -> u64 {
         let (min, max) = self.range;

@@ -1,27 +1,26 @@
 //! How much memory the store may have just now.
 //!
 //! # How am I supposed to use this?
-//! One thread looks, once a second or when the kernel's trigger fires, and sets the budget:
+//! [`Steering`] is a thread that waits on the kernel's trigger, looks now and then anyway, and sets a store's budget, one
+//! for each store. Tests, and callers with knowledge of their own, feed [`steer`] or the bare [`Law`] with readings they
+//! make, or give [`System::at`] files of their own.
 //!
-//! ```no_run
-//! use std::time::Duration;
-//! use tmem_cache::{pressure::{Law, System, steer}, store::{Store, StoreOptions}};
+//! ```
+//! use tmem_cache::pressure::{Law, Reading, steer};
+//! use tmem_cache::store::{Store, StoreOptions};
 //! let store = Store::new(&StoreOptions::new(1 << 30))?;
-//! let (mut law, mut system) = (Law::new(64 << 20, 1 << 30, 256 << 20), System::new());
-//! loop {
-//!     system.wait(Duration::from_secs(1));
-//!     steer(&store, &mut law, system.read());
-//! }
-//! # #[allow(unreachable_code)]
+//! let mut law = Law::new(64 << 20, 1 << 30, 256 << 20);
+//! let heavy = Reading { some: 0.5, free: 1 << 30 };
+//! assert_eq!(steer(&store, &mut law, heavy), 512 << 20);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! Tests, and callers with knowledge of their own, feed [`steer`] or the bare [`Law`] with readings they make.
 
 mod law;
 mod source;
 mod steer;
+mod steering;
 
 pub use law::{Law, Reading};
 pub use source::System;
 pub use steer::steer;
+pub use steering::Steering;

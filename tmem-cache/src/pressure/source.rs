@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,6 +18,8 @@ const TRIGGERS: [&[u8]; 2] = [b"some 50000 1000000\0", b"some 100000 2000000\0"]
 /// The system's or a cgroup's memory.
 #[derive(Debug)]
 pub struct System {
+    /// `/`, but for tests.
+    root: PathBuf,
     /// `memory.pressure` of the cgroup, or `/proc/pressure/memory`.
     pressure: Option<PathBuf>,
     trigger: Option<File>,
@@ -28,38 +31,64 @@ pub struct System {
 }
 
 impl System {
-    /// What this process can see. Says once, as a `tracing` warning, what it has to do without: without PSI, stalls are
-    /// taken from the cgroup's `memory.events` (`high`, `max`) and free memory from `MemAvailable` alone.
+    /// What this process can see. What it has to do without is said once in a process, as a `tracing` warning: without
+    /// PSI, stalls are taken from the cgroup's `memory.events` (`high`, `max`) and free memory from `MemAvailable` alone.
     pub fn new() -> System {
-        let cgroup = own_cgroup().filter(|c| c.join("memory.current").exists());
-        let candidates =
-            cgroup.iter().map(|c| c.join("memory.pressure")).chain([PathBuf::from("/proc/pressure/memory")]);
+        System::at(Path::new("/"))
+    }
+
+    /// As [`System::new`], of a system whose `proc` and `sys` are in `root`: readings that a test writes itself.
+    pub fn at(root: &Path) -> System {
+        static NO_PSI: Once = Once::new();
+        static NO_TRIGGER: Once = Once::new();
+        let cgroup = own_cgroup(root).filter(|c| c.join("memory.current").exists());
+        let candidates = cgroup.iter().map(|c| c.join("memory.pressure")).chain([root.join("proc/pressure/memory")]);
         let pressure = candidates.into_iter().find(|p| fs::read_to_string(p).is_ok_and(|s| total(&s).is_some()));
         let trigger = pressure.as_deref().map(open_trigger);
         match &trigger {
-            None => tracing::warn!("no PSI here (CONFIG_PSI, psi=1): memory.events and MemAvailable serve instead"),
-            Some(Err(e)) => tracing::warn!("no PSI trigger ({e}): pressure is noticed at the next look, not at once"),
+            None => NO_PSI.call_once(|| {
+                tracing::warn!("no PSI here (CONFIG_PSI, psi=1): memory.events and MemAvailable serve instead");
+            }),
+            Some(Err(e)) => NO_TRIGGER.call_once(|| {
+                tracing::warn!("no PSI trigger ({e}): pressure is noticed at the next look, not at once");
+            }),
             Some(Ok(_)) => {}
         }
         let trigger = trigger.and_then(Result::ok);
-        let mut system = System { pressure, trigger, cgroup, total: None, events: 0, looked: Instant::now() };
+        let root = root.to_owned();
+        let mut system = System { root, pressure, trigger, cgroup, total: None, events: 0, looked: Instant::now() };
         system.total = system.stalled();
         system.events = system.high_events();
         system
     }
 
-    /// **Blocks** until there is pressure, or for `timeout`.
-    pub fn wait(&self, timeout: Duration) {
-        let Some(trigger) = &self.trigger else { return std::thread::sleep(timeout) };
-        let mut fds = [PollFd::new(trigger.as_fd(), PollFlags::POLLPRI)];
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        // A signal ends it early, which costs one more look.
-        let _ = poll(&mut fds, timeout);
+    /// **Blocks** until there is pressure, or for `timeout`. A trigger whose cgroup has vanished is let go of.
+    pub fn wait(&mut self, timeout: Duration) {
+        self.wait_or(timeout, None);
     }
 
-    /// Readable (POLLPRI) while there is pressure, for callers with a loop of their own.
-    pub fn as_trigger(&self) -> Option<BorrowedFd<'_>> {
-        self.trigger.as_ref().map(AsFd::as_fd)
+    /// As [`System::wait`], and until `stop` is readable.
+    pub(super) fn wait_or(&mut self, timeout: Duration, stop: Option<BorrowedFd<'_>>) {
+        let until = Instant::now() + timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            // Rounded up, or the last millisecond would be spent in polls that wait for nothing.
+            let left = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+            let trigger = self.trigger.as_ref().map(|trigger| PollFd::new(trigger.as_fd(), PollFlags::POLLPRI));
+            let stop = stop.map(|stop| PollFd::new(stop, PollFlags::POLLIN));
+            let triggered = trigger.is_some();
+            let mut fds: Vec<PollFd<'_>> = trigger.into_iter().chain(stop).collect();
+            // A signal ends it early, which costs one more look.
+            let _ = poll(&mut fds, left);
+            let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+            let vanished = triggered && fds[0].revents().is_some_and(|events| events.intersects(gone));
+            drop(fds);
+            if !vanished {
+                return;
+            }
+            // It would be told of for ever. Looks go on without it.
+            self.trigger = None;
+        }
     }
 
     /// What happened since the last look.
@@ -89,7 +118,7 @@ impl System {
     }
 
     fn free(&self) -> u64 {
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let meminfo = fs::read_to_string(self.root.join("proc/meminfo")).unwrap_or_default();
         let available = meminfo
             .lines()
             .find_map(|l| l.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<u64>().ok());
@@ -127,14 +156,16 @@ fn open_trigger(path: &Path) -> io::Result<File> {
     Err(last)
 }
 
-fn own_cgroup() -> Option<PathBuf> {
-    let all = fs::read_to_string("/proc/self/cgroup").ok()?;
+fn own_cgroup(root: &Path) -> Option<PathBuf> {
+    let all = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let path = all.lines().find_map(|l| l.strip_prefix("0::/"))?;
-    Some(Path::new("/sys/fs/cgroup").join(path))
+    Some(root.join("sys/fs/cgroup").join(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -149,5 +180,33 @@ mod tests {
         let mut system = System::new();
         let reading = system.read();
         assert!((0.0..=1.0).contains(&reading.some) && reading.free > 0, "{reading:?}");
+    }
+
+    fn with_trigger(trigger: impl Into<std::os::fd::OwnedFd>) -> System {
+        let trigger = Some(File::from(trigger.into()));
+        System { trigger, pressure: None, cgroup: None, ..System::at(Path::new("/nowhere")) }
+    }
+
+    #[test]
+    fn wait_ends_when_the_trigger_fires() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Bytes out of band are what poll(2) calls POLLPRI, as it does the kernel's word on pressure.
+        let mut system = with_trigger(listener.accept().unwrap().0);
+        nix::sys::socket::send(sender.as_raw_fd(), b"!", nix::sys::socket::MsgFlags::MSG_OOB).unwrap();
+        let started = Instant::now();
+        system.wait(Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn trigger_that_has_vanished_is_let_go_and_the_wait_goes_on() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        // From now on poll(2) says POLLERR.
+        drop(reader);
+        let mut system = with_trigger(writer);
+        let started = Instant::now();
+        (0..2).for_each(|_| system.wait(Duration::from_millis(50)));
+        assert!(started.elapsed() >= Duration::from_millis(100) && system.trigger.is_none());
     }
 }

@@ -45,27 +45,54 @@ impl Coding {
     }
 }
 
+/// The stored bytes as they were when the chunk was put: what tells the same chunk again, whatever its form is by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    coding: Coding,
+    len: u32,
+    /// Both halves.
+    hash: [u64; 2],
+}
+
+impl Arrival {
+    /// What it is looked for by.
+    pub(crate) fn key(&self) -> u64 {
+        self.hash[0]
+    }
+}
+
 /// What the stored bytes are, wherever they lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Form {
     pub coding: Coding,
     pub original: u32,
-    /// Of the stored bytes: what tells the same chunk, and a damaged one.
+    /// Of the stored bytes: what tells a damaged one.
     pub hash: u64,
+    /// Unknown of a chunk of an earlier life.
+    pub arrival: Option<Arrival>,
     /// What a frame is predicted from; only in memory.
     pub reference: Option<Arc<SharedReference>>,
 }
 
 impl Form {
-    /// One that needs nothing else to be decoded.
-    pub(crate) fn alone(coding: Coding, original: u32, hash: u64) -> Form {
-        Form { coding, original, hash, reference: None }
+    /// That of a chunk that arrives as these bytes.
+    pub(crate) fn of(coding: Coding, original: u32, stored: &[u8], reference: Option<Arc<SharedReference>>) -> Form {
+        let hash = xxhash_rust::xxh3::xxh3_128(stored);
+        let hash = [hash as u64, (hash >> 64) as u64];
+        let arrival = Some(Arrival { coding, len: stored.len() as u32, hash });
+        Form { coding, original, hash: hash[0], arrival, reference }
     }
 
-    /// True where the same stored bytes mean the same chunk.
-    pub(crate) fn means_the_same(&self, other: &Form) -> bool {
+    /// That of a chunk of an earlier life.
+    pub(crate) fn found(coding: Coding, original: u32, hash: u64) -> Form {
+        Form { coding, original, hash, arrival: None, reference: None }
+    }
+
+    /// True where both arrived as the same bytes, which mean the same.
+    pub(crate) fn is_same(&self, other: &Form) -> bool {
         let at = |form: &Form| form.reference.as_ref().map(Arc::as_ptr);
-        self.coding == other.coding && self.original == other.original && at(self) == at(other)
+        let known = self.arrival.is_some() && self.arrival == other.arrival;
+        known && self.original == other.original && at(self) == at(other)
     }
 }
 
@@ -82,7 +109,16 @@ impl Chunk {
     pub(crate) fn new(pool: &Arc<PoolState>, form: Form, memory: Option<Extent>, file: Option<Arc<Record>>) -> Chunk {
         add(&pool.counters.bytes_compressed, memory.as_ref().map_or(0, Extent::len) as u64);
         add(&pool.counters.bytes_file, file.as_ref().map_or(0, |r| r.len()) as u64);
-        Chunk { memory, file, form, pool: pool.clone() }
+        let chunk = Chunk { memory, file, form, pool: pool.clone() };
+        add(&pool.stored, chunk.len() as u64);
+        add(&pool.original, chunk.form.original.into());
+        chunk
+    }
+
+    /// Stored bytes, wherever they lie.
+    pub(crate) fn len(&self) -> usize {
+        let in_file = || self.file.as_ref().map_or(0, |r| r.len());
+        self.memory.as_ref().map_or_else(in_file, Extent::len)
     }
 
     /// The stored bytes, checked, but for frames in memory. **Blocks** on a read where they are in a file.
@@ -91,7 +127,7 @@ impl Chunk {
     /// [`GetError::Corrupt`], [`GetError::Io`], [`GetError::NoMemory`].
     pub(crate) fn stored(&self) -> Result<Cow<'_, [u8]>, GetError> {
         let bytes = match (&self.memory, &self.file) {
-            (Some(extent), _) => extent.bytes(),
+            (Some(extent), _) => extent.bytes().ok_or(GetError::NoMemory { bytes: extent.len() })?,
             (None, Some(record)) => Cow::Owned(record.read()?),
             (None, None) => return Err(GetError::Corrupt { reason: "it has no place".to_owned() }),
         };
@@ -106,12 +142,14 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        sub(&self.pool.stored, self.len() as u64);
+        sub(&self.pool.original, self.form.original.into());
         sub(&self.pool.counters.bytes_compressed, self.memory.as_ref().map_or(0, Extent::len) as u64);
         sub(&self.pool.counters.bytes_file, self.file.as_ref().map_or(0, |r| r.len()) as u64);
     }
 }
 
-/// Of stored bytes.
+/// Of stored bytes: the low half of what tells the same chunk, so that a put hashes once.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
+    xxhash_rust::xxh3::xxh3_128(bytes) as u64
 }

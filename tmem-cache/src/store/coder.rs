@@ -2,7 +2,7 @@
 
 use shrbuf::{Account, Layout, Ledger, Reason, Shrbuf};
 
-use super::chunk::{Coding, Form, hash};
+use super::chunk::{Coding, Form};
 use super::error::{GetError, PutError};
 use super::options::{Admission, Poor};
 use super::reference::SharedReference;
@@ -11,12 +11,18 @@ use crate::codec::reference::{means, sum_up};
 use crate::codec::{DecodeError, Decoder, Encoder, Picture, Reference, Region, Rows, RowsMut, Tier};
 use crate::sync::{Mutex, lock};
 use crate::sys::segment::Extent;
+use zstd::zstd_safe;
 
-/// Scratch above this is not kept.
-const KEPT: usize = 16 << 20;
+/// Scratch above this is not kept. What is reserved and not written takes no memory.
+const KEPT: usize = 64 << 20;
 
 /// zstd's level for idle chunks: where its ratio stops growing by much.
 const DENSE_LEVEL: i32 = 3;
+
+/// Bytes of the dense tier's room for each of a stripe, as a word of 16 bits has it in all of its arrays, and of its
+/// tables.
+const DENSE_ROOM: usize = 16;
+const DENSE_TABLES: usize = 2 << 20;
 
 /// One thread's tools at a time.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(crate) struct Coder {
     stripe: Vec<u8>,
     sums: Vec<u32>,
     mean: Vec<u8>,
+    /// The largest stripe for which there was room on the dense tier.
+    dense: usize,
 }
 
 /// Tools nobody is using, and the ledger's accounts for what they move and what they look at.
@@ -77,6 +85,7 @@ impl Coders {
             stripe: Vec::new(),
             sums: Vec::new(),
             mean: Vec::new(),
+            dense: 0,
         };
         let mut coder = idle.unwrap_or_else(new);
         coder.out.clear();
@@ -89,8 +98,18 @@ impl Coders {
     }
 }
 
+/// What an encoding came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Encoded {
+    pub coding: Coding,
+    /// Bytes as they were.
+    pub original: usize,
+    /// It compresses poorly, and is stored as it was.
+    pub raw: bool,
+}
+
 impl Coder {
-    /// Encodes into `self.out`; coding and bytes as they were. `mean` is the pool's ratio so far.
+    /// Encodes into `self.out`. `mean` is the pool's ratio so far.
     pub(crate) fn encode(
         &mut self,
         source: Source<'_>,
@@ -98,7 +117,7 @@ impl Coder {
         admission: &Admission,
         mean: f32,
         account: &Account,
-    ) -> Result<(Coding, usize), PutError> {
+    ) -> Result<Encoded, PutError> {
         let poor = |stored: usize, bytes: usize| {
             let ratio = stored as f32 / bytes as f32;
             ratio > admission.chunk || (mean > admission.mean && ratio > admission.mean)
@@ -115,45 +134,56 @@ impl Coder {
                 if poor || n >= bytes.len() {
                     self.out.clear();
                     self.out.extend_from_slice(bytes);
-                    return Ok((Coding::Raw, bytes.len()));
+                    return Ok(Encoded { coding: Coding::Raw, original: bytes.len(), raw: true });
                 }
                 self.out.truncate(n);
-                Ok((Coding::Lz4, bytes.len()))
+                Ok(Encoded { coding: Coding::Lz4, original: bytes.len(), raw: false })
             }
             Source::Frame(buffer) => {
                 let picture = Picture::of(buffer.layout())?;
                 let bytes = picture.bytes();
-                self.out.try_reserve(bytes / 2).map_err(|_| PutError::NoMemory { bytes })?;
+                self.encoder.reserve(&picture, &mut self.out).map_err(|_| PutError::NoMemory { bytes })?;
                 let guard = buffer.read()?;
                 let rows = Rows::Guard(&guard, account);
                 self.encoder.encode(&picture, rows, reference, Tier::Fast, &mut self.out)?;
-                if poor(self.out.len(), bytes) && admission.poor == Poor::Refuse {
+                let raw = poor(self.out.len(), bytes);
+                if raw && admission.poor == Poor::Refuse {
                     return Err(PutError::Poor { bytes, stored: self.out.len() });
                 }
+                if raw {
+                    self.out.clear();
+                    self.encoder.encode(&picture, rows, None, Tier::Raw, &mut self.out)?;
+                }
                 let Layout { format, width, height, .. } = *buffer.layout();
-                // Poor stripes are raw in the stream already.
-                Ok((Coding::Frame { format, width, height, dense: false }, bytes))
+                Ok(Encoded { coding: Coding::Frame { format, width, height, dense: false }, original: bytes, raw })
             }
         }
     }
 
-    /// The dense form of a chunk into `self.out`, from the same reference; `None` where it has none or is in it.
-    pub(crate) fn densify(&mut self, form: &Form, stored: &[u8]) -> Option<Coding> {
-        if form.coding.is_dense() {
-            return None;
-        }
+    /// The dense form of a chunk into `self.out`, from the same reference; `None` where it has none.
+    ///
+    /// # Errors
+    /// [`GetError::Corrupt`], [`GetError::NoMemory`].
+    pub(crate) fn densify(&mut self, form: &Form, stored: &[u8]) -> Result<Option<Coding>, GetError> {
+        let no_memory = |bytes: usize| GetError::NoMemory { bytes };
         let plain = self.unpacked(form, stored)?;
         self.out.clear();
         match form.coding {
             Coding::Frame { format, width, height, .. } => {
-                let (picture, rows) = (form.coding.picture()?, Rows::Packed(&plain));
+                let (Some(picture), rows) = (form.coding.picture(), Rows::Packed(&plain)) else { return Ok(None) };
+                self.encoder.reserve(&picture, &mut self.out).map_err(|_| no_memory(plain.len()))?;
+                self.ready_for_dense(&picture).map_err(no_memory)?;
                 let reference = form.reference.as_ref().map(|shared| &shared.reference);
-                self.encoder.encode(&picture, rows, reference, Tier::Dense, &mut self.out).ok()?;
-                Some(Coding::Frame { format, width, height, dense: true })
+                let dense = self.encoder.encode(&picture, rows, reference, Tier::Dense, &mut self.out);
+                Ok(dense.is_ok().then_some(Coding::Frame { format, width, height, dense: true }))
             }
             _ => {
-                self.out = zstd::bulk::compress(&plain, DENSE_LEVEL).ok()?;
-                Some(Coding::Zstd)
+                let most = zstd_safe::compress_bound(plain.len());
+                self.out.try_reserve(most).map_err(|_| no_memory(most))?;
+                // Not `zstd::bulk`, which panics where there is no memory.
+                let mut context = zstd_safe::CCtx::try_create().ok_or(no_memory(most))?;
+                let dense = context.compress(&mut self.out, &plain, DENSE_LEVEL);
+                Ok(dense.is_ok().then_some(Coding::Zstd))
             }
         }
     }
@@ -161,19 +191,40 @@ impl Coder {
     /// The form of a frame that needs no reference, into `self.out`, on the fast tier; `None` where it is damaged.
     pub(crate) fn alone(&mut self, form: &Form, stored: &[u8]) -> Option<Form> {
         let Coding::Frame { format, width, height, .. } = form.coding else { return None };
-        let plain = self.unpacked(form, stored)?;
+        let plain = self.unpacked(form, stored).ok()?;
         let picture = form.coding.picture()?;
         self.out.clear();
+        self.encoder.reserve(&picture, &mut self.out).ok()?;
         self.encoder.encode(&picture, Rows::Packed(&plain), None, Tier::Fast, &mut self.out).ok()?;
         let coding = Coding::Frame { format, width, height, dense: false };
-        Some(Form::alone(coding, form.original, hash(&self.out)))
+        Some(Form::of(coding, form.original, &self.out, None))
     }
 
-    fn unpacked(&mut self, form: &Form, stored: &[u8]) -> Option<Vec<u8>> {
+    /// Room that the dense tier takes for a stripe of a picture: found once, it stays in the tools. It is asked for in one
+    /// piece, since what the tier takes of it depends on the samples.
+    fn ready_for_dense(&mut self, picture: &Picture) -> Result<(), usize> {
+        let stripe = picture.largest_stripe();
+        if stripe > self.dense {
+            let bytes = DENSE_TABLES + DENSE_ROOM * stripe;
+            Vec::<u8>::new().try_reserve_exact(bytes).map_err(|_| bytes)?;
+            self.dense = stripe;
+        }
+        Ok(())
+    }
+
+    /// Room for decoding a picture.
+    fn ready(&mut self, picture: &Picture, coding: Coding) -> Result<(), GetError> {
+        if coding.is_dense() {
+            self.ready_for_dense(picture).map_err(|bytes| GetError::NoMemory { bytes })?;
+        }
+        self.decoder.reserve(picture).map_err(|_| GetError::NoMemory { bytes: picture.bytes() })
+    }
+
+    fn unpacked(&mut self, form: &Form, stored: &[u8]) -> Result<Vec<u8>, GetError> {
         let mut plain = Vec::new();
-        grow(&mut plain, form.original as usize).ok()?;
-        self.plain(form, stored, &mut plain).ok()?;
-        Some(plain)
+        grow(&mut plain, form.original as usize).map_err(|bytes| GetError::NoMemory { bytes })?;
+        self.plain(form, stored, &mut plain)?;
+        Ok(plain)
     }
 
     /// The mean of a stripe over those frames of a scene that are in memory; `None` where they are fewer than four.
@@ -184,8 +235,17 @@ impl Coder {
         let most = if most < recent.len() { 4 } else { recent.len() };
         self.sums.clear();
         for chunk in recent.iter().flatten().map(|chunk| &chunk.value) {
-            let Some(stored) = chunk.memory.as_ref().map(Extent::bytes).filter(|_| frames < most) else { continue };
+            let Some(stored) = chunk.memory.as_ref().and_then(Extent::bytes).filter(|_| frames < most) else {
+                continue;
+            };
+            self.ready(picture, chunk.form.coding).ok()?;
             let reference = chunk.form.reference.as_ref().map(|shared| &shared.reference);
+            let bytes = picture.stripe(index).bytes.len();
+            [&mut self.stripe, &mut self.mean]
+                .into_iter()
+                .try_for_each(|v| v.try_reserve(bytes.saturating_sub(v.len())))
+                .ok()?;
+            self.sums.try_reserve(bytes.saturating_sub(self.sums.len())).ok()?;
             let decoded = self.decoder.decode_stripe(picture, &stored, reference, index, &mut self.stripe);
             if decoded.is_ok() {
                 self.sums.resize(self.stripe.len() / if wide { 2 } else { 1 }, 0);
@@ -255,6 +315,7 @@ impl Coder {
         match target {
             Target::Frame(buffer) => {
                 let picture = coding.picture().ok_or_else(no_picture)?;
+                self.ready(&picture, coding)?;
                 let mut guard = buffer.write()?;
                 let into = RowsMut::Guard(&mut guard, account);
                 self.decoder.decode(&picture, stored, reference, into).map_err(|e| corrupt(form, &e))?;
@@ -262,6 +323,7 @@ impl Coder {
             }
             Target::Region(region, into) => {
                 let picture = coding.picture().ok_or_else(no_picture)?;
+                self.ready(&picture, coding)?;
                 let n = picture.region_bytes(*region);
                 let result = self.decoder.decode_region(&picture, stored, reference, *region, &mut into[..n]);
                 result.map_err(|e| corrupt(form, &e))?;
@@ -279,11 +341,15 @@ impl Coder {
     fn plain(&mut self, form: &Form, stored: &[u8], into: &mut [u8]) -> Result<usize, GetError> {
         match form.coding.picture() {
             Some(picture) => {
+                self.ready(&picture, form.coding)?;
                 let reference = form.reference.as_ref().map(|shared| &shared.reference);
                 let result = self.decoder.decode(&picture, stored, reference, RowsMut::Packed(into));
                 result.map_err(|e| corrupt(form, &e))?;
             }
-            None => decode_bytes(form.coding, stored, into).map_err(|reason| GetError::Corrupt { reason })?,
+            None => decode_bytes(form.coding, stored, into).map_err(|reason| match reason {
+                Some(reason) => GetError::Corrupt { reason },
+                None => GetError::NoMemory { bytes: into.len() },
+            })?,
         }
         Ok(into.len())
     }
@@ -296,17 +362,21 @@ fn corrupt(form: &Form, error: &DecodeError) -> GetError {
     GetError::Corrupt { reason: error.to_string() }
 }
 
-fn decode_bytes(coding: Coding, stored: &[u8], into: &mut [u8]) -> Result<(), String> {
+/// `Err(None)` where there is no memory for it.
+fn decode_bytes(coding: Coding, stored: &[u8], into: &mut [u8]) -> Result<(), Option<String>> {
     let n = match coding {
-        Coding::Lz4 => lz4_flex::block::decompress_into(stored, into).map_err(|e| e.to_string())?,
-        Coding::Zstd => zstd::bulk::decompress_to_buffer(stored, into).map_err(|e| e.to_string())?,
+        Coding::Lz4 => lz4_flex::block::decompress_into(stored, into).map_err(|e| Some(e.to_string()))?,
+        Coding::Zstd => {
+            let mut context = zstd_safe::DCtx::try_create().ok_or(None)?;
+            context.decompress(into, stored).map_err(|e| Some(zstd_safe::get_error_name(e).to_owned()))?
+        }
         _ if stored.len() == into.len() => {
             into.copy_from_slice(stored);
             stored.len()
         }
         _ => stored.len(),
     };
-    if n == into.len() { Ok(()) } else { Err(format!("{n} bytes decoded, {} expected", into.len())) }
+    if n == into.len() { Ok(()) } else { Err(Some(format!("{n} bytes decoded, {} expected", into.len()))) }
 }
 
 fn grow(vec: &mut Vec<u8>, len: usize) -> Result<(), usize> {

@@ -22,7 +22,7 @@ pub enum PutError {
     /// No memory, and nothing that may be dropped or pushed out.
     #[error("no room for {stored} bytes: raise the limit or quota, flush, or give the store a file tier")]
     Full {
-        /// Bytes compressed.
+        /// Bytes compressed; as they were, where a full pool did not even compress them.
         stored: usize,
     },
     /// The file tier did not take it.

@@ -1,5 +1,6 @@
 //! Room: whose oldest segment goes, what of it stays, and how holes are closed.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -31,10 +32,7 @@ impl Inner {
     pub(super) fn room(&self, state: &Arc<PoolState>, options: &PoolOptions, len: usize) -> Option<Reserved> {
         let persistent = options.life == Life::Persistent;
         // What can never fit must not empty the store first.
-        if len > self.most(options) {
-            return None;
-        }
-        if persistent && state.full.load(Ordering::Relaxed) && !self.accepts_again(state, options) {
+        if len > self.most(options) || self.is_full(state, options) {
             return None;
         }
         let reserved = self.make_room(state, options, len, |budget| state.reserve(&self.arena, len, budget));
@@ -75,9 +73,18 @@ impl Inner {
         None
     }
 
+    /// True while a persistent pool takes nothing, because it has been full.
+    pub(super) fn is_full(&self, state: &PoolState, options: &PoolOptions) -> bool {
+        let was = options.life == Life::Persistent && state.full.load(Ordering::Relaxed);
+        was && !self.accepts_again(state, options)
+    }
+
     fn accepts_again(&self, state: &PoolState, options: &PoolOptions) -> bool {
         let below = |held: usize, limit: usize| (held as f64) < limit as f64 * ACCEPT_AGAIN;
-        let again = below(self.arena.taken(), self.budget.load(Ordering::Relaxed))
+        // What others may lose is as good as free.
+        let pools = self.pools().into_iter().filter(|pool| pool.options().life == Life::Ephemeral);
+        let evictable: usize = pools.map(|pool| pool.held()).sum();
+        let again = below(self.arena.taken().saturating_sub(evictable), self.budget.load(Ordering::Relaxed))
             && options.quota.is_none_or(|q| below(state.held(), q));
         if again {
             state.full.store(false, Ordering::Relaxed);
@@ -116,14 +123,16 @@ impl Inner {
         while passed < 8.min(held) {
             let Some((key, mut listed, thin)) = take_oldest(state, passed, halvings) else { return false };
             listed.residents.retain(|resident| resident.strong_count() > 0);
+            let next = lock(&state.segments).range((Bound::Excluded(key), Bound::Unbounded)).next().map(|s| s.0.0);
+            let next = next.unwrap_or(u64::MAX);
             let survivors = match thin {
                 Some(halving) => {
                     listed.thinned = halving;
-                    self.thin(state, &listed, Place { age: key.0, thinned: halving })
+                    self.thin(state, &listed, Place { age: key.0, thinned: halving }, next)
                 }
                 None => {
                     passed += 1;
-                    self.drop_all(state, &options, &listed, cause)
+                    self.drop_all(state, &options, &listed, (cause, next))
                 }
             };
             let freed = listed.residents.len() > survivors.len() || listed.segment.strong_count() == 0;
@@ -139,21 +148,28 @@ impl Inner {
         false
     }
 
-    /// Evicts all but what is leased, or was got in a shared pool (at most half of it); what stays in the segment.
+    /// Evicts all but what is leased, or was got in a shared pool, or was put again since the `next` segment was begun, so
+    /// that it is no older than what is in that one (each at most half of a segment, and one chunk of the last whatever its
+    /// size); what stays in the segment.
     fn drop_all(
         &self,
         state: &Arc<PoolState>,
         options: &PoolOptions,
         listed: &Listed,
-        cause: Cause,
+        (cause, next): (Cause, u64),
     ) -> Vec<Arc<Resident<Chunk>>> {
         let mut reinsert = if options.sharing == Sharing::Shared && cause == Cause::Limit { SEGMENT / 2 } else { 0 };
+        let (mut again, mut any) = (SEGMENT / 2, false);
         let mut survivors = Vec::new();
         for chunk in listed.residents.iter().filter_map(std::sync::Weak::upgrade) {
             let len = chunk.value.memory.as_ref().map_or(0, Extent::len);
-            if len <= reinsert && self.was_got(state, &chunk) && self.relocate(state, &chunk, None) {
+            let put_again = chunk.latest() > next && (len <= again || !any);
+            let stays = put_again || (len <= reinsert && self.was_got(state, &chunk));
+            if stays && self.relocate(state, &chunk, None) {
                 count(&state.counters.reinserted);
-                reinsert -= len;
+                any |= put_again;
+                let left = if put_again { &mut again } else { &mut reinsert };
+                *left = left.saturating_sub(len);
                 continue;
             }
             survivors.extend(self.drop_one(state, chunk, cause_counter(state, cause)));
@@ -164,9 +180,12 @@ impl Inner {
     /// Every second chunk goes, those that stay move together; what stays in the segment: all, where none is to go.
     ///
     /// By index, so that the same chunks stay whatever segments they lie in, and none is halved more often than asked.
-    fn thin(&self, state: &Arc<PoolState>, listed: &Listed, now: Place) -> Vec<Arc<Resident<Chunk>>> {
+    /// A chunk that was put again since the `next` segment was begun is not old.
+    fn thin(&self, state: &Arc<PoolState>, listed: &Listed, now: Place, next: u64) -> Vec<Arc<Resident<Chunk>>> {
         let apart = 1 << now.thinned;
-        let stays = |chunk: &Arc<Resident<Chunk>>| chunk.owners().iter().any(|handle| handle.index % apart == 0);
+        let stays = |chunk: &Arc<Resident<Chunk>>| {
+            chunk.latest() > next || chunk.owners().iter().any(|handle| handle.index % apart == 0)
+        };
         let alive = listed.residents.iter().filter_map(std::sync::Weak::upgrade).filter(|chunk| !chunk.is_dead());
         let (stay, go): (Vec<_>, Vec<_>) = alive.partition(stays);
         if go.is_empty() {
@@ -202,11 +221,11 @@ impl Inner {
         let Some(extent) = &chunk.value.memory else { return false };
         let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
         let room = match from {
-            None => state.reserve(&self.arena, extent.len(), limit),
+            None => state.reserve_again(&self.arena, extent.len(), limit),
             Some((from, halved)) => state.reserve_move(&self.arena, extent.len(), limit, from, halved),
         };
-        let Some(room) = room else { return false };
-        let memory = room.write(&extent.bytes());
+        let Some((room, bytes)) = room.zip(extent.bytes()) else { return false };
+        let memory = room.write(&bytes);
         let Chunk { form, file, .. } = &chunk.value;
         self.swap(state, chunk, Chunk::new(state, form.clone(), Some(memory), file.clone()))
     }
@@ -215,14 +234,11 @@ impl Inner {
     /// nobody has it any more.
     pub(super) fn swap(&self, state: &Arc<PoolState>, chunk: &Arc<Resident<Chunk>>, now: Chunk) -> bool {
         let now = Resident::new(now, Vec::new());
-        if chunk.is_tried() {
-            now.set_tried();
-        }
         if !state.register(&now) {
             return false;
         }
         let moved = self.index.exchange(state.id, chunk, &now);
-        if moved && now.value.memory.is_some() && now.value.file.is_none() {
+        if moved && now.value.file.as_ref().is_none_or(|record| !record.is_durable()) {
             state.remember(&now);
         }
         moved

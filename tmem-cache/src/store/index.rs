@@ -36,19 +36,22 @@ struct Owners {
     dead: bool,
     /// Recompression gained nothing; not again.
     tried: bool,
+    /// When the last one joined, by the clock of segments' ages; 0 where nobody did after the first.
+    latest: u64,
     keys: VecDeque<Handle>,
 }
 
 impl<T> Resident<T> {
     pub(crate) fn new(value: T, keys: Vec<Handle>) -> Arc<Resident<T>> {
-        Arc::new(Resident { value, owners: Mutex::new(Owners { dead: false, tried: false, keys: keys.into() }) })
+        Arc::new(Resident { value, owners: Mutex::new(Owners { keys: keys.into(), ..Owners::default() }) })
     }
 
-    /// One more owner; false where the chunk is dead.
-    pub(crate) fn join(&self, handle: Handle) -> bool {
+    /// One more owner, `at` some time; false where the chunk is dead.
+    pub(crate) fn join(&self, handle: Handle, at: u64) -> bool {
         let mut owners = lock(&self.owners);
         if !owners.dead {
             owners.keys.push_back(handle);
+            owners.latest = owners.latest.max(at);
         }
         !owners.dead
     }
@@ -73,6 +76,20 @@ impl<T> Resident<T> {
     fn revive(&self, keys: Vec<Handle>) {
         let mut owners = lock(&self.owners);
         (owners.dead, owners.keys) = (false, keys.into());
+    }
+
+    /// Takes over what a dead one had.
+    fn inherit(&self, dead: &Resident<T>, keys: Vec<Handle>) {
+        let (tried, latest) = {
+            let of = lock(&dead.owners);
+            (of.tried, of.latest)
+        };
+        *lock(&self.owners) = Owners { dead: false, tried, latest, keys: keys.into() };
+    }
+
+    /// When the last owner joined.
+    pub(crate) fn latest(&self) -> u64 {
+        lock(&self.owners).latest
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -166,19 +183,18 @@ impl<T> Index<T> {
     }
 
     /// Puts a chunk under a handle; what was there comes back, to be dropped outside of any lock. `Err` where the chunk
-    /// has died: make another.
+    /// has died: make another; or where `accept`, asked under the lock that whoever empties the pool takes too, says no.
     pub(crate) fn publish(
         &self,
         key: Key,
         chunk: &Arc<Resident<T>>,
         stamp: Stamp,
-        accept: impl FnOnce(),
+        accept: impl FnOnce() -> bool,
     ) -> Result<Option<Entry<T>>, ()> {
         let mut shard = lock(self.of(key));
-        if chunk.is_dead() {
+        if chunk.is_dead() || !accept() {
             return Err(());
         }
-        accept();
         shard.version += 1;
         let entry = Entry { chunk: chunk.clone(), stamp, version: shard.version, leased: false, got: false };
         let old = shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry);
@@ -269,7 +285,7 @@ impl<T> Index<T> {
     pub(crate) fn exchange(&self, pool: u32, chunk: &Arc<Resident<T>>, now: &Arc<Resident<T>>) -> bool {
         let Some(owners) = chunk.kill() else { return false };
         // First, so that whoever reclaims `now` finds those that have it already.
-        now.revive(owners.clone());
+        now.inherit(chunk, owners.clone());
         owners.into_iter().fold(false, |any, handle| self.replace(Key { pool, handle }, chunk, now) | any)
     }
 

@@ -18,7 +18,7 @@ fn other() -> Key {
 fn put_at(index: &Index<u32>, key: Key, value: u32) -> Chunk {
     loop {
         let chunk = Resident::new(value, vec![key.handle]);
-        if index.publish(key, &chunk, Stamp::default(), || {}).is_ok() {
+        if index.publish(key, &chunk, Stamp::default(), || true).is_ok() {
             return chunk;
         }
     }
@@ -110,8 +110,8 @@ fn loom_dead_chunk_is_never_left_in_an_entry() {
     all(|index| {
         let shared = Resident::new(1, Vec::new());
         let reclaimer = reclaimer(index, &shared);
-        let joined = shared.join(key().handle);
-        let published = joined && index.publish(key(), &shared, Stamp::default(), || {}).is_ok();
+        let joined = shared.join(key().handle, 0);
+        let published = joined && index.publish(key(), &shared, Stamp::default(), || true).is_ok();
         reclaimer.join().unwrap();
         // Published and still there only if it is alive, so that the next reclaim finds it.
         assert!(value(index).is_none() || (published && !shared.is_dead()));
@@ -123,8 +123,8 @@ fn loom_owner_that_joins_during_a_move_has_one_of_the_two_or_is_told() {
     all(|index| {
         let chunk = put(index, 1);
         let mover = mover(index, &chunk, 10);
-        let joined = chunk.join(other().handle);
-        let published = joined && index.publish(other(), &chunk, Stamp::default(), || {}).is_ok();
+        let joined = chunk.join(other().handle, 0);
+        let published = joined && index.publish(other(), &chunk, Stamp::default(), || true).is_ok();
         let now = mover.join().unwrap();
         assert_eq!(value_at(index, other()).is_some(), published);
         // The next reclaim of what was moved finds both.
@@ -209,5 +209,24 @@ fn loom_one_lease_at_a_time() {
         };
         let there = taker.join().unwrap();
         assert!(here ^ there, "a destructive get brings a chunk once");
+    });
+}
+
+#[test]
+fn loom_put_into_a_pool_that_is_destroyed_leaves_nothing() {
+    use loom::sync::atomic::{AtomicBool, Ordering};
+    all(|index| {
+        let gone = Arc::new(AtomicBool::new(false));
+        let putter = {
+            let (index, gone) = (index.clone(), gone.clone());
+            thread::spawn(move || {
+                let chunk = Resident::new(1, vec![key().handle]);
+                drop(index.publish(key(), &chunk, Stamp::default(), || !gone.load(Ordering::Relaxed)));
+            })
+        };
+        gone.store(true, Ordering::Relaxed);
+        drop(index.remove_pool(0));
+        putter.join().unwrap();
+        assert_eq!(value(index), None);
     });
 }

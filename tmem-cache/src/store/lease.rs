@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use shrbuf::Shrbuf;
 
+use super::Pool;
 use super::chunk::Chunk;
 use super::coder::Target;
 use super::error::{GetError, LeaseLost};
 use super::handle::Stamp;
 use super::index::{Key, Resident};
-use super::{Pool, stats};
 
 /// A chunk, exclusively held. What others see meanwhile:
 /// - a get is [`GetError::Leased`]: neither a hit nor a miss, because it is not settled which it will be;
@@ -80,7 +80,7 @@ impl Lease<'_> {
     pub fn adopt(mut self) -> Result<(), LeaseLost> {
         self.ended = true;
         let entry = self.pool.store().index.take(self.key, self.version).ok_or(LeaseLost)?;
-        stats::count(&self.pool.state().counters.hits);
+        self.pool.hit(&self.chunk.value);
         self.pool.forget(entry);
         Ok(())
     }

@@ -30,7 +30,7 @@
 //! and by nothing else, so eviction takes entries out of the index, and readers keep what they are reading.
 //!
 //! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 64 KiB and
-//! more, all told (`tests/store_overhead.rs` measures it): about 350 bytes of heap a chunk, a hundredth of a persistent
+//! more, all told (`tests/store_overhead.rs` measures it): about 450 bytes of heap a chunk, a hundredth of a persistent
 //! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet, and one more for each
 //! halving where old chunks are thinned. Chunks of 16 KiB cost 5 %.
 //!
@@ -92,7 +92,7 @@ const FOR_MOVES: usize = 4;
 /// Everything there is, and what it costs.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StoreStats {
-    /// The sum of all pools.
+    /// The sum of all pools; of those that have been dropped, what happened in them.
     pub pools: PoolStats,
     /// Bytes of memory with pages behind them: segments in use, and at most one spare.
     pub bytes_memory: u64,
@@ -111,11 +111,15 @@ pub(crate) struct Inner {
     pub limit: usize,
     pub budget: AtomicUsize,
     pub file: Option<FileTier>,
+    /// Which pool upkeep begins with.
+    pub turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Pools {
     pub all: Vec<Weak<PoolState>>,
+    /// What happened in those that were dropped.
+    dropped: PoolStats,
     /// Durable ones by name, with or without a handle.
     durable: HashMap<String, (Arc<PoolState>, bool)>,
     next: u32,
@@ -146,6 +150,7 @@ impl Store {
             limit: bytes,
             budget: AtomicUsize::new(bytes),
             file,
+            turn: AtomicUsize::new(0),
         })))
     }
 
@@ -202,6 +207,11 @@ impl Store {
         }
     }
 
+    /// Most bytes of memory that it may ever have.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// Returns once all that durable pools were given before is on the device. **Blocks.**
     ///
     /// # Errors
@@ -212,8 +222,11 @@ impl Store {
 
     /// What happened and what is held.
     pub fn stats(&self) -> StoreStats {
-        let mut all = PoolStats::default();
-        self.0.pools().iter().for_each(|p| all += p.stats());
+        let (mut all, pools) = {
+            let pools = lock(&self.0.pools);
+            (pools.dropped, pools.all.iter().filter_map(Weak::upgrade).collect::<Vec<_>>())
+        };
+        pools.iter().for_each(|p| all += p.stats());
         StoreStats {
             pools: all,
             bytes_memory: self.0.arena.held() as u64,
@@ -239,10 +252,12 @@ impl Inner {
 
     /// The last handle of a pool is gone.
     fn detach(&self, state: &PoolState) {
-        if let Some(name) = state.options().durable
-            && let Some((_, open)) = lock(&self.pools).durable.get_mut(&name)
-        {
-            *open = false;
+        let mut pools = lock(&self.pools);
+        if let Some(name) = state.options().durable {
+            pools.durable.get_mut(&name).into_iter().for_each(|(_, open)| *open = false);
+        } else {
+            pools.all.retain(|pool| pool.as_ptr() != std::ptr::from_ref(state));
+            pools.dropped += state.stats().events();
         }
     }
 
@@ -257,7 +272,7 @@ impl Pool {
     /// A chunk of an earlier life.
     fn found(&self, label: &Label, record: Arc<Record>) {
         let state = self.state();
-        let form = Form::alone(label.coding, label.original, label.hash);
+        let form = Form::found(label.coding, label.original, label.hash);
         let chunk = Chunk::new(state, form, None, Some(record));
         let chunk = Resident::new(chunk, vec![label.handle]);
         // It is alive: nobody else has it.

@@ -42,7 +42,7 @@ pub struct FileOptions {
     pub directory: PathBuf,
     /// Most bytes that files take, holes left out.
     pub limit: u64,
-    /// Most bytes written in 24 hours, for the life of flash; a quarter of it may come at once.
+    /// Most bytes written in 24 hours, for the life of flash, restarts or not; a quarter of it may come at once.
     pub writes_per_day: u64,
 }
 
@@ -67,7 +67,8 @@ pub enum Sharing {
 /// What becomes of a chunk that compresses poorly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poor {
-    /// It is stored as it is, so that a get costs a copy and no decoding.
+    /// It is stored as it is, so that a get costs a copy and no decoding, until upkeep finds that the dense tier makes it
+    /// smaller.
     StoreRaw,
     /// The put is refused.
     Refuse,
@@ -111,7 +112,8 @@ pub struct PoolOptions {
     /// index one stays, and frames are at even distances. A step needs two segments (of 4 MiB) of its own, so it takes 64
     /// MiB for three. Ephemeral pools; 0 is not at all, more than 12 are 12.
     pub thinning: u8,
-    /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier.
+    /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier. Each
+    /// chunk is written under its handle, so that repeated ones are stored as often.
     pub durable: Option<String>,
     /// While a scene stands still, its frames are predicted from an average of some of them, which the pool keeps for as
     /// long as it has such a frame. Durable pools, and what goes to the file tier, do without; so do pools that may have

@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering;
 
 use shrbuf::Shrbuf;
 
-use super::chunk::{Chunk, Coding, Form, hash};
-use super::coder::{Coder, Source, Target};
+use super::chunk::{Chunk, Form};
+use super::coder::{Coder, Encoded, Source, Target};
 use super::error::{GetError, PutError};
 use super::handle::{Handle, ObjectId, Stamp};
 use super::index::{Entry, Found, Key, Resident};
 use super::lease::Lease;
 use super::options::{Life, PoolOptions};
-use super::pool_state::PoolState;
+use super::pool_state::{self, PoolState};
 use super::reference::Draft;
 use super::scene::{self, Work};
 use super::stats::{PoolStats, add, count, sub};
@@ -117,23 +117,25 @@ impl Pool {
         let state = &self.0.state;
         let options = state.options();
         let store = self.store();
+        // Else it would be compressed for nothing.
+        if store.file.is_none() && store.is_full(state, &options) {
+            return Err(PutError::Full { stored: bytes });
+        }
         let picture = source.picture().filter(|_| options.references && options.durable.is_none());
         let limit = store.most(&options);
         let put = store.coders.with(|coder, account| {
             let reference = picture.and_then(|picture| state.scene.reference(&picture, limit));
             let with = reference.as_ref().map(|shared| &shared.reference);
-            let (coding, original) = coder.encode(source, with, &options.admission, state.mean(), account)?;
-            let mut form = Form { coding, original: original as u32, hash: hash(&coder.out), reference };
-            if coding == Coding::Raw {
-                count(&state.counters.puts_raw);
-            }
+            let encoded = coder.encode(source, with, &options.admission, state.mean(), account)?;
+            let Encoded { coding, original, raw } = encoded;
+            let mut form = Form::of(coding, original as u32, &coder.out, reference.filter(|_| !raw));
             if options.durable.is_none()
-                && let Some(same) = state.same(form.hash, &coder.out)
-                && same.value.form.means_the_same(&form)
-                && same.join(handle)
+                && let Some(same) = state.same(&form, &coder.out)
+                && same.join(handle, pool_state::now())
                 && self.publish(handle, &same, stamp).is_ok()
             {
                 count(&state.counters.puts_same);
+                add(&state.counters.puts_raw, raw.into());
                 return Ok(None);
             }
             // A chunk dies before it is published only if its segment is evicted within that moment.
@@ -150,18 +152,19 @@ impl Pool {
                     Some(room) => (Some(room.write(&coder.out)), file),
                     None if file.is_some() => (None, file),
                     None if options.life == Life::Persistent && store.file.is_some() => {
-                        if form.reference.take().is_some() {
+                        if form.reference.is_some() {
                             coder.out.clear();
                             coder.encode(source, None, &options.admission, state.mean(), account)?;
-                            form.hash = hash(&coder.out);
+                            form = Form::of(coding, form.original, &coder.out, None);
                         }
-                        count(&state.counters.puts_file);
                         (None, Some(write(&form, &coder.out)?))
                     }
                     None => return Err(PutError::Full { stored: coder.out.len() }),
                 };
                 let chunk = Resident::new(Chunk::new(state, form.clone(), memory, file), vec![handle]);
                 if state.register(&chunk) && self.publish(handle, &chunk, stamp).is_ok() {
+                    add(&state.counters.puts_raw, raw.into());
+                    add(&state.counters.puts_file, chunk.value.memory.is_none().into());
                     if options.durable.is_none() {
                         state.remember(&chunk);
                     }
@@ -216,12 +219,24 @@ impl Pool {
     pub(super) fn publish(&self, handle: Handle, chunk: &Arc<Resident<Chunk>>, stamp: Stamp) -> Result<(), ()> {
         let counters = &self.0.state.counters;
         let accept = || {
+            // Whoever destroys a pool says so before it is emptied.
+            if self.0.state.gone.load(Ordering::Relaxed) {
+                return false;
+            }
             count(&counters.chunks);
             add(&counters.bytes_original, chunk.value.form.original.into());
             add(&counters.held_ns, stamp.duration_ns);
+            true
         };
         let old = self.store().index.publish(self.key(handle), chunk, stamp, accept)?;
-        old.into_iter().for_each(|entry| self.forget(entry));
+        let Some(entry) = old else { return Ok(()) };
+        match (&self.store().file, &chunk.value.file, &entry.chunk.value.file) {
+            (Some(tier), Some(new), Some(old)) if old.is_durable() => {
+                forget(&self.0.state, &entry.chunk.value, entry.stamp);
+                tier.replaced(new, old.clone());
+            }
+            _ => self.forget(entry),
+        }
         Ok(())
     }
 
@@ -306,8 +321,15 @@ impl Pool {
         let key = self.key(handle);
         let Some((chunk, stamp, version)) = self.counted(self.store().index.find(key))? else { return Ok(None) };
         let bytes = self.copy_out(key, &chunk, version, target)?;
-        count(&self.0.state.counters.hits);
+        self.hit(&chunk.value);
         Ok(Some(Got { bytes, stamp }))
+    }
+
+    /// A chunk has been brought.
+    pub(super) fn hit(&self, chunk: &Chunk) {
+        let counters = &self.0.state.counters;
+        count(&counters.hits);
+        add(&counters.hits_file, chunk.memory.is_none().into());
     }
 
     /// A chunk that was found; what was not is counted.
@@ -350,9 +372,6 @@ impl Pool {
             let store = self.store();
             store.coders.with(|coder, account| coder.decode(&chunk.form, &stored, target, account))
         });
-        if chunk.memory.is_none() {
-            count(&counters.hits_file);
-        }
         if let Err(GetError::Corrupt { .. } | GetError::Io(_)) = &result {
             count(&counters.damaged);
             let entry = self.store().index.take(key, version);
@@ -383,6 +402,12 @@ impl Pool {
         let entries = self.store().index.remove_pool(self.0.state.id);
         entries.into_iter().for_each(|e| self.forget(e));
         self.0.state.seal();
+    }
+
+    /// True while a persistent pool refuses puts for want of room: once full, it takes chunks again below nine tenths of
+    /// what it may have. With a file tier it takes them there.
+    pub fn is_full(&self) -> bool {
+        self.store().is_full(self.state(), &self.options())
     }
 
     /// What happened and what it holds.

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Form};
 use super::index::Resident;
 use super::options::{HALVINGS, PoolOptions};
 use super::scene::Scene;
@@ -46,8 +46,13 @@ pub(crate) struct PoolState {
     /// Where chunks append that stay of a segment that is halved, by how often it has been.
     thinned: [Mutex<Option<Arc<Segment>>>; HALVINGS as usize + 1],
     pub segments: Mutex<BTreeMap<(u64, u32), Listed>>,
-    /// Chunks by the hash of their stored bytes.
-    pub same: Mutex<HashMap<u64, Weak<Resident<Chunk>>>>,
+    /// Chunks by the hash of what they arrived as.
+    same: Mutex<HashMap<u64, Weak<Resident<Chunk>>>>,
+    /// Bytes of all chunks, each once, as they are stored, in memory or in a file, and as they were.
+    pub stored: AtomicU64,
+    pub original: AtomicU64,
+    /// Up to which segment recompression came.
+    pub recompressed: Mutex<Option<(u64, u32)>>,
     /// Held by whoever gives entries another chunk or none for reasons of the store's own.
     pub mover: Mutex<()>,
     /// Persistent puts are refused until there is room again, not just for one.
@@ -55,8 +60,13 @@ pub(crate) struct PoolState {
     pub gone: AtomicBool,
 }
 
-/// Ages of segments, from one clock for all pools.
+/// Ages of segments, from one clock for all pools, which goes on with each put.
 static AGE: AtomicU64 = AtomicU64::new(1);
+
+/// That clock.
+pub(crate) fn now() -> u64 {
+    AGE.load(Ordering::Relaxed)
+}
 
 impl PoolState {
     pub(crate) fn new(id: u32, options: PoolOptions) -> PoolState {
@@ -70,6 +80,9 @@ impl PoolState {
             thinned: std::array::from_fn(|_| Mutex::new(None)),
             segments: Mutex::new(BTreeMap::new()),
             same: Mutex::new(HashMap::new()),
+            stored: AtomicU64::new(0),
+            original: AtomicU64::new(0),
+            recompressed: Mutex::new(None),
             mover: Mutex::new(()),
             full: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -97,10 +110,9 @@ impl PoolState {
         PoolStats { bytes_held: self.held() as u64, ..self.counters.read() }
     }
 
-    /// Compressed ÷ original of what it has.
+    /// Compressed ÷ original of what it has, each chunk once.
     pub(crate) fn mean(&self) -> f32 {
-        let original = self.counters.bytes_original.load(Ordering::Relaxed);
-        let stored = self.counters.bytes_compressed.load(Ordering::Relaxed);
+        let [original, stored] = [&self.original, &self.stored].map(|bytes| bytes.load(Ordering::Relaxed));
         if original == 0 { 0.0 } else { stored as f32 / original as f32 }
     }
 
@@ -108,6 +120,11 @@ impl PoolState {
     pub(crate) fn reserve(&self, arena: &Arc<Arena>, len: usize, limit: usize) -> Option<Reserved> {
         let quota = self.options.read().map_or(None, |o| o.quota);
         self.reserve_in(&self.open, arena, len, limit, quota, None)
+    }
+
+    /// Room where puts append for a chunk whose segment goes, so that the quota does not count it twice.
+    pub(crate) fn reserve_again(&self, arena: &Arc<Arena>, len: usize, limit: usize) -> Option<Reserved> {
+        self.reserve_in(&self.open, arena, len, limit, None, None)
     }
 
     /// Room for a chunk that is moved out of a segment; `halved` where that is because others of it went.
@@ -207,19 +224,22 @@ impl PoolState {
         }
     }
 
-    /// A chunk with these stored bytes, if there is one.
-    pub(crate) fn same(&self, hash: u64, bytes: &[u8]) -> Option<Arc<Resident<Chunk>>> {
-        let chunk = lock(&self.same).get(&hash)?.upgrade()?;
-        chunk.value.memory.as_ref().map(Extent::bytes).is_some_and(|b| *b == *bytes).then_some(chunk)
+    /// A chunk that arrived as this form of these bytes, if there is one. Where it still has them, they are compared.
+    pub(crate) fn same(&self, form: &Form, bytes: &[u8]) -> Option<Arc<Resident<Chunk>>> {
+        let chunk = lock(&self.same).get(&form.arrival?.key())?.upgrade()?;
+        let Chunk { form: its, memory, .. } = &chunk.value;
+        let as_it_was = memory.as_ref().filter(|_| its.coding == form.coding).and_then(Extent::bytes);
+        (its.is_same(form) && as_it_was.is_none_or(|its| *its == *bytes)).then_some(chunk)
     }
 
     /// Remembers a chunk for [`PoolState::same`].
     pub(crate) fn remember(&self, chunk: &Arc<Resident<Chunk>>) {
+        let Some(arrival) = chunk.value.form.arrival else { return };
         let mut same = lock(&self.same);
         // Swept when half of it may be stale, so that it costs a constant a put.
         if same.len() == same.capacity() {
             same.retain(|_, c| c.strong_count() > 0);
         }
-        same.insert(chunk.value.form.hash, Arc::downgrade(chunk));
+        same.insert(arrival.key(), Arc::downgrade(chunk));
     }
 }

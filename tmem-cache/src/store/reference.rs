@@ -125,6 +125,34 @@ mod tests {
     }
 
     #[test]
+    fn frame_whose_bytes_changed_in_memory_is_an_error_once_and_a_miss_from_then_on() {
+        let layout = Layout::linear(Format::Grey, LAYOUT.0, LAYOUT.1, 1).unwrap();
+        let store = Store::new(&StoreOptions::new(64 << 20)).unwrap();
+        let pool = store.pool(PoolOptions::persistent(Sharing::Shared)).unwrap();
+        let mut index = 0;
+        // In the header, the table, stripes.
+        for part in [0.0, 0.001, 0.3, 0.7, 0.999] {
+            for dense in [false, true] {
+                index += 1;
+                pool.put_frame(Handle::new(1, index), &frame(&layout, index), Stamp::default()).unwrap();
+                if dense {
+                    store.maintain(std::time::Duration::from_secs(5));
+                }
+                let chunks = pool.0.store.index.of_pool(pool.0.state.id, |chunk| chunk.form.coding.is_dense() == dense);
+                let chunk = chunks.last().unwrap();
+                let bytes = chunk.value.memory.as_ref().unwrap().bytes().unwrap();
+                flip(&bytes[(bytes.len() as f64 * part) as usize]);
+                drop(bytes);
+                drop(chunks);
+                let (handle, mut into) = (Handle::new(1, index), vec![0; 640 * 240]);
+                assert!(matches!(pool.get(handle, &mut into), Err(GetError::Corrupt { .. })), "{part} {dense}");
+                assert!(matches!(pool.get(handle, &mut into), Ok(None)));
+            }
+        }
+        assert_eq!(pool.stats().damaged, 10);
+    }
+
+    #[test]
     fn frames_of_a_damaged_reference_are_an_error_once_and_a_miss_from_then_on() {
         let layout = Layout::linear(Format::Grey, LAYOUT.0, LAYOUT.1, 1).unwrap();
         let store = Store::new(&StoreOptions::new(64 << 20)).unwrap();

@@ -71,7 +71,7 @@ counters! {
     evicted_pressure,
     /// Chunks evicted to thin out old ones.
     evicted_thinned,
-    /// Chunks kept by an eviction because somebody had got them.
+    /// Chunks kept by an eviction because somebody had got them, or put them again.
     reinserted,
     /// Chunks moved by compaction.
     compacted,
@@ -98,6 +98,22 @@ counters! {
 }
 
 impl PoolStats {
+    /// What happened, without what is held.
+    pub(crate) fn events(self) -> PoolStats {
+        let (chunks, bytes_original, bytes_compressed, bytes_file) = (0, 0, 0, 0);
+        let (bytes_references, held_ns, bytes_held) = (0, 0, 0);
+        PoolStats {
+            chunks,
+            bytes_original,
+            bytes_compressed,
+            bytes_file,
+            bytes_references,
+            held_ns,
+            bytes_held,
+            ..self
+        }
+    }
+
     /// Puts refused, for whatever reason.
     pub fn refused(&self) -> u64 {
         self.refused_size

@@ -1,13 +1,15 @@
 //! Chunks between tiers, in the background: dense instead of fast, files instead of memory, and back.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::chunk::{Chunk, Form, hash};
+use super::error::GetError;
 use super::index::Resident;
 use super::options::Life;
-use super::pool_state::{Listed, Place, PoolState};
+use super::pool_state::{Place, PoolState};
 use super::stats::count;
 use super::{FOR_MOVES, Inner, Store};
 use crate::file_tier::{FileError, FileTier, Label, Record};
@@ -31,7 +33,10 @@ impl Store {
         let mut done: usize = compacted.map(|pool| self.0.compact(pool, COMPACT_STEP)).sum();
         // From here on, or holes that keep coming would leave no time for it.
         let until = Instant::now() + recompress;
-        done += pools.iter().map(|pool| self.0.recompress(pool, until)).sum::<usize>();
+        // By turns, or the first would take all of it.
+        let first = self.0.turn.fetch_add(1, Ordering::Relaxed) % pools.len().max(1);
+        let (after, before) = (&pools[first.min(pools.len())..], &pools[..first]);
+        done += after.iter().chain(before).map(|pool| self.0.recompress(pool, until)).sum::<usize>();
         self.0.arena.give_idle_back();
         self.0.file.iter().for_each(FileTier::tidy);
         done
@@ -61,18 +66,45 @@ impl Store {
 }
 
 impl Inner {
-    /// Chunks in memory, oldest first.
-    fn residents(&self, state: &PoolState) -> Vec<(Place, std::sync::Weak<Resident<Chunk>>)> {
-        let segments = lock(&state.segments);
-        let place = |((age, _), l): (&(u64, u32), &Listed)| Place { age: *age, thinned: l.thinned };
-        segments.iter().flat_map(|s| s.1.residents.iter().map(move |r| (place(s), r.clone()))).collect()
-    }
-
+    /// Makes chunks denser, oldest first, from where the last round ended: a segment's at a time, so that a round costs
+    /// no more than it lasts.
     fn recompress(&self, state: &Arc<PoolState>, until: Instant) -> usize {
         let mut done = 0;
-        for (from, chunk) in self.residents(state) {
-            if Instant::now() >= until {
+        let mut at = *lock(&state.recompressed);
+        while Instant::now() < until {
+            let next = {
+                let segments = lock(&state.segments);
+                let from = at.map_or(Bound::Unbounded, Bound::Excluded);
+                let next = segments.range((from, Bound::Unbounded)).next();
+                next.map(|(key, listed)| (*key, listed.thinned, listed.residents.clone()))
+            };
+            let Some((key, thinned, residents)) = next else {
+                at = None;
                 break;
+            };
+            let (bytes, all) = self.recompress_segment(state, Place { age: key.0, thinned }, &residents, until);
+            done += bytes;
+            if !all {
+                break;
+            }
+            at = Some(key);
+        }
+        *lock(&state.recompressed) = at;
+        done
+    }
+
+    /// Bytes made denser, and whether that was all of the segment.
+    fn recompress_segment(
+        &self,
+        state: &Arc<PoolState>,
+        from: Place,
+        residents: &[std::sync::Weak<Resident<Chunk>>],
+        until: Instant,
+    ) -> (usize, bool) {
+        let mut done = 0;
+        for chunk in residents {
+            if Instant::now() >= until {
+                return (done, false);
             }
             let Some(chunk) = chunk.upgrade() else { continue };
             // A durable chunk's record has the fast form.
@@ -84,12 +116,18 @@ impl Inner {
             let denser = self.coders.with(|coder, _| {
                 let coding = coder.densify(form, &stored)?;
                 let worth = (coder.out.len() as f64) < stored.len() as f64 * WORTH;
-                worth.then(|| (coding, std::mem::take(&mut coder.out)))
+                Ok(coding.filter(|_| worth).map(|coding| (coding, std::mem::take(&mut coder.out))))
             });
+            // Perhaps there is memory for it in the next round.
+            if let Err(GetError::NoMemory { .. }) = denser {
+                return (done, false);
+            }
             chunk.set_tried();
-            let Some((coding, bytes)) = denser else { continue };
+            let Ok(Some((coding, bytes))) = denser else { continue };
             let limit = self.budget.load(Ordering::Relaxed) + FOR_MOVES * SEGMENT;
-            let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, from, false) else { break };
+            let Some(room) = state.reserve_move(&self.arena, bytes.len(), limit, from, false) else {
+                return (done, false);
+            };
             let form = Form { coding, hash: hash(&bytes), ..form.clone() };
             let now = Chunk::new(state, form, Some(room.write(&bytes)), None);
             let _turn = lock(&state.mover);
@@ -98,7 +136,7 @@ impl Inner {
                 done += stored.len();
             }
         }
-        done
+        (done, true)
     }
 
     fn push_out(&self, state: &Arc<PoolState>, bytes: usize) -> usize {
@@ -128,7 +166,8 @@ impl Inner {
         done
     }
 
-    /// Writes a chunk to the file tier, without its reference, which is not there; `None` where it is damaged.
+    /// Writes a chunk to the file tier, without its reference, which is not there; `None` where it is damaged,
+    /// or there is no memory to look at it.
     fn spill(&self, file: &FileTier, chunk: &Chunk, extent: &Extent) -> Result<Option<(Form, Arc<Record>)>, FileError> {
         // It is found again through the index, not through the file, so whose it is does not matter.
         let (handle, stamp) = Default::default();
@@ -138,9 +177,10 @@ impl Inner {
             Ok(Some((form, record)))
         };
         if chunk.form.reference.is_none() {
-            return append(chunk.form.clone(), &extent.bytes());
+            return extent.bytes().map_or(Ok(None), |bytes| append(chunk.form.clone(), &bytes));
         }
-        self.coders.with(|coder, _| match coder.alone(&chunk.form, &extent.bytes()) {
+        let Some(bytes) = extent.bytes() else { return Ok(None) };
+        self.coders.with(|coder, _| match coder.alone(&chunk.form, &bytes) {
             Some(form) => append(form, &coder.out),
             None => Ok(None),
         })

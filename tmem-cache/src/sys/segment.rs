@@ -117,7 +117,9 @@ impl Arena {
 
     /// Of these, all but spare segments.
     pub(crate) fn taken(&self) -> usize {
-        self.held() - self.slots().spare.len() * SEGMENT
+        // Locked first: what is spare is held for as long as it is in the list.
+        let slots = self.slots();
+        self.held() - slots.spare.len() * SEGMENT
     }
 
     /// Counts memory elsewhere, while no more than `limit` bytes are taken.
@@ -277,10 +279,11 @@ impl Extent {
         self.pieces().iter().map(|p| &p.segment)
     }
 
-    /// The bytes: where they lie if they follow one another in memory, which they mostly do, else gathered.
-    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
+    /// The bytes: where they lie if they follow one another in memory, which they mostly do, else gathered; `None` where
+    /// there is no memory for that.
+    pub(crate) fn bytes(&self) -> Option<Cow<'_, [u8]>> {
         let pieces = self.pieces();
-        let Some(first) = pieces.first() else { return Cow::Borrowed(&[]) };
+        let Some(first) = pieces.first() else { return Some(Cow::Borrowed(&[])) };
         let adjacent = pieces.windows(2).all(|w| w[0].start().wrapping_add(w[0].len as usize) == w[1].start());
         let slice = |p: &Piece, len| {
             // SAFETY: the bytes were written before the extent was made (`write` wrote every piece whole, or the zeroes
@@ -289,8 +292,11 @@ impl Extent {
             unsafe { std::slice::from_raw_parts(p.start().cast_const(), len) }
         };
         if adjacent {
-            return Cow::Borrowed(slice(first, self.len()));
+            return Some(Cow::Borrowed(slice(first, self.len())));
         }
-        Cow::Owned(pieces.iter().flat_map(|p| slice(p, p.len as usize)).copied().collect())
+        let mut gathered = Vec::new();
+        gathered.try_reserve_exact(self.len()).ok()?;
+        pieces.iter().for_each(|p| gathered.extend_from_slice(slice(p, p.len as usize)));
+        Some(Cow::Owned(gathered))
     }
 }

@@ -1,16 +1,25 @@
 //! Bytes to one stripe.
 
+use std::collections::TryReserveError;
+
 use super::super::bits::BitReader;
 use super::exceptions::{self, Exceptions};
 use super::kernel::{BYTES, Kernel};
 use super::predict::{Aligned, Predictor};
 use super::sort::unsort;
-use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes};
+use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes, most_codes, reserve};
 
 /// Room for one stripe in work.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     codes: Vec<u8>,
+}
+
+impl Room {
+    /// Room for a stripe of so many bytes.
+    pub(crate) fn reserve(&mut self, stripe: usize) -> Result<(), TryReserveError> {
+        reserve(&mut self.codes, most_codes(stripe))
+    }
 }
 
 /// Decodes a stripe into the packed rows `samples`.

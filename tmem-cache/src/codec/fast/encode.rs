@@ -1,10 +1,14 @@
 //! One stripe to bytes.
 
+use std::collections::TryReserveError;
+
 use super::super::bits::{BitWriter, MOST};
 use super::kernel::{BYTES, Kernel, Quotients};
 use super::predict::{Aligned, Differences, Predictor};
 use super::sort::sort;
-use super::{BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes, exceptions, low_bits};
+use super::{
+    BLOCK, CHUNK, Geometry, Mode, SIZES, Task, blocks, codes, exceptions, low_bits, most_codes, most_room, reserve,
+};
 
 /// Of so many vectors one is looked at to choose a mode.
 const EVERY: usize = 16;
@@ -27,6 +31,17 @@ pub(crate) struct Room {
     fields: Vec<u8>,
     masks: Vec<u8>,
     exceptions: Vec<u8>,
+}
+
+impl Room {
+    /// Room for a stripe of so many bytes.
+    pub(crate) fn reserve(&mut self, stripe: usize) -> Result<(), TryReserveError> {
+        let Room { modes, codes, pairs, fields, masks, exceptions } = self;
+        reserve(modes, stripe / CHUNK + 1)?;
+        [codes, pairs].into_iter().try_for_each(|room| reserve(room, most_codes(stripe)))?;
+        // Exceptions are taken only where they are fewer bytes than the fields they stand for.
+        [fields, masks, exceptions].into_iter().try_for_each(|room| reserve(room, most_room(stripe)))
+    }
 }
 
 /// Appends the coded stripe to `out`.

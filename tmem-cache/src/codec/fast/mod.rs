@@ -30,6 +30,8 @@ pub(crate) mod portable;
 mod predict;
 mod sort;
 
+use std::collections::TryReserveError;
+
 use super::picture::{Pattern, Plane};
 use kernel::BYTES;
 pub(crate) use kernel::Kernel;
@@ -131,6 +133,27 @@ impl Shape {
 pub(crate) struct Task<'a> {
     pub plane: &'a Plane,
     pub reference: Option<&'a [u8]>,
+}
+
+/// Most bytes that a stripe of so many takes before it is known that it takes too many: its modes and codes, and fields and
+/// masks as large as their room.
+pub(crate) fn most_bytes(stripe: usize) -> usize {
+    SIZES + stripe / CHUNK + 1 + most_codes(stripe) + 2 * most_room(stripe)
+}
+
+/// Of one stripe, most bytes of codes. No unit has more than 256 bytes.
+fn most_codes(stripe: usize) -> usize {
+    stripe / BLOCK + 256 / BLOCK
+}
+
+/// As many bytes of fields, or of masks, as blocks ever have, and what a store beyond the last one writes.
+fn most_room(stripe: usize) -> usize {
+    stripe.next_multiple_of(4 * BYTES) + BYTES
+}
+
+/// Room for `len` bytes in all.
+pub(crate) fn reserve(room: &mut Vec<u8>, len: usize) -> Result<(), TryReserveError> {
+    room.try_reserve(len.saturating_sub(room.len()))
 }
 
 /// Blocks of so many bytes.
