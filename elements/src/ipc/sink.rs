@@ -71,7 +71,7 @@ impl Build for IpcSink {
         let (consumers, window, policy, depth) = (self.consumers, self.window, self.lag.into(), self.depth);
         // The source has a buffer for the next frame whatever consumers hold: that is what `holds` is for.
         let returns = Returns::WhenNeeded;
-        let options = Options { mode, users, consumers, window, policy, depth, returns };
+        let options = Options { mode, users, consumers, window, policy, depth, returns, ..Options::default() };
         let counts = Counts::default();
         Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts }))
     }

@@ -106,7 +106,11 @@ pub(crate) enum ToConsumer {
     Buffer { index: u32, layout: Layout },
     Frame { buffer: u32, state: State, dropped: u64, info: FrameInfo },
     State { buffer: u32, state: State },
-    Bye(Reason),
+    Bye {
+        reason: Reason,
+        /// The lowest that the producer speaks.
+        version: u16,
+    },
     Overview(Overview),
     Consumer(Box<ConsumerStatus>),
 }
