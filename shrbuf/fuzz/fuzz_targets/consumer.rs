@@ -1,8 +1,9 @@
 //! Any packets from a producer, with any descriptors: the consumer ends with an error or at the end of the stream, and keeps
 //! neither a descriptor nor a mapping.
 //!
-//! An input is a row of packets: a byte for its length, a byte for its descriptors, then its bytes. A packet of one byte
-//! stands for a proper message, so that the fuzzer finds its way to where frames flow.
+//! An input's first byte says how much of a right beginning comes first, so that the fuzzer finds its way to where frames
+//! flow. Then it is a row of packets: a byte for its length, a byte for its descriptors, and its bytes. A packet of one byte
+//! stands for a proper message.
 #![no_main]
 
 use std::io::IoSlice;
@@ -18,6 +19,8 @@ use nix::sys::socket::{
 use shrbuf::ipc::{Connection, Next, Wishes};
 
 const BUFFERS: u32 = 3;
+/// The codes of a welcome and of all buffers.
+const BEGINNING: [u8; 1 + BUFFERS as usize] = [0, 1, 1 + 8, 1 + 16];
 
 /// The next number that the kernel gives out says whether a descriptor was left.
 fn next_number(any: &OwnedFd) -> RawFd {
@@ -68,17 +71,24 @@ fuzz_target!(|data: &[u8]| {
         let before = next_number(&fds[0]);
         let flags = SockFlag::SOCK_CLOEXEC;
         let (producer, consumer) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
-        let mut rest = data;
+        let send = |bytes: &[u8], rights: &[RawFd]| {
+            let with = [ControlMessage::ScmRights(rights)];
+            let control = if rights.is_empty() { &[][..] } else { &with[..] };
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            sendmsg::<()>(producer.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None).is_ok()
+        };
+        let own = |own: Option<usize>| own.map(|i| fds[i].as_raw_fd()).into_iter();
+        let (begin, mut rest) = data.split_first().map_or((0, data), |(&n, rest)| (usize::from(n), rest));
+        for &code in BEGINNING.iter().take(begin) {
+            let (bytes, fd) = proper(code);
+            send(&bytes, &own(fd).collect::<Vec<_>>());
+        }
         while let [len, which, after @ ..] = rest {
             let (packet, after) = after.split_at(usize::from(*len).min(after.len()));
             rest = after;
-            let (bytes, own) = if let [code] = packet { proper(*code) } else { (packet.to_vec(), None) };
+            let (bytes, fd) = if let [code] = packet { proper(*code) } else { (packet.to_vec(), None) };
             let several = (0..which >> 4).map(|i| fds[(usize::from(*which) + usize::from(i)) % fds.len()].as_raw_fd());
-            let rights: Vec<RawFd> = own.map(|i| fds[i].as_raw_fd()).into_iter().chain(several).collect();
-            let with = [ControlMessage::ScmRights(&rights)];
-            let control = if rights.is_empty() { &[][..] } else { &with[..] };
-            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            if sendmsg::<()>(producer.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None).is_err() {
+            if !send(&bytes, &own(fd).chain(several).collect::<Vec<_>>()) {
                 break;
             }
         }
