@@ -266,7 +266,10 @@ fn check(fd: &OwnedFd) -> Result<Checked, ImportError> {
     let Ok(seals) = fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain) else {
         let known = dma_buf::known_of(fd.as_fd()).map_err(|source| ImportError::Os { call: "statx", source })?;
         let path = flags.contains(OFlag::O_PATH);
-        if path || !dma_buf::is(fd.as_fd(), &known).map_err(|source| ImportError::Os { call: "/proc/self/fdinfo", source })? {
+        if path
+            || !dma_buf::is(fd.as_fd(), &known)
+                .map_err(|source| ImportError::Os { call: "/proc/self/fdinfo", source })?
+        {
             return Err(ImportError::NotShareable { found: found(flags, known.mode) });
         }
         let size = filled(MemoryKind::DmaBuf, lseek64(fd, 0, Whence::SeekEnd).map_err(os("lseek"))?)?;

@@ -433,8 +433,8 @@ impl Consumer {
         match message {
             ToConsumer::Frame { buffer: index, state, dropped, info } => {
                 let buffer = self.pool.take(index as usize);
-                let buffer =
-                    buffer.ok_or_else(|| self.socket.broken("a frame in a buffer that is still held here, or is none"))?;
+                let buffer = buffer
+                    .ok_or_else(|| self.socket.broken("a frame in a buffer that is still held here, or is none"))?;
                 buffer.set_state(state);
                 self.dropped = dropped;
                 let frame = Received { buffer, info };

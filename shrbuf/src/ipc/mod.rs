@@ -127,8 +127,10 @@ pub enum IpcError {
         path: PathBuf,
     },
     /// There is a file where a producer's lock should be.
-    #[error("{path:?} is no lock of a producer (an empty file of this user); choose another path for the socket, \
-             nothing is overwritten")]
+    #[error(
+        "{path:?} is no lock of a producer (an empty file of this user); choose another path for the socket, \
+             nothing is overwritten"
+    )]
     NoLock {
         /// Path of the file.
         path: PathBuf,
@@ -164,8 +166,10 @@ pub enum IpcError {
         reason: Reason,
     },
     /// The two sides have no version of the protocol in common.
-    #[error("the producer at {path:?} speaks version {theirs} of the protocol, this program version {ours}; use the same \
-             release of shrbuf for both")]
+    #[error(
+        "the producer at {path:?} speaks version {theirs} of the protocol, this program version {ours}; use the same \
+             release of shrbuf for both"
+    )]
     Version {
         /// Path of the socket.
         path: PathBuf,

@@ -212,15 +212,13 @@ mod tests {
     #[test]
     fn lock_that_is_no_file_is_left_alone_and_not_waited_for() {
         let place = Place::new("kinds");
-        let make: [(&str, fn(&Path)); 3] = [
-            ("pipe", |p| nix::unistd::mkfifo(p, nix::sys::stat::Mode::S_IRWXU).unwrap()),
-            ("directory", |p| fs::create_dir(p).unwrap()),
-            ("link", |p| std::os::unix::fs::symlink("elsewhere", p).unwrap()),
-        ];
-        for (name, make) in make {
-            let lock = place.0.join(format!("{name}.lock"));
-            make(&lock);
-            assert!(matches!(error(&place.0.join(name)), IpcError::NoLock { path } if path == lock), "{name}");
+        let lock = |name: &str| place.0.join(format!("{name}.lock"));
+        nix::unistd::mkfifo(&lock("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::create_dir(lock("directory")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", lock("link")).unwrap();
+        for name in ["pipe", "directory", "link"] {
+            let error = error(&place.0.join(name));
+            assert!(matches!(&error, IpcError::NoLock { path } if *path == lock(name)), "{name}: {error}");
         }
         assert_eq!(place.names(), ["directory.lock", "link.lock", "pipe.lock"]);
     }

@@ -18,9 +18,9 @@ use crate::pool::MAX_BUFFERS;
 use crate::state::State;
 use crate::sys::seqpacket::{self, BATCH, Inbox};
 
+use super::arrivals::Arrivals;
 use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
 use super::packet::Packet;
-use super::arrivals::Arrivals;
 use super::path::Listener;
 use super::peer::{Close, Peer, Phase, Waiting, sent};
 use super::wire::VERSION;
@@ -404,11 +404,8 @@ impl Producer {
         // It may have been closed by an event before this one.
         if let Some(at) = self.place(id) {
             let peer = &mut self.peers[at];
-            let read = if peer.answers.is_empty() {
-                self.message(at)
-            } else {
-                peer.answer(&self.epoll, &mut self.packet)
-            };
+            let read =
+                if peer.answers.is_empty() { self.message(at) } else { peer.answer(&self.epoll, &mut self.packet) };
             self.ended(id, read);
         }
     }

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, bind, listen, recv,
-    sendmsg, shutdown, socket,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, bind, listen,
+    recv, sendmsg, shutdown, socket,
 };
 use shrbuf::State;
 

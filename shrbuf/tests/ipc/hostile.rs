@@ -38,7 +38,8 @@ pub fn greeting(path: &Path) -> OwnedFd {
 
 /// How many of them have an answer to read.
 pub fn greeted(all: &[OwnedFd]) -> usize {
-    let answered = |fd: &&OwnedFd| recv(fd.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok();
+    let answered =
+        |fd: &&OwnedFd| recv(fd.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok();
     all.iter().filter(answered).count()
 }
 

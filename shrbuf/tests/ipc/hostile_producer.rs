@@ -9,7 +9,9 @@ use shrbuf::ImportError;
 use shrbuf::ipc::{Connection, IpcError, Next, Wishes};
 
 use crate::common::Descriptors;
-use crate::fake::{Packet, accept, buffer, bye, frame, good, listener, memory, play, say, serve, state, welcome, words};
+use crate::fake::{
+    Packet, accept, buffer, bye, frame, good, listener, memory, play, say, serve, state, welcome, words,
+};
 use crate::source::{PATIENCE, socket};
 
 /// Consumes until an error, and keeps every frame until then.
