@@ -180,7 +180,9 @@ fn send(socket: &Path) {
         if let Some(mut buffer) = pool.acquire() {
             let number = u64::to_ne_bytes(sequence);
             let mut guard = buffer.write().unwrap();
-            [0, 359].map(|y| guard.plane(0).write(y, 0, &number, &account));
+            for y in [0, 359] {
+                guard.plane(0).write(y, 0, &number, &account);
+            }
             drop(guard);
             buffer.set_state(State::Filled);
             producer.send(&buffer, &FrameInfo { sequence, ..FrameInfo::default() }).unwrap();
