@@ -61,7 +61,7 @@ struct Held {
 pub fn top(args: &TopArgs) -> Outcome {
     match watch(args) {
         Ok(outcome) => outcome,
-        Err(IpcError::Refused(Reason::Ended)) => Outcome::done("the stream has ended\n"),
+        Err(IpcError::Refused { reason: Reason::Ended, .. }) => Outcome::done("the stream has ended\n"),
         Err(error) => Outcome::failed(FAILED, format!("error: {error}\n")),
     }
 }

@@ -8,7 +8,17 @@
 #ifndef SHRBUF_IPC_H
 #define SHRBUF_IPC_H
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+#include <unistd.h>
 
 #define SHRBUF_VERSION 1u
 #define SHRBUF_MAX_BUFFERS 64
@@ -124,7 +134,7 @@ struct shrbuf_state {
 
 struct shrbuf_bye {
     uint32_t type;
-    uint32_t reason;
+    uint32_t reason; /* with SHRBUF_BYE_VERSION the lowest version that the producer speaks, in the upper 16 bits */
 };
 
 /* Answers QUERY, followed by `consumers` of struct shrbuf_consumer. Times are ns of CLOCK_MONOTONIC. */
@@ -157,5 +167,105 @@ struct shrbuf_consumer {
     uint64_t skipped;
     uint64_t held_since[SHRBUF_MAX_BUFFERS]; /* 0: does not hold it */
 };
+
+/* Any message from a producer. */
+union shrbuf_message {
+    uint32_t type;
+    struct shrbuf_welcome welcome;
+    struct shrbuf_buffer buffer;
+    struct shrbuf_frame frame;
+    struct shrbuf_state state;
+    struct shrbuf_bye bye;
+    struct shrbuf_overview overview;
+    struct shrbuf_consumer consumer;
+    char room[SHRBUF_MAX_MESSAGE];
+};
+
+/* Connects to the producer at `path`: a descriptor, or -1 and errno. */
+static inline int shrbuf_connect(const char *path) {
+    struct sockaddr_un to;
+    int s, why;
+    if (strlen(path) >= sizeof to.sun_path) return errno = ENAMETOOLONG, -1;
+    memset(&to, 0, sizeof to);
+    to.sun_family = AF_UNIX;
+    strcpy(to.sun_path, path);
+    s = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (s < 0 || connect(s, (const struct sockaddr *)&to, sizeof to) == 0) return s;
+    why = errno;
+    close(s);
+    return errno = why, -1;
+}
+
+/* Whether a message of `size` bytes with `fds` descriptors is one that a producer sends. */
+static inline int shrbuf_is_message(const union shrbuf_message *m, size_t size, unsigned fds) {
+    switch (size < sizeof m->type ? 0 : m->type) {
+        case SHRBUF_WELCOME: return size == sizeof m->welcome && fds == 0 && m->welcome.buffers <= SHRBUF_MAX_BUFFERS;
+        case SHRBUF_BUFFER:
+            return size == sizeof m->buffer && m->buffer.index < SHRBUF_MAX_BUFFERS && m->buffer.segments == fds;
+        case SHRBUF_FRAME: return size == sizeof m->frame && fds == 0 && m->frame.buffer < SHRBUF_MAX_BUFFERS;
+        case SHRBUF_STATE: return size == sizeof m->state && fds == 0 && m->state.buffer < SHRBUF_MAX_BUFFERS;
+        case SHRBUF_BYE: return size == sizeof m->bye && fds == 0;
+        case SHRBUF_OVERVIEW: return size == sizeof m->overview && fds == 0;
+        case SHRBUF_CONSUMER: return size == sizeof m->consumer && fds == 0;
+        default: return 0;
+    }
+}
+
+/* Waits for a message, whose descriptors are the caller's to close: its size; 0 at the end; -1 and errno, which is EPROTO
+ * for anything that no producer sends, with no descriptor left open. Nothing of a message is more certain than its size,
+ * its number of descriptors, and that a buffer's number is below SHRBUF_MAX_BUFFERS. */
+static inline ssize_t shrbuf_receive(int s, union shrbuf_message *m, int fds[SHRBUF_MAX_PLANES]) {
+    union { struct cmsghdr head; char room[CMSG_SPACE(SHRBUF_MAX_PLANES * sizeof(int))]; } control;
+    struct iovec part;
+    struct msghdr h;
+    struct cmsghdr *c;
+    unsigned count = 0, i;
+    ssize_t n;
+    memset(&h, 0, sizeof h);
+    memset(m, 0, sizeof *m);
+    part.iov_base = m;
+    part.iov_len = sizeof *m;
+    h.msg_iov = &part;
+    h.msg_iovlen = 1;
+    h.msg_control = &control;
+    h.msg_controllen = sizeof control;
+    do n = recvmsg(s, &h, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0) return n;
+    for (c = CMSG_FIRSTHDR(&h); c; c = CMSG_NXTHDR(&h, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int)); /* room for more than four there is not */
+        memcpy(fds, CMSG_DATA(c), count * sizeof(int));
+    }
+    if (!(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && shrbuf_is_message(m, (size_t)n, count)) return n;
+    for (i = 0; i < count; i++) close(fds[i]);
+    return errno = EPROTO, -1;
+}
+
+#define SHRBUF_GET_SEALS 1034 /* F_GET_SEALS of linux/fcntl.h */
+#define SHRBUF_SEAL_SHRINK 2  /* F_SEAL_SHRINK */
+#define SHRBUF_DMA_BUF_MAGIC 0x444d4142
+
+/* Maps a buffer's memory for reading, and its size into `size`: NULL and errno, which is EPROTO for what is neither a dma-buf
+ * nor a memfd that cannot shrink, as access to such could raise SIGBUS. The descriptor stays open. */
+static inline const unsigned char *shrbuf_map(int fd, size_t *size) {
+    struct statfs fs;
+    int seals = fcntl(fd, SHRBUF_GET_SEALS);
+    off_t end;
+    void *start;
+    if (seals >= 0 ? !(seals & SHRBUF_SEAL_SHRINK) : fstatfs(fd, &fs) < 0 || fs.f_type != SHRBUF_DMA_BUF_MAGIC)
+        return errno = EPROTO, (const unsigned char *)NULL;
+    end = lseek(fd, 0, SEEK_END); /* of a dma-buf too, for which fstat says 0 */
+    if (end < 0) return NULL;
+    start = mmap(NULL, (size_t)end, PROT_READ, MAP_SHARED, fd, 0);
+    if (start == MAP_FAILED) return NULL;
+    *size = (size_t)end;
+    return (const unsigned char *)start;
+}
+
+/* Sends a message: 0, or -1 and errno. */
+static inline int shrbuf_send(int s, const void *message, size_t size) {
+    return send(s, message, size, MSG_NOSIGNAL) == (ssize_t)size ? 0 : -1;
+}
 
 #endif

@@ -252,41 +252,32 @@ struct Checked {
 }
 
 /// Takes nothing on trust: what the descriptor is, which way it is open, and that the memory cannot go away under a
-/// mapping.
+/// mapping. Whoever passed it may serve its file system (FUSE), and would be waited for by a question to that; so nothing is
+/// asked of it before it is known to be memory, which the kernel serves itself.
 fn check(fd: &OwnedFd) -> Result<Checked, ImportError> {
-    let mode = fstat(fd).map_err(os("fstat"))?.st_mode & SFlag::S_IFMT.bits();
-    let other = |found| Err(ImportError::NotShareable { found });
-    match SFlag::from_bits_truncate(mode) {
-        SFlag::S_IFDIR => return other("directory"),
-        SFlag::S_IFSOCK => return other("socket"),
-        SFlag::S_IFIFO => return other("pipe"),
-        SFlag::S_IFCHR => return other("character device"),
-        SFlag::S_IFBLK => return other("block device"),
-        _ => {}
-    }
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).map_err(os("F_GETFL"))?);
-    if flags.contains(OFlag::O_PATH) {
-        return other("descriptor opened with O_PATH");
-    }
     let access = flags & OFlag::O_ACCMODE;
     let right_way = |checked| if access == OFlag::O_WRONLY { Err(ImportError::WriteOnly) } else { Ok(checked) };
     let filled = |kind, size: i64| match size.unsigned_abs() {
         0 => Err(ImportError::Empty { kind }),
         size => Ok(size),
     };
-
-    let fs = fstatfs(fd).map_err(os("fstatfs"))?.filesystem_type();
-    if fs.0 as i64 == dma_buf::MAGIC {
-        let size = filled(MemoryKind::DmaBuf, lseek64(fd, 0, Whence::SeekEnd).map_err(os("lseek"))?)?;
-        return right_way(Checked { kind: MemoryKind::DmaBuf, size, writable: access == OFlag::O_RDWR });
-    }
     // Only files of tmpfs and hugetlbfs answer: memfds, and others, which nobody can seal.
     let Ok(seals) = fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_retain) else {
-        return other(if mode == SFlag::S_IFREG.bits() { "regular file" } else { "descriptor of another kind" });
+        let known = dma_buf::known_of(fd.as_fd()).map_err(|source| ImportError::Os { call: "statx", source })?;
+        let path = flags.contains(OFlag::O_PATH);
+        if path
+            || !dma_buf::is(fd.as_fd(), &known)
+                .map_err(|source| ImportError::Os { call: "/proc/self/fdinfo", source })?
+        {
+            return Err(ImportError::NotShareable { found: found(flags, known.mode) });
+        }
+        let size = filled(MemoryKind::DmaBuf, lseek64(fd, 0, Whence::SeekEnd).map_err(os("lseek"))?)?;
+        return right_way(Checked { kind: MemoryKind::DmaBuf, size, writable: access == OFlag::O_RDWR });
     };
     // A hole punched into huge pages is filled again only while the machine has some left, else access raises SIGBUS.
-    if fs != TMPFS_MAGIC {
-        return other("memfd of huge pages");
+    if fstatfs(fd).map_err(os("fstatfs"))?.filesystem_type() != TMPFS_MAGIC {
+        return Err(ImportError::NotShareable { found: "memfd of huge pages" });
     }
     // Asked after the seals, so that it is the size that they keep.
     let size = fstat(fd).map_err(os("fstat"))?.st_size;
@@ -297,4 +288,19 @@ fn check(fd: &OwnedFd) -> Result<Checked, ImportError> {
     // A memfd sealed against writing maps only read-only, whatever its descriptor says.
     let sealed = seals.intersects(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE);
     right_way(Checked { kind: MemoryKind::Memfd, size, writable: access == OFlag::O_RDWR && !sealed })
+}
+
+/// What a descriptor is that is no memory.
+fn found(flags: OFlag, mode: u32) -> &'static str {
+    let kind = SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits());
+    match kind {
+        SFlag::S_IFDIR => "directory",
+        SFlag::S_IFSOCK => "socket",
+        SFlag::S_IFIFO => "pipe",
+        SFlag::S_IFCHR => "character device",
+        SFlag::S_IFBLK => "block device",
+        _ if flags.contains(OFlag::O_PATH) => "descriptor opened with O_PATH",
+        SFlag::S_IFREG => "regular file",
+        _ => "descriptor of another kind",
+    }
 }

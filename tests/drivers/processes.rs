@@ -1,9 +1,14 @@
-//! The camera in one process, the display in another: the same dma-bufs, and none left when either is killed.
+//! The camera in one process, the display in another: the same dma-bufs, for reading only, and none left whoever is killed.
 
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use shrbuf::Format;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use shrbuf::exporter::Udmabuf;
+use shrbuf::ipc::{Announced, Connection, FrameInfo, IpcError, Next, Options, Policy, Producer, Wishes};
+use shrbuf::{AccessError, Format, Layout, Ledger, MemoryKind, Pool, Reason, Shrbuf, State};
 use shrbuf_elements::ipc::{IpcSink, IpcSrc};
 use shrbuf_elements::kms::KmsSink;
 use shrbuf_elements::v4l2::V4l2Src;
@@ -12,6 +17,10 @@ use shrbuf_pipeline::{Build, FailureKind, Graph};
 use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames, small_camera};
 
 const SOCKET: &str = "SHRBUF_DRIVERS_SOCKET";
+/// For those who are killed; what they are, and where.
+const ROLE: &str = "SHRBUF_DRIVERS_ROLE";
+const ROUNDS: usize = 60;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Not a test: the camera's process, until it is killed.
 #[test]
@@ -107,4 +116,159 @@ fn a_camera_that_is_killed_is_unplugged_and_leaves_nothing() {
     drop(report);
     assert_eq!(Footprint::settled(&before), before);
     std::fs::remove_file(&socket).unwrap();
+}
+
+#[test]
+fn a_camera_is_passed_on_for_reading_only() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let socket = std::env::temp_dir().join("shrbuf-drivers-reading");
+    let camera = Camera::start(&socket);
+    let mut consumer = Connection::open(&socket, &Wishes::default(), PATIENCE).unwrap().start().unwrap();
+    let Next::Frame(mut frame) = consumer.wait(PATIENCE).unwrap() else { panic!("no frame came") };
+    assert_eq!(frame.buffer.kind(), MemoryKind::DmaBuf);
+    assert!(matches!(frame.buffer.write().unwrap_err(), AccessError::ReadOnly));
+    let fd = frame.buffer.export(0).unwrap();
+    let map = |access| {
+        // SAFETY: a new mapping, which nothing else knows of.
+        unsafe { mmap(None, NonZeroUsize::new(4096).unwrap(), access, MapFlags::MAP_SHARED, &fd, 0) }
+    };
+    assert_eq!(map(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE).unwrap_err(), nix::Error::EACCES);
+    let reading = map(ProtFlags::PROT_READ).unwrap();
+    // SAFETY: the mapping is ours, and nobody looks at it.
+    unsafe {
+        assert_eq!(nix::sys::mman::mprotect(reading, 4096, ProtFlags::PROT_WRITE).unwrap_err(), nix::Error::EACCES);
+        nix::sys::mman::munmap(reading, 4096).unwrap();
+    }
+    assert!(nix::unistd::write(&fd, b"mine").is_err(), "write(2) on the descriptor");
+    assert!(frame.buffer.read().unwrap().plane(0).rows() > 0);
+    drop((fd, frame, consumer, camera));
+    assert_eq!(Footprint::now(), before);
+    std::fs::remove_file(&socket).unwrap();
+}
+
+/// Not a test: the process of a producer or consumer, until it is killed.
+#[test]
+fn doomed() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    match role.split_once(' ').unwrap() {
+        ("send", socket) => send(Path::new(socket)),
+        (_, socket) => receive(Path::new(socket)),
+    }
+    std::process::exit(0);
+}
+
+fn spawn(role: &str, socket: &Path) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "processes::doomed", "--nocapture"]).stdout(Stdio::null());
+    command.env(ROLE, format!("{role} {}", socket.display())).spawn().unwrap()
+}
+
+/// Frames in udmabufs, whose rows say which they are.
+fn send(socket: &Path) {
+    let layout = Layout::linear(Format::Grey, 640, 360, 64).unwrap();
+    let memory = Udmabuf::open("killed").unwrap();
+    let buffers: Vec<Shrbuf> = (0..8).map(|_| memory.allocate(&layout).unwrap()).collect();
+    let announced = buffers.iter().map(|b| Announced::of(b).unwrap()).collect();
+    let options = Options { consumers: 4, policy: Policy::Latest, ..Options::default() };
+    let mut producer = Producer::bind(socket, options, announced, None).unwrap();
+    let pool = Pool::new(buffers, |_| {}).unwrap();
+    let account = Ledger::default().account("sender", Reason::Generate);
+    for sequence in 0.. {
+        if let Some(mut buffer) = pool.acquire() {
+            let number = u64::to_ne_bytes(sequence);
+            let mut guard = buffer.write().unwrap();
+            for y in [0, 359] {
+                guard.plane(0).write(y, 0, &number, &account);
+            }
+            drop(guard);
+            buffer.set_state(State::Filled);
+            producer.send(&buffer, &FrameInfo { sequence, ..FrameInfo::default() }).unwrap();
+        }
+        producer.wait(Some(Duration::from_millis(1))).unwrap();
+    }
+}
+
+/// Both rows of a frame say which it is, as its message does.
+fn is_whole(buffer: &Shrbuf, sequence: u64) -> bool {
+    let account = Ledger::default().account("receiver", Reason::Inspect);
+    let guard = buffer.read().unwrap();
+    [0, 359].iter().all(|&y| {
+        let mut number = [0; 8];
+        guard.plane(0).read(y, 0, &mut number, &account);
+        u64::from_ne_bytes(number) == sequence
+    })
+}
+
+fn receive(socket: &Path) {
+    let connection = Connection::open(socket, &Wishes::default(), PATIENCE);
+    let Ok(mut consumer) = connection.and_then(Connection::start) else { return };
+    let mut held = Vec::new();
+    while let Ok(Next::Frame(frame)) = consumer.wait(PATIENCE) {
+        assert!(is_whole(&frame.buffer, frame.info.sequence));
+        held.insert(0, frame);
+        held.truncate(2);
+    }
+}
+
+#[test]
+fn producers_and_consumers_of_dma_bufs_killed_at_random_leave_nothing() {
+    if !on_test_drivers() {
+        return;
+    }
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let before = Footprint::now();
+    let socket = std::env::temp_dir().join("shrbuf-drivers-random");
+    let (mut killed, mut held_on) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut doomed = vec![spawn("send", &socket)];
+        // One consumer here, which outlives its producer.
+        let begin = Instant::now();
+        let connection = loop {
+            match Connection::open(&socket, &Wishes::default(), PATIENCE) {
+                Ok(connection) => break connection,
+                Err(IpcError::NoProducer { .. }) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => panic!("round {round}: {error}"),
+            }
+            assert!(begin.elapsed() < PATIENCE, "the producer does not come");
+        };
+        let mut consumer = connection.start().unwrap();
+        doomed.extend((0..3).map(|_| spawn("receive", &socket)));
+        let mut last = None;
+        while !doomed.is_empty() {
+            let due = Instant::now() + Duration::from_millis(random(60));
+            while Instant::now() < due
+                && let Ok(Next::Frame(frame)) = consumer.wait(due - Instant::now())
+            {
+                last = Some(frame);
+            }
+            let mut next = doomed.swap_remove(random(doomed.len() as u64) as usize);
+            next.kill().unwrap();
+            next.wait().unwrap();
+            killed += 1;
+        }
+        if let Some(frame) = last {
+            assert!(is_whole(&frame.buffer, frame.info.sequence), "round {round}: a frame has changed");
+            held_on += 1;
+        }
+    }
+    assert_eq!(killed, 4 * ROUNDS);
+    assert!(held_on > ROUNDS / 2, "only in {held_on} rounds a frame was held");
+    for ending in ["", ".lock"] {
+        let _ = std::fs::remove_file(format!("{}{ending}", socket.display()));
+    }
+    // The kernel takes apart what a killed process had after it has told of its end.
+    let begin = Instant::now();
+    while Footprint::now() != before && begin.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(Footprint::now(), before);
 }

@@ -33,12 +33,17 @@ impl From<Lag> for Policy {
 
 fn failed(error: IpcError) -> Failure {
     let kind = match &error {
-        IpcError::InUse { .. } | IpcError::Refused(Reason::Full) => FailureKind::InUse,
+        IpcError::InUse { .. } | IpcError::Refused { reason: Reason::Full, .. } => FailureKind::InUse,
         // A producer that has ended, or has yet to begin, is waited for as a device is.
-        IpcError::Gone | IpcError::NoProducer { .. } | IpcError::Refused(Reason::Ended) => FailureKind::Unplugged,
-        IpcError::Late(_) => FailureKind::Stalled,
-        IpcError::Wire(_) | IpcError::Protocol(_) | IpcError::Import { .. } => FailureKind::Data,
-        IpcError::Os { .. } | IpcError::Pool(_) | IpcError::Refused(Reason::Resources) => FailureKind::Limit,
+        IpcError::Gone
+        | IpcError::Unanswered { .. }
+        | IpcError::NoProducer { .. }
+        | IpcError::Refused { reason: Reason::Ended, .. } => FailureKind::Unplugged,
+        IpcError::Late { .. } => FailureKind::Stalled,
+        IpcError::Wire { .. } | IpcError::Protocol { .. } | IpcError::Import { .. } => FailureKind::Data,
+        IpcError::Os { .. }
+        | IpcError::Pool(_)
+        | IpcError::Refused { reason: Reason::Resources | Reason::Rate, .. } => FailureKind::Limit,
         _ => FailureKind::Config,
     };
     Failure::new(kind, error)

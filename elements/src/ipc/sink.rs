@@ -18,9 +18,9 @@ shrbuf_pipeline::properties! {
     /// Frames for other processes, without a copy.
     ///
     /// Any number of consumers (`ipc-src`, or a program in Rust or C) connect to a Unix socket and get the frames' memory
-    /// itself, for reading only where it is a memfd. The memory stays the source's: a consumer holds up to `window` of its
-    /// buffers, and gives them back one by one, or all when it ends, however it does. A consumer that lags gets frames as
-    /// `lag` says and harms no other, except with "block", which is for consumers that must have every frame.
+    /// itself, for reading only where it is a memfd or a camera's. The memory stays the source's: a consumer holds up to
+    /// `window` of its buffers, and gives them back one by one, or all when it ends, however it does. A consumer that lags
+    /// gets frames as `lag` says and harms no other, except with "block", which is for consumers that must have every frame.
     ///
     /// ```toml
     /// [element.out]
@@ -71,7 +71,7 @@ impl Build for IpcSink {
         let (consumers, window, policy, depth) = (self.consumers, self.window, self.lag.into(), self.depth);
         // The source has a buffer for the next frame whatever consumers hold: that is what `holds` is for.
         let returns = Returns::WhenNeeded;
-        let options = Options { mode, users, consumers, window, policy, depth, returns };
+        let options = Options { mode, users, consumers, window, policy, depth, returns, ..Options::default() };
         let counts = Counts::default();
         Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts }))
     }

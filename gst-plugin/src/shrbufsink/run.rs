@@ -85,7 +85,16 @@ impl Settings {
         let Settings { consumers, window, depth, .. } = *self;
         // Upstream may have no buffer left but those that consumers hold, and waits for one.
         let returns = Returns::AtOnce;
-        Ok(Options { mode, users: users.unwrap_or_default(), consumers, window, policy, depth, returns })
+        Ok(Options {
+            mode,
+            users: users.unwrap_or_default(),
+            consumers,
+            window,
+            policy,
+            depth,
+            returns,
+            ..Options::default()
+        })
     }
 }
 

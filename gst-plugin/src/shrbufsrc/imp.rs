@@ -151,7 +151,7 @@ fn gst_error(error: &IpcError) -> gst::ErrorMessage {
     use gst::{ResourceError as E, error_msg};
     match error {
         IpcError::NoProducer { .. } => error_msg!(E::NotFound, ["{error}"]),
-        IpcError::Refused(_) => error_msg!(E::Busy, ["{error}"]),
+        IpcError::Refused { .. } => error_msg!(E::Busy, ["{error}"]),
         IpcError::Gone => error_msg!(E::Read, ["{error}"]),
         _ => error_msg!(E::OpenRead, ["{error}"]),
     }

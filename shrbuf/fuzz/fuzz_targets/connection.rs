@@ -34,7 +34,8 @@ fn target() -> Target {
     let buffers: Vec<_> = (0..BUFFERS).map(|_| Memfd::new("fuzz").allocate(&layout).unwrap()).collect();
     let announced = buffers.iter().map(|b| Announced::of(b).unwrap()).collect();
     let path = std::env::temp_dir().join(format!("shrbuf-fuzz-{}", std::process::id()));
-    let options = Options { consumers: 1, window: 2, policy: Policy::DropOldest, ..Options::default() };
+    let options =
+        Options { consumers: 1, window: 2, policy: Policy::DropOldest, arrivals: 1_000_000, ..Options::default() };
     let producer = Producer::bind(&path, options, announced, None).unwrap();
     Target { path, producer, pool: Pool::new(buffers, |_| {}).unwrap() }
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::sys::seqpacket::{self, BATCH, Inbox};
 use super::IpcError;
 use super::message::{FrameInfo, NAME, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
 use super::packet::{MAX_MESSAGE, Packet};
+use super::path::LONGEST;
 use super::wire::VERSION;
 
 /// What a consumer asks for.
@@ -38,6 +40,8 @@ const TURN: usize = 256;
 /// One end of a connection, and the sending of what a consumer says.
 pub(super) struct Socket {
     fd: OwnedFd,
+    /// Where it leads, for messages.
+    path: PathBuf,
     /// A bit for each buffer that is given back without having been looked at.
     skipping: AtomicU64,
 }
@@ -50,18 +54,39 @@ impl Socket {
         // connect(2) waits for room in the listener's queue, for as long as a send may take. 0 would be for ever.
         let wait = TimeVal::microseconds(timeout.as_micros().clamp(1, i64::MAX as u128 / 2) as i64);
         setsockopt(&fd, SendTimeout, &wait).map_err(IpcError::os("SO_SNDTIMEO"))?;
-        let failed = |call| {
-            move |e: nix::Error| match e {
-                nix::Error::EAGAIN => IpcError::Late(timeout),
-                nix::Error::ENOENT | nix::Error::ECONNREFUSED => {
-                    IpcError::NoProducer { path: path.to_owned(), source: e.into() }
+        let address = UnixAddr::new(path).map_err(|_| IpcError::TooLong { path: path.to_owned(), most: LONGEST })?;
+        connect(fd.as_raw_fd(), &address).map_err(|e| {
+            let path = path.to_owned();
+            match e {
+                nix::Error::EAGAIN => IpcError::Late { path, waited: timeout },
+                // Of a file that is no socket too.
+                nix::Error::ECONNREFUSED if path.symlink_metadata().is_ok_and(|m| !m.file_type().is_socket()) => {
+                    IpcError::NoSocket { path }
                 }
-                _ => IpcError::Path { call, path: path.to_owned(), source: e.into() },
+                nix::Error::ENOENT | nix::Error::ECONNREFUSED => IpcError::NoProducer { path, source: e.into() },
+                nix::Error::EPROTOTYPE => IpcError::Foreign { path },
+                _ => IpcError::Path { call: "connect", path, source: e.into() },
             }
-        };
-        let address = UnixAddr::new(path).map_err(failed("the path of a socket"))?;
-        connect(fd.as_raw_fd(), &address).map_err(failed("connect"))?;
-        Ok(Socket { fd, skipping: AtomicU64::new(0) })
+        })?;
+        Ok(Socket::new(fd, path))
+    }
+
+    fn new(fd: OwnedFd, path: &Path) -> Socket {
+        Socket { fd, path: path.to_owned(), skipping: AtomicU64::new(0) }
+    }
+
+    /// The producer did what it must not.
+    pub(super) fn broken(&self, what: &'static str) -> IpcError {
+        IpcError::Protocol { path: self.path.clone(), what }
+    }
+
+    /// What a producer's last message comes to.
+    pub(super) fn refused(&self, reason: Reason, version: u16) -> IpcError {
+        let path = self.path.clone();
+        match reason {
+            Reason::Version => IpcError::Version { path, ours: VERSION, theirs: u32::from(version) },
+            _ => IpcError::Refused { path, reason },
+        }
     }
 
     pub(super) fn say(&self, message: ToProducer) -> Result<(), IpcError> {
@@ -92,7 +117,7 @@ impl Socket {
         let mut bytes = [0; MAX_MESSAGE];
         let received = self.again(|| seqpacket::receive_plain(self.fd.as_fd(), &mut bytes))?;
         let Some((len, whole)) = received else { return Ok(None) };
-        message(&bytes[..len], whole).map(Some)
+        self.message(&bytes[..len], whole).map(Some)
     }
 
     /// How many messages have come, `most` at most.
@@ -111,11 +136,11 @@ impl Socket {
             let mut bytes = [0; MAX_MESSAGE];
             let received = self.again(|| seqpacket::receive(self.fd.as_fd(), &mut bytes))?;
             let Some(received) = received else { return Ok(None) };
-            let message = message(&bytes[..received.len], received.whole)?;
+            let message = self.message(&bytes[..received.len], received.whole)?;
             let fds: Vec<OwnedFd> = received.fds.into_iter().flatten().collect();
             let expected = if let ToConsumer::Buffer { layout, .. } = &message { layout.segments() } else { 0 };
             if fds.len() != expected {
-                return Err(IpcError::Protocol("a message did not bring as many descriptors as it should"));
+                return Err(self.broken("a message did not bring as many descriptors as it should"));
             }
             Ok(Some((message, fds)))
         })
@@ -136,6 +161,16 @@ impl Socket {
         }
     }
 
+    fn message(&self, bytes: &[u8], whole: bool) -> Result<ToConsumer, IpcError> {
+        if bytes.is_empty() {
+            return Err(IpcError::Gone);
+        }
+        if !whole {
+            return Err(self.broken("a message was too long, or brought descriptors that it should not"));
+        }
+        ToConsumer::parse(bytes).map_err(|source| IpcError::Wire { path: self.path.clone(), source })
+    }
+
     fn until<T>(&self, end: Deadline, hear: impl Fn() -> Result<Option<T>, IpcError>) -> Result<T, IpcError> {
         loop {
             if let Some(heard) = hear()? {
@@ -143,20 +178,10 @@ impl Socket {
             }
             let left = end.left();
             if !crate::poll::readable(self.fd.as_fd(), left).map_err(IpcError::os("poll"))? && end.over() {
-                return Err(IpcError::Late(end.asked));
+                return Err(IpcError::Late { path: self.path.clone(), waited: end.asked });
             }
         }
     }
-}
-
-fn message(bytes: &[u8], whole: bool) -> Result<ToConsumer, IpcError> {
-    if bytes.is_empty() {
-        return Err(IpcError::Gone);
-    }
-    if !whole {
-        return Err(IpcError::Protocol("a message was too long, or brought descriptors that it should not"));
-    }
-    Ok(ToConsumer::parse(bytes)?)
 }
 
 /// When a caller's patience ends.
@@ -201,11 +226,23 @@ impl Connection {
     /// Connects to the producer at `path`. **Blocks** for `timeout` at most.
     ///
     /// # Errors
-    /// [`IpcError::NoProducer`], [`IpcError::Refused`], [`IpcError::Late`], [`IpcError::Import`], and whatever a producer
-    /// does wrong.
+    /// [`IpcError::NoProducer`], [`IpcError::Foreign`], [`IpcError::Refused`], [`IpcError::Version`], [`IpcError::Unanswered`],
+    /// [`IpcError::Late`], [`IpcError::Import`], and whatever a producer does wrong.
     pub fn open(path: &Path, wishes: &Wishes, timeout: Duration) -> Result<Connection, IpcError> {
         let end = Deadline::after(timeout);
-        let socket = Socket::connect(path, timeout)?;
+        Connection::greet(Socket::connect(path, timeout)?, wishes, end).map_err(|error| match error {
+            IpcError::Gone => IpcError::Unanswered { path: path.to_owned() },
+            error => error,
+        })
+    }
+
+    /// As [`Connection::open`], over a socket that is connected already. For the fuzz target.
+    #[doc(hidden)]
+    pub fn over(socket: OwnedFd, wishes: &Wishes, timeout: Duration) -> Result<Connection, IpcError> {
+        Connection::greet(Socket::new(socket, Path::new("")), wishes, Deadline::after(timeout))
+    }
+
+    fn greet(socket: Socket, wishes: &Wishes, end: Deadline) -> Result<Connection, IpcError> {
         let (policy, window, name) = (wishes.policy, wishes.window, name(&wishes.name));
         // A producer that refuses us may have closed already: its reason is there to be read.
         match socket.say(ToProducer::Hello { version: VERSION, role: Role::Consumer, policy, window, name }) {
@@ -214,12 +251,15 @@ impl Connection {
         }
         let welcome = match socket.hear_until(end)? {
             ToConsumer::Welcome(welcome) => welcome,
-            ToConsumer::Bye(reason) => return Err(IpcError::Refused(reason)),
-            _ => return Err(IpcError::Protocol("it began with something other than a welcome")),
+            ToConsumer::Bye { reason, version } => return Err(socket.refused(reason, version)),
+            _ => return Err(socket.broken("it began with something other than a welcome")),
         };
+        if welcome.version != VERSION {
+            return Err(IpcError::Version { path: socket.path, ours: VERSION, theirs: welcome.version });
+        }
         let in_range = |n: u32| (1..=MAX_BUFFERS as u32).contains(&n);
-        if welcome.version != VERSION || !in_range(welcome.buffers) || !in_range(welcome.window) {
-            return Err(IpcError::Protocol("its welcome is outside the limits"));
+        if !in_range(welcome.buffers) || !in_range(welcome.window) {
+            return Err(socket.broken("its welcome is outside the limits"));
         }
         let mut buffers = Vec::with_capacity(welcome.buffers as usize);
         for next in 0..welcome.buffers {
@@ -228,8 +268,8 @@ impl Connection {
                     let import = Shrbuf::import(fds, layout);
                     buffers.push(import.map_err(|source| IpcError::Import { index, source })?);
                 }
-                (ToConsumer::Bye(reason), _) => return Err(IpcError::Refused(reason)),
-                _ => return Err(IpcError::Protocol("it left out a buffer")),
+                (ToConsumer::Bye { reason, version }, _) => return Err(socket.refused(reason, version)),
+                _ => return Err(socket.broken("it left out a buffer")),
             }
         }
         socket.say(ToProducer::Ready { buffers: welcome.buffers })?;
@@ -381,7 +421,7 @@ impl Consumer {
         let n = self.socket.hear_several(&mut self.inbox, most)?;
         for i in 0..n {
             let (bytes, whole) = self.inbox.message(i);
-            match self.step(message(bytes, whole)?)? {
+            match self.step(self.socket.message(bytes, whole)?)? {
                 Step::More => {}
                 step => return Ok(step),
             }
@@ -393,8 +433,8 @@ impl Consumer {
         match message {
             ToConsumer::Frame { buffer: index, state, dropped, info } => {
                 let buffer = self.pool.take(index as usize);
-                let buffer =
-                    buffer.ok_or(IpcError::Protocol("a frame in a buffer that is still held here, or is none"))?;
+                let buffer = buffer
+                    .ok_or_else(|| self.socket.broken("a frame in a buffer that is still held here, or is none"))?;
                 buffer.set_state(state);
                 self.dropped = dropped;
                 let frame = Received { buffer, info };
@@ -410,15 +450,15 @@ impl Consumer {
             }
             ToConsumer::State { buffer, state } => {
                 let known = self.weak.get(buffer as usize);
-                let known = known.ok_or(IpcError::Protocol("the state of a buffer that there is not"))?;
+                let known = known.ok_or_else(|| self.socket.broken("the state of a buffer that there is not"))?;
                 // One that was given back meanwhile is nobody's business here.
                 if let Some(buffer) = known.upgrade() {
                     buffer.set_state(state);
                 }
             }
-            ToConsumer::Bye(Reason::Ended) => return Ok(Step::Ended),
-            ToConsumer::Bye(reason) => return Err(IpcError::Refused(reason)),
-            _ => return Err(IpcError::Protocol("a message that has no place among frames")),
+            ToConsumer::Bye { reason: Reason::Ended, .. } => return Ok(Step::Ended),
+            ToConsumer::Bye { reason, version } => return Err(self.socket.refused(reason, version)),
+            _ => return Err(self.socket.broken("a message that has no place among frames")),
         }
         Ok(Step::More)
     }

@@ -103,10 +103,25 @@ pub(crate) enum ToProducer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ToConsumer {
     Welcome(Welcome),
-    Buffer { index: u32, layout: Layout },
-    Frame { buffer: u32, state: State, dropped: u64, info: FrameInfo },
-    State { buffer: u32, state: State },
-    Bye(Reason),
+    Buffer {
+        index: u32,
+        layout: Layout,
+    },
+    Frame {
+        buffer: u32,
+        state: State,
+        dropped: u64,
+        info: FrameInfo,
+    },
+    State {
+        buffer: u32,
+        state: State,
+    },
+    Bye {
+        reason: Reason,
+        /// The lowest that the producer speaks.
+        version: u16,
+    },
     Overview(Overview),
     Consumer(Box<ConsumerStatus>),
 }

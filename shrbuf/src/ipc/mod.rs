@@ -70,10 +70,12 @@
 //!
 //! # Trust
 //! Who may connect is up to the socket's permissions and a list of users. What a peer sends is checked against what it may
-//! send then; anything else closes its connection and no other. A producer answers nobody who does not read.
+//! send then; anything else closes its connection and no other. A producer answers nobody who does not read, and nobody who
+//! connects more often than [`Options::arrivals`] says.
 
 pub mod access;
 mod announced;
+mod arrivals;
 mod consumer;
 mod message;
 mod packet;
@@ -124,6 +126,29 @@ pub enum IpcError {
         /// Path.
         path: PathBuf,
     },
+    /// There is a file where a producer's lock should be.
+    #[error(
+        "{path:?} is no lock of a producer (an empty file of this user); choose another path for the socket, \
+             nothing is overwritten"
+    )]
+    NoLock {
+        /// Path of the file.
+        path: PathBuf,
+    },
+    /// Somebody else's socket.
+    #[error("{path:?} is the socket of another program, which is no producer; choose another path")]
+    Foreign {
+        /// Path of the socket.
+        path: PathBuf,
+    },
+    /// The path does not fit into a socket's address.
+    #[error("{path:?} is too long for a socket; {most} bytes is the most there is room for here")]
+    TooLong {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Bytes that it may have.
+        most: usize,
+    },
     /// Nobody listens there.
     #[error("no producer listens at {path:?} ({source}); start it first, and check the path")]
     NoProducer {
@@ -133,20 +158,59 @@ pub enum IpcError {
         source: io::Error,
     },
     /// The producer closed the connection and said why.
-    #[error("the producer closed the connection: {0}")]
-    Refused(Reason),
+    #[error("the producer at {path:?} closed the connection: {reason}")]
+    Refused {
+        /// Path of the socket.
+        path: PathBuf,
+        /// What it said.
+        reason: Reason,
+    },
+    /// The two sides have no version of the protocol in common.
+    #[error(
+        "the producer at {path:?} speaks version {theirs} of the protocol, this program version {ours}; use the same \
+             release of shrbuf for both"
+    )]
+    Version {
+        /// Path of the socket.
+        path: PathBuf,
+        /// The version of this program.
+        ours: u32,
+        /// The lowest that the producer speaks.
+        theirs: u32,
+    },
     /// The producer closed the connection without a word.
     #[error("the producer has gone; frames already received stay valid")]
     Gone,
+    /// Whoever listens closed the connection before it had said anything.
+    #[error("whoever listens at {path:?} closed the connection without a word: a producer that ended, or no producer")]
+    Unanswered {
+        /// Path of the socket.
+        path: PathBuf,
+    },
     /// The producer did not answer in the time that the caller gave it.
-    #[error("no answer from the producer in {0:.1?}; it may be stopped")]
-    Late(Duration),
+    #[error("no answer from {path:?} in {waited:.1?}; its producer may be stopped, or it is none")]
+    Late {
+        /// Path of the socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The peer sent what is no message.
-    #[error("the producer broke the protocol: {0}")]
-    Wire(#[from] WireError),
+    #[error("the producer at {path:?} broke the protocol (version {VERSION} here): {source}")]
+    Wire {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Why it is none.
+        source: WireError,
+    },
     /// The peer sent a message that has no place there.
-    #[error("the producer broke the protocol: {0}")]
-    Protocol(&'static str),
+    #[error("the producer at {path:?} broke the protocol (version {VERSION} here): {what}")]
+    Protocol {
+        /// Path of the socket.
+        path: PathBuf,
+        /// What it did.
+        what: &'static str,
+    },
     /// The memory that the producer passed is not to be had.
     #[error("buffer {index} of the producer: {source}{}", within(.source))]
     Import {

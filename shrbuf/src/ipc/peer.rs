@@ -15,6 +15,8 @@ use super::packet::Packet;
 
 /// A monitor may ask again after this time, in ns.
 const ASK_AGAIN: u64 = 20_000_000;
+/// Messages of an answer that are sent at once.
+const ANSWERS: usize = 32;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub(super) struct Peer {
     pub(super) since: u64,
     /// When a monitor last asked.
     asked: u64,
+    /// What a monitor has asked for and its socket had no room for yet.
+    pub(super) answers: VecDeque<ToConsumer>,
     /// Whether the producer is woken by what it says; by its end always.
     watched: bool,
     held: [Option<Held>; MAX_BUFFERS],
@@ -93,6 +97,7 @@ impl Peer {
             depth: 0,
             since,
             asked: 0,
+            answers: VecDeque::new(),
             watched: true,
             held: [const { None }; MAX_BUFFERS],
             in_flight: 0,
@@ -111,7 +116,12 @@ impl Peer {
 
     /// What is to be watched of its socket.
     pub(super) fn interest(&self) -> EpollEvent {
-        let flags = if self.watched { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        let flags = match (self.watched, self.answers.is_empty()) {
+            (true, true) => EpollFlags::EPOLLIN,
+            // It has nothing to say before it has read its answer.
+            (_, false) => EpollFlags::EPOLLOUT,
+            (false, true) => EpollFlags::empty(),
+        };
         EpollEvent::new(flags, u64::from(self.id))
     }
 
@@ -140,6 +150,20 @@ impl Peer {
         }
         self.asked = now;
         Ok(())
+    }
+
+    /// Tells a monitor what it has asked for, as far as its socket has room; the rest when it has more. No more than a few
+    /// messages at once, since frames may be waiting to be sent.
+    pub(super) fn answer(&mut self, epoll: &Epoll, packet: &mut Packet) -> Result<(), Close> {
+        for _ in 0..ANSWERS {
+            let Some(answer) = self.answers.front() else { break };
+            match seqpacket::send(self.socket.as_fd(), answer.encode(packet), &[]) {
+                Ok(()) => drop(self.answers.pop_front()),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(e) => return sent(Err(e)),
+            }
+        }
+        epoll.modify(&self.socket, &mut self.interest()).map_err(|_| Close::Because(Reason::Resources))
     }
 
     /// Sends a frame, has it wait, or drops it, as the policy says; whether it was sent.
@@ -195,6 +219,13 @@ impl Peer {
     pub(super) fn stop(&mut self) {
         self.phase = Phase::Stopped;
         self.waiting.clear();
+    }
+
+    /// The state of a buffer that it has, or that waits for it.
+    pub(super) fn state_of(&self, index: usize) -> Option<State> {
+        let held = self.held[index].as_ref().map(|h| &h.buffer);
+        let buffer = held.or_else(|| self.waiting.iter().find(|w| w.index == index).map(|w| &w.buffer));
+        buffer.map(Shrbuf::state)
     }
 
     /// Tells the state of a buffer, if the consumer has it.

@@ -18,6 +18,7 @@ use crate::pool::MAX_BUFFERS;
 use crate::state::State;
 use crate::sys::seqpacket::{self, BATCH, Inbox};
 
+use super::arrivals::Arrivals;
 use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
 use super::packet::Packet;
 use super::path::Listener;
@@ -43,6 +44,8 @@ pub struct Options {
     pub depth: u32,
     /// When a buffer that a consumer gives back comes back here.
     pub returns: Returns,
+    /// Connections a second that are taken of one user, 1 to 1,000,000, beyond a burst of twice as many as there can be.
+    pub arrivals: u32,
 }
 
 /// When buffers come back that consumers have given back.
@@ -57,7 +60,8 @@ pub enum Returns {
 }
 
 impl Default for Options {
-    /// The same user, 8 consumers that hold 2 frames each, the latest for those that lag, buffers back at once.
+    /// The same user, 8 consumers that hold 2 frames each, the latest for those that lag, buffers back at once, 200
+    /// connections a second.
     fn default() -> Options {
         Options {
             mode: 0o600,
@@ -67,6 +71,7 @@ impl Default for Options {
             policy: Policy::Latest,
             depth: 2,
             returns: Returns::AtOnce,
+            arrivals: 200,
         }
     }
 }
@@ -101,6 +106,8 @@ impl Add for Counts {
 }
 
 const LISTENER: u64 = u64::MAX;
+/// The listener is to be watched again.
+const RESTED: u64 = u64::MAX - 1;
 /// With a buffer's index: its state has changed.
 const STATE: u64 = 1 << 32;
 /// More than any message that a consumer may send has: what is longer is not whole.
@@ -109,9 +116,12 @@ const LONGEST: usize = 64;
 const EVENTS: usize = 32;
 /// Connections beyond the consumers': monitors, and those who have yet to say what they are.
 const OTHERS: usize = 4;
+
 struct Slot {
     announced: Announced,
-    /// Its state is watched, since a frame of it was sent before it was filled.
+    /// What its state is watched by, once a frame of it was sent before it was filled.
+    state: Option<OwnedFd>,
+    /// It is: until the frame is filled.
     watched: bool,
 }
 
@@ -119,6 +129,7 @@ struct Slot {
 pub struct Producer {
     epoll: Epoll,
     listener: Listener,
+    arrivals: Arrivals,
     options: Options,
     rate: Option<(u32, u32)>,
     slots: Vec<Slot>,
@@ -148,12 +159,15 @@ impl Producer {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(IpcError::os("epoll_create1"))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
         epoll.add(&listener.socket, event).map_err(IpcError::os("epoll_ctl"))?;
+        let arrivals = Arrivals::new(options.arrivals, 2 * (options.consumers + OTHERS as u32))?;
+        epoll.add(&arrivals, EpollEvent::new(EpollFlags::EPOLLIN, RESTED)).map_err(IpcError::os("epoll_ctl"))?;
         let spare = epoll.0.try_clone().map_err(IpcError::os("dup"))?;
         Ok(Producer {
             epoll,
             listener,
+            arrivals,
             rate,
-            slots: announced.into_iter().map(|announced| Slot { announced, watched: false }).collect(),
+            slots: announced.into_iter().map(|announced| Slot { announced, state: None, watched: false }).collect(),
             peers: Vec::with_capacity(options.consumers as usize + OTHERS),
             options,
             next_id: 1,
@@ -260,10 +274,11 @@ impl Producer {
         for event in &events[..n] {
             match event.data() {
                 LISTENER => called = true,
-                data if data & STATE != 0 => {
-                    let index = (data & !STATE) as usize;
-                    self.each(|peer, packet, _| peer.tell_state(index, packet));
+                RESTED => {
+                    self.arrivals.rested();
+                    self.listen(true);
                 }
+                data if data & STATE != 0 => self.state_changed((data & !STATE) as usize),
                 id => self.serve(id as u32),
             }
         }
@@ -276,14 +291,38 @@ impl Producer {
 
     fn watch_state(&mut self, index: usize, buffer: &Shrbuf) -> Result<(), IpcError> {
         let slot = &mut self.slots[index];
-        if !slot.watched {
-            let fd = buffer.state_fd().map_err(IpcError::os("eventfd"))?;
-            // Edge-triggered, so that it never needs to be read.
-            let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, STATE | index as u64);
-            self.epoll.add(fd, event).map_err(IpcError::os("epoll_ctl"))?;
-            slot.watched = true;
+        if slot.watched {
+            return Ok(());
         }
+        if slot.state.is_none() {
+            let fd = buffer.state_fd().and_then(|fd| fd.try_clone_to_owned());
+            slot.state = Some(fd.map_err(IpcError::os("eventfd"))?);
+        }
+        let Some(fd) = &slot.state else { return Ok(()) };
+        // Edge-triggered, so that it never needs to be read.
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, STATE | index as u64);
+        self.epoll.add(fd, event).map_err(IpcError::os("epoll_ctl"))?;
+        slot.watched = true;
         Ok(())
+    }
+
+    /// Tells those who have the buffer once it is filled, after which nothing about it is worth a wake-up. The first event
+    /// may be about a change from before it was watched.
+    fn state_changed(&mut self, index: usize) {
+        if self.peers.iter().find_map(|p| p.state_of(index)) == Some(State::Filling) {
+            return;
+        }
+        self.each(|peer, packet, _| peer.tell_state(index, packet));
+        let slot = &mut self.slots[index];
+        if let Some(fd) = &slot.state {
+            slot.watched = self.epoll.delete(fd).is_err();
+        }
+    }
+
+    fn listen(&mut self, watched: bool) {
+        let flags = if watched { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
+        // It is registered for as long as there is a producer, so there is nothing that could fail.
+        let _ = self.epoll.modify(&self.listener.socket, &mut EpollEvent::new(flags, LISTENER));
     }
 
     fn accept(&mut self) {
@@ -304,18 +343,21 @@ impl Producer {
     fn welcome(&mut self, socket: OwnedFd) {
         let Ok(who) = getsockopt(&socket, PeerCredentials) else { return };
         let mut peer = Peer::new(socket, self.next_id, who.pid() as u32, who.uid(), now());
-        let allowed = self.options.users.is_empty() || self.options.users.contains(&who.uid());
         let most = self.options.consumers as usize + OTHERS;
-        if allowed && self.peers.len() >= most {
-            self.evict(|phase| phase == Phase::Silent);
-        }
-        let full = self.peers.len() >= most;
-        let refused = match (allowed, full) {
-            (false, _) => Some(Reason::NotAllowed),
-            (_, true) => Some(Reason::Full),
-            _ => {
-                let added = self.epoll.add(&peer.socket, peer.interest());
-                added.err().map(|_| Reason::Resources)
+        let refused = if !self.arrivals.may_come(who.uid(), peer.since) {
+            // Without a timer the next one would not be looked at.
+            self.listen(self.arrivals.rest().is_err());
+            Some(Reason::Rate)
+        } else if !self.options.users.is_empty() && !self.options.users.contains(&who.uid()) {
+            Some(Reason::NotAllowed)
+        } else {
+            if self.peers.len() >= most {
+                self.evict(|phase| phase == Phase::Silent);
+            }
+            if self.peers.len() >= most {
+                Some(Reason::Full)
+            } else {
+                self.epoll.add(&peer.socket, peer.interest()).err().map(|_| Reason::Resources)
             }
         };
         match refused {
@@ -356,11 +398,14 @@ impl Producer {
         Ok(if gone < at { at - 1 } else { at })
     }
 
-    /// Reads a message of peer `id`; for more than one the descriptor is ready again, after the others had their turn.
+    /// Reads a message of peer `id`, or goes on answering it; for more than one the descriptor is ready again, after the
+    /// others had their turn.
     fn serve(&mut self, id: u32) {
         // It may have been closed by an event before this one.
         if let Some(at) = self.place(id) {
-            let read = self.message(at);
+            let peer = &mut self.peers[at];
+            let read =
+                if peer.answers.is_empty() { self.message(at) } else { peer.answer(&self.epoll, &mut self.packet) };
             self.ended(id, read);
         }
     }
@@ -463,7 +508,8 @@ impl Producer {
                 let id = self.peers[at].id;
                 self.catch_up(|_| true);
                 let at = self.place(id).ok_or(Close::Gone)?;
-                self.report(at)?;
+                self.report(at);
+                self.peers[at].answer(&self.epoll, &mut self.packet)?;
             }
             _ => return Err(broken),
         }
@@ -491,25 +537,23 @@ impl Producer {
         Ok(())
     }
 
-    /// Tells a monitor of everybody.
-    fn report(&mut self, at: usize) -> Result<(), Close> {
-        let now = now();
-        let consumers = || self.peers.iter().filter(|p| p.phase != Phase::Monitor && p.phase != Phase::Silent);
+    /// What a monitor is to be told: of everybody, as things are now.
+    fn report(&mut self, at: usize) {
+        let consumers = self.peers.iter().filter(|p| p.phase != Phase::Monitor && p.phase != Phase::Silent);
+        let consumers: Vec<_> = consumers.map(|c| ToConsumer::Consumer(Box::new(c.status()))).collect();
         let overview = Overview {
-            consumers: consumers().count() as u32,
+            consumers: consumers.len() as u32,
             buffers: self.slots.len() as u32,
             pid: std::process::id(),
             frames: self.counts.frames,
             unseen: self.counts.unseen,
             refused: self.counts.refused,
-            now,
+            now: now(),
             since: self.since,
         };
-        self.peers[at].send(&ToConsumer::Overview(overview), &mut self.packet)?;
-        for consumer in consumers() {
-            self.peers[at].send(&ToConsumer::Consumer(Box::new(consumer.status())), &mut self.packet)?;
-        }
-        Ok(())
+        let answers = &mut self.peers[at].answers;
+        answers.push_back(ToConsumer::Overview(overview));
+        answers.extend(consumers);
     }
 }
 
@@ -521,7 +565,8 @@ fn farewell(peer: &mut Peer, close: Close, packet: &mut Packet, counts: &mut Cou
     if let Close::Because(reason) = close {
         counts.refused += u64::from(reason != Reason::Ended);
         // A peer that is gone, or whose socket is full, hears nothing.
-        let _ = peer.send(&ToConsumer::Bye(reason), packet);
+        let version = if reason == Reason::Version { VERSION as u16 } else { 0 };
+        let _ = peer.send(&ToConsumer::Bye { reason, version }, packet);
     }
 }
 
@@ -545,6 +590,7 @@ fn check(options: &Options, buffers: usize) -> Result<(), IpcError> {
         ("window", u64::from(options.window), most),
         ("depth", u64::from(options.depth), most),
         ("buffers", buffers as u64, most),
+        ("arrivals", u64::from(options.arrivals), 1_000_000),
     ];
     match ranges.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
         Some((name, value, most)) => Err(IpcError::Options(format!("{name} is {value}; it can be 1 to {most}"))),

@@ -60,17 +60,17 @@ impl Monitor {
         }
         let Overview { consumers, buffers, pid, frames, unseen, refused, now, since } = match self.0.hear_until(end)? {
             ToConsumer::Overview(overview) => overview,
-            ToConsumer::Bye(reason) => return Err(IpcError::Refused(reason)),
-            _ => return Err(IpcError::Protocol("it answered with something other than its status")),
+            ToConsumer::Bye { reason, version } => return Err(self.0.refused(reason, version)),
+            _ => return Err(self.0.broken("it answered with something other than its status")),
         };
         if consumers > MAX_CONNECTIONS {
-            return Err(IpcError::Protocol("it has more consumers than there can be"));
+            return Err(self.0.broken("it has more consumers than there can be"));
         }
         let mut status = Status { pid, buffers, frames, unseen, refused, now, since, consumers: Vec::new() };
         for _ in 0..consumers {
             match self.0.hear_until(end)? {
                 ToConsumer::Consumer(consumer) => status.consumers.push(*consumer),
-                _ => return Err(IpcError::Protocol("its status has fewer consumers than it said")),
+                _ => return Err(self.0.broken("its status has fewer consumers than it said")),
             }
         }
         Ok(status)

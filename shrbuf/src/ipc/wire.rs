@@ -19,6 +19,7 @@ use super::packet::{Packet, Reader, WireError};
 const MAGIC: u32 = u32::from_ne_bytes(*b"SHRB");
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u32 = 1;
+
 mod kind {
     pub(super) const HELLO: u32 = 1;
     pub(super) const READY: u32 = 2;
@@ -112,9 +113,9 @@ impl ToConsumer {
                 info.crop.unwrap_or_default().into_iter().fold(&mut *packet, |packet, n| packet.u32(n)).u32(0)
             }
             ToConsumer::State { buffer, state } => packet.begin(kind::STATE).u32(*buffer).u32(*state as u32),
-            ToConsumer::Bye(reason) => {
+            ToConsumer::Bye { reason, version } => {
                 let code = REASONS.iter().position(|r| r == reason).unwrap_or(0) as u32;
-                packet.begin(kind::BYE).u32(code)
+                packet.begin(kind::BYE).u32(code | u32::from(*version) << 16)
             }
             ToConsumer::Overview(o) => {
                 packet.begin(kind::OVERVIEW).u32(o.consumers).u32(o.buffers).u32(o.pid);
@@ -158,9 +159,11 @@ impl ToConsumer {
                 ToConsumer::State { buffer, state: r.state(state)? }
             }
             kind::BYE => {
-                let code = r.u32();
-                r.check("reason", code, (code as usize) < REASONS.len())?;
-                ToConsumer::Bye(REASONS[code as usize])
+                let word = r.u32();
+                let (code, version) = ((word & 0xffff) as usize, (word >> 16) as u16);
+                let reason = REASONS.get(code).copied();
+                let reason = reason.ok_or_else(|| r.wrong("reason", u64::from(word)))?;
+                ToConsumer::Bye { reason, version }
             }
             kind::OVERVIEW => ToConsumer::Overview(Overview {
                 consumers: r.u32(),
@@ -349,7 +352,7 @@ mod tests {
             ToConsumer::Overview(overview),
             ToConsumer::Consumer(Box::new(status)),
         ];
-        all.extend(REASONS.map(ToConsumer::Bye));
+        all.extend(REASONS.map(|reason| ToConsumer::Bye { reason, version: 3 }));
         all.extend(Format::all().map(|format| {
             let mut layout = Layout::linear(format, 1281, 721, 64).unwrap();
             layout.modifier = None;

@@ -2,10 +2,9 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// `f_type` of the dma-buf file system (`include/uapi/linux/magic.h`).
-pub(crate) const MAGIC: i64 = 0x444d_4142;
+use std::sync::OnceLock;
 
 pub(crate) const SYNC_READ: u32 = 1;
 pub(crate) const SYNC_WRITE: u32 = 2;
@@ -29,6 +28,44 @@ mod raw {
 }
 /// DMA_BUF_SET_NAME_B: `_IOW('b', 1, __u64)`, whose argument is a C string all the same.
 const SET_NAME_B: libc::c_ulong = nix::request_code_write!(b'b', 1, 8) as libc::c_ulong;
+
+/// What the kernel knows of a file without asking who serves it.
+pub(crate) struct Known {
+    /// Device of its file system.
+    dev: (u32, u32),
+    pub(crate) mode: u32,
+}
+
+/// What is known of a descriptor's file. Does not wait for a file system that another process serves.
+pub(crate) fn known_of(fd: BorrowedFd<'_>) -> io::Result<Known> {
+    // SAFETY: all of statx's fields may be zero.
+    let mut found: libc::statx = unsafe { zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the path is an empty C string, and the kernel writes one statx, which `found` is.
+    let done = unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, libc::STATX_TYPE, &raw mut found) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Known { dev: (found.stx_dev_major, found.stx_dev_minor), mode: u32::from(found.stx_mode) })
+}
+
+/// The one file system of all dma-bufs, once one was seen.
+static DEVICE: OnceLock<(u32, u32)> = OnceLock::new();
+
+/// Whether a descriptor is a dma-buf. Statfs(2) would say, but a file system that another process serves would be waited
+/// for; what `/proc` says of a descriptor is the kernel's, and only of a dma-buf that it has an exporter.
+pub(crate) fn is(fd: BorrowedFd<'_>, known: &Known) -> io::Result<bool> {
+    if let Some(device) = DEVICE.get() {
+        return Ok(known.dev == *device);
+    }
+    let info = std::fs::read(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let is = info.split(|&b| b == b'\n').any(|line| line.starts_with(b"exp_name:"));
+    if is {
+        // Another thread may have been faster, with the same.
+        let _ = DEVICE.set(known.dev);
+    }
+    Ok(is)
+}
 
 fn sync(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     loop {

@@ -120,3 +120,14 @@ pub fn row(buffer: &Shrbuf, plane: usize, y: usize) -> Vec<u8> {
     plane.read(y, 0, &mut row, &account());
     row
 }
+
+/// Numbers without a pattern, below what is asked for, the same in each run (xorshift).
+pub fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |below| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    }
+}

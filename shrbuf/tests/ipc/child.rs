@@ -48,6 +48,8 @@ fn child() {
         "hold" => hold(socket),
         "state" => state(socket),
         "write" => write(socket),
+        "ages" => ages(socket, next()),
+        "knock" => knock(socket, Duration::from_millis(next())),
         "refused" => refused(socket),
         "gone" => gone(socket),
         "produce" => produce(socket),
@@ -156,17 +158,49 @@ fn write(socket: &Path) {
     assert_eq!(mode, 0o444, "others could open it anew for writing");
 }
 
+/// How old frames are as they come: the median and the oldest, in µs.
+fn ages(socket: &Path, frames: u64) {
+    let mut consumer = connect(socket, &Wishes::default());
+    let mut ages = Vec::new();
+    while consumer.received() < frames
+        && let Some(frame) = next(&mut consumer)
+    {
+        ages.push((now() - frame.info.timestamp) / 1000);
+    }
+    ages.sort_unstable();
+    say(format_args!("{} {} {}", ages.len(), ages[ages.len() / 2], ages[ages.len() - 1]));
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+pub fn now() -> u64 {
+    Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap()).as_nanos() as u64
+}
+
+/// Connects again and again for so long; how often it was let in.
+fn knock(socket: &Path, time: Duration) {
+    let begin = std::time::Instant::now();
+    let mut welcomed = 0;
+    while begin.elapsed() < time {
+        let peer = hostile::greeting(socket);
+        let mut kind = [0; 4];
+        if nix::unistd::read(&peer, &mut kind).is_ok_and(|n| n == 4) && u32::from_ne_bytes(kind) == 0x81 {
+            welcomed += 1;
+        }
+    }
+    say(format_args!("{welcomed}"));
+}
+
 fn refused(socket: &Path) {
     let wishes = Wishes { policy: Some(Policy::Latest), ..Wishes::default() };
     match Connection::open(socket, &wishes, PATIENCE) {
-        Err(IpcError::Refused(reason)) => say(format_args!("{reason:?}")),
+        Err(IpcError::Refused { reason, .. }) => say(format_args!("{reason:?}")),
         other => panic!("{other:?}"),
     }
 }
 
 fn gone(socket: &Path) {
     let error = Connection::open(socket, &Wishes::default(), PATIENCE).unwrap_err();
-    assert!(matches!(error, IpcError::Gone), "{error:?}");
+    assert!(matches!(error, IpcError::Unanswered { .. }), "{error:?}");
 }
 
 fn produce(socket: &Path) {

@@ -1,31 +1,24 @@
 //! SIGKILL at random moments: of consumers, after which the producer has everything back, and of producers, after which
 //! a consumer still has what it got.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shrbuf::ipc::{Connection, IpcError, Next, Policy, Wishes};
+use shrbuf::ipc::{Connection, IpcError, Next, Options, Policy, Wishes};
 
 use crate::child::spawn;
-use crate::common::{Descriptors, account};
+use crate::common::{Descriptors, account, one_segment, random};
 use crate::source::{PATIENCE, Source, number, options, socket};
 
-const CONSUMERS: usize = 900;
-const PRODUCERS: usize = 100;
-/// At the same time.
+const CONSUMERS: usize = 1000;
+const PRODUCERS: usize = 1000;
+/// Consumers at the same time.
 const TOGETHER: usize = 6;
-
-/// Numbers without a pattern, the same in each run (xorshift).
-fn random() -> impl FnMut(u64) -> u64 {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    move |below| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    }
-}
+/// Producers at the same time, each with a consumer on a thread of its own.
+const THREADS: usize = 4;
+const SEED: u64 = 0x2545_f491_4f6c_dd1d;
 
 /// How long they live at most: as long as it takes that nine of ten hold a frame when they die, on a machine of any speed.
 struct Lives(f64);
@@ -56,14 +49,23 @@ fn shared_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// KiB of shared memory of the whole machine, memfds among it whoever holds them.
+fn shmem_kib() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let line = info.lines().find(|l| l.starts_with("Shmem:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
 fn killed_consumers_give_back_all_they_held() {
     let path = socket("kill-consumers");
     let descriptors = Descriptors::count();
     let memory = shared_kib();
-    let mut random = random();
+    let mut random = random(SEED);
     let buffers = TOGETHER * 2 + 3;
-    let mut source = Source::new(&path, options(TOGETHER as u32, 2, Policy::Latest), buffers);
+    // They die faster than anybody would have to start them anew.
+    let limits = Options { arrivals: 1_000_000, ..options(TOGETHER as u32, 2, Policy::Latest) };
+    let mut source = Source::new(&path, limits, buffers);
     let listening = Descriptors::open_now();
     let (mut killed, mut with_frames, mut lives) = (0, 0, Lives::new());
     let mut running: Vec<(std::process::Child, Instant)> = Vec::new();
@@ -99,19 +101,15 @@ fn killed_consumers_give_back_all_they_held() {
     descriptors.assert_same();
 }
 
-#[test]
-fn frames_of_a_killed_producer_stay_valid() {
-    let path = socket("kill-producers");
-    let descriptors = Descriptors::count();
-    let memory = shared_kib();
-    let mut random = random();
+/// Kills so many producers one after the other; how many frames were held as they died.
+fn kill_producers(path: &Path, count: usize, mut random: impl FnMut(u64) -> u64) -> usize {
     let account = account();
-    let (mut kept, mut killed, mut lives) = (0, 0, Lives::new());
-    while killed < PRODUCERS {
-        let mut producer = spawn("produce", &path);
+    let (mut kept, mut lives) = (0, Lives::new());
+    for _ in 0..count {
+        let mut producer = spawn("produce", path);
         let due = Instant::now() + lives.next(&mut random);
-        let connected = loop {
-            match Connection::open(&path, &Wishes::default(), PATIENCE) {
+        let mut consumer = loop {
+            match Connection::open(path, &Wishes::default(), PATIENCE) {
                 Ok(connection) => break connection.start().ok(),
                 Err(IpcError::NoProducer { .. }) if Instant::now() < due => {
                     std::thread::sleep(Duration::from_millis(1))
@@ -120,7 +118,6 @@ fn frames_of_a_killed_producer_stay_valid() {
             }
         };
         let mut held = Vec::new();
-        let mut consumer = connected;
         if let Some(consumer) = &mut consumer {
             while Instant::now() < due {
                 if let Ok(Next::Frame(frame)) = consumer.wait(due.saturating_duration_since(Instant::now())) {
@@ -131,7 +128,6 @@ fn frames_of_a_killed_producer_stay_valid() {
         }
         kill(Pid::from_raw(producer.id() as i32), Signal::SIGKILL).unwrap();
         producer.wait().unwrap();
-        killed += 1;
         lives.ended(!held.is_empty());
         for frame in &held {
             assert_eq!(number(&frame.buffer, &account), frame.info.sequence);
@@ -148,13 +144,35 @@ fn frames_of_a_killed_producer_stay_valid() {
             }
         }
     }
-    let _ = std::fs::remove_file(&path);
-    assert!(kept > PRODUCERS, "only {kept} frames were held as {killed} producers died");
-    println!("{killed} producers killed, {kept} frames held");
+    for ending in ["", ".lock", ".new"] {
+        let mut left = path.as_os_str().to_owned();
+        left.push(ending);
+        let _ = std::fs::remove_file(left);
+    }
+    kept
+}
+
+#[test]
+fn frames_of_a_killed_producer_stay_valid() {
+    let descriptors = Descriptors::count();
+    let (memory, machine) = (shared_kib(), shmem_kib());
+    let threads: Vec<_> = (0..THREADS)
+        .map(|i| {
+            let path = socket(&format!("kill-producers-{i}"));
+            std::thread::spawn(move || kill_producers(&path, PRODUCERS / THREADS, random(SEED + i as u64)))
+        })
+        .collect();
+    let kept: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
+    assert!(kept > PRODUCERS, "only {kept} frames were held as {PRODUCERS} producers died");
+    println!("{PRODUCERS} producers killed, {kept} frames held");
     assert_eq!(mappings(), 0);
     assert_eq!(shared_kib(), memory);
-    let mut lock = path.into_os_string();
-    lock.push(".lock");
-    let _ = std::fs::remove_file(lock);
     descriptors.assert_same();
+    // Others use the machine too: a fourth of what the producers had is well above what they may do meanwhile.
+    let leaked = PRODUCERS as u64 * 8 * one_segment().segment_size(0) / 1024;
+    let begin = Instant::now();
+    while shmem_kib() > machine + leaked / 4 {
+        assert!(begin.elapsed() < PATIENCE, "{} KiB of shared memory more than before", shmem_kib() - machine);
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -99,21 +99,18 @@ fn thirty_two_consumers_at_60_frames_a_second() {
     let _alone = Descriptors::count();
     let path = socket("many");
     let mut source = Source::new(&path, options(32, 1, Policy::Block), 40);
-    let children: Vec<_> = (0..32).map(|_| spawn("consume 180 0", &path)).collect();
+    let children: Vec<_> = (0..32).map(|_| spawn("ages 180", &path)).collect();
     source.until(|s| s.producer.consumers() == 32);
     let begin = Instant::now();
-    for tick in 1..=180 {
-        assert!(source.send());
-        let due = begin + Duration::from_secs(1) * tick / 60;
-        while let Some(left) = due.checked_duration_since(Instant::now()) {
-            source.producer.wait(Some(left)).unwrap();
-        }
-    }
+    let sent = source.at_60(begin, 180);
     let all: Vec<_> = children.into_iter().map(|c| counts(&source.said(c))).collect();
-    let took = begin.elapsed();
-    assert_eq!(all, [[180, 0, 0]; 32]);
-    println!("180 frames for 32 consumers in {took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    let median = all.iter().map(|[_, median, _]| median).max().unwrap();
+    let oldest = all.iter().map(|[_, _, oldest]| oldest).max().unwrap();
+    println!("180 frames for 32 consumers in {sent:?}; the latest median {median} µs, the oldest frame {oldest} µs");
+    assert!((3000..3200).contains(&sent.as_millis()), "{sent:?}");
+    assert!(all.iter().all(|[received, ..]| *received == 180), "{all:?}");
+    // Each gets a frame before the next is due; the whole machine may stop for a moment, in which nobody gets any.
+    assert!(*median < 16_000 && *oldest < 500_000, "{median} µs, {oldest} µs");
 }
 
 #[test]

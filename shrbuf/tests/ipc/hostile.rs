@@ -7,10 +7,11 @@ use std::path::Path;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, socket,
 };
-use shrbuf::ipc::Policy;
+use shrbuf::ipc::{Options, Policy};
 
 use crate::child::{said, spawn};
-use crate::common::Descriptors;
+use crate::common::{Descriptors, random};
+use crate::fake::words;
 use crate::source::{Source, options};
 
 const HELLO: u32 = 1;
@@ -30,36 +31,34 @@ pub fn raw(path: &Path) -> OwnedFd {
 /// A connection that has said what a consumer says first.
 pub fn greeting(path: &Path) -> OwnedFd {
     let fd = raw(path);
-    nix::unistd::write(&fd, &hello()).unwrap();
+    // Where it is sent away at once there is nobody to greet.
+    let _ = nix::sys::socket::send(fd.as_raw_fd(), &hello(1), MsgFlags::MSG_NOSIGNAL);
     fd
 }
 
-fn message(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|w| w.to_ne_bytes()).collect()
+/// How many of them have an answer to read.
+pub fn greeted(all: &[OwnedFd]) -> usize {
+    let answered =
+        |fd: &&OwnedFd| recv(fd.as_raw_fd(), &mut [0; 1], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok();
+    all.iter().filter(answered).count()
 }
 
-fn hello() -> Vec<u8> {
+pub fn hello(version: u32) -> Vec<u8> {
     let magic = u32::from_ne_bytes(*b"SHRB");
-    [message(&[HELLO, magic, 1, 0, 0, 0]), vec![b'h'; 32]].concat()
+    [words(&[HELLO, magic, version, 0, 0, 0]), vec![b'h'; 32]].concat()
 }
 
 /// Sends `count` messages, anew whenever it has been thrown out.
 pub fn attack(path: &Path, seed: u64, count: u64) {
-    let mut state = seed;
-    let mut random = move |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % below
-    };
+    let mut random = random(seed);
     let proper = |random: &mut dyn FnMut(u64) -> u64| match random(8) {
-        0 => hello(),
-        1 => message(&[READY, 12]),
-        2 => message(&[READY, random(100) as u32]),
-        3 => message(&[START]),
-        4 => message(&[STOP]),
-        5 => message(&[QUERY]),
-        _ => message(&[RELEASE, random(70) as u32, random(4) as u32]),
+        0 => hello(1),
+        1 => words(&[READY, 12]),
+        2 => words(&[READY, random(100) as u32]),
+        3 => words(&[START]),
+        4 => words(&[STOP]),
+        5 => words(&[QUERY]),
+        _ => words(&[RELEASE, random(70) as u32, random(4) as u32]),
     };
     let null = std::fs::File::open("/dev/null").unwrap();
     let mut sent = 0;
@@ -68,7 +67,7 @@ pub fn attack(path: &Path, seed: u64, count: u64) {
         let fd = raw(path);
         connections += 1;
         // Some get as far as a consumer does.
-        let begin = [hello(), message(&[READY, 12]), message(&[START])];
+        let begin = [hello(1), words(&[READY, 12]), words(&[START])];
         let mut script: Vec<Vec<u8>> = begin[..random(4) as usize].to_vec();
         for _ in 0..1 + random(6) {
             let mut bytes = proper(&mut random);
@@ -110,7 +109,8 @@ fn a_hostile_client_harms_nobody() {
     let descriptors = Descriptors::count();
     let path = crate::source::socket("hostile");
     // Every place is contested but that of the good one, who comes first.
-    let mut source = Source::new(&path, options(4, 2, Policy::Latest), 12);
+    let unlimited = Options { arrivals: 1_000_000, ..options(4, 2, Policy::Latest) };
+    let mut source = Source::new(&path, unlimited, 12);
     let mut good = spawn("consume 100000000 0", &path);
     source.until(|s| s.producer.consumers() == 1);
     let mut attackers: Vec<_> =

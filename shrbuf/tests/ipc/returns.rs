@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shrbuf::ipc::{Monitor, Options, Policy, Returns};
+use shrbuf::State;
+use shrbuf::ipc::{FrameInfo, Monitor, Options, Policy, Returns};
 
 use crate::child::spawn;
 use crate::common::Descriptors;
@@ -35,6 +36,31 @@ fn a_buffer_given_back_wakes_nobody_and_a_consumers_end_does() {
     child.kill().unwrap();
     child.wait().unwrap();
     source.until(|s| s.pool.idle() == 5);
+}
+
+#[test]
+fn a_state_wakes_the_producer_until_the_frame_is_filled_and_no_longer() {
+    let _alone = Descriptors::count();
+    let path = socket("wakes");
+    let mut source = Source::new(&path, options(1, 1, Policy::Block), 2);
+    let mut child = spawn("hold", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    let buffer = source.pool.acquire().unwrap();
+    for round in 0..3 {
+        buffer.set_state(State::Filling);
+        source.producer.send(&buffer, &FrameInfo::default()).unwrap();
+        source.producer.ready().unwrap();
+        assert!(!is_woken(&source), "{round}: woken before anything has changed");
+        let mut woken = 0;
+        for state in [State::Filled, State::Corrupt, State::Filled, State::Filling, State::Filled] {
+            buffer.set_state(state);
+            woken += usize::from(is_woken(&source));
+            source.producer.ready().unwrap();
+        }
+        assert_eq!(woken, 1, "{round}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

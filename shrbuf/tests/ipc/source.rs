@@ -50,6 +50,23 @@ impl Source {
         true
     }
 
+    /// Sends so many frames at 60 a second, from `begin` on, with the time as their time stamps; how long that took.
+    pub fn at_60(&mut self, begin: Instant, frames: u32) -> Duration {
+        for tick in 1..=frames {
+            let buffer = self.pool.acquire().expect("a buffer for each tick");
+            buffer.set_state(State::Filled);
+            let info = FrameInfo { sequence: self.sent, timestamp: crate::child::now(), ..FrameInfo::default() };
+            self.producer.send(&buffer, &info).unwrap();
+            self.sent += 1;
+            drop(buffer);
+            let due = begin + Duration::from_secs(1) * tick / 60;
+            while let Some(left) = due.checked_duration_since(Instant::now()) {
+                self.producer.wait(Some(left)).unwrap();
+            }
+        }
+        begin.elapsed()
+    }
+
     /// Deals with consumers until `done`.
     ///
     /// # Panics

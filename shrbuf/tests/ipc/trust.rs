@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shrbuf::ipc::{Connection, IpcError, Monitor, Options, Policy, Producer, Wishes};
 
@@ -35,6 +35,69 @@ fn a_user_who_is_not_on_the_list_is_told_so() {
     let nobody = fs::metadata("/proc/self").unwrap().uid() + 1;
     let said = refusal("users", Options { users: vec![nobody], ..Options::default() });
     assert!(said.contains(">NotAllowed"), "{said}");
+}
+
+#[test]
+fn a_user_who_is_on_the_list_gets_frames() {
+    let _alone = Descriptors::count();
+    let path = socket("listed");
+    let me = fs::metadata("/proc/self").unwrap().uid();
+    let users = vec![me + 1, me];
+    let mut source = Source::new(&path, Options { users, ..options(1, 2, Policy::Block) }, 4);
+    let child = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(child), "10 0 0");
+}
+
+/// CPU that this thread has used.
+fn cpu() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
+#[test]
+fn those_who_connect_again_and_again_are_slowed_and_the_frames_are_not() {
+    let descriptors = Descriptors::count();
+    let path = socket("knock");
+    // As many buffers as can be, of each of which whoever connects is told.
+    let limits = Options { arrivals: 100, ..options(2, 2, Policy::Block) };
+    let mut source = Source::new(&path, limits, 64);
+    let good = spawn("ages 180", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    let begin = Instant::now();
+    let knocking: Vec<_> = (0..3).map(|_| spawn("knock 3000", &path)).collect();
+    let (before, sending) = (cpu(), Instant::now());
+    let sent = source.at_60(sending, 180);
+    let used = cpu() - before;
+    let good: Vec<u64> = source.said(good).split(' ').map(|n| n.parse().unwrap()).collect();
+    let welcomed: u64 = knocking.into_iter().map(|k| source.said(k).parse::<u64>().unwrap()).sum();
+    let allowed = 12 + 100 * (begin.elapsed().as_secs() + 1);
+    println!("{welcomed} of {allowed} welcomed, {used:?} of {sent:?} used, frames came {good:?} µs late");
+    assert!(welcomed <= allowed, "{welcomed} welcomed, {allowed} allowed");
+    // However many come, they get as much of this thread, and no more.
+    assert!(used < sent / 4, "{used:?} of {sent:?}");
+    assert!((3000..3200).contains(&sent.as_millis()), "{sent:?}");
+    assert!(good[0] == 180 && good[1] < 16_000, "{good:?}");
+    let refused = source.producer.counts().refused;
+    assert!(refused > 50, "only {refused} were sent away");
+    source.until(|s| s.pool.idle() == 64);
+    drop(source);
+    descriptors.assert_same();
+}
+
+#[test]
+fn whoever_is_sent_away_for_it_may_come_later() {
+    let _alone = Descriptors::count();
+    let path = socket("later");
+    let mut source = Source::new(&path, Options { arrivals: 20, ..options(1, 2, Policy::Block) }, 4);
+    let burst: Vec<_> = (0..11).map(|_| crate::hostile::raw(&path)).collect();
+    // Five were taken, of which more gave way to later ones, and the last came beyond the burst.
+    source.until(|s| s.producer.counts().refused == 6);
+    let child = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(child), "10 0 0");
+    drop(burst);
 }
 
 #[test]
@@ -170,7 +233,7 @@ fn a_producer_that_does_not_answer_is_given_up_when_the_caller_says() {
     let path = socket("mute");
     let _mute = Source::new(&path, Options::default(), 1);
     let late = Connection::open(&path, &Wishes::default(), Duration::from_millis(50));
-    assert!(matches!(late.unwrap_err(), IpcError::Late(_)));
+    assert!(matches!(late.unwrap_err(), IpcError::Late { .. }));
 }
 
 #[test]
@@ -193,6 +256,38 @@ fn a_monitor_sees_who_holds_what() {
     assert!(consumer.held_since.iter().all(|&since| since == 0 || (status.since..=status.now).contains(&since)));
     holder.kill().unwrap();
     holder.wait().unwrap();
+}
+
+#[test]
+fn a_monitor_is_told_of_more_consumers_than_its_socket_has_room_for() {
+    const CONSUMERS: usize = 300;
+    let descriptors = Descriptors::count();
+    let path = socket("monitor-many");
+    let mut source = Source::new(&path, options(CONSUMERS as u32, 1, Policy::Block), 1);
+    let mut told = Vec::new();
+    while told.len() < CONSUMERS {
+        // No more than wait to be taken, or the next would wait for us.
+        let more = (CONSUMERS - told.len()).min(16);
+        told.extend((0..more).map(|_| crate::hostile::greeting(&path)));
+        let all = told.len();
+        let begin = Instant::now();
+        while crate::hostile::greeted(&told[all - more..]) < more {
+            assert!(begin.elapsed() < PATIENCE);
+            source.producer.wait(Some(Duration::from_millis(1))).unwrap();
+        }
+    }
+    let asked = std::thread::spawn(move || {
+        let mut monitor = Monitor::open(&path, PATIENCE).unwrap();
+        let first = monitor.ask(PATIENCE).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        (first, monitor.ask(PATIENCE).unwrap())
+    });
+    source.until(|_| asked.is_finished());
+    let (first, second) = asked.join().unwrap();
+    assert_eq!((first.consumers.len(), second.consumers.len()), (CONSUMERS, CONSUMERS));
+    assert!(first.consumers.windows(2).all(|two| two[0].id < two[1].id));
+    drop((told, source));
+    descriptors.assert_same();
 }
 
 #[test]

@@ -52,20 +52,20 @@ fn ours((width, height): (u32, u32), frames: u64) -> Result<(f64, Value)> {
     Ok((produced.cpu_us() + consumed.cpu_us(), serde_json::from_str(&consumed.output)?))
 }
 
-fn theirs((width, height): (u32, u32), frames: u64) -> Result<f64> {
+/// As `ours`, of `shmsink ! shmsrc`.
+fn theirs((width, height): (u32, u32), frames: u64) -> Result<(f64, Value)> {
     let socket = socket();
     let bytes = u64::from(width) * u64::from(height) * 3 / 2;
-    let (path, rate, room) = (socket.display(), bytes * 60, bytes * 8);
     // For two seconds more than are taken: the consumer that has all it wants ends well, one whose producer has gone does
     // not. It cannot wait for its consumer, or it would wait for another one at the end.
     let made = frames + 120;
-    let producer = peer::gst(&format!(
-        "fakesrc num-buffers={made} sizetype=fixed sizemax={bytes} filltype=nothing format=time datarate={rate} ! \
-         shmsink socket-path={path} shm-size={room} wait-for-connection=false sync=true"
-    ));
-    let consumer = peer::gst(&format!("shmsrc socket-path={path} num-buffers={frames} ! fakesink"));
-    let (produced, consumed) = pair(&socket, producer, consumer)?;
-    Ok(produced.cpu_us() + consumed.cpu_us())
+    let program = crate::ours("shm")?;
+    let mut send = Command::new(&program);
+    send.arg("send").arg(&socket).args([bytes.to_string(), made.to_string()]);
+    let mut receive = Command::new(&program);
+    receive.arg("receive").arg(&socket).arg(frames.to_string());
+    let (produced, consumed) = pair(&socket, send, receive)?;
+    Ok((produced.cpu_us() + consumed.cpu_us(), serde_json::from_str(&consumed.output)?))
 }
 
 /// As `ours`, of iceoryx2.
@@ -89,7 +89,7 @@ fn floor() -> Result<Value> {
     Ok(serde_json::from_str(&process::run(&mut command)?.output)?)
 }
 
-/// `{floor, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: {cpu_us}, iceoryx2: as ours}]}`, a frame.
+/// `{floor, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: as ours, iceoryx2: as ours}]}`, a frame.
 pub fn measure() -> Result<Value> {
     let peer = peer::installed();
     let mut floors = Vec::new();
@@ -106,8 +106,8 @@ pub fn measure() -> Result<Value> {
                 Err(why) => eprintln!("bench: iceoryx2 at {size:?}: {why}"),
             }
             if peer {
-                match theirs(size, SHORT).and_then(|short| Ok(theirs(size, LONG)? - short)) {
-                    Ok(us) => of_theirs[i].push(us / (LONG - SHORT) as f64),
+                match theirs(size, SHORT).and_then(|(short, _)| Ok((short, theirs(size, LONG)?))) {
+                    Ok((short, (long, said))) => of_theirs[i].push(((long - short) / (LONG - SHORT) as f64, said)),
                     Err(why) => eprintln!("bench: the peer at {size:?}: {why}"),
                 }
             }
@@ -124,7 +124,7 @@ pub fn measure() -> Result<Value> {
             "width": width, "height": height,
             "ours": of(&of_ours[i]),
             "iceoryx2": of(&of_iceoryx[i]),
-            "theirs": { "cpu_us": least(of_theirs[i].iter().copied()) },
+            "theirs": of(&of_theirs[i]),
         })
     });
     let sizes: Vec<Value> = sizes.collect();
@@ -142,8 +142,12 @@ pub fn rows(measured: &Value) -> Vec<Row> {
         let cpu = |whose: &str| crate::figure(size, &format!("/{whose}/cpu_us"));
         rows.push(Row::new(format!("{of}: CPU µs"), cpu("ours"), cpu("theirs"), goal));
         rows.push(Row::new(format!("{of}: CPU µs (iceoryx2)"), cpu("ours"), cpu("iceoryx2"), Goal::None));
-        let theirs = us(size, "/iceoryx2/p50_ns");
-        rows.push(Row::new(format!("{of}: latency p50 µs (iceoryx2)"), us(size, "/ours/p50_ns"), theirs, Goal::None));
+        for (whose, name) in [("theirs", "shmsink ! shmsrc"), ("iceoryx2", "iceoryx2")] {
+            for part in ["p50", "p99"] {
+                let [ours, theirs] = ["ours", whose].map(|side| us(size, &format!("/{side}/{part}_ns")));
+                rows.push(Row::new(format!("{of}: latency {part} µs ({name})"), ours, theirs, Goal::None));
+            }
+        }
         let floor = us(measured, "/floor/p50_ns");
         let goal = floor.map_or(Goal::None, |floor| Goal::AtMost(2.0 * floor));
         rows.push(Row::new(format!("{of}: latency p50 µs (eventfd)"), us(size, "/ours/p50_ns"), floor, goal));

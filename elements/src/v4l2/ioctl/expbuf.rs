@@ -41,7 +41,8 @@ pub enum ExpbufError {
     Failure(#[from] Failure),
 }
 
-/// Exports one plane as a new dma-buf, open for reading and writing and closed on exec.
+/// Exports one plane as a new dma-buf, closed on exec and open for reading only: what the device has written is for CPUs
+/// to read, in this process and in others that the frame is passed to. Devices import it for writing all the same.
 ///
 /// **Each call makes another dma-buf, with an inode of its own, for the same memory**: export once, or nothing
 /// downstream can tell that two fds are one buffer. The dma-buf stays valid after `REQBUFS(0)` and after the device is
@@ -55,7 +56,7 @@ pub fn expbuf(fd: impl AsFd, buf_type: BufType, index: u32, plane: u32) -> Resul
     export.type_ = buf_type as u32;
     export.index = index;
     export.plane = plane;
-    export.flags = (libc::O_RDWR | libc::O_CLOEXEC) as u32;
+    export.flags = (libc::O_RDONLY | libc::O_CLOEXEC) as u32;
     // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_exportbuffer, which `export` is.
     uninterrupted(|| unsafe { raw::vidioc_expbuf(fd.as_raw_fd(), &mut export) }).map_err(|errno| match errno {
         Errno::EINVAL => ExpbufError::NoSuchPlane { index, plane },
