@@ -189,7 +189,10 @@ impl Description {
 }
 
 fn about(property: &PropertyInfo) -> String {
-    let doc = property.doc.lines().next().unwrap_or_default();
+    // Its first sentence, over however many lines.
+    let lines: Vec<&str> = property.doc.lines().map(str::trim).collect();
+    let doc = lines.join(" ");
+    let doc = doc.find(". ").map_or(doc.as_str(), |end| &doc[..=end]);
     match property.default.as_str() {
         "" | "\"\"" => format!("`{}`: {doc}", property.name),
         default => format!("`{}`: {doc} Default: {default}", property.name),
