@@ -3,10 +3,10 @@
 #![cfg(feature = "gpu")]
 
 mod native;
+#[path = "../../shrbuf/tests/common/vgem.rs"]
+mod vgem;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use native::reference::{colours, difference, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
 use native::{Feed, Probe, line, noise, picture_in, plane, run, run_well, stream};
 use shrbuf::exporter::{Exporter, Udmabuf};
-use shrbuf::{Format, Layout, Modifier, Plane, Shrbuf};
+use shrbuf::{Access, Format, Layout, Modifier, Plane, Shrbuf};
 use shrbuf_elements::gpu::{Filter, Gpu, Part, Rotate};
 use shrbuf_elements::tee::Tee;
 use shrbuf_pipeline::property::Value;
@@ -22,6 +22,7 @@ use shrbuf_pipeline::{
     Build, Colorimetry, Copies, Element, Environment, Frame, Graph, Matrix, Origin, Range, Rect, Role, Size, Stream,
     Timestamp,
 };
+use vgem::Vgem;
 
 const SIZE: Size = Size::new(64, 34);
 const ODD: Size = Size::new(37, 21);
@@ -452,56 +453,11 @@ fn planes_in_different_buffers_are_one_picture() {
     assert_eq!(of_split[0].1, convert(software(), &whole, &colour, Format::Xr24, SIZE)[0].1);
 }
 
-mod vgem {
-    #[repr(C)]
-    pub struct Prime {
-        pub handle: u32,
-        pub flags: u32,
-        pub fd: i32,
-    }
-
-    /// `struct drm_vgem_fence_attach`.
-    #[repr(C)]
-    pub struct Attach {
-        pub handle: u32,
-        pub flags: u32,
-        pub out_fence: u32,
-        pub pad: u32,
-    }
-
-    /// `struct drm_vgem_fence_signal`.
-    #[repr(C)]
-    pub struct Signal {
-        pub fence: u32,
-        pub flags: u32,
-    }
-
-    nix::ioctl_readwrite!(prime_fd_to_handle, b'd', 0x2e, Prime);
-    nix::ioctl_readwrite!(fence_attach, b'd', 0x41, Attach);
-    nix::ioctl_write_ptr!(fence_signal, b'd', 0x42, Signal);
-}
-
-/// Has vgem write `buffer`, so to speak: the fence of that, and the device that signals it.
-fn begin_to_write(buffer: &Shrbuf) -> (File, u32) {
-    let is_vgem = |n: &fs::DirEntry| fs::read_link(n.path().join("device")).is_ok_and(|d| d.ends_with("vgem"));
-    let nodes = fs::read_dir("/sys/class/drm").unwrap().flatten().filter(is_vgem);
-    let name = nodes.map(|n| n.file_name()).find(|n| n.to_string_lossy().starts_with("render")).unwrap();
-    let vgem = File::options().read(true).write(true).open(format!("/dev/dri/{}", name.display())).unwrap();
-    let mut prime = vgem::Prime { handle: 0, flags: 0, fd: buffer.segments()[0].as_fd().as_raw_fd() };
-    // SAFETY: the pointer is to a live struct of its ioctl's type.
-    unsafe { vgem::prime_fd_to_handle(vgem.as_raw_fd(), &mut prime) }.unwrap();
-    let mut attach = vgem::Attach { handle: prime.handle, flags: 1, out_fence: 0, pad: 0 };
-    // SAFETY: as above.
-    unsafe { vgem::fence_attach(vgem.as_raw_fd(), &mut attach) }.unwrap();
-    buffer.expect_fences();
-    (vgem, attach.out_fence)
-}
-
 #[test]
 fn a_frame_that_is_still_being_written_is_waited_for() {
     let Some(memory) = memory() else { return };
     let source = picture_in(&memory, &dma_bufs(Format::Xr24, SIZE), noise(11));
-    let (vgem, fence) = begin_to_write(&source);
+    let writing = Vgem::open().unwrap().begin(Access::Write, &source, 0);
     let signalled = Arc::new(AtomicBool::new(false));
     let (seen, made) = (Arc::clone(&signalled), Arc::new(AtomicBool::new(false)));
     let came = Arc::clone(&made);
@@ -513,9 +469,7 @@ fn a_frame_that_is_still_being_written_is_waited_for() {
     let writer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(500));
         signalled.store(true, Ordering::SeqCst);
-        let signal = vgem::Signal { fence, flags: 0 };
-        // SAFETY: the pointer is to a live struct of its ioctl's type.
-        unsafe { vgem::fence_signal(vgem.as_raw_fd(), &signal) }.unwrap();
+        writing.end();
     });
 
     run_well(graph, None);

@@ -14,7 +14,7 @@ use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 
 use crate::fake::{Behaviour, Command, Compositor};
 use crate::points::Card;
-use crate::vgem::Writing;
+use crate::vgem::{Vgem, Work};
 use crate::{alone, graph, own, pictures, window_at};
 
 fn source(memory: Memory) -> TestSrc {
@@ -318,11 +318,11 @@ fn a_frame_that_is_still_being_written_has_a_point_that_is_not_signalled_before_
         return;
     }
     let compositor = Compositor::start(Behaviour { timelines: true, ..Behaviour::default() });
-    let (sender, begun) = std::sync::mpsc::channel::<Writing>();
+    let (sender, begun) = std::sync::mpsc::channel::<Work>();
     let mut sender = Some(sender);
     let mut graph = graph(source(Memory::Udmabuf).build().unwrap(), window_at(compositor.socket()), move |frame| {
         if let Some(sender) = sender.take() {
-            sender.send(Writing::begin(&frame.buffer)).unwrap();
+            sender.send(Vgem::open().unwrap().begin(Access::Write, &frame.buffer, 0)).unwrap();
         }
     });
     graph.set_retry(None);

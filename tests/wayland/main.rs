@@ -7,6 +7,7 @@ mod fake;
 mod faults;
 mod pixels;
 mod points;
+#[path = "../../shrbuf/tests/common/vgem.rs"]
 mod vgem;
 mod weston;
 

@@ -217,7 +217,9 @@ impl Run {
 
     /// Takes back what the device has read.
     fn reap(&mut self, counts: &mut Counts) -> Result<(), Failure> {
-        while let Returned::Frame { buffer, frame } = self.input.dequeue().map_err(dequeue_failed)? {
+        // Once it has none, asking would cost a system call a frame to be told so.
+        while self.input.queued() > 0 {
+            let Returned::Frame { buffer, frame } = self.input.dequeue().map_err(dequeue_failed)? else { break };
             counts.not_understood += u64::from(buffer.is_corrupt());
             drop(frame);
         }
