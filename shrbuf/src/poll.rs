@@ -1,4 +1,4 @@
-//! poll(2) on one descriptor, repeated over EINTR with the time that is left.
+//! poll(2) on a descriptor or two, repeated over EINTR with the time that is left.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<Duration>) -> io::Result<bool> {
+fn wait<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    flags: PollFlags,
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
     // A time beyond what the clock can say is for ever.
     let end = timeout.and_then(|t| Instant::now().checked_add(t));
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let mut fds = [PollFd::new(fd, flags)];
+        let mut fds = fds.map(|fd| PollFd::new(fd, flags));
         match poll(&mut fds, left.map_or(PollTimeout::NONE, milliseconds)) {
             // poll(2) counts to 24 days; a longer wait takes several.
             Ok(0) if left.is_some_and(|left| left.as_millis() > i32::MAX as u128) => {}
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(fds[0].revents().is_some_and(|r| r.intersects(flags))),
+            Ok(0) => return Ok([false; N]),
+            Ok(_) => return Ok(fds.map(|fd| fd.revents().is_some_and(|r| r.intersects(flags)))),
             Err(nix::Error::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
@@ -31,10 +35,15 @@ fn milliseconds(left: Duration) -> PollTimeout {
 
 /// Waits for POLLIN; `None` waits for ever, zero only asks. False at the end of the time.
 pub(crate) fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
-    wait(fd, PollFlags::POLLIN, timeout)
+    wait([fd], PollFlags::POLLIN, timeout).map(|[ready]| ready)
+}
+
+/// As [`readable`], of two descriptors: which of them are.
+pub(crate) fn either_readable(fds: [BorrowedFd<'_>; 2], timeout: Option<Duration>) -> io::Result<[bool; 2]> {
+    wait(fds, PollFlags::POLLIN, timeout)
 }
 
 /// Waits for POLLOUT: of a dma-buf, that no reader's and no writer's fence is pending.
 pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
-    wait(fd, PollFlags::POLLOUT, timeout)
+    wait([fd], PollFlags::POLLOUT, timeout).map(|[ready]| ready)
 }

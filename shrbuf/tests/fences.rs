@@ -356,7 +356,8 @@ fn consumer() {
     assert!(!is_readable(consumer.fences_fd(), PollTimeout::ZERO));
     reading.end();
     assert!(is_readable(consumer.fences_fd(), PollTimeout::from(5000_u16)));
-    consumer.reap().unwrap();
+    // There is no other buffer for the next frame.
+    let Next::Frame(_) = consumer.wait(LONG).unwrap() else { panic!("no second frame") };
 }
 
 #[test]
@@ -384,6 +385,16 @@ fn fences_cross_to_another_process_with_the_dma_buf() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.by_ref().any(|line| line.unwrap() == ">pending"));
         writing.end();
+        let again = loop {
+            assert!(child.try_wait().unwrap().is_none(), "the consumer has failed");
+            producer.wait(Some(Duration::from_millis(50))).unwrap();
+            pool.reap().unwrap();
+            if let Some(frame) = pool.acquire() {
+                break frame;
+            }
+        };
+        producer.send(&again, &FrameInfo::default()).unwrap();
+        drop(again);
         assert!(child.wait().unwrap().success());
         while pool.idle() == 0 {
             producer.wait(Some(Duration::from_millis(50))).unwrap();

@@ -463,7 +463,8 @@ impl Consumer {
         Ok(Step::More)
     }
 
-    /// As [`Consumer::receive`], but **blocks** until there is a frame or an end, or `timeout` is over.
+    /// As [`Consumer::receive`], but **blocks** until there is a frame or an end, or `timeout` is over. Meanwhile it gives back
+    /// what devices here are done with, as [`Consumer::reap`] does: the frame may have to wait for that.
     ///
     /// # Errors
     /// As there.
@@ -472,7 +473,10 @@ impl Consumer {
         loop {
             match self.receive()? {
                 Next::Nothing if !end.over() => {
-                    crate::poll::readable(self.as_fd(), end.left()).map_err(IpcError::os("poll"))?;
+                    let ready = crate::poll::either_readable([self.as_fd(), self.fences_fd()], end.left());
+                    if let [_, true] = ready.map_err(IpcError::os("poll"))? {
+                        self.reap().map_err(IpcError::os("epoll_wait"))?;
+                    }
                 }
                 next => return Ok(next),
             }
