@@ -11,7 +11,7 @@ use shrbuf_elements::test_src::{Pattern, TestSrc};
 use shrbuf_elements::v4l2::{Device, V4l2Sink, V4l2Src};
 use shrbuf_pipeline::supervise::{Error, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, FailureKind, Frame, Graph, Rate, Size};
-use shrbuf_tests::{Footprint, Growth, Watch, counts, run_frames, set_control};
+use shrbuf_tests::{Footprint, Growth, Watch, counts, growth, run_frames, set_control};
 
 /// The first device that puts video out; `None` where vivid has none.
 fn output() -> Option<String> {
@@ -111,17 +111,17 @@ fn output_comes_back_pixel_for_pixel() {
 fn thousands_of_frames_leave_nothing_behind() {
     let Some(device) = output() else { return };
     // The output has 60 a second: what it puts out in less than a minute.
-    const FRAMES: u64 = 3000;
+    let frames = growth::frames(3000);
     let before = Footprint::now();
-    let growth = Growth::over(FRAMES);
+    let growth = Growth::over(frames);
     let watch = growth.clone();
     let source = TestSrc { rate: Rate::new(60, 1), pattern: Pattern::Bars, ..pattern() };
     let graph = to_output(source, hdmi(&device), move |_| watch.frame());
 
-    let report = run_frames(graph, FRAMES);
+    let report = run_frames(graph, frames);
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
-    assert_eq!(counts(&report.graph, "out").frames, FRAMES);
+    assert_eq!(counts(&report.graph, "out").frames, frames);
     assert_eq!(report.graph.ledger().copied(), 0);
     println!("{:.1?}", report.duration);
     drop(report);

@@ -13,7 +13,7 @@ use shrbuf_pipeline::file::load;
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::supervise::{Error, Report};
 use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Rate, Size};
-use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, press, run_frames};
+use shrbuf_tests::{Footprint, Watch, counts, growth, on_test_drivers, press, run_frames};
 
 const CAMERA: Size = Size::new(320, 180);
 const MODE: Size = Size::new(640, 480);
@@ -270,18 +270,18 @@ fn resident() -> u64 {
 }
 
 #[test]
-fn two_thousand_frames_of_each_leave_nothing() {
+fn thousands_of_frames_of_each_leave_nothing() {
     if !on_test_drivers() {
         return;
     }
-    const FRAMES: u64 = 2000;
+    let frames = growth::frames(2000);
     let before = Footprint::now();
     let looked: Arc<Mutex<Vec<(u64, Footprint)>>> = Arc::default();
     let noted = Arc::clone(&looked);
     let mut seen = 0;
     let watch = Watch::new(move |_| {
         seen += 1;
-        if seen == 300 || seen == FRAMES {
+        if seen == 300 || seen == frames {
             noted.lock().unwrap().push((resident(), Footprint::now()));
         }
     });
@@ -293,14 +293,14 @@ fn two_thousand_frames_of_each_leave_nothing() {
     graph.link(first, watch).unwrap();
     graph.link(watch, display).unwrap();
 
-    let report = run_frames(graph, FRAMES);
+    let report = run_frames(graph, frames);
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     let of = |name| report.graph.counts().into_iter().find(|c| c.name == name).unwrap();
     let own = |name| of("display").own.iter().find(|(n, _)| *n == name).unwrap().1;
-    assert_eq!(of("display").counts.frames, 2 * FRAMES);
+    assert_eq!(of("display").counts.frames, 2 * frames);
     // Before the first commit an input keeps but its newest frame; and each commit has a frame of one input or of both.
-    let shown = 2 * FRAMES - of("display").counts.dropped;
+    let shown = 2 * frames - of("display").counts.dropped;
     assert!((shown / 2..=shown).contains(&own("flips")), "{} flips of {shown} frames", own("flips"));
     let buffers: u32 = report.plan.budgets.iter().map(|b| b.granted).sum();
     assert_eq!(own("imports"), u64::from(buffers));

@@ -12,6 +12,12 @@ fn memory() -> u64 {
     line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("the kernel's word on memory")
 }
 
+/// How many frames a run for growth has: `usual`, which `make test` has time for, or as many as the variable
+/// SHRBUF_ENDURANCE says.
+pub fn frames(usual: u64) -> u64 {
+    std::env::var("SHRBUF_ENDURANCE").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
 const TENTHS: usize = 10;
 
 /// What a heap grows by, in KiB. Of the smallest allocation, lost with each of 250 frames, it takes two.

@@ -10,7 +10,7 @@ use shrbuf_pipeline::stats::NodeCounts;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Frame, Graph, Rate, Size};
 
-mod growth;
+pub mod growth;
 mod watch;
 
 pub use growth::Growth;

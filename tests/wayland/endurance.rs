@@ -3,7 +3,7 @@
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::{Pattern, TestSrc};
 use shrbuf_pipeline::{Build, Size};
-use shrbuf_tests::{Footprint, Growth, counts, on_test_drivers, run_frames};
+use shrbuf_tests::{Footprint, Growth, counts, growth, on_test_drivers, run_frames};
 
 use crate::weston::Weston;
 use crate::{alone, graph, own, window};
@@ -51,6 +51,6 @@ fn thousands_of_memfd_frames_leave_nothing() {
 fn thousands_of_dma_buf_frames_leave_nothing() {
     let _alone = alone();
     if on_test_drivers() {
-        thousands(Memory::Udmabuf, DMA_BUF_FRAMES);
+        thousands(Memory::Udmabuf, growth::frames(DMA_BUF_FRAMES));
     }
 }

@@ -11,7 +11,7 @@ use shrbuf_pipeline::{
     Build, Context, Element, Events, Failure, FailureKind, Frame, Modifiers, Origin, OutputOffer, Ports, Produces,
     Rate, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
 };
-use shrbuf_tests::{Footprint, Watch, counts, run_frames};
+use shrbuf_tests::{Footprint, Watch, counts, growth, run_frames};
 
 use super::{endures, m2m, node, planes, row, source, unplugged_at};
 
@@ -124,7 +124,7 @@ fn thousands_of_frames_leave_nothing_behind() {
     // The smallest that the driver takes; it is software, which takes long where it is emulated.
     let encode = [source(Format::Grey, 640, 360).build().unwrap(), m2m(&encoder, None).build().unwrap()];
     let decode = m2m(&decoder, Some(Format::Grey)).build().unwrap();
-    endures(encode.into_iter().chain([decode]).collect(), FRAMES);
+    endures(encode.into_iter().chain([decode]).collect(), growth::frames(FRAMES));
 }
 
 #[test]
