@@ -102,6 +102,7 @@ mod tests {
             stride_align: 1,
             block: Size::new(16, 16),
             plane_segments: false,
+            read_only: false,
             buffers: 2,
         };
 

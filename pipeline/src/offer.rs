@@ -253,12 +253,15 @@ pub struct Consumes {
     pub blocks: Vec<(Format, Size)>,
     /// Frames it holds at once on the steady path.
     pub holds: u32,
+    /// It passes the memory on to processes that are only to read it.
+    pub read_only: bool,
 }
 
 impl Consumes {
     /// What a CPU takes: any kind, any stride, one frame at a time.
     pub fn cpu() -> Consumes {
-        Consumes { kinds: vec![MemoryKind::DmaBuf, MemoryKind::Memfd], stride_align: 1, blocks: Vec::new(), holds: 1 }
+        let kinds = vec![MemoryKind::DmaBuf, MemoryKind::Memfd];
+        Consumes { kinds, stride_align: 1, blocks: Vec::new(), holds: 1, read_only: false }
     }
 
     /// The blocks in which pictures of `format` are read: 1x1 where they are read as they are.
@@ -344,6 +347,8 @@ pub struct Stream {
     pub block: Size,
     /// Each plane is a segment of its own.
     pub plane_segments: bool,
+    /// Descriptors are to be made for reading alone, where their exporter can do that.
+    pub read_only: bool,
     /// Buffers the graph needs at once.
     pub buffers: u32,
 }

@@ -178,6 +178,7 @@ fn refusal(weston: &Weston, buffer: &Shrbuf, origin: Origin) -> String {
         stride_align: 1,
         block: Size::new(1, 1),
         plane_segments: false,
+        read_only: false,
         buffers: 1,
     };
     window.import(0, &stream, std::slice::from_ref(buffer)).unwrap_err().to_string()

@@ -134,6 +134,7 @@ fn a_gpu_lost_between_two_runs_is_replaced_when_the_next_is_negotiated() {
         stride_align: 1,
         block: Size::new(1, 1),
         plane_segments: false,
+        read_only: false,
         buffers: 3,
     };
     let (from, to) = (stream(Format::Yuyv, Origin::Udmabuf), stream(Format::Xr24, Origin::Udmabuf));

@@ -336,7 +336,7 @@ impl Element for GpuElement {
         let holds = if self.composes() { 3 } else { 2 };
         Ok(InputOffer {
             video: video.collect(),
-            memory: Consumes { kinds, stride_align: 1, blocks: Vec::new(), holds },
+            memory: Consumes { kinds, holds, ..Consumes::cpu() },
             wanted: Wanted::default(),
             natural: None,
         })

@@ -107,7 +107,7 @@ impl Element for Sink {
         let holds = self.holds();
         Ok(InputOffer {
             video: shrbuf::Format::all().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
-            memory: Consumes { holds, ..Consumes::cpu() },
+            memory: Consumes { holds, read_only: true, ..Consumes::cpu() },
             wanted: Wanted::default(),
             natural: None,
         })

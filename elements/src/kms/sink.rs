@@ -303,10 +303,9 @@ impl Element for Display {
             video,
             memory: Consumes {
                 kinds: vec![MemoryKind::DmaBuf],
-                stride_align: 1,
-                blocks: Vec::new(),
                 // And what is on the picture under way.
                 holds: HOLDS + u32::from(self.capture.is_some()),
+                ..Consumes::cpu()
             },
             wanted: Wanted::default(),
             natural,

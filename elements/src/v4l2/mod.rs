@@ -17,7 +17,7 @@
 //! let format = device.set_format(&wanted)?;
 //! println!("{}x{} {}, {:?}", format.width, format.height, format.pixelformat, format.planes);
 //!
-//! let (mut queue, buffers) = CaptureQueue::mmap(&device, 4)?;   // `buffers` has each plane's dma-buf
+//! let (mut queue, buffers) = CaptureQueue::mmap(&device, 4, Access::Write)?;   // `buffers` has each plane's dma-buf
 //! let requeue = queue.requeue_handle();
 //! queue.start()?;
 //! loop {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
-use shrbuf::{Format, Layout, Plane, Segment, Shrbuf};
+use shrbuf::{Access, Format, Layout, Plane, Segment, Shrbuf};
 use shrbuf_pipeline::{
     Colorimetry, Matrix, Modifiers, Origin, Range, Rate, Rates, Rect, Refusal, Size, SizeOffer, Sizes, Stream, Video,
 };
@@ -210,7 +210,8 @@ pub(super) fn allocate(
         drop((queue, buffers));
         return lent(device, stream, format, name, &offsets);
     }
-    let (queue, exported) = CaptureQueue::mmap(device, stream.buffers).map_err(|e| refuse(&e))?;
+    let access = if stream.read_only { Access::Read } else { Access::Write };
+    let (queue, exported) = CaptureQueue::mmap(device, stream.buffers, access).map_err(|e| refuse(&e))?;
     let buffers = exported.into_iter().map(|b| {
         let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
         let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;

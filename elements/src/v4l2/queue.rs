@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::unistd::{Whence, lseek};
+use shrbuf::Access;
 
 use super::device::{Device, WeakDevice};
 use super::ioctl::{
@@ -152,18 +153,23 @@ pub enum RequeueError {
 
 impl CaptureQueue {
     /// Allocates about `count` buffers of the device's own memory (`V4L2_MEMORY_MMAP`) for the format that is set, and
-    /// exports every plane, once: the dma-bufs are the caller's. The driver may give more or fewer buffers.
+    /// exports every plane, once, for `access` by CPUs: the dma-bufs are the caller's. The driver may give more or fewer
+    /// buffers.
     ///
     /// # Errors
     /// See [`AllocateError`]; nothing stays allocated.
-    pub fn mmap(device: &Device, count: u32) -> Result<(CaptureQueue, Vec<ExportedBuffer>), AllocateError> {
+    pub fn mmap(
+        device: &Device,
+        count: u32,
+        access: Access,
+    ) -> Result<(CaptureQueue, Vec<ExportedBuffer>), AllocateError> {
         let mut request = Request::new(device, Memory::Mmap, count)?;
         let mut exported = Vec::new();
         for index in 0..request.granted {
             let planes = ioctl::querybuf(device, device.buf_type(), Memory::Mmap, index)?;
             request.num_planes = planes.len();
             let planes = (0..).zip(planes).map(|(plane, memory)| {
-                let fd = ioctl::expbuf(device, device.buf_type(), index, plane)?;
+                let fd = ioctl::expbuf(device, device.buf_type(), index, plane, access)?;
                 Ok(ExportedPlane { fd, length: memory.length })
             });
             exported.push(ExportedBuffer { index, planes: planes.collect::<Result<_, ExpbufError>>()? });

@@ -120,8 +120,7 @@ impl Element for Sink {
         let formats = device.formats().map_err(failed)?;
         let mut video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, current)).collect();
         video.retain(|v| !v.format.is_compressed());
-        let memory =
-            Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, blocks: Vec::new(), holds: holds(&device) };
+        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], holds: holds(&device), ..Consumes::cpu() };
         self.device = Some(device);
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: Some(current) })
     }

@@ -328,7 +328,7 @@ impl Element for Sink {
         let configured = session.state.configured;
         let natural = configured.size.or(configured.bounds);
         let holds = HOLDS + u32::from(self.config.screenshot.is_some());
-        let memory = Consumes { kinds, stride_align: 1, blocks: Vec::new(), holds };
+        let memory = Consumes { kinds, holds, ..Consumes::cpu() };
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural })
     }
 

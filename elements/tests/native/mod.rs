@@ -25,6 +25,7 @@ pub fn stream(format: Format, size: Size) -> Stream {
         stride_align: 64,
         block: Size::new(1, 1),
         plane_segments: false,
+        read_only: false,
         buffers: 4,
     }
 }

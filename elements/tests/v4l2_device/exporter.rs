@@ -23,7 +23,7 @@ fn on_vivid(case: Case) {
     let descriptors = Descriptors::count();
     for name in offered(&vivid.device, &["XR24", "NM12", "NM16", "YM12"]) {
         let format = set_format(&vivid.device, name);
-        let (queue, exported) = CaptureQueue::mmap(&vivid.device, 4).unwrap();
+        let (queue, exported) = CaptureQueue::mmap(&vivid.device, 4, Access::Write).unwrap();
         let offsets = queue.data_offsets(0).unwrap();
         let mut buffers = shrbufs(name, &format, exported, &offsets);
         case(&mut || buffers.pop().unwrap());

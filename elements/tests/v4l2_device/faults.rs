@@ -6,15 +6,15 @@ use crate::*;
 fn failing_reqbufs_is_an_error_once() {
     let Some(vivid) = vivid() else { return };
     press(&vivid.device, "inject_vidioc_reqbufs_error");
-    let error = CaptureQueue::mmap(&vivid.device, 4).unwrap_err();
+    let error = CaptureQueue::mmap(&vivid.device, 4, Access::Read).unwrap_err();
     assert_eq!(error, AllocateError::Reqbufs(ReqbufsError::UnsupportedMemory { memory: Memory::Mmap }));
-    CaptureQueue::mmap(&vivid.device, 4).unwrap();
+    CaptureQueue::mmap(&vivid.device, 4, Access::Read).unwrap();
 }
 
 #[test]
 fn failing_qbuf_at_the_start_leaves_a_queue_that_starts() {
     let Some(vivid) = vivid() else { return };
-    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 4).unwrap();
+    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 4, Access::Read).unwrap();
     press(&vivid.device, "inject_vidioc_qbuf_error");
     assert_eq!(queue.start(), Err(StartError::Qbuf(QbufError::Refused { index: 0 })));
     queue.start().unwrap();
@@ -37,7 +37,7 @@ fn failing_qbuf_in_mid_stream_loses_no_buffer() {
 #[test]
 fn failing_streamon_leaves_a_queue_that_starts() {
     let Some(vivid) = vivid() else { return };
-    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 4).unwrap();
+    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 4, Access::Read).unwrap();
     press(&vivid.device, "inject_vidioc_streamon_error");
     assert_eq!(queue.start(), Err(StartError::Streamon(StreamonError::NotReady)));
     queue.start().unwrap();

@@ -68,7 +68,7 @@ fn unknown_input_lists_the_known_ones() {
 #[test]
 fn format_cannot_change_while_a_queue_is_allocated() {
     let Some(vivid) = vivid() else { return };
-    let _queue = CaptureQueue::mmap(&vivid.device, 3).unwrap();
+    let _queue = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
     let request = FormatRequest { width: 320, height: 180, pixelformat: pixelformat("YUYV"), bytesperline: None };
     let error = vivid.device.set_format(&request).unwrap_err();
     assert!(matches!(error, ioctl::FmtError::Failure(Failure::Busy { .. })), "{error}");

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
+use shrbuf::Access;
 use shrbuf_elements::v4l2::ioctl::{
     self, Buffer, Clock, ControlValue, Dequeued, DqbufError, Event, ExpbufError, ExtCtrlError, Failure, Format,
     FormatRequest, Fraction, FrameSizes, Memory, PixelFormat, QbufError, ReqbufsError, Size, StreamonError,
@@ -119,7 +120,7 @@ fn next_frame(queue: &mut CaptureQueue) -> Buffer {
 }
 
 fn streaming(device: &Device, count: u32) -> (CaptureQueue, Vec<ExportedBuffer>) {
-    let (mut queue, buffers) = CaptureQueue::mmap(device, count).unwrap();
+    let (mut queue, buffers) = CaptureQueue::mmap(device, count, Access::Read).unwrap();
     queue.start().unwrap();
     (queue, buffers)
 }

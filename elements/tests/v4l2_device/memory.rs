@@ -5,8 +5,8 @@ use crate::*;
 #[test]
 fn two_exports_of_one_plane_are_two_dma_bufs() {
     let Some(vivid) = vivid() else { return };
-    let (_queue, buffers) = CaptureQueue::mmap(&vivid.device, 3).unwrap();
-    let again = ioctl::expbuf(&vivid.device, vivid.device.buf_type(), 0, 0).unwrap();
+    let (_queue, buffers) = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
+    let again = ioctl::expbuf(&vivid.device, vivid.device.buf_type(), 0, 0, Access::Read).unwrap();
     let inode = |fd: &OwnedFd| fstat(fd).unwrap().st_ino;
     assert_ne!(inode(&buffers[0].planes[0].fd), inode(&again));
 }
@@ -16,7 +16,7 @@ fn every_plane_is_exported_once() {
     let Some(vivid) = vivid() else { return };
     for name in offered(&vivid.device, &["XR24", "NM12", "YM12"]) {
         let format = set_format(&vivid.device, name);
-        let (queue, buffers) = CaptureQueue::mmap(&vivid.device, 4).unwrap();
+        let (queue, buffers) = CaptureQueue::mmap(&vivid.device, 4, Access::Read).unwrap();
         let fds = buffers.iter().flat_map(|buffer| &buffer.planes).map(|plane| &plane.fd);
         let mut inodes: Vec<_> = fds.map(|fd| fstat(fd).unwrap().st_ino).collect();
         inodes.sort();
@@ -63,19 +63,19 @@ fn nothing_is_left_of_queues_that_were_dropped() {
 #[test]
 fn second_queue_of_a_device_is_refused() {
     let Some(vivid) = vivid() else { return };
-    let first = CaptureQueue::mmap(&vivid.device, 3).unwrap();
-    assert_eq!(CaptureQueue::mmap(&vivid.device, 3).unwrap_err(), AllocateError::AlreadyAllocated);
+    let first = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
+    assert_eq!(CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap_err(), AllocateError::AlreadyAllocated);
     assert_eq!(vivid.device.buffer_capabilities(), Err(ReqbufsError::Busy));
     drop(first);
-    CaptureQueue::mmap(&vivid.device, 3).unwrap();
+    CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
 }
 
 #[test]
 fn queue_of_another_program_is_busy() {
     let Some(vivid) = vivid() else { return };
     let other = Device::open(vivid.device.path()).unwrap();
-    let _theirs = CaptureQueue::mmap(&other, 3).unwrap();
-    let error = CaptureQueue::mmap(&vivid.device, 3).unwrap_err();
+    let _theirs = CaptureQueue::mmap(&other, 3, Access::Read).unwrap();
+    let error = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap_err();
     assert_eq!(error, AllocateError::Reqbufs(ReqbufsError::Busy));
 }
 
@@ -95,11 +95,11 @@ fn no_file_descriptor_left_frees_everything() {
     let before = open();
     let mut others: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     others.pop();
-    let error = CaptureQueue::mmap(&vivid.device, 8).map(|_| ()).unwrap_err();
+    let error = CaptureQueue::mmap(&vivid.device, 8, Access::Read).map(|_| ()).unwrap_err();
     drop(others);
     assert_eq!(error, AllocateError::Expbuf(ExpbufError::NoFileDescriptor { index: 1, plane: 0 }));
     assert_eq!(open(), before);
-    CaptureQueue::mmap(&vivid.device, 8).unwrap();
+    CaptureQueue::mmap(&vivid.device, 8, Access::Read).unwrap();
 }
 
 /// Buffers of the size of the format from the system heap.

@@ -42,7 +42,7 @@ fn data_offset_is_where_the_picture_begins() {
     const PLANE0_DATA_OFFSET: u32 = 128;
     for name in offered(&vivid.device, &["NM16"]) {
         let format = set_format(&vivid.device, name);
-        let (mut queue, buffers) = CaptureQueue::mmap(&vivid.device, 3).unwrap();
+        let (mut queue, buffers) = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
         assert_eq!(queue.data_offsets(1), Ok(vec![PLANE0_DATA_OFFSET, 0]));
         queue.start().unwrap();
         let frame = next_frame(&mut queue);
@@ -128,7 +128,7 @@ fn nothing_allocates_while_streaming() {
 #[test]
 fn polling_tells_frames_from_errors() {
     let Some(vivid) = vivid() else { return };
-    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 3).unwrap();
+    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
     assert_eq!(ready(&queue), Readiness { frame: false, event: false, error: true, unplugged: false });
     queue.start().unwrap();
     assert_eq!(ready(&queue), Readiness { frame: true, event: false, error: false, unplugged: false });
@@ -147,7 +147,7 @@ fn dequeue_without_a_frame_does_not_wait() {
 #[test]
 fn stopped_queue_says_that_it_is_not_streaming() {
     let Some(vivid) = vivid() else { return };
-    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 3).unwrap();
+    let (mut queue, _buffers) = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
     assert_eq!(queue.dequeue(), Err(DqbufError::NotStreaming));
 }
 

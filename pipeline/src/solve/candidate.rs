@@ -130,6 +130,7 @@ fn of_format(
     let align = consumers.iter().map(|c| u64::from(c.offer.memory.stride_align.max(1))).fold(1, lcm);
     let align = u32::try_from(align).unwrap_or(u32::MAX);
     let block = common_block(format, consumers);
+    let read_only = consumers.iter().any(|c| c.offer.memory.read_only);
     let mut streams = Vec::new();
     let mut furthest: Option<Obstacle> = None;
     for modifier in modifiers {
@@ -152,6 +153,7 @@ fn of_format(
                             stride_align,
                             block,
                             plane_segments,
+                            read_only,
                             buffers,
                         };
                         streams.push((rank, first));

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use shrbuf::Access;
 
 use super::{BufType, Failure, Zeroed, sys, uninterrupted};
 
@@ -41,8 +42,8 @@ pub enum ExpbufError {
     Failure(#[from] Failure),
 }
 
-/// Exports one plane as a new dma-buf, closed on exec and open for reading only: what the device has written is for CPUs
-/// to read, in this process and in others that the frame is passed to. Devices import it for writing all the same.
+/// Exports one plane as a new dma-buf, closed on exec and open for `access` by CPUs. Devices import it for writing all the
+/// same; but a GPU driver whose GPU is the CPU maps it, and Mesa's gives back no mapping of one that is for reading only.
 ///
 /// **Each call makes another dma-buf, with an inode of its own, for the same memory**: export once, or nothing
 /// downstream can tell that two fds are one buffer. The dma-buf stays valid after `REQBUFS(0)` and after the device is
@@ -50,13 +51,23 @@ pub enum ExpbufError {
 ///
 /// # Errors
 /// See [`ExpbufError`].
-pub fn expbuf(fd: impl AsFd, buf_type: BufType, index: u32, plane: u32) -> Result<OwnedFd, ExpbufError> {
+pub fn expbuf(
+    fd: impl AsFd,
+    buf_type: BufType,
+    index: u32,
+    plane: u32,
+    access: Access,
+) -> Result<OwnedFd, ExpbufError> {
     let fd = fd.as_fd();
     let mut export = sys::v4l2_exportbuffer::zeroed();
     export.type_ = buf_type as u32;
     export.index = index;
     export.plane = plane;
-    export.flags = (libc::O_RDONLY | libc::O_CLOEXEC) as u32;
+    let mode = match access {
+        Access::Read => libc::O_RDONLY,
+        Access::Write => libc::O_RDWR,
+    };
+    export.flags = (mode | libc::O_CLOEXEC) as u32;
     // SAFETY: `fd` is open during the call; the kernel reads and writes one v4l2_exportbuffer, which `export` is.
     uninterrupted(|| unsafe { raw::vidioc_expbuf(fd.as_raw_fd(), &mut export) }).map_err(|errno| match errno {
         Errno::EINVAL => ExpbufError::NoSuchPlane { index, plane },

@@ -247,7 +247,7 @@ impl Element for M2m {
             video.iter_mut().for_each(any_size);
         }
         let (kinds, blocks) = (vec![MemoryKind::DmaBuf], blocks::blocks(takes, &formats));
-        let memory = Consumes { kinds, stride_align: 1, blocks, holds: sink::holds(takes) };
+        let memory = Consumes { kinds, blocks, holds: sink::holds(takes), ..Consumes::cpu() };
         self.device = Some(opened);
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: None })
     }

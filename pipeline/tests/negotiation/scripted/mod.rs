@@ -120,7 +120,7 @@ impl Scripted {
 
     /// A display: imports dma-bufs and holds 2.
     pub fn sink(video: Vec<Video>) -> Scripted {
-        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], stride_align: 1, blocks: Vec::new(), holds: 2 };
+        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], holds: 2, ..Consumes::cpu() };
         let offer = InputOffer { video, memory, wanted: Wanted::default(), natural: None };
         Scripted { input: Some(offer), ..Scripted::new(Role::Endpoint) }
     }
