@@ -145,6 +145,16 @@ fn a_stride_is_not_padded_where_that_changes_nothing_or_nobody_can() {
     assert_eq!(refuse(4096, 1280), 1, "its rows are a multiple of 256 already");
 }
 
+// Who may write.
+
+#[test]
+fn memory_is_for_reading_alone_where_a_consumer_passes_it_on() {
+    let plan_of = |display| plan(&mut camera_to_display(Scripted::source(vec![video(Xr24, HD, &[60])]), display));
+    let display = || Scripted::sink(vec![up_to(Xr24, 4096, 4096)]);
+    assert!(!plan_of(display()).links[0].stream.read_only);
+    assert!(plan_of(display().read_only()).links[0].stream.read_only);
+}
+
 // Planes in one buffer or several.
 
 #[test]

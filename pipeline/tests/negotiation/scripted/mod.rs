@@ -169,6 +169,12 @@ impl Scripted {
         self
     }
 
+    /// A consumer that passes the memory on.
+    pub fn read_only(mut self) -> Scripted {
+        self.input.iter_mut().for_each(|i| i.memory.read_only = true);
+        self
+    }
+
     /// Strides that the consumer takes.
     pub fn aligned(mut self, bytes: u32) -> Scripted {
         self.input.iter_mut().for_each(|i| i.memory.stride_align = bytes);
