@@ -8,6 +8,7 @@
 //! - [`Requeue`]: gives a buffer back to the driver, from any thread, when the last reference to it is dropped.
 //!
 //! ```no_run
+//! use shrbuf::Access;
 //! use shrbuf_elements::v4l2::ioctl::{Dequeued, FormatRequest, PixelFormat};
 //! use shrbuf_elements::v4l2::{CaptureQueue, Device};
 //!
