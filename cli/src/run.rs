@@ -39,6 +39,7 @@ pub fn run(args: &RunArgs, bar: &ProgressBar) -> Outcome {
         match progress {
             Progress::Negotiated(graph, plan) => {
                 started.get_or_insert_with(cpu_time);
+                interrupts.started();
                 // Only now, and until it starts, has it the converters that were put in.
                 outline = graph.outline();
                 for link in &plan.links {

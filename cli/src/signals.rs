@@ -1,16 +1,23 @@
-//! SIGINT and SIGTERM: the first ends a pipeline, the second stops it, the third ends the process.
+//! SIGINT and SIGTERM: the first ends a pipeline, the second stops it, the third ends the process. Where nothing streams
+//! yet, the second does, since there is nothing to be given back.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use shrbuf_pipeline::supervise::Verdict;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+#[derive(Default)]
+struct Seen {
+    signals: AtomicU32,
+    started: AtomicBool,
+}
+
 /// Signals so far.
 #[derive(Clone)]
-pub struct Interrupts(Arc<AtomicU32>);
+pub struct Interrupts(Arc<Seen>);
 
 impl Interrupts {
     /// Begins to count them, on a thread of its own.
@@ -18,23 +25,30 @@ impl Interrupts {
     /// # Errors
     /// No descriptor, or no thread.
     pub fn watch() -> io::Result<Interrupts> {
-        let count = Arc::new(AtomicU32::new(0));
-        let counted = Arc::clone(&count);
+        let seen = Arc::new(Seen::default());
+        let noted = Arc::clone(&seen);
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         std::thread::Builder::new().name("shrbuf-signals".into()).spawn(move || {
             for signal in signals.forever() {
-                // A device that hangs in an ioctl obeys no verdict; nor must the user need `kill -9`.
-                if counted.fetch_add(1, Relaxed) == 2 {
+                let before = noted.signals.fetch_add(1, Relaxed);
+                // A device that hangs in an ioctl, or a pipe that nobody writes, obeys no verdict; nor must the user need
+                // `kill -9`.
+                if before >= if noted.started.load(Relaxed) { 2 } else { 1 } {
                     std::process::exit(128 + signal);
                 }
             }
         })?;
-        Ok(Interrupts(count))
+        Ok(Interrupts(seen))
+    }
+
+    /// From now on there is something to be given back.
+    pub fn started(&self) {
+        self.0.started.store(true, Relaxed);
     }
 
     /// What they mean for a run.
     pub fn verdict(&self) -> Verdict {
-        match self.0.load(Relaxed) {
+        match self.0.signals.load(Relaxed) {
             0 => Verdict::Continue,
             1 => Verdict::End,
             _ => Verdict::Stop,

@@ -70,6 +70,22 @@ fn waiting_for_a_device_can_be_interrupted() {
 }
 
 #[test]
+fn a_second_ctrl_c_ends_what_waits_before_it_starts() {
+    let pipe = "element.film = { type = \"file-src\", path = \"film.y4m\" }\n\
+        element.display = { type = \"null-sink\" }\n\
+        link = [{ path = [\"film\", \"display\"] }]";
+    let place = Place::with("unwritten", pipe);
+    let film = place.0.join("film.y4m");
+    nix::unistd::mkfifo(&film, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let going = Going::start(place.command(&["run", "pipeline.toml"]));
+    // Opened at once, so that it waits for a header that never comes.
+    let _writer = std::fs::File::options().write(true).open(&film).unwrap();
+    going.signal(Signal::SIGINT);
+    going.signal(Signal::SIGTERM);
+    going.ends().with_code(128 + Signal::SIGTERM as i32);
+}
+
+#[test]
 fn kill_leaves_no_files_behind() {
     let place = Place::with("kill", CAMERA);
     let mut going = running(&place, &[]);
