@@ -238,7 +238,7 @@ impl Inner {
             return false;
         }
         let moved = self.index.exchange(state.id, chunk, &now);
-        if moved && now.value.file.as_ref().is_none_or(|record| !record.is_durable()) {
+        if moved {
             state.remember(&now);
         }
         moved

@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::handle::{Handle, ObjectId, Stamp};
+use crate::file_tier::Record;
 use crate::sync::{Mutex, lock};
 
 /// Enough that eight threads seldom meet.
@@ -114,6 +115,8 @@ impl<T> Resident<T> {
 pub(crate) struct Entry<T> {
     pub chunk: Arc<Resident<T>>,
     pub stamp: Stamp,
+    /// Of a durable pool.
+    pub record: Option<Arc<Record>>,
     version: u64,
     leased: bool,
     got: bool,
@@ -189,6 +192,7 @@ impl<T> Index<T> {
         key: Key,
         chunk: &Arc<Resident<T>>,
         stamp: Stamp,
+        record: Option<Arc<Record>>,
         accept: impl FnOnce() -> bool,
     ) -> Result<Option<Entry<T>>, ()> {
         let mut shard = lock(self.of(key));
@@ -196,7 +200,7 @@ impl<T> Index<T> {
             return Err(());
         }
         shard.version += 1;
-        let entry = Entry { chunk: chunk.clone(), stamp, version: shard.version, leased: false, got: false };
+        let entry = Entry { chunk: chunk.clone(), stamp, record, version: shard.version, leased: false, got: false };
         let old = shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry);
         old.iter().for_each(|old| old.chunk.leave(key.handle));
         Ok(old)

@@ -82,7 +82,7 @@ use index::{Index, Key, Resident};
 use pool::Owner;
 use pool_state::PoolState;
 
-use crate::file_tier::{FileError, FileTier, Label, Record};
+use crate::file_tier::{FileError, FileTier, Found, Label, Record};
 use crate::sync::{Mutex, lock};
 use crate::sys::segment::{Arena, SEGMENT};
 
@@ -184,9 +184,7 @@ impl Store {
         drop(pools);
         let pool = Pool(Arc::new(Owner { store: self.0.clone(), state }));
         let found = self.0.file.as_ref().filter(|_| new).map(|f| f.found(&name)).unwrap_or_default();
-        for (label, record) in found {
-            pool.found(&label, record);
-        }
+        found.into_iter().for_each(|found| pool.found(found));
         Ok(pool)
     }
 
@@ -269,13 +267,16 @@ impl Inner {
 }
 
 impl Pool {
-    /// A chunk of an earlier life.
-    fn found(&self, label: &Label, record: Arc<Record>) {
+    /// Chunks of an earlier life that are the same.
+    fn found(&self, found: Found) {
         let state = self.state();
-        let form = Form::found(label.coding, label.original, label.hash);
-        let chunk = Chunk::new(state, form, None, Some(record));
-        let chunk = Resident::new(chunk, vec![label.handle]);
-        // It is alive: nobody else has it.
-        let _ = self.publish(label.handle, &chunk, label.stamp);
+        let form = Form::found(&found);
+        let chunk = Chunk::new(state, form, None, Some(found.bytes));
+        let chunk = Resident::new(chunk, found.chunks.iter().map(|(handle, ..)| *handle).collect());
+        for (handle, stamp, record) in found.chunks {
+            // It is alive: nobody else has it.
+            let _ = self.publish(handle, &chunk, stamp, Some(record));
+        }
+        state.remember(&chunk);
     }
 }

@@ -226,20 +226,28 @@ impl PoolState {
 
     /// A chunk that arrived as this form of these bytes, if there is one. Where it still has them, they are compared.
     pub(crate) fn same(&self, form: &Form, bytes: &[u8]) -> Option<Arc<Resident<Chunk>>> {
-        let chunk = lock(&self.same).get(&form.arrival?.key())?.upgrade()?;
+        let chunk = lock(&self.same).get(&form.arrival.key())?.upgrade()?;
         let Chunk { form: its, memory, .. } = &chunk.value;
         let as_it_was = memory.as_ref().filter(|_| its.coding == form.coding).and_then(Extent::bytes);
         (its.is_same(form) && as_it_was.is_none_or(|its| *its == *bytes)).then_some(chunk)
     }
 
+    /// A chunk that is damaged: no put joins it any more.
+    pub(crate) fn unlearn(&self, chunk: &Arc<Resident<Chunk>>) {
+        let key = chunk.value.form.arrival.key();
+        let mut same = lock(&self.same);
+        if same.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(chunk))) {
+            same.remove(&key);
+        }
+    }
+
     /// Remembers a chunk for [`PoolState::same`].
     pub(crate) fn remember(&self, chunk: &Arc<Resident<Chunk>>) {
-        let Some(arrival) = chunk.value.form.arrival else { return };
         let mut same = lock(&self.same);
         // Swept when half of it may be stale, so that it costs a constant a put.
         if same.len() == same.capacity() {
             same.retain(|_, c| c.strong_count() > 0);
         }
-        same.insert(arrival.key(), Arc::downgrade(chunk));
+        same.insert(chunk.value.form.arrival.key(), Arc::downgrade(chunk));
     }
 }
