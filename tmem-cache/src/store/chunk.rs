@@ -150,6 +150,7 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        self.pool.forget(&self.form);
         sub(&self.pool.stored, self.len() as u64);
         sub(&self.pool.original, self.form.original.into());
         sub(&self.pool.counters.bytes_compressed, self.memory.as_ref().map_or(0, Extent::len) as u64);

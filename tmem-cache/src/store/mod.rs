@@ -41,7 +41,7 @@
 //!
 //! | module | story |
 //! | --- | --- |
-//! | `index` | handles to chunks; the states of an entry |
+//! | `index`, `indices` | handles to chunks; the states of an entry |
 //! | `pool_state` | a pool's segments |
 //! | `evict` | victims, thinning, reinsertion, compaction |
 //! | `scene`, `reference` | the average that frames of a still scene are predicted from |
@@ -54,6 +54,7 @@ mod error;
 mod evict;
 mod handle;
 mod index;
+mod indices;
 mod lease;
 pub(crate) mod options;
 mod pool;

@@ -3,7 +3,8 @@
 //! Lock order: `mover`, then `open` or `moves`, then `segments`, then that of `scene`. None of them is held while bytes
 //! are coded, copied, read from or written to a file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
@@ -47,7 +48,7 @@ pub(crate) struct PoolState {
     thinned: [Mutex<Option<Arc<Segment>>>; HALVINGS as usize + 1],
     pub segments: Mutex<BTreeMap<(u64, u32), Listed>>,
     /// Chunks by the hash of what they arrived as.
-    same: Mutex<HashMap<u64, Weak<Resident<Chunk>>>>,
+    same: Mutex<BTreeMap<u64, Weak<Resident<Chunk>>>>,
     /// Bytes of all chunks, each once, as they are stored, in memory or in a file, and as they were.
     pub stored: AtomicU64,
     pub original: AtomicU64,
@@ -79,7 +80,7 @@ impl PoolState {
             moves: Mutex::new(None),
             thinned: std::array::from_fn(|_| Mutex::new(None)),
             segments: Mutex::new(BTreeMap::new()),
-            same: Mutex::new(HashMap::new()),
+            same: Mutex::default(),
             stored: AtomicU64::new(0),
             original: AtomicU64::new(0),
             recompressed: Mutex::new(None),
@@ -241,13 +242,17 @@ impl PoolState {
         }
     }
 
+    /// A chunk goes: its memory would stay for as long as it is remembered.
+    pub(crate) fn forget(&self, form: &Form) {
+        if let Entry::Occupied(known) = lock(&self.same).entry(form.arrival.key())
+            && known.get().strong_count() == 0
+        {
+            known.remove();
+        }
+    }
+
     /// Remembers a chunk for [`PoolState::same`].
     pub(crate) fn remember(&self, chunk: &Arc<Resident<Chunk>>) {
-        let mut same = lock(&self.same);
-        // Swept when half of it may be stale, so that it costs a constant a put.
-        if same.len() == same.capacity() {
-            same.retain(|_, c| c.strong_count() > 0);
-        }
-        same.insert(chunk.value.form.arrival.key(), Arc::downgrade(chunk));
+        lock(&self.same).insert(chunk.value.form.arrival.key(), Arc::downgrade(chunk));
     }
 }
