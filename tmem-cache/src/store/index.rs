@@ -49,10 +49,8 @@ enum Keys {
     #[default]
     None,
     /// A handle, without the padding that it would have as one.
-    One {
-        object: ObjectId,
-        index: u32,
-    },
+    One { object: ObjectId, index: u32 },
+    #[allow(clippy::box_collection)] // 8 bytes of every chunk less
     Many(Box<VecDeque<Handle>>),
 }
 

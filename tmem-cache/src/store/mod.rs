@@ -26,13 +26,15 @@
 //! - duplicate put: a refused put flushes what was there.
 //!
 //! # Memory
-//! Segments of 4 MiB in one mapping, written once from start to end and freed whole. A segment is kept by the chunks in it
-//! and by nothing else, so eviction takes entries out of the index, and readers keep what they are reading.
+//! Segments of 4 MiB in one mapping, written from start to end. A segment is kept by the chunks in it and by nothing else, so
+//! eviction takes entries out of the index, and readers keep what they are reading. Those of ephemeral pools go whole. In
+//! those of persistent pools a chunk that goes leaves a hole, which the next one that fits fills; what does not, or where
+//! none comes, is closed by moving a segment's chunks to the holes of others.
 //!
-//! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 64 KiB and
-//! more, all told (`tests/store_overhead.rs` measures it): about 450 bytes of heap a chunk, a hundredth of a persistent
-//! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet, and one more for each
-//! halving where old chunks are thinned. Chunks of 16 KiB cost 5 %.
+//! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 16 KiB and
+//! more, all told (`tests/store_overhead.rs` measures it): about 270 bytes of heap a chunk, a two-hundredth of a persistent
+//! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet (of a persistent one, one),
+//! and one more for each halving where old chunks are thinned.
 //!
 //! Frames of a still scene share a reference ([`PoolOptions::references`]): memory of its own, counted as the store's and
 //! the pool's, that goes with the last chunk predicted from it. One is made only where all of a pool take no more than a

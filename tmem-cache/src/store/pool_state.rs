@@ -1,6 +1,6 @@
 //! A pool's segments, in order of age, and who lies in them.
 //!
-//! Lock order: `mover`, then `open` or `moves`, then `segments`, then that of `scene`. None of them is held while bytes
+//! Lock order: `mover`, then `open`, `moves` or `filled`, then `segments`, then that of `scene`. None of them is held while bytes
 //! are coded, copied, read from or written to a file.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLock, Weak};
 
 use super::chunk::{Chunk, Form};
 use super::index::Resident;
-use super::options::{HALVINGS, PoolOptions};
+use super::options::{HALVINGS, Life, PoolOptions};
 use super::scene::Scene;
 use super::stats::{Counters, PoolStats};
 use crate::sync::{Mutex, lock};
@@ -40,6 +40,10 @@ pub(crate) struct PoolState {
     pub counters: Arc<Counters>,
     /// What frames are predicted from.
     pub scene: Scene,
+    /// Whether holes are filled: persistent chunks stay, so that segments seldom go whole.
+    pub fills: bool,
+    /// In which segment one was filled last.
+    filled: Mutex<(u64, u32)>,
     /// Where puts append.
     open: Mutex<Option<Arc<Segment>>>,
     /// Where chunks that are moved append, so that they keep their place in the order.
@@ -61,6 +65,9 @@ pub(crate) struct PoolState {
     pub gone: AtomicBool,
 }
 
+/// In how many segments a put looks for a hole.
+const LOOKS: usize = 64;
+
 /// Ages of segments, from one clock for all pools, which goes on with each put.
 static AGE: AtomicU64 = AtomicU64::new(1);
 
@@ -73,6 +80,8 @@ impl PoolState {
     pub(crate) fn new(id: u32, options: PoolOptions) -> PoolState {
         PoolState {
             id,
+            fills: options.life == Life::Persistent,
+            filled: Mutex::default(),
             options: RwLock::new(options),
             counters: Arc::default(),
             scene: Scene::default(),
@@ -128,7 +137,8 @@ impl PoolState {
         self.reserve_in(&self.open, arena, len, limit, None, None)
     }
 
-    /// Room for a chunk that is moved out of a segment; `halved` where that is because others of it went.
+    /// Room for a chunk that is moved out of a segment; `halved` where that is because others of it went. Where holes are
+    /// filled there is no order to keep.
     pub(crate) fn reserve_move(
         &self,
         arena: &Arc<Arena>,
@@ -137,6 +147,9 @@ impl PoolState {
         from: Place,
         halved: bool,
     ) -> Option<Reserved> {
+        if self.fills {
+            return self.reserve_again(arena, len, limit);
+        }
         let open = if halved { &self.thinned[usize::from(from.thinned.min(HALVINGS))] } else { &self.moves };
         if self.options.read().is_ok_and(|o| o.thins()) {
             self.keep_order(open, from);
@@ -165,6 +178,9 @@ impl PoolState {
         quota: Option<usize>,
         from: Option<Place>,
     ) -> Option<Reserved> {
+        if let Some(reserved) = self.reserve_hole(len) {
+            return Some(reserved);
+        }
         let mut open = lock(open);
         // One that was evicted meanwhile is not appended to.
         open.take_if(|s| !lock(&self.segments).contains_key(&s.key()));
@@ -178,7 +194,7 @@ impl PoolState {
         let mut fresh: Vec<Arc<Segment>> = Vec::with_capacity(more);
         for _ in 0..more {
             let after = fresh.last().or(open.as_ref());
-            fresh.push(arena.take(after.map(|s| &**s), age, limit)?);
+            fresh.push(arena.take(after.map(|s| &**s), age, limit, self.fills)?);
         }
         let mut reserved = Reserved::default();
         let mut left = len;
@@ -199,6 +215,23 @@ impl PoolState {
         Some(reserved)
     }
 
+    /// Room in one piece in a hole of one of the next [`LOOKS`] segments.
+    fn reserve_hole(&self, len: usize) -> Option<Reserved> {
+        if !self.fills || len > SEGMENT {
+            return None;
+        }
+        let mut from = lock(&self.filled);
+        let segments = lock(&self.segments);
+        let next = segments.range(*from..).chain(segments.range(..*from)).take(LOOKS);
+        let mut last = *from;
+        let reserved = next.into_iter().find_map(|(key, listed)| {
+            last = *key;
+            listed.segment.upgrade()?.reserve_hole(len)
+        });
+        *from = last;
+        reserved
+    }
+
     /// Enters a chunk in the segments it lies in. False where one of them has been evicted meanwhile.
     pub(crate) fn register(&self, chunk: &Arc<Resident<Chunk>>) -> bool {
         let Some(extent) = &chunk.value.memory else { return true };
@@ -206,8 +239,12 @@ impl PoolState {
         let all = extent.segments().all(|s| segments.contains_key(&s.key()));
         if all {
             for segment in extent.segments() {
-                if let Some(listed) = segments.get_mut(&segment.key()) {
-                    listed.residents.push(Arc::downgrade(chunk));
+                if let Some(Listed { residents, .. }) = segments.get_mut(&segment.key()) {
+                    // Where holes are filled there always are some that have gone.
+                    if residents.len() == residents.capacity() {
+                        residents.retain(|resident| resident.strong_count() > 0);
+                    }
+                    residents.push(Arc::downgrade(chunk));
                 }
             }
         }

@@ -42,7 +42,7 @@ impl Store {
         done
     }
 
-    /// Moves up to `bytes` (stored) of persistent chunks out of memory into the file tier, oldest first; bytes moved.
+    /// Moves up to `bytes` (stored) of persistent chunks out of memory into the file tier, oldest segments first; bytes moved.
     /// Stops early where the file tier takes no more. **Blocks** on writing.
     pub fn push_out(&self, bytes: usize) -> usize {
         let mut left = bytes;
