@@ -241,7 +241,7 @@ fn durable_pool_agrees_with_a_model_over_restarts_and_kills() {
             match random.below(16) {
                 0..6 => {
                     let n = random.below(8) as usize;
-                    assert!(put(&pool, handle, &chunks[n]));
+                    pool.put(handle, &chunks[n], Stamp::default()).unwrap();
                     model.insert(handle, n);
                 }
                 6..9 => assert!(get(&pool, handle).as_ref() == model.get(&handle).map(|n| &chunks[*n]), "step {step}"),
