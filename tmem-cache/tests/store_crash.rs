@@ -2,8 +2,8 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use common::{Camera, Dir, MIB, Random, file, killed, logs};
@@ -55,6 +55,17 @@ fn child_puts_until_it_is_killed() {
     }
 }
 
+/// Kills a child some time after it has said that `least` is synced; the last that it said.
+fn killed_after(child: &mut Child, least: u32) -> u32 {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut synced = lines.filter_map(|l| l.split_once("synced ")?.1.parse().ok());
+    let said = synced.find(|index| *index >= least).expect("the child ended first");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it said meanwhile.
+    synced.last().unwrap_or(said)
+}
+
 #[test]
 fn durable_chunks_survive_kill_9() {
     let mut random = Random(std::process::id().into());
@@ -66,25 +77,17 @@ fn durable_chunks_survive_kill_9() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || {
-            let synced = lines.map_while(Result::ok).filter_map(|l| l.split_once("synced ")?.1.parse().ok());
-            synced.last().unwrap_or(0u32)
-        });
-        std::thread::sleep(Duration::from_millis(150 + random.below(300)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let synced = reader.join().unwrap();
+        let synced = killed_after(&mut child, 20 + random.below(300) as u32);
         let (_store, pool) = open(&dir);
         let mut bytes = Vec::new();
         // It flushes no more than a few ahead of the next acknowledgement.
         for index in 0..synced + 50 {
             let got = pool.get_vec(Handle::new(1, index), &mut bytes).unwrap();
             assert!(got.is_none() || bytes == chunk(index), "{index} is neither whole nor absent");
-            if synced > 0 && index + 15 > synced && index <= synced {
+            if index + 15 > synced && index <= synced {
                 assert!(got.is_some(), "{index} was durable at {synced}");
             }
-            if synced > 0 && index + 20 <= synced {
+            if index + 20 <= synced {
                 assert!(got.is_none(), "{index} was flushed before {synced}");
             }
         }
@@ -130,15 +133,7 @@ fn repeats_of_durable_chunks_survive_kill_9() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let mut synced = lines.filter_map(|l| l.split_once("synced ")?.1.parse::<u32>().ok());
-        // Somewhere after that, while the pipe takes what it says.
-        let least = 40 + random.below(600) as u32;
-        synced.find(|index| *index >= least).expect("the child ended first");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let synced = synced.last().unwrap_or(least);
-
+        let synced = killed_after(&mut child, 40 + random.below(600) as u32);
         let (store, pool) = open(&dir);
         let mut bytes = Vec::new();
         for index in 0..synced + 50 {
@@ -185,7 +180,8 @@ fn child_films_until_it_is_killed() {
             println!("synced {index}");
         }
     }
-    std::thread::sleep(Duration::from_secs(60));
+    // Until it is killed, or its parent ends.
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 #[test]
@@ -194,22 +190,19 @@ fn durable_frames_survive_kill_9_beside_those_with_references() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_films_until_it_is_killed", "--nocapture"])
         .env(FILM, &dir.0)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut synced = lines.filter_map(|l| l.split_once("synced ")?.1.parse::<usize>().ok());
     // Frames have been pushed out by then.
-    let synced = synced.find(|index| *index >= 130).expect("the child ended first");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let synced = killed_after(&mut child, 130);
 
     let (store, durable) = open(&dir);
     let mut bytes = Vec::new();
     for (index, shot) in (0..).zip(film(FRAMES)) {
         let got = durable.get_vec(Handle::new(1, index), &mut bytes).unwrap();
         assert!(got.is_none() || bytes == shot, "{index} is neither whole nor absent");
-        assert!(got.is_some() || index as usize > synced, "{index} was durable at {synced}");
+        assert!(got.is_some() || index > synced, "{index} was durable at {synced}");
     }
     // What was pushed out is of the killed store alone, and takes no space.
     let stored = durable.stats().bytes_file;
