@@ -401,3 +401,69 @@ impl Extent {
         Some(Cow::Owned(gathered))
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn segment(again: bool) -> Arc<Segment> {
+        let arena = Arena::new(2, Backing::Anonymous).unwrap();
+        arena.take(None, 1, 2 * SEGMENT, again).unwrap()
+    }
+
+    fn append(segment: &Arc<Segment>, bytes: &[u8]) -> Option<Extent> {
+        let mut reserved = Reserved::default();
+        (segment.room() >= bytes.len()).then(|| {
+            segment.reserve(bytes.len(), &mut reserved);
+            reserved.write(bytes)
+        })
+    }
+
+    #[test]
+    fn nobody_writes_what_somebody_has_however_holes_come_and_go() {
+        let segment = segment(true);
+        let mut state = 1u32;
+        let mut random = move |n: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % n
+        };
+        let mut held: Vec<(u8, Extent)> = Vec::new();
+        let mut filled = 0;
+        for n in 0..40_000u32 {
+            // Of few sizes and of many, so that holes are filled whole and in part.
+            let len = if n % 2 == 0 { 4096 } else { 1 + random(9000) };
+            let bytes = vec![n as u8; len];
+            let hole = segment.reserve_hole(len);
+            filled += usize::from(hole.is_some());
+            let extent = hole.map(|hole| hole.write(&bytes)).or_else(|| append(&segment, &bytes));
+            held.extend(extent.map(|extent| (n as u8, extent)));
+            while held.len() > 700 || (segment.room() < 9000 && held.len() > 300 && random(2) == 0) {
+                let (tag, extent) = held.swap_remove(random(held.len()));
+                assert!(extent.bytes().unwrap().iter().all(|byte| *byte == tag));
+            }
+            let live: usize = held.iter().map(|(_, extent)| extent.len()).sum();
+            assert_eq!(segment.fill().1, live);
+        }
+        assert!(filled > 20_000, "{filled}");
+        held.into_iter().for_each(|(tag, extent)| assert!(extent.bytes().unwrap().iter().all(|byte| *byte == tag)));
+
+        // All of it is one hole again.
+        segment.seal();
+        let all = segment.reserve_hole(SEGMENT).unwrap();
+        assert!(segment.reserve_hole(1).is_none());
+        drop(all);
+        segment.close(true);
+        assert!(segment.reserve_hole(1).is_none(), "it is being emptied");
+        segment.close(false);
+        assert!(segment.reserve_hole(1).is_some());
+    }
+
+    #[test]
+    fn segment_that_goes_whole_has_no_holes() {
+        let segment = segment(false);
+        drop(append(&segment, &[1; 1000]));
+        segment.seal();
+        assert!(segment.reserve_hole(1).is_none());
+        assert_eq!(segment.fill(), (SEGMENT, 0));
+    }
+}
