@@ -38,7 +38,7 @@ fn camera() -> TestSrc {
 }
 
 fn tmem() -> Tmem {
-    Tmem { keep: Duration::from_millis(500), max: Bytes(64 << 20), memory: Memory::Memfd, ..Tmem::default() }
+    Tmem { keep: Duration::from_millis(500), max: Some(Bytes(64 << 20)), memory: Memory::Memfd, ..Tmem::default() }
 }
 
 /// Taken for writing by those that keep a core busy, for reading by those whose frames have to be in time.
@@ -212,7 +212,7 @@ fn what_cannot_be_kept_in_time_is_dropped_and_does_not_hold_up_the_source() {
 
 /// Keeps noise, which does not compress, so that 100 frames of 320x180 take 22 MiB of 16, and triggers after 150.
 fn too_much(tmem: Tmem) -> (Report, Vec<Seen>) {
-    let tmem = Tmem { keep: Duration::from_secs(10), max: Bytes(16 << 20), ..tmem };
+    let tmem = Tmem { keep: Duration::from_secs(10), max: Some(Bytes(16 << 20)), ..tmem };
     let (graph, remote, seen) = replayed(camera(), tmem);
     let mut sent = false;
     let report = run_while(graph, |frames| {
@@ -240,7 +240,7 @@ fn old_frames_thin_out_down_to_the_least_rate() {
     // 436 frames fit, in 24 segments, of which six may be halved twice.
     let tmem = Tmem {
         keep: Duration::from_secs(60),
-        max: Bytes(96 << 20),
+        max: Some(Bytes(96 << 20)),
         min_rate: Some(Rate::new(RATE, 2)),
         waiting: 16,
         ..tmem()
@@ -305,8 +305,8 @@ fn sharing(light: Tmem, heavy: Tmem, store: &str) -> [u64; 2] {
 #[test]
 fn elements_that_share_a_store_share_its_limit_by_weight() {
     let _turn = busy();
-    let light = Tmem { max: Bytes(64 << 20), ..tmem() };
-    let heavy = Tmem { max: Bytes(64 << 20), weight: 3, ..tmem() };
+    let light = Tmem { max: Some(Bytes(64 << 20)), ..tmem() };
+    let heavy = Tmem { max: Some(Bytes(64 << 20)), weight: 3, ..tmem() };
 
     let [light, heavy] = sharing(light, heavy, "by weight");
 
@@ -315,11 +315,34 @@ fn elements_that_share_a_store_share_its_limit_by_weight() {
 }
 
 #[test]
+fn elements_with_different_limits_for_one_store_do_not_start_and_are_both_named() {
+    let mut graph = Graph::new("test");
+    for (name, max) in [("one", 64), ("other", 8)] {
+        let tmem = Tmem { store: Some("two limits".into()), max: Some(Bytes(max << 20)), ..tmem() };
+        let camera = graph.add(&format!("{name}-camera"), camera().build().unwrap()).unwrap();
+        let store = graph.add(name, tmem.build().unwrap()).unwrap();
+        graph.link(camera, store).unwrap();
+        for output in ["out", "replay"] {
+            let sink = graph.add(&format!("{name}-{output}"), NullSink {}.build().unwrap()).unwrap();
+            graph.link(store, sink).unwrap();
+        }
+    }
+
+    let report = run(graph, &RunOptions::default(), |_| Verdict::End);
+
+    let error = report.error.expect("it started").to_string();
+    for part in ["`two limits`", "`one`", "`other`", "64MiB", "8MiB"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(counts(&report.graph, "one-camera").frames, 0);
+}
+
+#[test]
 fn an_element_keeps_to_its_quota_of_a_shared_store() {
     let _turn = busy();
-    let light = Tmem { max: Bytes(64 << 20), quota: Some(Bytes(16 << 20)), ..tmem() };
+    let light = Tmem { max: Some(Bytes(64 << 20)), quota: Some(Bytes(16 << 20)), ..tmem() };
 
-    let [light, heavy] = sharing(light, Tmem { max: Bytes(64 << 20), ..tmem() }, "by quota");
+    let [light, heavy] = sharing(light, Tmem { max: Some(Bytes(64 << 20)), ..tmem() }, "by quota");
 
     assert!(light <= 16 << 20 && heavy > 32 << 20, "{light} {heavy}");
 }

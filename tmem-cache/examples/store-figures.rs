@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shrbuf::exporter::Memfd;
 use shrbuf::{Format, Layout, Ledger, Reason};
-use tmem_cache::store::{Backing, Handle, PoolOptions, Sharing, Stamp, Store, StoreOptions};
+use tmem_cache::store::{Backing, FileOptions, Handle, PoolOptions, Sharing, Stamp, Store, StoreOptions};
 
 const MIB: usize = 1 << 20;
 
@@ -50,9 +50,65 @@ fn peers(frame: &[u8]) {
     }
 }
 
+/// Frames put into a durable pool, then each again under another handle.
+fn durable() -> Result<(), Box<dyn std::error::Error>> {
+    const FRAMES: u32 = 100;
+    let directory = std::env::temp_dir().join(format!("store-figures-{}", std::process::id()));
+    let file = FileOptions { directory: directory.clone(), limit: 1 << 32, writes_per_day: 1 << 40 };
+    let store = Store::new(&StoreOptions { file: Some(file), ..StoreOptions::new(600 * MIB) })?;
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared).durable("figures"))?;
+    let layout = Layout::linear(Format::Yuyv, 1920, 1080, 1)?;
+    let account = Ledger::default().account("figures", Reason::Generate);
+    let bytes = noise(1920 * 2 * 1080);
+    let mut frame = Memfd::new("figures").allocate(&layout)?;
+    for round in 0..2 {
+        let (mut puts, before) = (Vec::new(), store.stats().bytes_files);
+        for n in 0..FRAMES {
+            for y in 0..1080 {
+                let at = (y * 7 + n as usize * 17) % 1079 * 1920 * 2;
+                frame.write()?.plane(0).write(y, 0, &bytes[at..at + 1920 * 2], &account);
+            }
+            let start = Instant::now();
+            pool.put_frame(Handle::new(round, n), &frame, Stamp::default())?;
+            puts.push(start.elapsed());
+        }
+        let written = (store.stats().bytes_files - before) / u64::from(FRAMES);
+        let what = if round == 0 { "first" } else { "again" };
+        println!("durable, {what}: put {:?}, {written} bytes of file each", median(puts));
+    }
+    drop((pool, store));
+    Ok(std::fs::remove_dir_all(directory)?)
+}
+
+/// Chunks of 16 KiB, appended, then put over others in no order, whose holes they fill.
+fn pages() -> Result<(), Box<dyn std::error::Error>> {
+    const COUNT: u32 = 24_000;
+    let store = Store::new(&StoreOptions::new(512 * MIB))?;
+    let pool = store.pool(PoolOptions::persistent(Sharing::Shared))?;
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state
+    };
+    let mut chunk: Vec<u8> = (0..2048).flat_map(|_| random().to_le_bytes()).collect();
+    for fills in [false, true] {
+        let start = Instant::now();
+        for i in 0..COUNT {
+            chunk[..8].copy_from_slice(&random().to_le_bytes());
+            let index = if fills { (random() >> 33) as u32 % COUNT } else { i };
+            pool.put(Handle::new(1, index), &chunk, Stamp::default())?;
+        }
+        let what = if fills { "over others" } else { "appended" };
+        println!("16 KiB, {what}: put {:?}", start.elapsed() / COUNT);
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The same rows as the frames below.
     peers(&noise(1920 * 2 * 1080));
+    durable()?;
+    pages()?;
     for backing in [Backing::Anonymous, Backing::Memfd] {
         let store = Store::new(&StoreOptions { backing, ..StoreOptions::new(600 * MIB) })?;
         let pool = store.pool(PoolOptions::ephemeral(Sharing::Shared))?;

@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Camera, Dir, MIB, Random, file};
+use common::{Camera, Dir, MIB, Random, file, killed, logs};
 use shrbuf::Format;
 use tmem_cache::file_tier::FileError;
 use tmem_cache::store::{FileOptions, Handle, Pool, PoolOptions, PutError, Sharing, Stamp, Store, StoreOptions};
@@ -15,6 +15,7 @@ const CHILD: &str = "TMEM_CRASH_CHILD";
 const FILM: &str = "TMEM_FILM_CHILD";
 /// Frames that the child has.
 const FRAMES: usize = 1000;
+const REPEATS: &str = "TMEM_REPEATS_CHILD";
 const FULL: &str = "TMEM_FULL_CHILD";
 
 fn open(dir: &Dir) -> (Store, Pool) {
@@ -54,6 +55,17 @@ fn child_puts_until_it_is_killed() {
     }
 }
 
+/// Kills a child some time after it has said that `least` is synced; the last that it said.
+fn killed_after(child: &mut Child, least: u32) -> u32 {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut synced = lines.filter_map(|l| l.split_once("synced ")?.1.parse().ok());
+    let said = synced.find(|index| *index >= least).expect("the child ended first");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it said meanwhile.
+    synced.last().unwrap_or(said)
+}
+
 #[test]
 fn durable_chunks_survive_kill_9() {
     let mut random = Random(std::process::id().into());
@@ -65,28 +77,76 @@ fn durable_chunks_survive_kill_9() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || {
-            let synced = lines.map_while(Result::ok).filter_map(|l| l.split_once("synced ")?.1.parse().ok());
-            synced.last().unwrap_or(0u32)
-        });
-        std::thread::sleep(Duration::from_millis(150 + random.below(300)));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let synced = reader.join().unwrap();
+        let synced = killed_after(&mut child, 20 + random.below(300) as u32);
         let (_store, pool) = open(&dir);
         let mut bytes = Vec::new();
         // It flushes no more than a few ahead of the next acknowledgement.
         for index in 0..synced + 50 {
             let got = pool.get_vec(Handle::new(1, index), &mut bytes).unwrap();
             assert!(got.is_none() || bytes == chunk(index), "{index} is neither whole nor absent");
-            if synced > 0 && index + 15 > synced && index <= synced {
+            if index + 15 > synced && index <= synced {
                 assert!(got.is_some(), "{index} was durable at {synced}");
             }
-            if synced > 0 && index + 20 <= synced {
+            if index + 20 <= synced {
                 assert!(got.is_none(), "{index} was flushed before {synced}");
             }
         }
+    }
+}
+
+/// What the child puts under an index: few different ones, so that most puts are repeats, often of what has been flushed.
+fn repeated(index: u32) -> Vec<u8> {
+    chunk(index % 7 + index / 500 * 7)
+}
+
+/// The child: as the first one, but for what it puts; each handle gets two chunks, one after the other.
+#[test]
+fn child_repeats_until_it_is_killed() {
+    let Ok(path) = std::env::var(REPEATS) else { return };
+    let dir = std::mem::ManuallyDrop::new(Dir(path.into()));
+    let (store, pool) = open(&dir);
+    for index in 0.. {
+        pool.put(Handle::new(1, index), &repeated(index + 3), Stamp::default()).unwrap();
+        pool.put(Handle::new(1, index), &repeated(index), Stamp::default()).unwrap();
+        if index >= 20 {
+            pool.flush(Handle::new(1, index - 20));
+        }
+        if index % 8 == 5 {
+            store.maintain(Duration::ZERO);
+            store.push_out(usize::MAX);
+        }
+        if index % 4 == 3 {
+            store.sync().unwrap();
+            println!("synced {index}");
+        }
+    }
+}
+
+#[test]
+fn repeats_of_durable_chunks_survive_kill_9() {
+    let mut random = Random(std::process::id().into());
+    for _ in 0..8 {
+        let dir = Dir::new();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_repeats_until_it_is_killed", "--nocapture"])
+            .env(REPEATS, &dir.0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let synced = killed_after(&mut child, 40 + random.below(600) as u32);
+        let (store, pool) = open(&dir);
+        let mut bytes = Vec::new();
+        for index in 0..synced + 50 {
+            let got = pool.get_vec(Handle::new(1, index), &mut bytes).unwrap().is_some();
+            // Of those after what is said to be synced, the first of the two may be there.
+            let first = index > synced && bytes == repeated(index + 3);
+            assert!(!got || first || bytes == repeated(index), "{index} is neither whole nor absent");
+            assert!(got || index + 15 <= synced || index > synced, "{index} was durable at {synced}");
+            assert!(!got || index + 20 > synced, "{index} was flushed before {synced}");
+        }
+        // Each of some fourteen once, and holes that were not made yet.
+        assert!(pool.stats().bytes_file < 15 * 200_000, "{:?}", pool.stats());
+        drop((store, pool));
     }
 }
 
@@ -120,7 +180,8 @@ fn child_films_until_it_is_killed() {
             println!("synced {index}");
         }
     }
-    std::thread::sleep(Duration::from_secs(60));
+    // Until it is killed, or its parent ends.
+    let _ = std::io::stdin().read(&mut [0]);
 }
 
 #[test]
@@ -129,22 +190,19 @@ fn durable_frames_survive_kill_9_beside_those_with_references() {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_films_until_it_is_killed", "--nocapture"])
         .env(FILM, &dir.0)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut synced = lines.filter_map(|l| l.split_once("synced ")?.1.parse::<usize>().ok());
     // Frames have been pushed out by then.
-    let synced = synced.find(|index| *index >= 130).expect("the child ended first");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let synced = killed_after(&mut child, 130);
 
     let (store, durable) = open(&dir);
     let mut bytes = Vec::new();
     for (index, shot) in (0..).zip(film(FRAMES)) {
         let got = durable.get_vec(Handle::new(1, index), &mut bytes).unwrap();
         assert!(got.is_none() || bytes == shot, "{index} is neither whole nor absent");
-        assert!(got.is_some() || index as usize > synced, "{index} was durable at {synced}");
+        assert!(got.is_some() || index > synced, "{index} was durable at {synced}");
     }
     // What was pushed out is of the killed store alone, and takes no space.
     let stored = durable.stats().bytes_file;
@@ -219,8 +277,7 @@ fn damaged_or_cut_file_is_an_error_once_and_a_miss_from_then_on() {
         let (store, pool) = open(&dir);
         pool.put(Handle::new(1, 1), &Random(5).bytes(100_000), Stamp::default()).unwrap();
         store.push_out(usize::MAX);
-        let log =
-            std::fs::read_dir(&dir.0).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some()).unwrap();
+        let log = logs(&dir).remove(0);
         let len = std::fs::metadata(&log).unwrap().len();
         if cut {
             std::fs::File::options().write(true).open(&log).unwrap().set_len(len / 2).unwrap();
@@ -245,30 +302,20 @@ fn directory_of_another_store_is_refused() {
 
 #[test]
 fn power_failure_between_a_put_over_another_and_its_sync_brings_the_one_before() {
-    let files = |dir: &Dir| {
-        let paths = std::fs::read_dir(&dir.0).unwrap().map(|entry| entry.unwrap().path());
-        paths.filter(|path| path.extension().is_some_and(|e| e == "log")).collect::<Vec<_>>()
-    };
     let dir = Dir::new();
     let (store, pool) = open(&dir);
     let put = |index: u32, of: u32| pool.put(Handle::new(1, index), &chunk(of), Stamp::default()).unwrap();
     (0..3).for_each(|index| put(index, index));
     store.sync().unwrap();
-    let synced = std::fs::metadata(&files(&dir)[0]).unwrap().len();
+    let synced = std::fs::metadata(&logs(&dir)[0]).unwrap().len();
     put(0, 10);
     put(1, 11);
     put(1, 12);
     pool.flush(Handle::new(1, 2));
 
     // What the device has, where it was given all that was written in place, and not the new records.
-    let lost = Dir::new();
-    let copy = |to: &Dir| {
-        for path in files(&dir) {
-            std::fs::copy(&path, to.0.join(path.file_name().unwrap())).unwrap();
-        }
-    };
-    copy(&lost);
-    std::fs::File::options().write(true).open(&files(&lost)[0]).unwrap().set_len(synced).unwrap();
+    let lost = killed(&dir);
+    std::fs::File::options().write(true).open(&logs(&lost)[0]).unwrap().set_len(synced).unwrap();
     let (_after, found) = open(&lost);
     let mut bytes = Vec::new();
     for (index, of) in [(0, Some(0)), (1, Some(1)), (2, None)] {
@@ -279,8 +326,7 @@ fn power_failure_between_a_put_over_another_and_its_sync_brings_the_one_before()
     // And from the sync on the new ones; what is flushed then takes none of the old ones with it.
     store.sync().unwrap();
     pool.flush(Handle::new(1, 1));
-    let whole = Dir::new();
-    copy(&whole);
+    let whole = killed(&dir);
     let (_after, found) = open(&whole);
     for (index, of) in [(0, Some(10)), (1, None), (2, None)] {
         let got = found.get_vec(Handle::new(1, index), &mut bytes).unwrap().map(|_| bytes.clone());

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use common::{Dir, MIB, Random, file};
+use common::{Dir, MIB, Random, file, killed, logs};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
@@ -126,6 +126,30 @@ fn durable_put_that_cannot_be_written_flushes_what_was_there_for_ever() {
 }
 
 #[test]
+fn repeat_that_cannot_be_written_flushes_what_was_there_and_harms_no_other() {
+    // A call that fails, and one that cannot be taken back either.
+    for calls in [&[WRITE][..], &[WRITE, TRUNCATE]] {
+        let dir = Dir::new();
+        let (store, pool) = open(&dir);
+        (0..3).for_each(|i| put(&pool, i, i).unwrap());
+
+        let refused = failing(calls, libc::ENOSPC, || put(&pool, 1, 0));
+
+        assert!(is_file_error(&refused, libc::ENOSPC), "{refused:?}");
+        assert_eq!((get(&pool, 1), pool.stats().refused_file, pool.stats().puts_same), (None, 1, 0));
+        put(&pool, 3, 0).unwrap();
+        put(&pool, 4, 2).unwrap();
+        assert!(pool.stats().puts_same == 2 && pool.flush(Handle::new(1, 0)));
+        store.sync().unwrap();
+        drop((store, pool));
+        let (_store, pool) = open(&dir);
+        for (i, of) in [(0, None), (1, None), (2, Some(2)), (3, Some(0)), (4, Some(2))] {
+            assert!(get(&pool, i) == of.map(chunk), "{i} after a restart");
+        }
+    }
+}
+
+#[test]
 fn flush_that_cannot_be_written_is_written_when_the_store_ends() {
     let dir = Dir::new();
     let (store, pool) = open(&dir);
@@ -186,6 +210,30 @@ fn sync_that_fails_says_so_and_the_next_one_does_it() {
 
     assert!(matches!(&synced, Err(FileError::Os { call: "fdatasync", .. })), "{synced:?}");
     store.sync().unwrap();
+}
+
+#[test]
+fn what_a_killed_store_left_is_synced_before_it_counts() {
+    let sync = [(libc::SYS_fdatasync, &[][..])];
+    let dir = Dir::new();
+    let (store, pool) = open(&dir);
+    put(&pool, 0, 0).unwrap();
+    store.sync().unwrap();
+    let synced = std::fs::metadata(&logs(&dir)[0]).unwrap().len();
+    put(&pool, 0, 1).unwrap();
+
+    let left = killed(&dir);
+    let (store, pool) = failing(&sync, libc::EIO, || open(&left));
+    assert!(get(&pool, 0) == Some(chunk(1)));
+    assert!(failing(&sync, libc::EIO, || store.sync()).is_err());
+    drop((store, pool));
+    // Power fails, and takes what was not synced: the one before is still there.
+    std::fs::File::options().write(true).open(&logs(&left)[0]).unwrap().set_len(synced).unwrap();
+    assert!(get(&open(&left).1, 0) == Some(chunk(0)));
+
+    let left = killed(&dir);
+    open(&left).0.sync().unwrap();
+    assert!(get(&open(&left).1, 0) == Some(chunk(1)));
 }
 
 #[test]

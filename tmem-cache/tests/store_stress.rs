@@ -140,6 +140,69 @@ fn no_get_brings_what_is_stale_or_was_gone() {
     assert!(stats.evicted_limit.min(stats.evicted_pressure) > 0, "{stats:?}");
 }
 
+/// Few different chunks under many handles of a durable pool, so that the same ones are put, flushed and moved at once.
+#[test]
+fn repeats_of_durable_chunks_come_back_whole_from_many_threads_and_after_a_restart() {
+    let dir = Dir::new();
+    let open = || {
+        let store = Store::new(&StoreOptions { file: Some(file(&dir)), ..StoreOptions::new(16 * MIB) }).unwrap();
+        let pool = store.pool(PoolOptions::persistent(Sharing::Shared).durable("repeats")).unwrap();
+        (store, pool)
+    };
+    let (store, pool) = open();
+    let chunks: Vec<Vec<u8>> = (0..12).map(|n| Random(n).bytes(3000 << (n % 6))).collect();
+    let stop = AtomicBool::new(false);
+    let work = |me: u64| {
+        let (mut random, mut kept, mut bytes) = (Random(me), HashMap::new(), Vec::new());
+        for _ in 0..20_000 {
+            let handle = Handle::new(me, random.below(40) as u32);
+            let n = random.below(12) as usize;
+            match random.below(8) {
+                0..4 => {
+                    pool.put(handle, &chunks[n], Stamp::default()).unwrap();
+                    kept.insert(handle, n);
+                }
+                4..6 => assert_eq!(pool.flush(handle), kept.remove(&handle).is_some()),
+                _ => {
+                    let there = pool.get_vec(handle, &mut bytes).unwrap().map(|_| &bytes);
+                    assert!(there == kept.get(&handle).map(|n| &chunks[*n]), "{handle}");
+                }
+            }
+        }
+        kept
+    };
+    let mut kept = HashMap::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|me| {
+                let work = &work;
+                scope.spawn(move || work(me))
+            })
+            .collect();
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                store.maintain(Duration::from_millis(1));
+                store.push_out(64 << 10);
+                store.bring_back(32 << 10);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        results.into_iter().for_each(|r| kept.extend(r.unwrap()));
+    });
+    let stats = pool.stats();
+    assert_eq!((stats.damaged, stats.chunks), (0, kept.len() as u64));
+    assert!(stats.puts_same > stats.puts / 2 && stats.pushed_out.min(stats.brought_back) > 0, "{stats:?}");
+    drop((store, pool));
+    let (_store, pool) = open();
+    for (handle, n) in &kept {
+        let mut bytes = Vec::new();
+        assert!(pool.get_vec(*handle, &mut bytes).unwrap().is_some() && bytes == chunks[*n], "{handle}");
+    }
+    assert_eq!(pool.stats().chunks, kept.len() as u64);
+}
+
 /// Frames of a scene that changes now and then, so that references come and go under the threads.
 #[test]
 fn frames_of_still_scenes_come_back_whole_from_many_threads() {

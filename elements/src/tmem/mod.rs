@@ -28,7 +28,7 @@ use control::Control;
 use crossbeam_queue::ArrayQueue;
 use keeper::{Counts, Info, Shared, Wake};
 use replay::Wish;
-use shared_store::Steered;
+use shared_store::{Share, ShareError, Steered};
 use shrbuf::{Ledger, Pool, Shrbuf};
 use shrbuf_pipeline::property::Bytes;
 use shrbuf_pipeline::{
@@ -66,9 +66,9 @@ shrbuf_pipeline::properties! {
     pub struct Tmem = "tmem" {
         /// How long frames are kept.
         keep: Duration = Duration::from_secs(30),
-        /// Most memory; what is older goes first where `keep` would take more. Of a shared store, that of the element which
-        /// starts first.
-        max: Bytes = Bytes(1 << 30),
+        /// Most memory, 1GiB if not set; what is older goes first where `keep` would take more. A shared store has one: elements
+        /// that set it set the same, whichever starts first, and it holds for those that do not.
+        max: Option<Bytes> = None,
         /// What follows a trigger.
         after: Duration = Duration::ZERO,
         /// Where memory does not suffice, every second frame of the older half goes before the oldest second does, of
@@ -145,6 +145,7 @@ impl Tmem {
         let store = Store {
             config: self,
             environment,
+            share: None,
             remote: remote.clone(),
             counts: Arc::default(),
             input: None,
@@ -172,6 +173,8 @@ const CONTROL: u32 = 2;
 struct Store {
     config: Tmem,
     environment: Environment,
+    /// In the store that others share.
+    share: Option<Share>,
     remote: Remote,
     counts: Arc<Counts>,
     /// As negotiated.
@@ -236,8 +239,14 @@ impl Store {
             let halvings = (1..=31).take_while(|n| rate.hz() / 2f64.powi(*n) >= least.hz()).count();
             options = options.thinning(halvings as u8);
         }
-        let max = usize::try_from(c.max.0).unwrap_or(usize::MAX);
-        let steered = Steered::open(c.store.as_deref(), max, &self.environment.ledger).map_err(limit)?;
+        let Environment { name, ledger, .. } = &self.environment;
+        let steered = match &self.share {
+            Some(share) => share.open(ledger).map_err(|e| match e {
+                ShareError::Max(differs) => Failure::new(FailureKind::Config, differs),
+                ShareError::Open(e) => limit(e),
+            })?,
+            None => Steered::alone(name, c.max, ledger).map_err(limit)?,
+        };
         let pool = steered.store.pool(options).map_err(limit)?;
         Ok(Kept { preroll: Arc::new(Preroll::new(pool, Settings { keep: c.keep, pin: c.pin })), steered })
     }
@@ -259,9 +268,13 @@ impl Element for Store {
 
     fn join(&mut self, environment: &Environment) {
         self.environment = environment.clone();
+        self.share = self.config.store.as_deref().map(|store| Share::join(store, &environment.name, self.config.max));
     }
 
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        // Before anything starts.
+        let agreed = self.share.as_ref().map_or(Ok(()), |share| share.max().map(drop));
+        agreed.map_err(|differs| Failure::new(FailureKind::Config, differs))?;
         Ok(InputOffer {
             video: shrbuf::Format::all().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
             // Those that wait, and the one that is being compressed.

@@ -54,9 +54,9 @@ impl KeptBudget {
         let read = file.read_to_string(&mut text).is_ok();
         let mut budget = Budget::new(per_day);
         if !read || !text.is_empty() {
-            let numbers =
-                text.trim().split_once(' ').and_then(|(left, at)| Some((left.parse().ok()?, at.parse().ok()?)));
-            let (left, at) = numbers.unwrap_or((0, now().as_secs()));
+            let mut numbers = text.split_whitespace().map(|number| number.parse::<u64>().ok());
+            let both = numbers.next().flatten().zip(numbers.next().flatten());
+            let (left, at) = both.unwrap_or((0, now().as_secs()));
             (budget.left, budget.at) = ((left as f64).min(budget.left), Duration::from_secs(at).min(now()));
         }
         let mut kept = KeptBudget { budget, file, said: f64::INFINITY };
@@ -115,17 +115,17 @@ mod tests {
         let open = || KeptBudget::open(&directory, 6400).unwrap();
         let mut first = open();
         let start = first.budget.at;
-        assert!(first.take(1500, start));
-        // As after kill -9: what the file says is at most what is left.
+        assert!(first.take(1000, start));
+        // As after kill -9: what the file says is at most what is left, and at least a 64th of a day's less.
         std::mem::forget(first);
         let mut second = open();
         let left = second.budget.left;
-        assert!(left <= 101.0 && !second.take(200, start), "{left}");
+        assert!((500.0..=601.0).contains(&left) && !second.take(700, start), "{left}");
         drop(second);
         let mut third = open();
         assert!((left - 1.0..=left + 1.0).contains(&third.budget.left), "{third:?}");
         // An hour brings its share.
-        assert!(third.take(266, start + Duration::from_secs(3600)));
+        assert!(!third.take(760, start) && third.take(760, start + Duration::from_secs(3600)));
         drop(third);
         std::fs::write(directory.join("budget"), "nonsense").unwrap();
         assert!(!open().take(100, now()));

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::record::{HEADER, MARK};
+use super::record::{HEADER, Header, MARK};
 use crate::sync::{Mutex, lock};
 
 /// One file, removed with the last record that anybody has of it, unless durable ones are in it that were not flushed.
@@ -20,8 +20,9 @@ pub(super) struct LogFile {
     pub path: PathBuf,
     /// Where the next record goes.
     end: AtomicU64,
-    /// Durable records that were not flushed.
-    durable: AtomicU32,
+    /// What a later opening needs of it: headers of durable records that were not flushed, and bytes for repeats elsewhere,
+    /// each as often as it is repeated.
+    needed: AtomicU32,
     dirty: AtomicBool,
     /// Headers of flushed records that could not be marked so far.
     unmarked: Mutex<Vec<u64>>,
@@ -46,8 +47,9 @@ impl LogFile {
             file,
             path,
             end: AtomicU64::new(end),
-            durable: AtomicU32::new(0),
-            dirty: AtomicBool::new(false),
+            needed: AtomicU32::new(0),
+            // Whoever wrote what is there may have been killed before a sync.
+            dirty: AtomicBool::new(end > 0),
             unmarked: Mutex::default(),
             chained,
             dead: Mutex::default(),
@@ -65,28 +67,49 @@ impl LogFile {
     ///
     /// # Errors
     /// That of write(2), and whether the file could be cut off where it ended before.
-    pub(super) fn append(
-        self: &Arc<LogFile>,
-        header: &[u8; HEADER],
-        stored: &[u8],
-        durable: bool,
-    ) -> Result<Record, (io::Error, bool)> {
+    pub(super) fn append(self: &Arc<LogFile>, header: &Header, body: Body<'_>) -> Result<Record, (io::Error, bool)> {
         let at = self.end();
-        let written = self.file.write_all_at(header, at);
-        if let Err(e) = written.and_then(|()| self.file.write_all_at(stored, at + HEADER as u64)) {
+        let encoded = header.encode();
+        let written = match body {
+            Body::Stored(stored) => {
+                let written = self.file.write_all_at(&encoded, at);
+                written.and_then(|()| self.file.write_all_at(stored, at + HEADER as u64))
+            }
+            Body::Repeat(of) => {
+                let mut all = [0; HEADER + SEQUENCE];
+                all[..HEADER].copy_from_slice(&encoded);
+                all[HEADER..].copy_from_slice(&of.sequence.to_le_bytes());
+                self.file.write_all_at(&all, at)
+            }
+        };
+        if let Err(e) = written {
             return Err((e, self.file.set_len(at).is_ok()));
         }
-        let bytes = (HEADER + stored.len()) as u64;
+        let bytes = (HEADER + body.len()) as u64;
         self.end.fetch_add(bytes, Ordering::Relaxed);
         self.takes.fetch_add(bytes, Ordering::Relaxed);
-        self.dirty.fetch_or(durable, Ordering::Relaxed);
-        Ok(self.record(at, stored.len() as u32, durable))
+        self.dirty.fetch_or(header.pool != 0, Ordering::Relaxed);
+        Ok(self.record(at, header, body.repeated()))
     }
 
-    /// The record at `at`; `durable` where it counts as one that was not flushed.
-    pub(super) fn record(self: &Arc<LogFile>, at: u64, stored: u32, durable: bool) -> Record {
-        self.durable.fetch_add(durable.into(), Ordering::Relaxed);
-        Record { file: self.clone(), at, stored, durable: AtomicBool::new(durable), replaces: Mutex::default() }
+    /// The record at `at`, which counts as a durable one if it is one that was not flushed. `of` is the record that has
+    /// the bytes where it is a repeat.
+    pub(super) fn record(self: &Arc<LogFile>, at: u64, header: &Header, of: Option<&Arc<Record>>) -> Record {
+        let durable = header.pool != 0 && !header.flushed;
+        let record = Record {
+            file: self.clone(),
+            at,
+            follow: header.follow,
+            sequence: header.sequence,
+            of: of.cloned(),
+            durable: AtomicBool::new(durable),
+            chunks: AtomicU32::new(0),
+            replaces: Mutex::default(),
+        };
+        if durable {
+            [Some(&record), of.map(Arc::as_ref)].into_iter().flatten().for_each(Record::claim);
+        }
+        record
     }
 
     /// Marks the headers of flushed records.
@@ -156,7 +179,7 @@ impl LogFile {
 impl Drop for LogFile {
     fn drop(&mut self) {
         self.held.fetch_sub(self.takes.load(Ordering::Relaxed), Ordering::Relaxed);
-        let ended = if self.durable.load(Ordering::Relaxed) == 0 {
+        let ended = if self.needed.load(Ordering::Relaxed) == 0 {
             // If it stays, the next opening finds nothing live in it and tries again.
             fs::remove_file(&self.path)
         } else {
@@ -168,28 +191,67 @@ impl Drop for LogFile {
     }
 }
 
-/// A chunk's place in a file, which is dead when nobody has it any more, unless it is durable.
+/// Bytes of a sequence.
+pub(super) const SEQUENCE: usize = 8;
+
+/// What follows a header.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Body<'a> {
+    Stored(&'a [u8]),
+    /// The stored bytes are this record's.
+    Repeat(&'a Arc<Record>),
+}
+
+impl<'a> Body<'a> {
+    pub(super) fn len(self) -> usize {
+        match self {
+            Body::Stored(stored) => stored.len(),
+            Body::Repeat(_) => SEQUENCE,
+        }
+    }
+
+    pub(super) fn repeated(self) -> Option<&'a Arc<Record>> {
+        match self {
+            Body::Stored(_) => None,
+            Body::Repeat(of) => Some(of),
+        }
+    }
+}
+
+/// A chunk's place in a file, which is dead when nobody has it any more, unless a durable chunk has these bytes.
 #[derive(Debug)]
 pub(crate) struct Record {
     file: Arc<LogFile>,
     at: u64,
-    stored: u32,
+    follow: u32,
+    sequence: u64,
+    /// The one that has the bytes, if that is not this one.
+    of: Option<Arc<Record>>,
+    /// Not flushed, of a durable pool.
     durable: AtomicBool,
-    /// The record that this one replaces, until this one is on the device: who loses power before has that one again.
-    replaces: Mutex<Option<Arc<Record>>>,
+    /// Durable records that need this one: itself and its repeats.
+    chunks: AtomicU32,
+    /// The records that this one replaces, until this one is on the device: who loses power before has one of them again.
+    replaces: Mutex<Vec<Arc<Record>>>,
 }
 
 impl Record {
+    /// Bytes stored. Not of a repeat.
     pub(crate) fn len(&self) -> usize {
-        self.stored as usize
+        self.follow as usize
     }
 
-    /// True until it is flushed, of a durable pool.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.durable.load(Ordering::Relaxed)
+    fn claim(&self) {
+        self.chunks.fetch_add(1, Ordering::Relaxed);
+        self.file.needed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The stored bytes, unchecked. **Blocks.**
+    fn release(&self) {
+        self.chunks.fetch_sub(1, Ordering::Relaxed);
+        self.file.needed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The stored bytes, unchecked. Not of a repeat. **Blocks.**
     ///
     /// # Errors
     /// That of read(2); a file cut short is `UnexpectedEof`.
@@ -203,22 +265,27 @@ impl Record {
 
     /// The chunk has replaced that of `old`, which stays as it is until [`Record::settle`].
     pub(super) fn replace(&self, old: Arc<Record>) {
-        *lock(&self.replaces) = Some(old);
+        // Those too that it replaced: a list, or the last of many would go by a call for each.
+        let mut all = std::mem::take(&mut *lock(&old.replaces));
+        all.push(old);
+        lock(&self.replaces).append(&mut all);
     }
 
-    /// The record is on the device, so that the one it replaces can go; true where there was one.
+    /// The record is on the device, so that those it replaces can go; true where there were some.
     pub(super) fn settle(&self) -> bool {
-        let old = lock(&self.replaces).take();
-        old.as_ref().inspect(|old| old.kill()).is_some()
+        let old = std::mem::take(&mut *lock(&self.replaces));
+        old.iter().for_each(|old| old.kill());
+        !old.is_empty()
     }
 
-    /// The chunk has been flushed: neither it nor one that it replaces will be found again.
+    /// The chunk has been flushed: neither it nor one that it replaces will be found again. Its bytes will, if another
+    /// repeats them.
     pub(crate) fn kill(&self) {
         self.settle();
         if !self.durable.swap(false, Ordering::Relaxed) {
             return;
         }
-        self.file.durable.fetch_sub(1, Ordering::Relaxed);
+        [Some(self), self.of.as_deref()].into_iter().flatten().for_each(Record::release);
         lock(&self.file.unmarked).push(self.at);
         if let Err(e) = self.file.mark() {
             tracing::warn!("{}: a flushed chunk is to be marked later: {e}", self.file.path.display());
@@ -228,10 +295,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.is_durable() {
+        if *self.chunks.get_mut() == 0 {
             // Of a chained one the header stays, which says where the next is.
             let kept = if self.file.chained { HEADER as u64 } else { 0 };
-            let end = self.at + HEADER as u64 + u64::from(self.stored);
+            let end = self.at + HEADER as u64 + u64::from(self.follow);
             lock(&self.file.dead).push(self.at + kept..end);
         }
     }

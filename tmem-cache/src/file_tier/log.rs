@@ -3,15 +3,14 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::budget::{self, KeptBudget};
-use super::file::{LogFile, Record};
+use super::file::{Body, LogFile, Record};
 use super::record::{HEADER, Header, Label};
-use crate::store::Handle;
+use super::scan::{Found, Scan};
 use crate::store::chunk::hash;
 use crate::store::options::FileOptions;
 use crate::sync::{Mutex, lock};
@@ -54,12 +53,9 @@ pub enum FileError {
     },
 }
 
-fn os(call: &'static str, path: &Path) -> impl Fn(io::Error) -> FileError {
+pub(super) fn os(call: &'static str, path: &Path) -> impl Fn(io::Error) -> FileError {
     move |source| FileError::Os { call, path: path.to_owned(), source }
 }
-
-/// The chunks of one durable pool, as found.
-pub(crate) type Found = Vec<(Label, Arc<Record>)>;
 
 /// The file that gets the next record, and the lock of whoever writes one.
 type Open = Mutex<Option<Arc<LogFile>>>;
@@ -76,7 +72,8 @@ pub(crate) struct FileTier {
     sequence: AtomicU64,
     budget: Mutex<KeptBudget>,
     held: Arc<AtomicU64>,
-    found: Mutex<HashMap<u64, Found>>,
+    /// By pool.
+    found: Mutex<HashMap<u64, Vec<Found>>>,
     /// Records that replace others, and are not known to be on the device.
     replacing: Mutex<Vec<Weak<Record>>>,
     /// Locked for as long as this lives.
@@ -84,17 +81,9 @@ pub(crate) struct FileTier {
 }
 
 #[derive(Debug, Default)]
-struct Files {
-    all: Vec<Weak<LogFile>>,
+pub(super) struct Files {
+    pub all: Vec<Weak<LogFile>>,
     next: u64,
-}
-
-/// What a directory held when it was opened.
-#[derive(Debug, Default)]
-struct Scan {
-    files: Files,
-    sequence: u64,
-    latest: HashMap<(u64, Handle), (u64, Label, Arc<Record>)>,
 }
 
 /// What a pool's name is in a header; 0 for none.
@@ -126,10 +115,7 @@ impl FileTier {
             let file = OpenOptions::new().read(true).write(true).open(&path).map_err(os("open", &path))?;
             scan.read(file, path, &held)?;
         }
-        let mut found: HashMap<u64, Found> = HashMap::new();
-        for ((pool, _), (_, label, record)) in scan.latest {
-            found.entry(pool).or_default().push((label, record));
-        }
+        let found = scan.resolve();
         let budget = KeptBudget::open(dir, options.writes_per_day).map_err(os("open", &dir.join("budget")))?;
         let tier = FileTier {
             options: options.clone(),
@@ -140,7 +126,7 @@ impl FileTier {
             budget: Mutex::new(budget),
             held,
             found: Mutex::new(found),
-            replacing: Mutex::default(),
+            replacing: Mutex::new(scan.replacing),
             _lock,
         };
         tier.tidy();
@@ -148,7 +134,7 @@ impl FileTier {
     }
 
     /// What was found of the pool of that name, once.
-    pub(crate) fn found(&self, name: &str) -> Found {
+    pub(crate) fn found(&self, name: &str) -> Vec<Found> {
         lock(&self.found).remove(&tag(Some(name))).unwrap_or_default()
     }
 
@@ -162,14 +148,27 @@ impl FileTier {
     /// # Errors
     /// [`FileError`]; nothing is left of the record then.
     pub(crate) fn append(&self, name: Option<&str>, label: &Label, stored: &[u8]) -> Result<Arc<Record>, FileError> {
-        let bytes = (HEADER + stored.len()) as u64;
+        self.append_body(name, label, Body::Stored(stored))
+    }
+
+    /// Appends a record for one more chunk of the durable pool of that name that has the bytes of a record of it. **Blocks**
+    /// as [`FileTier::append`].
+    ///
+    /// # Errors
+    /// As [`FileTier::append`].
+    pub(crate) fn repeat(&self, name: &str, label: &Label, of: &Arc<Record>) -> Result<Arc<Record>, FileError> {
+        self.append_body(Some(name), label, Body::Repeat(of))
+    }
+
+    fn append_body(&self, name: Option<&str>, label: &Label, body: Body<'_>) -> Result<Arc<Record>, FileError> {
+        let bytes = (HEADER + body.len()) as u64;
         if !self.take(bytes) {
             self.tidy();
             if !self.take(bytes) {
                 return Err(FileError::Limit { held: self.held(), limit: self.options.limit });
             }
         }
-        let record = self.write(name, label, stored);
+        let record = self.write(name, label, body);
         if record.is_err() {
             self.held.fetch_sub(bytes, Ordering::Relaxed);
         }
@@ -182,8 +181,8 @@ impl FileTier {
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
-    fn write(&self, name: Option<&str>, label: &Label, stored: &[u8]) -> Result<Arc<Record>, FileError> {
-        if !lock(&self.budget).take((HEADER + stored.len()) as u64, budget::now()) {
+    fn write(&self, name: Option<&str>, label: &Label, body: Body<'_>) -> Result<Arc<Record>, FileError> {
+        if !lock(&self.budget).take((HEADER + body.len()) as u64, budget::now()) {
             return Err(FileError::Budget { per_day: self.options.writes_per_day });
         }
         let mut open = lock(if name.is_some() { &self.durable } else { &self.spilled });
@@ -195,10 +194,11 @@ impl FileTier {
             label: *label,
             pool: tag(name),
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
-            stored: stored.len() as u32,
+            follow: body.len() as u32,
+            repeats: body.repeated().is_some(),
             flushed: false,
         };
-        let record = file.append(&header.encode(), stored, name.is_some()).map_err(|(e, cut)| {
+        let record = file.append(&header, body).map_err(|(e, cut)| {
             // What follows a record that is not whole would not be found, so the file ends there or gets no more.
             if !cut {
                 *open = None;
@@ -278,41 +278,6 @@ impl FileTier {
         for file in self.files() {
             file.mark().map_err(os("write", &file.path))?;
             file.sync().map_err(os("fdatasync", &file.path))?;
-        }
-        Ok(())
-    }
-}
-
-impl Scan {
-    /// Reads a file from an earlier life.
-    fn read(&mut self, file: File, path: PathBuf, held: &Arc<AtomicU64>) -> Result<(), FileError> {
-        let len = file.metadata().map_err(os("stat", &path))?.len();
-        let log_file = Arc::new(LogFile::new(file, path, len, true, held));
-        self.files.all.push(Arc::downgrade(&log_file));
-        let mut at = 0;
-        while at + (HEADER as u64) <= len {
-            let mut bytes = [0; HEADER];
-            let read = log_file.file.read_exact_at(&mut bytes, at);
-            let Some(header) = read.ok().and_then(|()| Header::decode(&bytes)) else { break };
-            let next = at + HEADER as u64 + u64::from(header.stored);
-            if next > len {
-                break;
-            }
-            self.sequence = self.sequence.max(header.sequence);
-            let live = header.pool != 0 && !header.flushed;
-            let record = Arc::new(log_file.record(at, header.stored, live));
-            at = next;
-            if !live {
-                continue;
-            }
-            let whole = record.read().is_ok_and(|b| hash(&b) == header.label.hash);
-            let of = (header.pool, header.label.handle);
-            let older = self.latest.get(&of).is_some_and(|(sequence, ..)| *sequence > header.sequence);
-            if !whole || older {
-                record.kill();
-            } else if let Some((_, _, beaten)) = self.latest.insert(of, (header.sequence, header.label, record)) {
-                beaten.kill();
-            }
         }
         Ok(())
     }

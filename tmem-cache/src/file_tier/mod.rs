@@ -7,6 +7,9 @@
 //! Durable records have files of their own, so that a durable put waits for no drain's write. The others do not outlive
 //! the store.
 //!
+//! A durable put of what a chunk of its pool has already is a *repeat*: a record of 110 bytes that names the one with the
+//! bytes. These stay for as long as any chunk has them, whether or not the one they were written for has been flushed.
+//!
 //! # Space
 //! What is dead in a file that something else keeps is punched out of it (`FALLOC_FL_PUNCH_HOLE`), by
 //! [`Store::maintain`](crate::store::Store::maintain) and before a record is refused for the limit. It writes none of the
@@ -17,15 +20,17 @@
 //! # Crashes
 //! What is there after one: of each file the records up to the first that is not whole. Of two records of one handle
 //! the later counts: a put over another leaves the older one unmarked until the newer one is on the device, so that a
-//! power failure brings one of the two. A hole is made only of what has been
+//! power failure brings one of the two. A repeat counts only where the bytes it names are there and are what it says. A hole is made only of what has been
 //! marked; should a power failure undo the mark and not the hole, the checksum of the bytes says that they are gone.
 
 mod budget;
 mod file;
 mod log;
 mod record;
+mod scan;
 
 pub(crate) use file::Record;
 pub use log::FileError;
 pub(crate) use log::FileTier;
 pub(crate) use record::Label;
+pub(crate) use scan::Found;

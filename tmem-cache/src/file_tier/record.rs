@@ -2,18 +2,22 @@
 //!
 //! | bytes | what |
 //! | --- | --- |
-//! | 0..8 | `TMEMREC2` |
+//! | 0..8 | `TMEMREC3`; `TMEMREC2` is read too, which had no repeats |
 //! | 8 | 0, or 1 once the chunk has been flushed; not in the checksum |
-//! | 9 | coding: 0 raw, 1 lz4, 2 zstd, 3 frame, 4 dense frame |
+//! | 9 | coding: 0 raw, 1 lz4, 2 zstd, 3 frame, 4 dense frame; 128 more where the record is a repeat |
 //! | 10..14 | low half of the xxh3 of the name of a frame's format |
 //! | 14..18 | width and height of a frame |
 //! | 18..26 | low half of the 128-bit xxh3 of the pool's name; 0 where the chunk is not durable |
 //! | 26..54 | object id, index |
 //! | 54..70 | stamp: nanoseconds at, nanoseconds long |
 //! | 70..78 | sequence: of two records of one handle the higher counts |
-//! | 78..82, 82..86 | bytes of the chunk, bytes stored |
+//! | 78..82, 82..86 | bytes of the chunk; bytes that follow the header |
 //! | 86..94 | low half of the 128-bit xxh3 of the stored bytes |
 //! | 94..102 | xxh3 of bytes 0..94, where byte 8 is 0 |
+//!
+//! What follows are the stored bytes; of a repeat 8 bytes, the sequence of the record that has them. Both are of one pool
+//! and agree in coding, size and checksum, else the repeat is void. The other record may be flushed, and lie in another
+//! file.
 
 use shrbuf::Format;
 
@@ -26,7 +30,11 @@ pub(super) const HEADER: usize = 102;
 /// Where the mark of a flushed record is.
 pub(super) const MARK: u64 = 8;
 
-const MAGIC: &[u8; 8] = b"TMEMREC2";
+const MAGIC: &[u8; 8] = b"TMEMREC3";
+const WITHOUT_REPEATS: &[u8; 8] = b"TMEMREC2";
+
+/// What the coding of a repeat has more.
+const REPEAT: u8 = 128;
 
 /// What a record says of its chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +52,10 @@ pub(super) struct Header {
     pub label: Label,
     pub pool: u64,
     pub sequence: u64,
-    pub stored: u32,
+    /// Bytes that follow.
+    pub follow: u32,
+    /// They name the record that has the stored bytes.
+    pub repeats: bool,
     pub flushed: bool,
 }
 
@@ -61,7 +72,7 @@ impl Header {
             }
         };
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&[0, coding]);
+        out.extend_from_slice(&[0, coding | if self.repeats { REPEAT } else { 0 }]);
         out.extend_from_slice(&format);
         size.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
         out.extend_from_slice(&self.pool.to_le_bytes());
@@ -70,7 +81,7 @@ impl Header {
         [l.stamp.at_ns, l.stamp.duration_ns, self.sequence]
             .iter()
             .for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
-        [l.original, self.stored].iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+        [l.original, self.follow].iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
         out.extend_from_slice(&l.hash.to_le_bytes());
         let sum = xxhash_rust::xxh3::xxh3_64(&out);
         out.extend_from_slice(&sum.to_le_bytes());
@@ -87,14 +98,16 @@ impl Header {
         let u16_at = |at: usize| u32::from(u16::from_le_bytes([plain[at], plain[at + 1]]));
         let u32_at = |at: usize| u16_at(at) | u16_at(at + 2) << 16;
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        if &plain[..8] != MAGIC || u64_at(94) != xxhash_rust::xxh3::xxh3_64(&plain[..94]) {
+        if ![MAGIC, WITHOUT_REPEATS].contains(&plain.first_chunk()?)
+            || u64_at(94) != xxhash_rust::xxh3::xxh3_64(&plain[..94])
+        {
             return None;
         }
         let frame = |dense| {
             let format = Format::all().find(|f| number(*f) == u32_at(10))?;
             Some(Coding::Frame { format, width: u16_at(14), height: u16_at(16), dense })
         };
-        let coding = match plain[9] {
+        let coding = match plain[9] & !REPEAT {
             0 => Coding::Raw,
             1 => Coding::Lz4,
             2 => Coding::Zstd,
@@ -109,7 +122,8 @@ impl Header {
             original: u32_at(78),
             hash: u64_at(86),
         };
-        Some(Header { label, pool: u64_at(18), sequence: u64_at(70), stored: u32_at(82), flushed })
+        let repeats = plain[9] & REPEAT != 0;
+        Some(Header { label, pool: u64_at(18), sequence: u64_at(70), follow: u32_at(82), repeats, flushed })
     }
 }
 
@@ -131,15 +145,24 @@ mod tests {
             original: 7,
             hash: 8,
         };
-        Header { label, pool: 9, sequence: 10, stored: 11, flushed: false }
+        Header { label, pool: 9, sequence: 10, follow: 11, repeats: false, flushed: false }
     }
 
     #[test]
-    fn header_comes_back_flushed_or_not() {
-        for flushed in [false, true] {
-            let header = Header { flushed, ..header() };
+    fn header_comes_back_flushed_or_not_repeat_or_not() {
+        for (flushed, repeats) in [(false, false), (false, true), (true, false), (true, true)] {
+            let header = Header { flushed, repeats, ..header() };
             assert_eq!(Header::decode(&header.encode()), Some(header));
         }
+    }
+
+    #[test]
+    fn header_of_the_version_before_is_read() {
+        let mut before = header().encode();
+        before[7] = b'2';
+        let sum = xxhash_rust::xxh3::xxh3_64(&before[..94]);
+        before[94..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(Header::decode(&before), Some(header()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::pool_state::PoolState;
 use super::reference::SharedReference;
 use super::stats::{add, sub};
 use crate::codec::Picture;
-use crate::file_tier::Record;
+use crate::file_tier::{Found, Label, Record};
 use crate::sys::segment::Extent;
 
 /// How a chunk is coded, and what its bytes are.
@@ -68,8 +68,7 @@ pub(crate) struct Form {
     pub original: u32,
     /// Of the stored bytes: what tells a damaged one.
     pub hash: u64,
-    /// Unknown of a chunk of an earlier life.
-    pub arrival: Option<Arrival>,
+    pub arrival: Arrival,
     /// What a frame is predicted from; only in memory.
     pub reference: Option<Arc<SharedReference>>,
 }
@@ -77,26 +76,35 @@ pub(crate) struct Form {
 impl Form {
     /// That of a chunk that arrives as these bytes.
     pub(crate) fn of(coding: Coding, original: u32, stored: &[u8], reference: Option<Arc<SharedReference>>) -> Form {
-        let hash = xxhash_rust::xxh3::xxh3_128(stored);
-        let hash = [hash as u64, (hash >> 64) as u64];
-        let arrival = Some(Arrival { coding, len: stored.len() as u32, hash });
-        Form { coding, original, hash: hash[0], arrival, reference }
+        Form::arrived(coding, original, stored.len() as u32, hash_both(stored), reference)
     }
 
-    /// That of a chunk of an earlier life.
-    pub(crate) fn found(coding: Coding, original: u32, hash: u64) -> Form {
-        Form { coding, original, hash, arrival: None, reference: None }
+    /// That of a durable chunk of an earlier life, which is as it arrived.
+    pub(crate) fn found(found: &Found) -> Form {
+        let Label { coding, original, .. } = found.label;
+        Form::arrived(coding, original, found.bytes.len() as u32, found.hash, None)
+    }
+
+    fn arrived(
+        coding: Coding,
+        original: u32,
+        len: u32,
+        hash: [u64; 2],
+        reference: Option<Arc<SharedReference>>,
+    ) -> Form {
+        let arrival = Arrival { coding, len, hash };
+        Form { coding, original, hash: hash[0], arrival, reference }
     }
 
     /// True where both arrived as the same bytes, which mean the same.
     pub(crate) fn is_same(&self, other: &Form) -> bool {
         let at = |form: &Form| form.reference.as_ref().map(Arc::as_ptr);
-        let known = self.arrival.is_some() && self.arrival == other.arrival;
-        known && self.original == other.original && at(self) == at(other)
+        self.arrival == other.arrival && self.original == other.original && at(self) == at(other)
     }
 }
 
-/// Where the bytes are: in memory, in a file, or both (durable chunks).
+/// Where the bytes are: in memory, in a file, or both. Of a durable pool they are always in a file too, in the record of
+/// whichever handle they came for first; each handle's own is in its entry.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub memory: Option<Extent>,
@@ -142,6 +150,7 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        self.pool.forget(&self.form);
         sub(&self.pool.stored, self.len() as u64);
         sub(&self.pool.original, self.form.original.into());
         sub(&self.pool.counters.bytes_compressed, self.memory.as_ref().map_or(0, Extent::len) as u64);
@@ -149,7 +158,13 @@ impl Drop for Chunk {
     }
 }
 
-/// Of stored bytes: the low half of what tells the same chunk, so that a put hashes once.
+/// Of stored bytes: what tells the same chunk.
+pub(crate) fn hash_both(bytes: &[u8]) -> [u64; 2] {
+    let hash = xxhash_rust::xxh3::xxh3_128(bytes);
+    [hash as u64, (hash >> 64) as u64]
+}
+
+/// The low half of that, so that a put hashes once.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_128(bytes) as u64
+    hash_both(bytes)[0]
 }

@@ -26,7 +26,7 @@ pub enum PutError {
         stored: usize,
     },
     /// The file tier did not take it.
-    #[error("memory is full and the file tier took no {stored} bytes: {source}")]
+    #[error("the file tier did not take {stored} bytes: {source}")]
     File {
         /// Bytes compressed.
         stored: usize,

@@ -238,14 +238,17 @@ impl Inner {
             return false;
         }
         let moved = self.index.exchange(state.id, chunk, &now);
-        if moved && now.value.file.as_ref().is_none_or(|record| !record.is_durable()) {
+        if moved {
             state.remember(&now);
         }
         moved
     }
 
-    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's full segments are holes, or
-    /// `bytes` have been moved; bytes moved.
+    /// Closes holes, most wasteful segments first, until no more than a hundredth of a pool's full segments are holes (where
+    /// those are filled, a two-hundredth), or `bytes` have been moved; bytes moved.
+    ///
+    /// Where holes are filled, chunks go to those of other segments, so that it takes the move of a segment's chunks to be
+    /// rid of it; elsewhere that of many segments' for each.
     ///
     /// A chunk that lies in two segments leaves a hole in the one when it is moved out of the other, so the last holes
     /// cannot be closed, only driven round the pool: two of a chunk's size are left where they are.
@@ -264,30 +267,38 @@ impl Inner {
                 (used, live) = (used + u, live + l);
                 if l < u {
                     let from = Place { age: key.0, thinned: listed.thinned };
-                    holes.push((u - l, from, listed.residents.clone()));
+                    holes.push((u - l, from, listed.segment.clone(), listed.residents.clone()));
                 }
             }
-            if used - live <= used / 100 {
+            if used - live <= used / if state.fills { 200 } else { 100 } {
                 break;
             }
             holes.sort_by_key(|hole| std::cmp::Reverse(hole.0));
             // Readers may hold what is left of a segment; then the next is moved.
-            let movable = holes.into_iter().find_map(|(_, from, residents)| {
+            let movable = holes.into_iter().find_map(|(_, from, segment, residents)| {
                 let alive = residents.iter().filter_map(std::sync::Weak::upgrade).filter(|chunk| !chunk.is_dead());
                 let alive: Vec<_> = alive.collect();
-                (!alive.is_empty()).then_some((from, alive))
+                (!alive.is_empty()).then_some((from, segment, alive))
             });
-            let Some((from, residents)) = movable else { break };
+            let Some((from, segment, residents)) = movable else { break };
             let len = |chunk: &Resident<Chunk>| chunk.value.memory.as_ref().map_or(0, Extent::len);
             if used - live <= 2 * residents.iter().map(|chunk| len(chunk)).max().unwrap_or(0) {
                 break;
             }
+            let close = |closed| segment.upgrade().into_iter().for_each(|segment| segment.close(closed));
+            close(true);
             let mut some = 0;
+            let mut all = true;
             for chunk in residents {
                 if self.relocate(state, &chunk, Some((from, false))) {
                     some += len(&chunk);
                     count(&state.counters.compacted);
+                } else {
+                    all = false;
                 }
+            }
+            if !all {
+                close(false);
             }
             // No room to move to.
             if some == 0 {

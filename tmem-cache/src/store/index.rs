@@ -7,11 +7,13 @@
 //!
 //! Lock order: a shard, then a resident's owners.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::handle::{Handle, ObjectId, Stamp};
+use super::indices::Indices;
+use crate::file_tier::Record;
 use crate::sync::{Mutex, lock};
 
 /// Enough that eight threads seldom meet.
@@ -38,7 +40,63 @@ struct Owners {
     tried: bool,
     /// When the last one joined, by the clock of segments' ages; 0 where nobody did after the first.
     latest: u64,
-    keys: VecDeque<Handle>,
+    keys: Keys,
+}
+
+/// Handles in the order in which they joined. Mostly it is one, which takes nothing on the heap.
+#[derive(Debug, Default)]
+enum Keys {
+    #[default]
+    None,
+    /// A handle, without the padding that it would have as one.
+    One { object: ObjectId, index: u32 },
+    #[allow(clippy::box_collection)] // 8 bytes of every chunk less
+    Many(Box<VecDeque<Handle>>),
+}
+
+impl From<Vec<Handle>> for Keys {
+    fn from(all: Vec<Handle>) -> Keys {
+        match *all {
+            [] => Keys::None,
+            [Handle { object, index }] => Keys::One { object, index },
+            _ => Keys::Many(Box::new(all.into())),
+        }
+    }
+}
+
+impl Keys {
+    fn push(&mut self, handle: Handle) {
+        if let Keys::Many(all) = self {
+            return all.push_back(handle);
+        }
+        let mut all = self.all();
+        all.push(handle);
+        *self = all.into();
+    }
+
+    /// Searched from both ends, because who comes first mostly goes first.
+    fn remove(&mut self, handle: Handle) {
+        let Keys::Many(all) = self else {
+            if self.all() == [handle] {
+                *self = Keys::None;
+            }
+            return;
+        };
+        let n = all.len();
+        let found = (0..n.div_ceil(2)).flat_map(|i| [i, n - 1 - i]).find(|i| all[*i] == handle);
+        found.map(|i| all.remove(i));
+        if all.is_empty() {
+            *self = Keys::None;
+        }
+    }
+
+    fn all(&self) -> Vec<Handle> {
+        match self {
+            Keys::None => Vec::new(),
+            Keys::One { object, index } => vec![Handle { object: *object, index: *index }],
+            Keys::Many(all) => all.iter().copied().collect(),
+        }
+    }
 }
 
 impl<T> Resident<T> {
@@ -50,18 +108,15 @@ impl<T> Resident<T> {
     pub(crate) fn join(&self, handle: Handle, at: u64) -> bool {
         let mut owners = lock(&self.owners);
         if !owners.dead {
-            owners.keys.push_back(handle);
+            owners.keys.push(handle);
             owners.latest = owners.latest.max(at);
         }
         !owners.dead
     }
 
-    /// One owner less: its entry has been taken out. Searched from both ends, because who comes first mostly goes first.
+    /// One owner less: its entry has been taken out.
     fn leave(&self, handle: Handle) {
-        let mut owners = lock(&self.owners);
-        let n = owners.keys.len();
-        let found = (0..n.div_ceil(2)).flat_map(|i| [i, n - 1 - i]).find(|i| owners.keys[*i] == handle);
-        found.map(|i| owners.keys.remove(i));
+        lock(&self.owners).keys.remove(handle);
     }
 
     /// Nobody joins from now on. The owners so far, who may or may not have an entry with this chunk; `None` where it is
@@ -69,7 +124,7 @@ impl<T> Resident<T> {
     fn kill(&self) -> Option<Vec<Handle>> {
         let mut owners = lock(&self.owners);
         let first = !std::mem::replace(&mut owners.dead, true);
-        first.then(|| std::mem::take(&mut owners.keys).into())
+        first.then(|| std::mem::take(&mut owners.keys).all())
     }
 
     /// Undoes a [`Resident::kill`] for those owners that keep it.
@@ -98,7 +153,7 @@ impl<T> Resident<T> {
 
     /// Who has it, or is about to.
     pub(crate) fn owners(&self) -> Vec<Handle> {
-        lock(&self.owners).keys.iter().copied().collect()
+        lock(&self.owners).keys.all()
     }
 
     pub(crate) fn is_tried(&self) -> bool {
@@ -112,11 +167,14 @@ impl<T> Resident<T> {
 
 #[derive(Debug)]
 pub(crate) struct Entry<T> {
+    pub index: u32,
+    pub(super) leased: bool,
+    pub(super) got: bool,
     pub chunk: Arc<Resident<T>>,
     pub stamp: Stamp,
-    version: u64,
-    leased: bool,
-    got: bool,
+    /// Of a durable pool.
+    pub record: Option<Arc<Record>>,
+    pub(super) version: u64,
 }
 
 /// What is under a handle.
@@ -141,7 +199,7 @@ enum Removed {
 
 #[derive(Debug)]
 struct Shard<T> {
-    objects: HashMap<(u32, ObjectId), BTreeMap<u32, Entry<T>>>,
+    objects: HashMap<(u32, ObjectId), Indices<T>>,
     version: u64,
 }
 
@@ -153,13 +211,13 @@ pub(crate) struct Index<T> {
 
 impl<T> Shard<T> {
     fn entry(&mut self, key: Key) -> Option<&mut Entry<T>> {
-        self.objects.get_mut(&(key.pool, key.handle.object))?.get_mut(&key.handle.index)
+        self.objects.get_mut(&(key.pool, key.handle.object))?.get_mut(key.handle.index)
     }
 
     fn remove(&mut self, key: Key) -> Option<Entry<T>> {
         let object = (key.pool, key.handle.object);
         let indices = self.objects.get_mut(&object)?;
-        let entry = indices.remove(&key.handle.index)?;
+        let entry = indices.remove(key.handle.index)?;
         if indices.is_empty() {
             self.objects.remove(&object);
         }
@@ -189,6 +247,7 @@ impl<T> Index<T> {
         key: Key,
         chunk: &Arc<Resident<T>>,
         stamp: Stamp,
+        record: Option<Arc<Record>>,
         accept: impl FnOnce() -> bool,
     ) -> Result<Option<Entry<T>>, ()> {
         let mut shard = lock(self.of(key));
@@ -196,8 +255,10 @@ impl<T> Index<T> {
             return Err(());
         }
         shard.version += 1;
-        let entry = Entry { chunk: chunk.clone(), stamp, version: shard.version, leased: false, got: false };
-        let old = shard.objects.entry((key.pool, key.handle.object)).or_default().insert(key.handle.index, entry);
+        let Handle { object, index } = key.handle;
+        let (version, chunk) = (shard.version, chunk.clone());
+        let entry = Entry { index, leased: false, got: false, chunk, stamp, record, version };
+        let old = shard.objects.entry((key.pool, object)).or_default().insert(entry);
         old.iter().for_each(|old| old.chunk.leave(key.handle));
         Ok(old)
     }
@@ -248,18 +309,18 @@ impl<T> Index<T> {
     /// Takes every index of an object.
     pub(crate) fn remove_object(&self, pool: u32, object: ObjectId) -> Vec<Entry<T>> {
         let indices = lock(self.shard(pool, object)).objects.remove(&(pool, object));
-        let left = |(index, entry): (u32, Entry<T>)| {
-            entry.chunk.leave(Handle { object, index });
+        let left = |entry: Entry<T>| {
+            entry.chunk.leave(Handle { object, index: entry.index });
             entry
         };
-        indices.into_iter().flatten().map(left).collect()
+        indices.into_iter().flat_map(Indices::into_entries).map(left).collect()
     }
 
     /// Takes every entry of a pool.
     pub(crate) fn remove_pool(&self, pool: u32) -> Vec<Entry<T>> {
         let of = |shard: &Mutex<Shard<T>>| lock(shard).objects.extract_if(|k, _| k.0 == pool).collect::<Vec<_>>();
         let objects = self.shards.iter().flat_map(of);
-        objects.flat_map(|(_, indices)| indices.into_values()).collect()
+        objects.flat_map(|(_, indices)| indices.into_entries()).collect()
     }
 
     /// Takes a chunk out of every entry that has it, except where somebody leases it; true where somebody does. `gone` is
@@ -315,7 +376,7 @@ impl<T> Index<T> {
     pub(crate) fn of_pool(&self, pool: u32, wanted: impl Fn(&T) -> bool) -> Vec<Arc<Resident<T>>> {
         let of = |shard: &Mutex<Shard<T>>| {
             let shard = lock(shard);
-            let entries = shard.objects.iter().filter(|(k, _)| k.0 == pool).flat_map(|(_, o)| o.values());
+            let entries = shard.objects.iter().filter(|(k, _)| k.0 == pool).flat_map(|(_, o)| o.entries());
             entries.map(|e| &e.chunk).filter(|c| wanted(&c.value)).cloned().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(of).collect()

@@ -18,7 +18,7 @@ fn other() -> Key {
 fn put_at(index: &Index<u32>, key: Key, value: u32) -> Chunk {
     loop {
         let chunk = Resident::new(value, vec![key.handle]);
-        if index.publish(key, &chunk, Stamp::default(), || true).is_ok() {
+        if index.publish(key, &chunk, Stamp::default(), None, || true).is_ok() {
             return chunk;
         }
     }
@@ -111,7 +111,7 @@ fn loom_dead_chunk_is_never_left_in_an_entry() {
         let shared = Resident::new(1, Vec::new());
         let reclaimer = reclaimer(index, &shared);
         let joined = shared.join(key().handle, 0);
-        let published = joined && index.publish(key(), &shared, Stamp::default(), || true).is_ok();
+        let published = joined && index.publish(key(), &shared, Stamp::default(), None, || true).is_ok();
         reclaimer.join().unwrap();
         // Published and still there only if it is alive, so that the next reclaim finds it.
         assert!(value(index).is_none() || (published && !shared.is_dead()));
@@ -124,7 +124,7 @@ fn loom_owner_that_joins_during_a_move_has_one_of_the_two_or_is_told() {
         let chunk = put(index, 1);
         let mover = mover(index, &chunk, 10);
         let joined = chunk.join(other().handle, 0);
-        let published = joined && index.publish(other(), &chunk, Stamp::default(), || true).is_ok();
+        let published = joined && index.publish(other(), &chunk, Stamp::default(), None, || true).is_ok();
         let now = mover.join().unwrap();
         assert_eq!(value_at(index, other()).is_some(), published);
         // The next reclaim of what was moved finds both.
@@ -221,7 +221,7 @@ fn loom_put_into_a_pool_that_is_destroyed_leaves_nothing() {
             let (index, gone) = (index.clone(), gone.clone());
             thread::spawn(move || {
                 let chunk = Resident::new(1, vec![key().handle]);
-                drop(index.publish(key(), &chunk, Stamp::default(), || !gone.load(Ordering::Relaxed)));
+                drop(index.publish(key(), &chunk, Stamp::default(), None, || !gone.load(Ordering::Relaxed)));
             })
         };
         gone.store(true, Ordering::Relaxed);

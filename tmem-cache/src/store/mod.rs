@@ -26,13 +26,15 @@
 //! - duplicate put: a refused put flushes what was there.
 //!
 //! # Memory
-//! Segments of 4 MiB in one mapping, written once from start to end and freed whole. A segment is kept by the chunks in it
-//! and by nothing else, so eviction takes entries out of the index, and readers keep what they are reading.
+//! Segments of 4 MiB in one mapping, written from start to end. A segment is kept by the chunks in it and by nothing else, so
+//! eviction takes entries out of the index, and readers keep what they are reading. Those of ephemeral pools go whole. In
+//! those of persistent pools a chunk that goes leaves a hole, which the next one that fits fills; what does not, or where
+//! none comes, is closed by moving a segment's chunks to the holes of others.
 //!
-//! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 64 KiB and
-//! more, all told (`tests/store_overhead.rs` measures it): about 450 bytes of heap a chunk, a hundredth of a persistent
-//! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet, and one more for each
-//! halving where old chunks are thinned. Chunks of 16 KiB cost 5 %.
+//! Beyond the sum of compressed sizes a store of 512 MiB and more takes at most 3 % at steady state for chunks of 16 KiB and
+//! more, all told (`tests/store_overhead.rs` measures it): about 270 bytes of heap a chunk, a two-hundredth of a persistent
+//! pool's memory in holes where upkeep runs, and of each pool two segments that are not full yet (of a persistent one, one),
+//! and one more for each halving where old chunks are thinned.
 //!
 //! Frames of a still scene share a reference ([`PoolOptions::references`]): memory of its own, counted as the store's and
 //! the pool's, that goes with the last chunk predicted from it. One is made only where all of a pool take no more than a
@@ -41,7 +43,7 @@
 //!
 //! | module | story |
 //! | --- | --- |
-//! | `index` | handles to chunks; the states of an entry |
+//! | `index`, `indices` | handles to chunks; the states of an entry |
 //! | `pool_state` | a pool's segments |
 //! | `evict` | victims, thinning, reinsertion, compaction |
 //! | `scene`, `reference` | the average that frames of a still scene are predicted from |
@@ -54,6 +56,7 @@ mod error;
 mod evict;
 mod handle;
 mod index;
+mod indices;
 mod lease;
 pub(crate) mod options;
 mod pool;
@@ -82,7 +85,7 @@ use index::{Index, Key, Resident};
 use pool::Owner;
 use pool_state::PoolState;
 
-use crate::file_tier::{FileError, FileTier, Label, Record};
+use crate::file_tier::{FileError, FileTier, Found, Label, Record};
 use crate::sync::{Mutex, lock};
 use crate::sys::segment::{Arena, SEGMENT};
 
@@ -184,9 +187,7 @@ impl Store {
         drop(pools);
         let pool = Pool(Arc::new(Owner { store: self.0.clone(), state }));
         let found = self.0.file.as_ref().filter(|_| new).map(|f| f.found(&name)).unwrap_or_default();
-        for (label, record) in found {
-            pool.found(&label, record);
-        }
+        found.into_iter().for_each(|found| pool.found(found));
         Ok(pool)
     }
 
@@ -269,13 +270,16 @@ impl Inner {
 }
 
 impl Pool {
-    /// A chunk of an earlier life.
-    fn found(&self, label: &Label, record: Arc<Record>) {
+    /// Chunks of an earlier life that are the same.
+    fn found(&self, found: Found) {
         let state = self.state();
-        let form = Form::found(label.coding, label.original, label.hash);
-        let chunk = Chunk::new(state, form, None, Some(record));
-        let chunk = Resident::new(chunk, vec![label.handle]);
-        // It is alive: nobody else has it.
-        let _ = self.publish(label.handle, &chunk, label.stamp);
+        let form = Form::found(&found);
+        let chunk = Chunk::new(state, form, None, Some(found.bytes));
+        let chunk = Resident::new(chunk, found.chunks.iter().map(|(handle, ..)| *handle).collect());
+        for (handle, stamp, record) in found.chunks {
+            // It is alive: nobody else has it.
+            let _ = self.publish(handle, &chunk, stamp, Some(record));
+        }
+        state.remember(&chunk);
     }
 }

@@ -113,7 +113,7 @@ pub struct PoolOptions {
     /// MiB for three. Ephemeral pools; 0 is not at all, more than 12 are 12.
     pub thinning: u8,
     /// The name under which its chunks are found again after a restart; persistent pools of stores with a file tier. Each
-    /// chunk is written under its handle, so that repeated ones are stored as often.
+    /// chunk is written when it is put; one that is there already, as 110 bytes.
     pub durable: Option<String>,
     /// While a scene stands still, its frames are predicted from an average of some of them, which the pool keeps for as
     /// long as it has such a frame. Durable pools, and what goes to the file tier, do without; so do pools that may have

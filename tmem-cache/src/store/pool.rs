@@ -129,10 +129,8 @@ impl Pool {
             let encoded = coder.encode(source, with, &options.admission, state.mean(), account)?;
             let Encoded { coding, original, raw } = encoded;
             let mut form = Form::of(coding, original as u32, &coder.out, reference.filter(|_| !raw));
-            if options.durable.is_none()
-                && let Some(same) = state.same(&form, &coder.out)
-                && same.join(handle, pool_state::now())
-                && self.publish(handle, &same, stamp).is_ok()
+            if let Some(same) = state.same(&form, &coder.out)
+                && self.put_again(handle, &same, stamp, options.durable.as_deref())?
             {
                 count(&state.counters.puts_same);
                 add(&state.counters.puts_raw, raw.into());
@@ -161,17 +159,16 @@ impl Pool {
                     }
                     None => return Err(PutError::Full { stored: coder.out.len() }),
                 };
+                let record = file.clone().filter(|_| options.durable.is_some());
                 let chunk = Resident::new(Chunk::new(state, form.clone(), memory, file), vec![handle]);
-                if state.register(&chunk) && self.publish(handle, &chunk, stamp).is_ok() {
+                if state.register(&chunk) && self.publish(handle, &chunk, stamp, record.clone()).is_ok() {
                     add(&state.counters.puts_raw, raw.into());
                     add(&state.counters.puts_file, chunk.value.memory.is_none().into());
-                    if options.durable.is_none() {
-                        state.remember(&chunk);
-                    }
+                    state.remember(&chunk);
                     return Ok(Some(chunk));
                 }
                 // Else it would be found after a restart.
-                chunk.value.file.iter().for_each(|record| record.kill());
+                record.iter().for_each(|record| record.kill());
             }
         })?;
         if let (Some(chunk), Some(picture), Source::Frame(frame)) = (put, picture, source) {
@@ -179,6 +176,31 @@ impl Pool {
             self.follow(&picture, frame, &chunk, &options);
         }
         Ok(())
+    }
+
+    /// Gives a handle a chunk that there is already, `durable` with a record of its own; false where that has died meanwhile.
+    fn put_again(
+        &self,
+        handle: Handle,
+        same: &Arc<Resident<Chunk>>,
+        stamp: Stamp,
+        durable: Option<&str>,
+    ) -> Result<bool, PutError> {
+        let record = match (durable, &self.store().file, &same.value.file) {
+            (None, ..) => None,
+            (Some(name), Some(file), Some(of)) => {
+                let Form { coding, original, hash, .. } = same.value.form;
+                let record = file.repeat(name, &Label { handle, stamp, coding, original, hash }, of);
+                Some(record.map_err(|source| PutError::File { stored: same.value.len(), source })?)
+            }
+            _ => return Ok(false),
+        };
+        let joined = same.join(handle, pool_state::now());
+        let put = joined && self.publish(handle, same, stamp, record.clone()).is_ok();
+        if !put {
+            record.iter().for_each(|record| record.kill());
+        }
+        Ok(put)
     }
 
     /// What a scene wants done now that a frame of it has been put: some stripes' work.
@@ -216,7 +238,13 @@ impl Pool {
         }
     }
 
-    pub(super) fn publish(&self, handle: Handle, chunk: &Arc<Resident<Chunk>>, stamp: Stamp) -> Result<(), ()> {
+    pub(super) fn publish(
+        &self,
+        handle: Handle,
+        chunk: &Arc<Resident<Chunk>>,
+        stamp: Stamp,
+        record: Option<Arc<Record>>,
+    ) -> Result<(), ()> {
         let counters = &self.0.state.counters;
         let accept = || {
             // Whoever destroys a pool says so before it is emptied.
@@ -228,12 +256,12 @@ impl Pool {
             add(&counters.held_ns, stamp.duration_ns);
             true
         };
-        let old = self.store().index.publish(self.key(handle), chunk, stamp, accept)?;
+        let old = self.store().index.publish(self.key(handle), chunk, stamp, record.clone(), accept)?;
         let Some(entry) = old else { return Ok(()) };
-        match (&self.store().file, &chunk.value.file, &entry.chunk.value.file) {
-            (Some(tier), Some(new), Some(old)) if old.is_durable() => {
+        match (&self.store().file, record, entry.record.clone()) {
+            (Some(tier), Some(new), Some(old)) => {
                 forget(&self.0.state, &entry.chunk.value, entry.stamp);
-                tier.replaced(new, old.clone());
+                tier.replaced(&new, old);
             }
             _ => self.forget(entry),
         }
@@ -243,8 +271,8 @@ impl Pool {
     /// Figures and file follow an entry that has been taken out.
     pub(super) fn forget(&self, entry: Entry<Chunk>) {
         forget(&self.0.state, &entry.chunk.value, entry.stamp);
-        if let Some(record) = &entry.chunk.value.file {
-            Record::kill(record);
+        if let Some(record) = &entry.record {
+            record.kill();
         }
     }
 
@@ -365,15 +393,17 @@ impl Pool {
         version: u64,
         target: &mut Target<'_>,
     ) -> Result<usize, GetError> {
-        let chunk = &chunk.value;
-        Coder::fits(chunk.form.coding, chunk.form.original as usize, target)?;
+        let Chunk { form, .. } = &chunk.value;
+        Coder::fits(form.coding, form.original as usize, target)?;
         let counters = &self.0.state.counters;
-        let result = chunk.stored().and_then(|stored| {
+        let result = chunk.value.stored().and_then(|stored| {
             let store = self.store();
-            store.coders.with(|coder, account| coder.decode(&chunk.form, &stored, target, account))
+            store.coders.with(|coder, account| coder.decode(form, &stored, target, account))
         });
         if let Err(GetError::Corrupt { .. } | GetError::Io(_)) = &result {
             count(&counters.damaged);
+            // A put of the same bytes is to bring whole ones.
+            self.0.state.unlearn(chunk);
             let entry = self.store().index.take(key, version);
             entry.into_iter().for_each(|e| self.forget(e));
         }

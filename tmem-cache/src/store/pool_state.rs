@@ -1,16 +1,17 @@
 //! A pool's segments, in order of age, and who lies in them.
 //!
-//! Lock order: `mover`, then `open` or `moves`, then `segments`, then that of `scene`. None of them is held while bytes
+//! Lock order: `mover`, then `open`, `moves` or `filled`, then `segments`, then that of `scene`. None of them is held while bytes
 //! are coded, copied, read from or written to a file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, Weak};
 
 use super::chunk::{Chunk, Form};
 use super::index::Resident;
-use super::options::{HALVINGS, PoolOptions};
+use super::options::{HALVINGS, Life, PoolOptions};
 use super::scene::Scene;
 use super::stats::{Counters, PoolStats};
 use crate::sync::{Mutex, lock};
@@ -39,6 +40,10 @@ pub(crate) struct PoolState {
     pub counters: Arc<Counters>,
     /// What frames are predicted from.
     pub scene: Scene,
+    /// Whether holes are filled: persistent chunks stay, so that segments seldom go whole.
+    pub fills: bool,
+    /// In which segment one was filled last.
+    filled: Mutex<(u64, u32)>,
     /// Where puts append.
     open: Mutex<Option<Arc<Segment>>>,
     /// Where chunks that are moved append, so that they keep their place in the order.
@@ -47,7 +52,7 @@ pub(crate) struct PoolState {
     thinned: [Mutex<Option<Arc<Segment>>>; HALVINGS as usize + 1],
     pub segments: Mutex<BTreeMap<(u64, u32), Listed>>,
     /// Chunks by the hash of what they arrived as.
-    same: Mutex<HashMap<u64, Weak<Resident<Chunk>>>>,
+    same: Mutex<BTreeMap<u64, Weak<Resident<Chunk>>>>,
     /// Bytes of all chunks, each once, as they are stored, in memory or in a file, and as they were.
     pub stored: AtomicU64,
     pub original: AtomicU64,
@@ -59,6 +64,9 @@ pub(crate) struct PoolState {
     pub full: AtomicBool,
     pub gone: AtomicBool,
 }
+
+/// In how many segments a put looks for a hole.
+const LOOKS: usize = 64;
 
 /// Ages of segments, from one clock for all pools, which goes on with each put.
 static AGE: AtomicU64 = AtomicU64::new(1);
@@ -72,6 +80,8 @@ impl PoolState {
     pub(crate) fn new(id: u32, options: PoolOptions) -> PoolState {
         PoolState {
             id,
+            fills: options.life == Life::Persistent,
+            filled: Mutex::default(),
             options: RwLock::new(options),
             counters: Arc::default(),
             scene: Scene::default(),
@@ -79,7 +89,7 @@ impl PoolState {
             moves: Mutex::new(None),
             thinned: std::array::from_fn(|_| Mutex::new(None)),
             segments: Mutex::new(BTreeMap::new()),
-            same: Mutex::new(HashMap::new()),
+            same: Mutex::default(),
             stored: AtomicU64::new(0),
             original: AtomicU64::new(0),
             recompressed: Mutex::new(None),
@@ -127,7 +137,8 @@ impl PoolState {
         self.reserve_in(&self.open, arena, len, limit, None, None)
     }
 
-    /// Room for a chunk that is moved out of a segment; `halved` where that is because others of it went.
+    /// Room for a chunk that is moved out of a segment; `halved` where that is because others of it went. Where holes are
+    /// filled there is no order to keep.
     pub(crate) fn reserve_move(
         &self,
         arena: &Arc<Arena>,
@@ -136,6 +147,9 @@ impl PoolState {
         from: Place,
         halved: bool,
     ) -> Option<Reserved> {
+        if self.fills {
+            return self.reserve_again(arena, len, limit);
+        }
         let open = if halved { &self.thinned[usize::from(from.thinned.min(HALVINGS))] } else { &self.moves };
         if self.options.read().is_ok_and(|o| o.thins()) {
             self.keep_order(open, from);
@@ -164,6 +178,9 @@ impl PoolState {
         quota: Option<usize>,
         from: Option<Place>,
     ) -> Option<Reserved> {
+        if let Some(reserved) = self.reserve_hole(len) {
+            return Some(reserved);
+        }
         let mut open = lock(open);
         // One that was evicted meanwhile is not appended to.
         open.take_if(|s| !lock(&self.segments).contains_key(&s.key()));
@@ -177,7 +194,7 @@ impl PoolState {
         let mut fresh: Vec<Arc<Segment>> = Vec::with_capacity(more);
         for _ in 0..more {
             let after = fresh.last().or(open.as_ref());
-            fresh.push(arena.take(after.map(|s| &**s), age, limit)?);
+            fresh.push(arena.take(after.map(|s| &**s), age, limit, self.fills)?);
         }
         let mut reserved = Reserved::default();
         let mut left = len;
@@ -198,6 +215,23 @@ impl PoolState {
         Some(reserved)
     }
 
+    /// Room in one piece in a hole of one of the next [`LOOKS`] segments.
+    fn reserve_hole(&self, len: usize) -> Option<Reserved> {
+        if !self.fills || len > SEGMENT {
+            return None;
+        }
+        let mut from = lock(&self.filled);
+        let segments = lock(&self.segments);
+        let next = segments.range(*from..).chain(segments.range(..*from)).take(LOOKS);
+        let mut last = *from;
+        let reserved = next.into_iter().find_map(|(key, listed)| {
+            last = *key;
+            listed.segment.upgrade()?.reserve_hole(len)
+        });
+        *from = last;
+        reserved
+    }
+
     /// Enters a chunk in the segments it lies in. False where one of them has been evicted meanwhile.
     pub(crate) fn register(&self, chunk: &Arc<Resident<Chunk>>) -> bool {
         let Some(extent) = &chunk.value.memory else { return true };
@@ -205,8 +239,12 @@ impl PoolState {
         let all = extent.segments().all(|s| segments.contains_key(&s.key()));
         if all {
             for segment in extent.segments() {
-                if let Some(listed) = segments.get_mut(&segment.key()) {
-                    listed.residents.push(Arc::downgrade(chunk));
+                if let Some(Listed { residents, .. }) = segments.get_mut(&segment.key()) {
+                    // Where holes are filled there always are some that have gone.
+                    if residents.len() == residents.capacity() {
+                        residents.retain(|resident| resident.strong_count() > 0);
+                    }
+                    residents.push(Arc::downgrade(chunk));
                 }
             }
         }
@@ -226,20 +264,32 @@ impl PoolState {
 
     /// A chunk that arrived as this form of these bytes, if there is one. Where it still has them, they are compared.
     pub(crate) fn same(&self, form: &Form, bytes: &[u8]) -> Option<Arc<Resident<Chunk>>> {
-        let chunk = lock(&self.same).get(&form.arrival?.key())?.upgrade()?;
+        let chunk = lock(&self.same).get(&form.arrival.key())?.upgrade()?;
         let Chunk { form: its, memory, .. } = &chunk.value;
         let as_it_was = memory.as_ref().filter(|_| its.coding == form.coding).and_then(Extent::bytes);
         (its.is_same(form) && as_it_was.is_none_or(|its| *its == *bytes)).then_some(chunk)
     }
 
+    /// A chunk that is damaged: no put joins it any more.
+    pub(crate) fn unlearn(&self, chunk: &Arc<Resident<Chunk>>) {
+        let key = chunk.value.form.arrival.key();
+        let mut same = lock(&self.same);
+        if same.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(chunk))) {
+            same.remove(&key);
+        }
+    }
+
+    /// A chunk goes: its memory would stay for as long as it is remembered.
+    pub(crate) fn forget(&self, form: &Form) {
+        if let Entry::Occupied(known) = lock(&self.same).entry(form.arrival.key())
+            && known.get().strong_count() == 0
+        {
+            known.remove();
+        }
+    }
+
     /// Remembers a chunk for [`PoolState::same`].
     pub(crate) fn remember(&self, chunk: &Arc<Resident<Chunk>>) {
-        let Some(arrival) = chunk.value.form.arrival else { return };
-        let mut same = lock(&self.same);
-        // Swept when half of it may be stale, so that it costs a constant a put.
-        if same.len() == same.capacity() {
-            same.retain(|_, c| c.strong_count() > 0);
-        }
-        same.insert(arrival.key(), Arc::downgrade(chunk));
+        lock(&self.same).insert(chunk.value.form.arrival.key(), Arc::downgrade(chunk));
     }
 }

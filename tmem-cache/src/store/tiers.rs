@@ -42,7 +42,7 @@ impl Store {
         done
     }
 
-    /// Moves up to `bytes` (stored) of persistent chunks out of memory into the file tier, oldest first; bytes moved.
+    /// Moves up to `bytes` (stored) of persistent chunks out of memory into the file tier, oldest segments first; bytes moved.
     /// Stops early where the file tier takes no more. **Blocks** on writing.
     pub fn push_out(&self, bytes: usize) -> usize {
         let mut left = bytes;
@@ -196,7 +196,7 @@ impl Inner {
             let budget = self.budget.load(Ordering::Relaxed);
             let Some(room) = state.reserve(&self.arena, stored.len(), budget) else { break };
             // A durable chunk keeps its record.
-            let file = chunk.value.file.clone().filter(|r| r.is_durable());
+            let file = chunk.value.file.clone().filter(|_| state.options().durable.is_some());
             let now = Chunk::new(state, chunk.value.form.clone(), Some(room.write(&stored)), file);
             let _turn = lock(&state.mover);
             if self.swap(state, &chunk, now) {

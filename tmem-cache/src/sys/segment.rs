@@ -1,11 +1,14 @@
-//! Append-only segments: bytes are reserved, written once, and from then on only read, until the whole segment is freed.
+//! Segments: bytes are reserved, written once, and from then on only read, until nobody has them. A segment is filled from
+//! its start to its end. What is let go of comes back when the whole segment is freed, or before, as a hole, where the
+//! segment is one that is filled again.
 //!
-//! That is what makes slices of them sound: a [`Reserved`] is the only way to the bytes before they are written, an
-//! [`Extent`] the only one after, and each keeps its segments from being freed.
+//! That is what makes slices of them sound: a [`Piece`] has its bytes to itself, a [`Reserved`] is the only way to them
+//! before they are written, an [`Extent`] the only one after, and each keeps its segments from being freed.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -17,6 +20,9 @@ pub const SEGMENT: usize = 4 << 20;
 
 /// Freed segments that keep their pages for the next taker.
 const SPARE: usize = 1;
+
+/// How many holes of a segment are looked at.
+const HOLES: usize = 64;
 
 /// All segments that can be.
 #[derive(Debug)]
@@ -60,6 +66,75 @@ pub(crate) struct Segment {
     age: u64,
     used: AtomicU32,
     live: AtomicU32,
+    /// None where a segment only goes whole.
+    holes: Option<Holes>,
+}
+
+/// What of a segment can be taken again.
+#[derive(Debug, Default)]
+struct Holes {
+    ranges: std::sync::Mutex<Ranges>,
+    /// None is longer.
+    longest: AtomicU32,
+    /// Nothing is taken: the segment is being emptied.
+    closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Ranges {
+    /// Ends by starts; no two touch.
+    all: BTreeMap<u32, u32>,
+    /// Where to look next.
+    next: u32,
+}
+
+impl Holes {
+    fn ranges(&self) -> std::sync::MutexGuard<'_, Ranges> {
+        self.ranges.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn add(&self, range: Range<u32>) {
+        let Range { mut start, mut end } = range;
+        let all = &mut self.ranges().all;
+        if let Some(after) = all.remove(&end) {
+            end = after;
+        }
+        if let Some((before, _)) = all.range(..start).next_back().filter(|(_, end)| **end == start) {
+            start = *before;
+        }
+        all.insert(start, end);
+        self.longest.fetch_max(end - start, Ordering::Relaxed);
+    }
+
+    /// The start of `len` bytes, of that of the next [`HOLES`] which they fill best.
+    fn take(&self, len: u32) -> Option<u32> {
+        if self.longest.load(Ordering::Relaxed) < len || self.closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let Ranges { all, next } = &mut *self.ranges();
+        let mut best: Option<(u32, u32, u32)> = None;
+        let (mut longest, mut last) = (0, *next);
+        for (start, end) in all.range(*next..).chain(all.range(..*next)).take(HOLES) {
+            let length = end - start;
+            (longest, last) = (longest.max(length), *start);
+            if length >= len && best.is_none_or(|(shortest, ..)| length < shortest) {
+                best = Some((length, *start, *end));
+            }
+        }
+        let Some((_, start, end)) = best else {
+            if all.len() <= HOLES {
+                self.longest.store(longest, Ordering::Relaxed);
+            }
+            *next = last + 1;
+            return None;
+        };
+        all.remove(&start);
+        if start + len < end {
+            all.insert(start + len, end);
+        }
+        *next = start;
+        Some(start)
+    }
 }
 
 /// Part of one segment.
@@ -73,6 +148,7 @@ struct Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         self.segment.live.fetch_sub(self.len, Ordering::Relaxed);
+        self.segment.holes.iter().for_each(|holes| holes.add(self.at..self.at + self.len));
     }
 }
 
@@ -134,8 +210,14 @@ impl Arena {
     }
 
     /// An empty segment, the one that follows `after` in memory if it can be had, while no more than `limit` bytes are
-    /// taken. `None` where that is reached, or the kernel has no pages.
-    pub(crate) fn take(self: &Arc<Arena>, after: Option<&Segment>, age: u64, limit: usize) -> Option<Arc<Segment>> {
+    /// taken. `None` where that is reached, or the kernel has no pages. `again` where its holes are to be filled.
+    pub(crate) fn take(
+        self: &Arc<Arena>,
+        after: Option<&Segment>,
+        age: u64,
+        limit: usize,
+        again: bool,
+    ) -> Option<Arc<Segment>> {
         self.busy.store(true, Ordering::Relaxed);
         let mut slots = self.slots();
         let taken = self.held() - slots.spare.len() * SEGMENT;
@@ -156,7 +238,9 @@ impl Arena {
             slot
         };
         drop(slots);
-        Some(Arc::new(Segment { arena: self.clone(), slot, age, used: AtomicU32::new(0), live: AtomicU32::new(0) }))
+        let (used, live) = (AtomicU32::new(0), AtomicU32::new(0));
+        let holes = again.then(Holes::default);
+        Some(Arc::new(Segment { arena: self.clone(), slot, age, used, live, holes }))
     }
 
     /// While `f` runs, freed segments go back to the kernel at once; the spare ones go first.
@@ -205,9 +289,24 @@ impl Segment {
         got
     }
 
-    /// Nothing more is appended: what room there was counts as a hole.
+    /// `len` bytes of a hole; `None` where there is none of that length, or holes are not filled.
+    pub(crate) fn reserve_hole(self: &Arc<Segment>, len: usize) -> Option<Reserved> {
+        let len = u32::try_from(len).ok().filter(|len| *len > 0)?;
+        let at = self.holes.as_ref()?.take(len)?;
+        self.live.fetch_add(len, Ordering::Relaxed);
+        Some(Reserved(vec![Piece { segment: self.clone(), at, len }]))
+    }
+
+    /// Holes are not filled from now on, or they are again.
+    pub(crate) fn close(&self, closed: bool) {
+        self.holes.iter().for_each(|holes| holes.closed.store(closed, Ordering::Relaxed));
+    }
+
+    /// Nothing more is appended: what room there was is a hole.
     pub(crate) fn seal(&self) {
-        self.used.store(SEGMENT as u32, Ordering::Relaxed);
+        let used = self.used.swap(SEGMENT as u32, Ordering::Relaxed);
+        let room = used..SEGMENT as u32;
+        self.holes.iter().filter(|_| !room.is_empty()).for_each(|holes| holes.add(room.clone()));
     }
 
     /// Bytes written or reserved, and those of them that somebody still has.
@@ -250,7 +349,8 @@ impl Reserved {
         for piece in &self.0 {
             let n = (piece.len as usize).min(bytes.len());
             // SAFETY: the piece is `len` bytes inside its segment's slot, which is mapped while the segment lives;
-            // `reserve` gave them to no one else, and nobody reads them before the extent exists.
+            // nobody else has a piece of them, since they are either behind all that was reserved so far or of a hole, which
+            // a piece leaves only when it is dropped; and nobody reads them before the extent exists.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), piece.start(), n) };
             bytes = &bytes[n..];
         }
@@ -286,8 +386,9 @@ impl Extent {
         let Some(first) = pieces.first() else { return Some(Cow::Borrowed(&[])) };
         let adjacent = pieces.windows(2).all(|w| w[0].start().wrapping_add(w[0].len as usize) == w[1].start());
         let slice = |p: &Piece, len| {
-            // SAFETY: the bytes were written before the extent was made (`write` wrote every piece whole, or the zeroes
-            // of fresh pages stand there) and are not written again while it lives, which the slice does not outlive.
+            // SAFETY: the bytes were written before the extent was made (`write` wrote every piece whole, or what was there
+            // before stands there, if only the zeroes of fresh pages) and are not written again while it lives, since its
+            // pieces have them to themselves; the slice does not outlive it.
             // Pieces that follow one another lie in the one mapping.
             unsafe { std::slice::from_raw_parts(p.start().cast_const(), len) }
         };
@@ -298,5 +399,71 @@ impl Extent {
         gathered.try_reserve_exact(self.len()).ok()?;
         pieces.iter().for_each(|p| gathered.extend_from_slice(slice(p, p.len as usize)));
         Some(Cow::Owned(gathered))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn segment(again: bool) -> Arc<Segment> {
+        let arena = Arena::new(2, Backing::Anonymous).unwrap();
+        arena.take(None, 1, 2 * SEGMENT, again).unwrap()
+    }
+
+    fn append(segment: &Arc<Segment>, bytes: &[u8]) -> Option<Extent> {
+        let mut reserved = Reserved::default();
+        (segment.room() >= bytes.len()).then(|| {
+            segment.reserve(bytes.len(), &mut reserved);
+            reserved.write(bytes)
+        })
+    }
+
+    #[test]
+    fn nobody_writes_what_somebody_has_however_holes_come_and_go() {
+        let segment = segment(true);
+        let mut state = 1u32;
+        let mut random = move |n: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % n
+        };
+        let mut held: Vec<(u8, Extent)> = Vec::new();
+        let mut filled = 0;
+        for n in 0..40_000u32 {
+            // Of few sizes and of many, so that holes are filled whole and in part.
+            let len = if n % 2 == 0 { 4096 } else { 1 + random(9000) };
+            let bytes = vec![n as u8; len];
+            let hole = segment.reserve_hole(len);
+            filled += usize::from(hole.is_some());
+            let extent = hole.map(|hole| hole.write(&bytes)).or_else(|| append(&segment, &bytes));
+            held.extend(extent.map(|extent| (n as u8, extent)));
+            while held.len() > 700 || (segment.room() < 9000 && held.len() > 300 && random(2) == 0) {
+                let (tag, extent) = held.swap_remove(random(held.len()));
+                assert!(extent.bytes().unwrap().iter().all(|byte| *byte == tag));
+            }
+            let live: usize = held.iter().map(|(_, extent)| extent.len()).sum();
+            assert_eq!(segment.fill().1, live);
+        }
+        assert!(filled > 20_000, "{filled}");
+        held.into_iter().for_each(|(tag, extent)| assert!(extent.bytes().unwrap().iter().all(|byte| *byte == tag)));
+
+        // All of it is one hole again.
+        segment.seal();
+        let all = segment.reserve_hole(SEGMENT).unwrap();
+        assert!(segment.reserve_hole(1).is_none());
+        drop(all);
+        segment.close(true);
+        assert!(segment.reserve_hole(1).is_none(), "it is being emptied");
+        segment.close(false);
+        assert!(segment.reserve_hole(1).is_some());
+    }
+
+    #[test]
+    fn segment_that_goes_whole_has_no_holes() {
+        let segment = segment(false);
+        drop(append(&segment, &[1; 1000]));
+        segment.seal();
+        assert!(segment.reserve_hole(1).is_none());
+        assert_eq!(segment.fill(), (SEGMENT, 0));
     }
 }

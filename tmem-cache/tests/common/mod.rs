@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use shrbuf::exporter::Memfd;
 use shrbuf::{Account, Format, Layout, Ledger, Reason, Shrbuf};
 use tmem_cache::codec::Picture;
-use tmem_cache::store::{Backing, FileOptions, PoolOptions, Sharing, Store, StoreOptions};
+use tmem_cache::store::{Backing, FileOptions, Handle, Pool, PoolOptions, Sharing, Stamp, Store, StoreOptions};
 
 pub const MIB: usize = 1 << 20;
 
@@ -22,6 +22,23 @@ impl Dir {
         std::fs::create_dir_all(&path).unwrap();
         Dir(path)
     }
+}
+
+/// What kill -9 leaves just now: all that has been written, in a directory of its own.
+pub fn killed(dir: &Dir) -> Dir {
+    let copy = Dir::new();
+    for log in logs(dir) {
+        std::fs::copy(&log, copy.0.join(log.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+/// The log files of a directory, oldest first.
+pub fn logs(dir: &Dir) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(&dir.0).unwrap().map(|entry| entry.unwrap().path());
+    let mut logs: Vec<_> = paths.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+    logs.sort();
+    logs
 }
 
 impl Drop for Dir {
@@ -65,6 +82,26 @@ pub fn pools(filed: bool) -> Vec<PoolOptions> {
     all
 }
 
+/// Every kind of pool of every kind of store, with what it is called.
+pub fn each_pool(f: impl Fn(&str, &Store, &Pool)) {
+    for (name, store, dir) in stores() {
+        for options in pools(dir.is_some()) {
+            let said = format!("{name}, {options:?}");
+            f(&said, &store, &store.pool(options).unwrap());
+        }
+    }
+}
+
+/// True where the put was accepted.
+pub fn put(pool: &Pool, handle: Handle, bytes: &[u8]) -> bool {
+    pool.put(handle, bytes, Stamp::default()).is_ok()
+}
+
+pub fn get(pool: &Pool, handle: Handle) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pool.get_vec(handle, &mut bytes).unwrap().map(|_| bytes)
+}
+
 /// SplitMix64.
 pub struct Random(pub u64);
 
@@ -85,6 +122,44 @@ impl Random {
         let compressible = self.below(2) == 0;
         (0..len).map(|i| if compressible { (i / 100) as u8 } else { self.next() as u8 }).collect()
     }
+}
+
+/// Bytes that nothing makes smaller.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = Random(seed);
+    (0..len / 8).flat_map(|_| random.next().to_le_bytes()).collect()
+}
+
+/// A frame in which rows are alike, but for noise.
+pub fn frame(layout: &Layout, seed: u64) -> Shrbuf {
+    let mut frame = Memfd::new("frame").allocate(layout).unwrap();
+    let account = Ledger::default().account("test", Reason::Generate);
+    let mut random = Random(seed);
+    let mut guard = frame.write().unwrap();
+    for p in 0..layout.planes().len() {
+        for y in 0..layout.rows(p) as usize {
+            let row: Vec<u8> =
+                (0..layout.row_bytes(p)).map(|x| (x as u8).wrapping_add(random.below(8) as u8)).collect();
+            guard.plane(p).write(y, 0, &row, &account);
+        }
+    }
+    drop(guard);
+    frame
+}
+
+/// A frame's rows, without padding.
+pub fn packed(frame: &Shrbuf) -> Vec<u8> {
+    let account = Ledger::default().account("test", Reason::Inspect);
+    let guard = frame.read().unwrap();
+    let mut all = Vec::new();
+    for p in 0..frame.layout().planes().len() {
+        for y in 0..frame.layout().rows(p) as usize {
+            let mut row = vec![0; frame.layout().row_bytes(p) as usize];
+            guard.plane(p).read(y, 0, &mut row, &account);
+            all.extend(row);
+        }
+    }
+    all
 }
 
 /// Frames of a camera on a tripod: one picture with much detail, and new noise in each frame.
