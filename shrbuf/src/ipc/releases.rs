@@ -150,7 +150,6 @@ mod loom_tests {
                 assert_eq!(*back & taken, 0, "taken twice");
                 *back |= taken;
             };
-            take(&mut back);
             while back != 0b11 {
                 if ear.listen(&words, true) {
                     take(&mut back);
