@@ -75,7 +75,7 @@ fn room(window: u32) -> u64 {
     page_aligned(1) + page_aligned((u64::from(window) * 2 - 1) * RECORD as u64)
 }
 
-/// Whether whoever is at the other end of a socket is of this process's user.
+/// Whether who listens at the other end of a socket is of this process's user.
 pub(super) fn is_ours(socket: BorrowedFd<'_>) -> bool {
     getsockopt(&socket, PeerCredentials).is_ok_and(|who| who.uid() == geteuid().as_raw())
 }

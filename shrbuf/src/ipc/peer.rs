@@ -166,9 +166,13 @@ impl Peer {
         epoll.modify(&self.socket, &mut self.interest()).map_err(|_| Close::Because(Reason::Resources))
     }
 
-    /// Sends a frame, has it wait, or drops it, as the policy says.
+    /// Sends a frame, has it wait, or drops it, as the policy says. What has been given back is looked at first only where
+    /// there would be no room, so that the frame is on its way the sooner.
     pub(super) fn offer(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {
-        if self.waiting.is_empty() && self.has_room(frame.index) {
+        if !self.takes(frame.index) {
+            self.collect(now, packet)?;
+        }
+        if self.takes(frame.index) {
             return self.transmit(frame, now, packet);
         }
         let most = match self.policy {
@@ -182,6 +186,11 @@ impl Peer {
         }
         self.waiting.push_back(frame);
         Ok(())
+    }
+
+    /// A frame in such a buffer may go there at once.
+    fn takes(&self, index: usize) -> bool {
+        self.waiting.is_empty() && self.has_room(index)
     }
 
     fn has_room(&self, index: usize) -> bool {

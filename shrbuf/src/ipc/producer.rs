@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
 
 use crate::buffer::Shrbuf;
 use crate::pool::MAX_BUFFERS;
@@ -19,7 +20,7 @@ use crate::state::State;
 use crate::sys::seqpacket;
 
 use super::arrivals::Arrivals;
-use super::channel::{Channel, is_ours};
+use super::channel::Channel;
 use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
 use super::packet::Packet;
 use super::path::Listener;
@@ -136,6 +137,8 @@ pub struct Producer {
     slots: Vec<Slot>,
     peers: Vec<Peer>,
     next_id: u32,
+    /// User that it listens as, which is who it is for its consumers whatever becomes of the process.
+    user: u32,
     counts: Counts,
     since: u64,
     packet: Packet,
@@ -172,6 +175,7 @@ impl Producer {
             peers: Vec::with_capacity(options.consumers as usize + OTHERS),
             options,
             next_id: 1,
+            user: geteuid().as_raw(),
             counts: Counts::default(),
             since: now(),
             packet: Packet::default(),
@@ -196,11 +200,11 @@ impl Producer {
             if !peer.takes_part() {
                 return Ok(());
             }
-            peer.collect(now, packet)?;
             if peer.phase == Phase::Started {
                 takers += 1;
                 peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, now, packet)?;
             }
+            peer.collect(now, packet)?;
             peer.listen(at_once, now, packet)
         });
         if takers > 0 {
@@ -511,7 +515,7 @@ impl Producer {
             let fds: Vec<BorrowedFd<'_>> = announced.fds.iter().map(AsFd::as_fd).collect();
             sent(seqpacket::send(peer.socket.as_fd(), message.encode(&mut self.packet), &fds))?;
         }
-        let pipe = is_ours(peer.socket.as_fd());
+        let pipe = peer.uid == self.user;
         let (channel, page) = Channel::new(peer.window, pipe).map_err(|_| Close::Because(Reason::Resources))?;
         let fds: Vec<BorrowedFd<'_>> = [Some(page.as_fd()), channel.pipe()].into_iter().flatten().collect();
         sent(seqpacket::send(peer.socket.as_fd(), ToConsumer::Channel { pipe }.encode(&mut self.packet), &fds))?;
