@@ -70,9 +70,9 @@
 //!
 //! # Trust
 //! Who may connect is up to the socket's permissions and a list of users. What a peer sends is checked against what it may
-//! send then; anything else closes its connection and no other. Frames come by a pipe only within a user, as whoever has one end
-//! can hold up who uses the other; between users they are messages on the socket. A producer answers nobody who does not read, and nobody who
-//! connects more often than [`Options::arrivals`] says.
+//! send then; anything else closes its connection and no other. Frames come by a pipe only within a user, as whoever has one
+//! end of it can hold up who uses the other; between users they are messages on the socket. A producer answers nobody who
+//! does not read, and nobody who connects more often than [`Options::arrivals`] says.
 
 pub mod access;
 mod announced;
