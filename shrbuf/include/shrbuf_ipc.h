@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * Frames from a shrbuf producer: the messages of protocol version 1, for programs in C. shrbuf/PROTOCOL.md says in which
+ * Frames from a shrbuf producer: the messages of protocol version 2, for programs in C. shrbuf/PROTOCOL.md says in which
  * order they come; examples/ipc-hash.c is a whole consumer.
  *
- * A message is one packet of a SOCK_SEQPACKET socket and has the size of its struct. Numbers are the machine's own.
+ * A message is one packet of a SOCK_SEQPACKET socket, or a record in a pipe, and has the size of its struct. Numbers are the
+ * machine's own. Needs GCC's or Clang's atomic built-ins.
  */
 #ifndef SHRBUF_IPC_H
 #define SHRBUF_IPC_H
@@ -12,6 +13,7 @@
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -20,13 +22,13 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define SHRBUF_VERSION 1u
+#define SHRBUF_VERSION 2u
 #define SHRBUF_MAX_BUFFERS 64
 #define SHRBUF_MAX_PLANES 4
 #define SHRBUF_MAX_MESSAGE 640
 
 /* From a consumer. */
-enum { SHRBUF_HELLO = 1, SHRBUF_READY, SHRBUF_START, SHRBUF_STOP, SHRBUF_RELEASE, SHRBUF_QUERY };
+enum { SHRBUF_HELLO = 1, SHRBUF_READY, SHRBUF_START, SHRBUF_STOP, SHRBUF_WAKE, SHRBUF_QUERY };
 /* From a producer. */
 enum {
     SHRBUF_WELCOME = 0x81,
@@ -35,7 +37,8 @@ enum {
     SHRBUF_STATE,
     SHRBUF_BYE,
     SHRBUF_OVERVIEW,
-    SHRBUF_CONSUMER
+    SHRBUF_CONSUMER,
+    SHRBUF_CHANNEL
 };
 
 enum { SHRBUF_ROLE_CONSUMER, SHRBUF_ROLE_MONITOR };
@@ -66,17 +69,9 @@ struct shrbuf_ready {
     uint32_t buffers;
 };
 
-/* START, STOP, QUERY. */
+/* START, STOP, WAKE, QUERY. */
 struct shrbuf_word {
     uint32_t type;
-};
-
-#define SHRBUF_RELEASE_SKIPPED 1u /* not looked at */
-
-struct shrbuf_release {
-    uint32_t type;
-    uint32_t buffer;
-    uint32_t flags;
 };
 
 struct shrbuf_welcome {
@@ -109,6 +104,19 @@ struct shrbuf_buffer {
     } planes[SHRBUF_MAX_PLANES];
 };
 
+/* Brings the page's descriptor and, where `pipe` is 1, that of the pipe which frames come by. */
+struct shrbuf_channel {
+    uint32_t type;
+    uint32_t pipe;
+};
+
+/* What is in the page; only ever to be changed by atomic operations. */
+struct shrbuf_page {
+    uint64_t released; /* a bit for each buffer */
+    uint64_t skipped;  /* of those given back: not looked at */
+    uint32_t wake;     /* not 0: the producer is to be woken */
+};
+
 #define SHRBUF_FRAME_CORRUPT 1u
 #define SHRBUF_FRAME_CROP 2u
 #define SHRBUF_FRAME_FULL_RANGE 4u
@@ -130,6 +138,7 @@ struct shrbuf_state {
     uint32_t type;
     uint32_t buffer;
     uint32_t state;
+    uint32_t reserved[13];
 };
 
 struct shrbuf_bye {
@@ -173,6 +182,7 @@ union shrbuf_message {
     uint32_t type;
     struct shrbuf_welcome welcome;
     struct shrbuf_buffer buffer;
+    struct shrbuf_channel channel;
     struct shrbuf_frame frame;
     struct shrbuf_state state;
     struct shrbuf_bye bye;
@@ -202,6 +212,8 @@ static inline int shrbuf_is_message(const union shrbuf_message *m, size_t size, 
         case SHRBUF_WELCOME: return size == sizeof m->welcome && fds == 0 && m->welcome.buffers <= SHRBUF_MAX_BUFFERS;
         case SHRBUF_BUFFER:
             return size == sizeof m->buffer && m->buffer.index < SHRBUF_MAX_BUFFERS && m->buffer.segments == fds;
+        case SHRBUF_CHANNEL:
+            return size == sizeof m->channel && m->channel.pipe <= 1 && fds == 1 + m->channel.pipe;
         case SHRBUF_FRAME: return size == sizeof m->frame && fds == 0 && m->frame.buffer < SHRBUF_MAX_BUFFERS;
         case SHRBUF_STATE: return size == sizeof m->state && fds == 0 && m->state.buffer < SHRBUF_MAX_BUFFERS;
         case SHRBUF_BYE: return size == sizeof m->bye && fds == 0;
@@ -266,6 +278,66 @@ static inline const unsigned char *shrbuf_map(int fd, size_t *size) {
 /* Sends a message: 0, or -1 and errno. */
 static inline int shrbuf_send(int s, const void *message, size_t size) {
     return send(s, message, size, MSG_NOSIGNAL) == (ssize_t)size ? 0 : -1;
+}
+
+/* What a consumer and its producer share for frames. */
+struct shrbuf_link {
+    int socket;
+    int frames; /* the pipe, or the socket: readable when something has come */
+    struct shrbuf_page *page;
+};
+
+/* Opens the channel that CHANNEL brought with `fds`, and closes those: 0, or -1 and errno, which is EPROTO for a page that
+ * could fault, and for what is no pipe or one of another user, who could stop this process by it. */
+static inline int shrbuf_open(struct shrbuf_link *l, int s, const struct shrbuf_channel *c, const int fds[2]) {
+    struct { pid_t pid; uid_t uid; gid_t gid; } who;
+    socklen_t size = sizeof who;
+    char path[32], name[6];
+    int seals = fcntl(fds[0], SHRBUF_GET_SEALS), why = EPROTO;
+    l->socket = l->frames = s;
+    l->page = (struct shrbuf_page *)MAP_FAILED;
+    if (seals >= 0 && (seals & SHRBUF_SEAL_SHRINK) && lseek(fds[0], 0, SEEK_END) >= 4096) {
+        l->page = (struct shrbuf_page *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+        why = l->page == MAP_FAILED ? errno : 0;
+    }
+    if (c->pipe && !why) {
+        /* Anew, so that nobody else has its flags. Its name says that it is a pipe, without asking a file system. */
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fds[1]);
+        if (getsockopt(s, SOL_SOCKET, SO_PEERCRED, &who, &size) < 0 || who.uid != geteuid()
+            || readlink(path, name, sizeof name) < 6 || memcmp(name, "pipe:[", 6) != 0)
+            why = EPROTO;
+        else if ((l->frames = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+            why = errno;
+    }
+    close(fds[0]);
+    if (c->pipe) close(fds[1]);
+    if (why && l->page != MAP_FAILED) munmap(l->page, 4096);
+    return why ? (errno = why, -1) : 0;
+}
+
+/* Waits for FRAME, STATE, or the last message, BYE: as shrbuf_receive. */
+static inline ssize_t shrbuf_next(const struct shrbuf_link *l, union shrbuf_message *m) {
+    int none[SHRBUF_MAX_PLANES];
+    ssize_t n;
+    if (l->frames != l->socket) {
+        memset(m, 0, sizeof *m);
+        do n = read(l->frames, m, sizeof m->frame);
+        while (n < 0 && errno == EINTR);
+        if (n < 0) return n;
+        if (n > 0) return shrbuf_is_message(m, (size_t)n, 0) && n == sizeof m->frame ? n : (errno = EPROTO, -1);
+    }
+    n = shrbuf_receive(l->socket, m, none);
+    /* Said once, where the producer closed before it had read all of ours. */
+    return n < 0 && errno == ECONNRESET ? shrbuf_receive(l->socket, m, none) : n;
+}
+
+/* Gives back a buffer, from any thread; `skipped` where it was not looked at. 0, or -1 and errno. */
+static inline int shrbuf_release(const struct shrbuf_link *l, uint32_t buffer, int skipped) {
+    struct shrbuf_word wake = {SHRBUF_WAKE};
+    if (skipped) __atomic_fetch_or(&l->page->skipped, (uint64_t)1 << buffer, __ATOMIC_RELAXED);
+    __atomic_fetch_or(&l->page->released, (uint64_t)1 << buffer, __ATOMIC_ACQ_REL);
+    if (!__atomic_load_n(&l->page->wake, __ATOMIC_RELAXED)) return 0;
+    return __atomic_exchange_n(&l->page->wake, 0, __ATOMIC_RELAXED) ? shrbuf_send(l->socket, &wake, sizeof wake) : 0;
 }
 
 #endif

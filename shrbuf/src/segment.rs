@@ -245,16 +245,16 @@ impl Drop for Segment {
     }
 }
 
-struct Checked {
-    kind: MemoryKind,
-    size: u64,
-    writable: bool,
+pub(crate) struct Checked {
+    pub(crate) kind: MemoryKind,
+    pub(crate) size: u64,
+    pub(crate) writable: bool,
 }
 
 /// Takes nothing on trust: what the descriptor is, which way it is open, and that the memory cannot go away under a
 /// mapping. Whoever passed it may serve its file system (FUSE), and would be waited for by a question to that; so nothing is
 /// asked of it before it is known to be memory, which the kernel serves itself.
-fn check(fd: &OwnedFd) -> Result<Checked, ImportError> {
+pub(crate) fn check(fd: &OwnedFd) -> Result<Checked, ImportError> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).map_err(os("F_GETFL"))?);
     let access = flags & OFlag::O_ACCMODE;
     let right_way = |checked| if access == OFlag::O_WRONLY { Err(ImportError::WriteOnly) } else { Ok(checked) };

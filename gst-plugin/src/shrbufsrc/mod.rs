@@ -12,7 +12,7 @@
 //!
 //! # State
 //! Between start and stop there is a connection; from the first `create` on it is a consumer, owned by the streaming
-//! thread. `unlock` writes an eventfd that the streaming thread polls beside the producer's socket.
+//! thread. `unlock` writes an eventfd that the streaming thread polls beside what frames come by.
 
 mod imp;
 

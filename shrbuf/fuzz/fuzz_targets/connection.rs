@@ -1,20 +1,23 @@
-//! Any packets from a peer, with a descriptor or without, while frames are sent: the producer goes on, and has every
-//! buffer back once the peer is gone.
+//! Any packets from a peer, with a descriptor or without, and any words in its page, while frames are sent: the producer goes
+//! on, and has every buffer back once the peer is gone.
 //!
 //! An input is a row of packets: a byte for its length, of which the top bit sends a descriptor along, then its bytes. A
-//! packet of one byte stands for a proper message, so that the fuzzer finds its way to where frames flow.
+//! packet of one byte stands for something proper, so that the fuzzer finds its way to where frames flow; one of nine is
+//! written into the page, a byte for where and eight for what.
 #![no_main]
 
 use std::cell::RefCell;
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use libfuzzer_sys::fuzz_target;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    sendmsg, socket,
 };
+use nix::sys::uio::pwrite;
 use shrbuf::exporter::Memfd;
-use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer};
+use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer, VERSION};
 use shrbuf::{Format, Layout, Pool};
 
 const BUFFERS: u32 = 3;
@@ -46,7 +49,7 @@ fn words(words: &[u32]) -> Vec<u8> {
 
 fn proper(code: u8) -> Vec<u8> {
     let magic = u32::from_ne_bytes(*b"SHRB");
-    let hello = |role| [words(&[1, magic, 1, role, 0, 0]), vec![0; 32]].concat();
+    let hello = |role| [words(&[1, magic, VERSION, role, 0, 0]), vec![0; 32]].concat();
     match code % 8 {
         0 => hello(0),
         1 => hello(1),
@@ -54,8 +57,32 @@ fn proper(code: u8) -> Vec<u8> {
         3 => words(&[3]),
         4 => words(&[4]),
         5 => words(&[6]),
-        6 => words(&[5, u32::from(code / 8) % BUFFERS, 0]),
-        _ => words(&[5, u32::from(code / 8) % BUFFERS, 1]),
+        6 => words(&[5]),
+        // Buffers given back.
+        _ => [vec![0], u64::from(code / 8).to_ne_bytes().to_vec()].concat(),
+    }
+}
+
+/// What the peer was sent, of which it keeps the descriptors of its channel: those of its page and its pipe.
+fn read(peer: &OwnedFd, channel: &mut Vec<OwnedFd>) {
+    loop {
+        let (mut bytes, mut space) = ([0; 640], nix::cmsg_space!([i32; 4]));
+        let mut part = [IoSliceMut::new(&mut bytes)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+        let Ok(message) = recvmsg::<()>(peer.as_raw_fd(), &mut part, Some(&mut space), flags) else { return };
+        let mut fds = Vec::new();
+        for control in message.cmsgs().unwrap() {
+            if let ControlMessageOwned::ScmRights(rights) = control {
+                // SAFETY: recvmsg(2) has just installed them for us.
+                fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        if message.bytes == 0 {
+            return;
+        }
+        if bytes[..4] == 0x88_u32.to_ne_bytes() {
+            *channel = fds;
+        }
     }
 }
 
@@ -64,16 +91,24 @@ fuzz_target!(|data: &[u8]| {
         let target = kept.get_or_insert_with(target);
         let peer = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
         connect(peer.as_raw_fd(), &UnixAddr::new(&target.path).unwrap()).unwrap();
-        let mut rest = data;
+        let (mut rest, mut channel) = (data, Vec::new());
         while let Some((&head, after)) = rest.split_first() {
             let (packet, after) = after.split_at(usize::from(head & 0x7f).min(after.len()));
             rest = after;
             let bytes = if let [code] = packet { proper(*code) } else { packet.to_vec() };
+            if bytes.len() == 9 {
+                read(&peer, &mut channel);
+                if let Some(page) = channel.first() {
+                    pwrite(page, &bytes[1..], i64::from(bytes[0] % 32)).unwrap();
+                }
+            }
             let rights = [target.producer.as_fd().as_raw_fd()];
             let with = [ControlMessage::ScmRights(&rights)];
             let control = if head & 0x80 == 0 { &[][..] } else { &with[..] };
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            let _ = sendmsg::<()>(peer.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None);
+            if bytes.len() != 9 {
+                let _ = sendmsg::<()>(peer.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None);
+            }
             target.producer.ready().unwrap();
             if let Some(buffer) = target.pool.acquire() {
                 target.producer.send(&buffer, &FrameInfo::default()).unwrap();

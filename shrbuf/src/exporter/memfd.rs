@@ -37,7 +37,7 @@ impl Memfd {
     }
 
     /// A memfd of `size` bytes rounded up to pages, sealed so that no peer can raise SIGBUS in us.
-    pub(super) fn create(&self, size: u64) -> Result<OwnedFd, ExportError> {
+    pub(crate) fn create(&self, size: u64) -> Result<OwnedFd, ExportError> {
         let size = page_aligned(size);
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let fd = memfd_create(self.name.as_c_str(), flags).map_err(allocate_error("memfd_create", size))?;

@@ -67,8 +67,8 @@ fn allocate_error(call: &'static str, size: u64) -> impl Fn(nix::Error) -> Expor
     move |e| ExportError::Allocate { call, size, source: e.into() }
 }
 
-/// Bytes of a segment, rounded up to whole pages as dma-bufs are.
-fn page_aligned(size: u64) -> u64 {
+/// Bytes rounded up to whole pages, as dma-bufs are.
+pub(crate) fn page_aligned(size: u64) -> u64 {
     // A kernel that does not say has the size that all of them have had for long.
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(4096).max(1);
     size.div_ceil(page).saturating_mul(page)

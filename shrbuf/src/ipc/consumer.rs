@@ -2,25 +2,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::socket::sockopt::SendTimeout;
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, setsockopt, shutdown, socket};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::read;
 
 use crate::attach;
 use crate::buffer::{Shrbuf, WeakShrbuf};
 use crate::pool::{MAX_BUFFERS, Pool};
-use crate::sys::seqpacket::{self, BATCH, Inbox};
+use crate::sys::page::Page;
 
 use super::IpcError;
-use super::message::{FrameInfo, NAME, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
-use super::packet::{MAX_MESSAGE, Packet};
-use super::path::LONGEST;
+use super::channel::{self, RECORD};
+use super::message::{FrameInfo, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
+use super::packet::MAX_MESSAGE;
+use super::socket::{Deadline, Socket, name};
 use super::wire::VERSION;
 
 /// What a consumer asks for.
@@ -36,188 +34,33 @@ pub struct Wishes {
 
 /// Reads before the caller has its turn.
 const TURN: usize = 256;
+/// Bytes read at once where only the newest frame counts: those of all that a window can be.
+const ROOM: usize = 2 * MAX_BUFFERS * RECORD;
 
-/// One end of a connection, and the sending of what a consumer says.
-pub(super) struct Socket {
-    fd: OwnedFd,
-    /// Where it leads, for messages.
-    path: PathBuf,
-    /// A bit for each buffer that is given back without having been looked at.
-    skipping: AtomicU64,
+/// What frames are given back by, from whichever thread drops the last reference.
+struct Way {
+    socket: Socket,
+    page: Page,
 }
 
-impl Socket {
-    /// Connects within `timeout`.
-    pub(super) fn connect(path: &Path, timeout: Duration) -> Result<Socket, IpcError> {
-        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None);
-        let fd = fd.map_err(IpcError::os("socket"))?;
-        // connect(2) waits for room in the listener's queue, for as long as a send may take. 0 would be for ever.
-        let wait = TimeVal::microseconds(timeout.as_micros().clamp(1, i64::MAX as u128 / 2) as i64);
-        setsockopt(&fd, SendTimeout, &wait).map_err(IpcError::os("SO_SNDTIMEO"))?;
-        let address = UnixAddr::new(path).map_err(|_| IpcError::TooLong { path: path.to_owned(), most: LONGEST })?;
-        connect(fd.as_raw_fd(), &address).map_err(|e| {
-            let path = path.to_owned();
-            match e {
-                nix::Error::EAGAIN => IpcError::Late { path, waited: timeout },
-                // Of a file that is no socket too.
-                nix::Error::ECONNREFUSED if path.symlink_metadata().is_ok_and(|m| !m.file_type().is_socket()) => {
-                    IpcError::NoSocket { path }
-                }
-                nix::Error::ENOENT | nix::Error::ECONNREFUSED => IpcError::NoProducer { path, source: e.into() },
-                nix::Error::EPROTOTYPE => IpcError::Foreign { path },
-                _ => IpcError::Path { call: "connect", path, source: e.into() },
-            }
-        })?;
-        Ok(Socket::new(fd, path))
-    }
-
-    fn new(fd: OwnedFd, path: &Path) -> Socket {
-        Socket { fd, path: path.to_owned(), skipping: AtomicU64::new(0) }
-    }
-
-    /// The producer did what it must not.
-    pub(super) fn broken(&self, what: &'static str) -> IpcError {
-        IpcError::Protocol { path: self.path.clone(), what }
-    }
-
-    /// What a producer's last message comes to.
-    pub(super) fn refused(&self, reason: Reason, version: u16) -> IpcError {
-        let path = self.path.clone();
-        match reason {
-            Reason::Version => IpcError::Version { path, ours: VERSION, theirs: u32::from(version) },
-            _ => IpcError::Refused { path, reason },
-        }
-    }
-
-    pub(super) fn say(&self, message: ToProducer) -> Result<(), IpcError> {
-        let sent = seqpacket::send(self.fd.as_fd(), message.encode(&mut Packet::default()), &[]);
-        sent.map_err(|e| match e.kind() {
-            // It has closed: what it said before that is still to be read, by whoever reads next.
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => IpcError::Gone,
-            _ => IpcError::os("send")(e),
-        })
-    }
-
-    /// Runs on whichever thread drops the last reference.
+impl Way {
     fn release(&self, index: usize) {
-        let bit = 1 << index;
-        let skipped = self.skipping.load(Ordering::Relaxed) & bit != 0
-            && self.skipping.fetch_and(!bit, Ordering::Relaxed) & bit != 0;
-        let message = ToProducer::Release { buffer: index as u32, skipped };
-        match self.say(message) {
+        if !self.page.give_back(index as u32) {
+            return;
+        }
+        match self.socket.say(ToProducer::Wake) {
             Ok(()) | Err(IpcError::Gone) => {}
-            // There is room for as many releases as a consumer has frames. A producer that sent more has itself to blame:
+            // There is room for more of them than a consumer has frames. A producer that does not read has itself to blame:
             // it takes back everything when the connection closes, and our reader sees the end.
-            Err(_) => drop(shutdown(self.fd.as_raw_fd(), Shutdown::Both)),
+            Err(_) => drop(shutdown(self.socket.fd.as_raw_fd(), Shutdown::Both)),
         }
     }
-
-    /// The next message; `None` where there is none yet.
-    pub(super) fn hear(&self) -> Result<Option<ToConsumer>, IpcError> {
-        let mut bytes = [0; MAX_MESSAGE];
-        let received = self.again(|| seqpacket::receive_plain(self.fd.as_fd(), &mut bytes))?;
-        let Some((len, whole)) = received else { return Ok(None) };
-        self.message(&bytes[..len], whole).map(Some)
-    }
-
-    /// How many messages have come, `most` at most.
-    fn hear_several(&self, inbox: &mut Inbox<MAX_MESSAGE>, most: usize) -> Result<usize, IpcError> {
-        Ok(self.again(|| seqpacket::receive_several(self.fd.as_fd(), inbox, most))?.unwrap_or(0))
-    }
-
-    /// The next message, waited for until `end`.
-    pub(super) fn hear_until(&self, end: Deadline) -> Result<ToConsumer, IpcError> {
-        self.until(end, || self.hear())
-    }
-
-    /// As [`Socket::hear_until`], with descriptors where it brings some.
-    fn hear_buffer_until(&self, end: Deadline) -> Result<(ToConsumer, Vec<OwnedFd>), IpcError> {
-        self.until(end, || {
-            let mut bytes = [0; MAX_MESSAGE];
-            let received = self.again(|| seqpacket::receive(self.fd.as_fd(), &mut bytes))?;
-            let Some(received) = received else { return Ok(None) };
-            let message = self.message(&bytes[..received.len], received.whole)?;
-            let fds: Vec<OwnedFd> = received.fds.into_iter().flatten().collect();
-            let expected = if let ToConsumer::Buffer { layout, .. } = &message { layout.segments() } else { 0 };
-            if fds.len() != expected {
-                return Err(self.broken("a message did not bring as many descriptors as it should"));
-            }
-            Ok(Some((message, fds)))
-        })
-    }
-
-    /// What a call receives; `None` where there is nothing.
-    fn again<T>(&self, mut receive: impl FnMut() -> io::Result<T>) -> Result<Option<T>, IpcError> {
-        let mut result = receive();
-        if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset) {
-            // Said once, where the producer closed before it had read all of ours; what it said comes after.
-            result = receive();
-        }
-        match result {
-            Ok(received) => Ok(Some(received)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Err(IpcError::Gone),
-            Err(e) => Err(IpcError::os("recvmsg")(e)),
-        }
-    }
-
-    fn message(&self, bytes: &[u8], whole: bool) -> Result<ToConsumer, IpcError> {
-        if bytes.is_empty() {
-            return Err(IpcError::Gone);
-        }
-        if !whole {
-            return Err(self.broken("a message was too long, or brought descriptors that it should not"));
-        }
-        ToConsumer::parse(bytes).map_err(|source| IpcError::Wire { path: self.path.clone(), source })
-    }
-
-    fn until<T>(&self, end: Deadline, hear: impl Fn() -> Result<Option<T>, IpcError>) -> Result<T, IpcError> {
-        loop {
-            if let Some(heard) = hear()? {
-                return Ok(heard);
-            }
-            let left = end.left();
-            if !crate::poll::readable(self.fd.as_fd(), left).map_err(IpcError::os("poll"))? && end.over() {
-                return Err(IpcError::Late { path: self.path.clone(), waited: end.asked });
-            }
-        }
-    }
-}
-
-/// When a caller's patience ends.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
-    asked: Duration,
-    /// `None` for a time beyond what the clock can say.
-    end: Option<Instant>,
-}
-
-impl Deadline {
-    pub(super) fn after(asked: Duration) -> Deadline {
-        Deadline { asked, end: Instant::now().checked_add(asked) }
-    }
-
-    fn left(self) -> Option<Duration> {
-        self.end.map(|end| end.saturating_duration_since(Instant::now()))
-    }
-
-    fn over(self) -> bool {
-        self.left().is_some_and(|left| left.is_zero())
-    }
-}
-
-/// A consumer's name in a message.
-pub(super) fn name(text: &str) -> [u8; NAME] {
-    let mut name = [0; NAME];
-    for (to, from) in name.iter_mut().zip(text.bytes()) {
-        *to = from;
-    }
-    name
 }
 
 /// Connected, with every buffer of the producer: time to import them elsewhere. Frames flow once it has started.
 pub struct Connection {
-    socket: Socket,
+    way: Way,
+    pipe: Option<OwnedFd>,
     welcome: Welcome,
     buffers: Vec<Shrbuf>,
 }
@@ -263,7 +106,7 @@ impl Connection {
         }
         let mut buffers = Vec::with_capacity(welcome.buffers as usize);
         for next in 0..welcome.buffers {
-            match socket.hear_buffer_until(end)? {
+            match socket.hear_with_descriptors_until(end)? {
                 (ToConsumer::Buffer { index, layout }, fds) if index == next => {
                     let import = Shrbuf::import(fds, layout);
                     buffers.push(import.map_err(|source| IpcError::Import { index, source })?);
@@ -272,8 +115,18 @@ impl Connection {
                 _ => return Err(socket.broken("it left out a buffer")),
             }
         }
+        let fds = match socket.hear_with_descriptors_until(end)? {
+            (ToConsumer::Channel { .. }, fds) => fds,
+            (ToConsumer::Bye { reason, version }, _) => return Err(socket.refused(reason, version)),
+            _ => return Err(socket.broken("it left out the channel")),
+        };
+        let mut fds = fds.iter();
+        let page = fds.next().and_then(channel::map);
+        let page = page.ok_or_else(|| socket.broken("its page for releases is no sealed memfd that can be written"))?;
+        let page = page.map_err(IpcError::os("mmap"))?;
+        let pipe = fds.next().map(|pipe| open(&socket, pipe)).transpose()?;
         socket.say(ToProducer::Ready { buffers: welcome.buffers })?;
-        Ok(Connection { socket, welcome, buffers })
+        Ok(Connection { way: Way { socket, page }, pipe, welcome, buffers })
     }
 
     /// The buffers that frames will come in.
@@ -301,22 +154,31 @@ impl Connection {
     /// # Errors
     /// [`IpcError::Pool`] where there is one, [`IpcError::Gone`].
     pub fn start(self) -> Result<Consumer, IpcError> {
-        let Connection { socket, welcome, buffers } = self;
+        let Connection { way, pipe, welcome, buffers } = self;
         let weak: Vec<WeakShrbuf> = buffers.iter().map(Shrbuf::downgrade).collect();
-        let socket = Arc::new(socket);
+        let way = Arc::new(way);
         // Whoever still has a frame when the consumer is dropped keeps the socket open, and with it the producer's
         // reference: the buffer must not be written yet.
         let number = attach::next_consumer();
-        buffers.iter().for_each(|b| b.attach(number, Arc::clone(&socket) as _));
-        let released = Arc::clone(&socket);
+        buffers.iter().for_each(|b| b.attach(number, Arc::clone(&way) as _));
+        let released = Arc::clone(&way);
         let pool = Pool::new(buffers, move |index| released.release(index)).inspect_err(|_| {
             weak.iter().for_each(|w| w.detach(number));
         })?;
-        socket.say(ToProducer::Start)?;
+        way.socket.say(ToProducer::Start)?;
         let skips = welcome.policy == Policy::Latest;
-        let (inbox, newest, over) = (Box::new(Inbox::new()), None, None);
-        Ok(Consumer { socket, pool, weak, skips, inbox, newest, over, received: 0, skipped: 0, dropped: 0 })
+        let (room, newest, over) = (Box::new([0; ROOM]), None, None);
+        Ok(Consumer { way, pipe, pool, weak, skips, room, newest, over, received: 0, skipped: 0, dropped: 0 })
     }
+}
+
+/// The pipe that frames are to come by, as ours.
+fn open(socket: &Socket, pipe: &OwnedFd) -> Result<OwnedFd, IpcError> {
+    if !channel::is_ours(socket.fd.as_fd()) {
+        return Err(socket.broken("it is another user's, and has a pipe that it could stop this process by"));
+    }
+    let pipe = channel::reopen(pipe).ok_or_else(|| socket.broken("what it sends frames by is no pipe"))?;
+    pipe.map_err(IpcError::os("opening the pipe in /proc/self/fd"))
 }
 
 impl std::fmt::Debug for Connection {
@@ -345,7 +207,7 @@ pub enum Next {
     Ended,
 }
 
-/// What a message brought.
+/// What reading has brought.
 enum Step {
     Frame(Received),
     More,
@@ -356,12 +218,14 @@ enum Step {
 /// Frames from another process. Dropped, it takes no more; those it gave out stay valid, and the producer has them back
 /// when the last of them is dropped.
 pub struct Consumer {
-    socket: Arc<Socket>,
+    way: Arc<Way>,
+    /// What frames come by; `None` for the socket.
+    pipe: Option<OwnedFd>,
     pool: Pool,
     weak: Vec<WeakShrbuf>,
     /// Only the newest frame counts.
     skips: bool,
-    inbox: Box<Inbox<MAX_MESSAGE>>,
+    room: Box<[u8; ROOM]>,
     /// With the producer's number of its buffer.
     newest: Option<(u32, Received)>,
     /// How it ended, to be said once the newest frame has been taken.
@@ -394,11 +258,17 @@ impl Consumer {
                 Ok(Step::More) => {}
                 Ok(Step::Nothing) => break,
                 Ok(Step::Ended) => self.over = Some(Over::Ended),
-                Err(error) => self.over = Some(Over::Failed(error)),
+                Err(error) => {
+                    // Where it has closed, descriptors stay readable; what else it did wrong is to be told at once.
+                    if !matches!(error, IpcError::Gone | IpcError::Refused { .. }) {
+                        self.newest = None;
+                    }
+                    self.over = Some(Over::Failed(error));
+                }
             }
             if self.over.is_some() {
                 // Stays readable from now on, whatever the producer does, until its caller has heard of it.
-                let _ = shutdown(self.socket.fd.as_raw_fd(), Shutdown::Read);
+                let _ = shutdown(self.way.socket.fd.as_raw_fd(), Shutdown::Read);
             }
         }
         if let Some((_, frame)) = self.newest.take() {
@@ -415,18 +285,50 @@ impl Consumer {
         }
     }
 
-    /// What has come; one message where each frame counts, since those after it would be forgotten here.
+    /// Reads what has come: one record where each frame counts, since those after it would be forgotten here.
     fn turn(&mut self) -> Result<Step, IpcError> {
-        let most = if self.skips { BATCH } else { 1 };
-        let n = self.socket.hear_several(&mut self.inbox, most)?;
-        for i in 0..n {
-            let (bytes, whole) = self.inbox.message(i);
-            match self.step(self.socket.message(bytes, whole)?)? {
+        let Some(pipe) = &self.pipe else { return self.message() };
+        let most = if self.skips { ROOM } else { RECORD };
+        let len = match read(pipe, &mut self.room[..most]) {
+            Ok(0) => return self.end(),
+            Ok(len) => len,
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(Step::Nothing),
+            Err(e) => return Err(IpcError::os("read")(e)),
+        };
+        for at in (0..len).step_by(RECORD) {
+            let record = self.way.socket.message(&self.room[at..len.min(at + RECORD)])?;
+            match self.step(record)? {
                 Step::More => {}
                 step => return Ok(step),
             }
         }
-        Ok(if n < most { Step::Nothing } else { Step::More })
+        Ok(if len < most { Step::Nothing } else { Step::More })
+    }
+
+    /// The next record, or the end, of a producer of another user.
+    fn message(&mut self) -> Result<Step, IpcError> {
+        let mut bytes = [0; MAX_MESSAGE];
+        match self.way.socket.hear_into(&mut bytes)? {
+            None => Ok(Step::Nothing),
+            Some(len) => match self.way.socket.message(&bytes[..len])? {
+                ToConsumer::Bye { reason, version } => self.bye(reason, version),
+                record => self.step(record),
+            },
+        }
+    }
+
+    /// Nobody writes into the pipe any more; the socket says why.
+    fn end(&self) -> Result<Step, IpcError> {
+        match self.way.socket.hear()? {
+            Some(ToConsumer::Bye { reason, version }) => self.bye(reason, version),
+            // It dies, and its socket is about to close.
+            None => Err(IpcError::Gone),
+            Some(_) => Err(self.way.socket.broken("a message that has no place there")),
+        }
+    }
+
+    fn bye(&self, reason: Reason, version: u16) -> Result<Step, IpcError> {
+        if reason == Reason::Ended { Ok(Step::Ended) } else { Err(self.way.socket.refused(reason, version)) }
     }
 
     fn step(&mut self, message: ToConsumer) -> Result<Step, IpcError> {
@@ -434,7 +336,7 @@ impl Consumer {
             ToConsumer::Frame { buffer: index, state, dropped, info } => {
                 let buffer = self.pool.take(index as usize);
                 let buffer = buffer
-                    .ok_or_else(|| self.socket.broken("a frame in a buffer that is still held here, or is none"))?;
+                    .ok_or_else(|| self.way.socket.broken("a frame in a buffer that is still held here, or is none"))?;
                 buffer.set_state(state);
                 self.dropped = dropped;
                 let frame = Received { buffer, info };
@@ -444,21 +346,19 @@ impl Consumer {
                 }
                 if let Some((old, _)) = &self.newest {
                     self.skipped += 1;
-                    self.socket.skipping.fetch_or(1 << old, Ordering::Relaxed);
+                    self.way.page.skip(*old);
                 }
                 self.newest = Some((index, frame));
             }
             ToConsumer::State { buffer, state } => {
                 let known = self.weak.get(buffer as usize);
-                let known = known.ok_or_else(|| self.socket.broken("the state of a buffer that there is not"))?;
+                let known = known.ok_or_else(|| self.way.socket.broken("the state of a buffer that there is not"))?;
                 // One that was given back meanwhile is nobody's business here.
                 if let Some(buffer) = known.upgrade() {
                     buffer.set_state(state);
                 }
             }
-            ToConsumer::Bye { reason: Reason::Ended, .. } => return Ok(Step::Ended),
-            ToConsumer::Bye { reason, version } => return Err(self.socket.refused(reason, version)),
-            _ => return Err(self.socket.broken("a message that has no place among frames")),
+            _ => return Err(self.way.socket.broken("a message that has no place among frames")),
         }
         Ok(Step::More)
     }
@@ -516,14 +416,14 @@ impl Consumer {
 impl AsFd for Consumer {
     /// Readable while [`Consumer::receive`] has something to say.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.fd.as_fd()
+        self.pipe.as_ref().unwrap_or(&self.way.socket.fd).as_fd()
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
         // A producer that is gone needs no telling.
-        let _ = self.socket.say(ToProducer::Stop);
+        let _ = self.way.socket.say(ToProducer::Stop);
     }
 }
 

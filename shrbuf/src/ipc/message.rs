@@ -95,7 +95,7 @@ pub(crate) enum ToProducer {
     Ready { buffers: u32 },
     Start,
     Stop,
-    Release { buffer: u32, skipped: bool },
+    Wake,
     Query,
 }
 
@@ -106,6 +106,10 @@ pub(crate) enum ToConsumer {
     Buffer {
         index: u32,
         layout: Layout,
+    },
+    Channel {
+        /// Frames come by a pipe, which goes with it.
+        pipe: bool,
     },
     Frame {
         buffer: u32,

@@ -7,8 +7,8 @@
 //! [`Shrbuf`](crate::Shrbuf)s, whose last drop gives them back. In a pipeline the elements `ipc-sink` and `ipc-src` do
 //! that.
 //!
-//! Descriptors and layouts travel once, with SCM_RIGHTS over a SEQPACKET socket; from then on a frame is a message of 64
-//! bytes, and giving it back one of 12. `shrbuf/PROTOCOL.md` describes them, `shrbuf/include/shrbuf_ipc.h` is for C.
+//! Descriptors and layouts travel once, with SCM_RIGHTS over a SEQPACKET socket; from then on a frame is 64 bytes in a pipe,
+//! and giving it back a bit in a page. `shrbuf/PROTOCOL.md` describes them, `shrbuf/include/shrbuf_ipc.h` is for C.
 //!
 //! ```standalone_crate
 //! use std::time::Duration;
@@ -66,22 +66,26 @@
 //!   [`Shrbuf::export_fence`](crate::Shrbuf::export_fence), signal with
 //!   [`Shrbuf::import_fence`](crate::Shrbuf::import_fence), as within a process. A frame may be given back before a device
 //!   is done with it whose fence is in the dma-buf: the producer's pool waits for that. The [state](crate::State) of a
-//!   frame that is sent while it is filled follows as a message.
+//!   frame that is sent while it is filled follows, once.
 //!
 //! # Trust
 //! Who may connect is up to the socket's permissions and a list of users. What a peer sends is checked against what it may
-//! send then; anything else closes its connection and no other. A producer answers nobody who does not read, and nobody who
-//! connects more often than [`Options::arrivals`] says.
+//! send then; anything else closes its connection and no other. Frames come by a pipe only within a user, as whoever has one
+//! end of it can hold up who uses the other; between users they are messages on the socket. A producer answers nobody who
+//! does not read, and nobody who connects more often than [`Options::arrivals`] says.
 
 pub mod access;
 mod announced;
 mod arrivals;
+mod channel;
 mod consumer;
 mod message;
 mod packet;
 mod path;
 mod peer;
 mod producer;
+mod releases;
+mod socket;
 mod status;
 mod wire;
 

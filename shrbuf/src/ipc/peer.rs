@@ -10,8 +10,10 @@ use crate::pool::MAX_BUFFERS;
 use crate::state::State;
 use crate::sys::seqpacket;
 
+use super::channel::Channel;
 use super::message::{ConsumerStatus, FrameInfo, NAME, Policy, Reason, ToConsumer};
 use super::packet::Packet;
+use super::releases::{Ear, Returned};
 
 /// A monitor may ask again after this time, in ns.
 const ASK_AGAIN: u64 = 20_000_000;
@@ -54,6 +56,8 @@ pub(super) struct Waiting {
 struct Held {
     buffer: Shrbuf,
     since: u64,
+    /// It was sent before it was filled, and the consumer has yet to hear that it is.
+    filling: bool,
 }
 
 pub(super) struct Peer {
@@ -72,8 +76,9 @@ pub(super) struct Peer {
     asked: u64,
     /// What a monitor has asked for and its socket had no room for yet.
     pub(super) answers: VecDeque<ToConsumer>,
-    /// Whether the producer is woken by what it says; by its end always.
-    watched: bool,
+    /// What frames go by and come back by, once it has been told of the buffers.
+    pub(super) channel: Option<Channel>,
+    ear: Ear,
     held: [Option<Held>; MAX_BUFFERS],
     in_flight: u32,
     waiting: VecDeque<Waiting>,
@@ -98,7 +103,8 @@ impl Peer {
             since,
             asked: 0,
             answers: VecDeque::new(),
-            watched: true,
+            channel: None,
+            ear: Ear::default(),
             held: [const { None }; MAX_BUFFERS],
             in_flight: 0,
             // As many as there can be buffers, so that it never grows.
@@ -114,32 +120,26 @@ impl Peer {
         sent(seqpacket::send(self.socket.as_fd(), message.encode(packet), &[]))
     }
 
+    /// Sends what comes by the pipe, where there is one.
+    fn record(&self, record: &ToConsumer, packet: &mut Packet) -> Result<(), Close> {
+        let written = self.channel.as_ref().and_then(|channel| channel.write(record.encode(packet)));
+        written.map_or_else(|| self.send(record, packet), sent)
+    }
+
     /// What is to be watched of its socket.
     pub(super) fn interest(&self) -> EpollEvent {
-        let flags = match (self.watched, self.answers.is_empty()) {
-            (true, true) => EpollFlags::EPOLLIN,
-            // It has nothing to say before it has read its answer.
-            (_, false) => EpollFlags::EPOLLOUT,
-            (false, true) => EpollFlags::empty(),
-        };
+        // It has nothing to say before it has read its answer.
+        let flags = if self.answers.is_empty() { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
         EpollEvent::new(flags, u64::from(self.id))
     }
 
-    pub(super) fn watch(&mut self, epoll: &Epoll, watched: bool) -> Result<(), Close> {
-        if self.watched != watched {
-            self.watched = watched;
-            epoll.modify(&self.socket, &mut self.interest()).map_err(|_| Close::Because(Reason::Resources))?;
-        }
-        Ok(())
-    }
-
-    /// Holds something that it may have given back unnoticed.
-    pub(super) fn is_behind(&self) -> bool {
-        !self.watched && self.in_flight > 0
+    /// It takes frames, or has some to give back.
+    pub(super) fn takes_part(&self) -> bool {
+        matches!(self.phase, Phase::Started | Phase::Stopped)
     }
 
     /// Holds as much as it may.
-    pub(super) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.in_flight >= self.window
     }
 
@@ -166,10 +166,14 @@ impl Peer {
         epoll.modify(&self.socket, &mut self.interest()).map_err(|_| Close::Because(Reason::Resources))
     }
 
-    /// Sends a frame, has it wait, or drops it, as the policy says; whether it was sent.
-    pub(super) fn offer(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<bool, Close> {
-        if self.waiting.is_empty() && self.has_room(frame.index) {
-            return self.transmit(frame, now, packet).map(|()| true);
+    /// Sends a frame, has it wait, or drops it, as the policy says. What has been given back is looked at first only where
+    /// there would be no room, so that the frame is on its way the sooner.
+    pub(super) fn offer(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {
+        if !self.takes(frame.index) {
+            self.collect(now, packet)?;
+        }
+        if self.takes(frame.index) {
+            return self.transmit(frame, now, packet);
         }
         let most = match self.policy {
             Policy::Block => MAX_BUFFERS,
@@ -181,7 +185,12 @@ impl Peer {
             self.dropped += 1;
         }
         self.waiting.push_back(frame);
-        Ok(false)
+        Ok(())
+    }
+
+    /// A frame in such a buffer may go there at once.
+    fn takes(&self, index: usize) -> bool {
+        self.waiting.is_empty() && self.has_room(index)
     }
 
     fn has_room(&self, index: usize) -> bool {
@@ -191,21 +200,25 @@ impl Peer {
     fn transmit(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {
         let Waiting { index, buffer, info } = frame;
         let state = if info.corrupt { State::Corrupt } else { buffer.state() };
-        self.send(&ToConsumer::Frame { buffer: index as u32, state, dropped: self.dropped, info }, packet)?;
-        self.held[index] = Some(Held { buffer, since: now });
+        self.record(&ToConsumer::Frame { buffer: index as u32, state, dropped: self.dropped, info }, packet)?;
+        self.held[index] = Some(Held { buffer, since: now, filling: state == State::Filling });
         self.in_flight += 1;
         self.sent += 1;
         Ok(())
     }
 
-    /// The consumer gives a buffer back. What waits may go now.
-    pub(super) fn release(&mut self, index: u32, skipped: bool, now: u64, packet: &mut Packet) -> Result<(), Close> {
-        let held = self.held.get_mut(index as usize).and_then(Option::take);
-        let held = held.ok_or(Close::Because(Reason::Protocol))?;
-        self.in_flight -= 1;
-        self.released += 1;
-        self.skipped += u64::from(skipped);
-        drop(held);
+    /// Takes what the consumer has given back. What waits may go now.
+    pub(super) fn collect(&mut self, now: u64, packet: &mut Packet) -> Result<(), Close> {
+        let Some(channel) = &self.channel else { return Ok(()) };
+        let Returned { mut buffers, skipped } = channel.page.take();
+        self.skipped += u64::from(skipped.count_ones());
+        while buffers != 0 {
+            let held = self.held[buffers.trailing_zeros() as usize].take();
+            buffers &= buffers - 1;
+            drop(held.ok_or(Close::Because(Reason::Protocol))?);
+            self.in_flight -= 1;
+            self.released += 1;
+        }
         while let Some(next) = self.waiting.front().map(|w| w.index)
             && self.has_room(next)
             && let Some(frame) = self.waiting.pop_front()
@@ -213,6 +226,21 @@ impl Peer {
             self.transmit(frame, now, packet)?;
         }
         Ok(())
+    }
+
+    /// Has the consumer wake the producer as it gives something back, if that is needed: `at_once`, or for what waits, or
+    /// because no more frames go there, with which it would be noticed.
+    pub(super) fn listen(&mut self, at_once: bool, now: u64, packet: &mut Packet) -> Result<(), Close> {
+        let Some(channel) = &self.channel else { return Ok(()) };
+        let wanted = at_once || !self.waiting.is_empty() || self.phase == Phase::Stopped;
+        if self.ear.listen(&channel.page, wanted && self.in_flight > 0) { self.collect(now, packet) } else { Ok(()) }
+    }
+
+    /// The consumer has woken the producer: once for each frame at most that it has given back.
+    pub(super) fn woken(&mut self, now: u64, packet: &mut Packet) -> Result<(), Close> {
+        let wakes = self.ear.woken();
+        self.collect(now, packet)?;
+        if wakes <= self.released { Ok(()) } else { Err(Close::Because(Reason::Protocol)) }
     }
 
     /// Takes no more frames.
@@ -228,12 +256,12 @@ impl Peer {
         buffer.map(Shrbuf::state)
     }
 
-    /// Tells the state of a buffer, if the consumer has it.
-    pub(super) fn tell_state(&self, index: usize, packet: &mut Packet) -> Result<(), Close> {
-        match &self.held[index] {
-            Some(held) => self.send(&ToConsumer::State { buffer: index as u32, state: held.buffer.state() }, packet),
-            None => Ok(()),
-        }
+    /// Tells the state of a buffer, if the consumer has it and it was not filled as it went there.
+    pub(super) fn tell_state(&mut self, index: usize, packet: &mut Packet) -> Result<(), Close> {
+        let Some(held) = self.held[index].as_mut().filter(|held| held.filling) else { return Ok(()) };
+        held.filling = false;
+        let state = ToConsumer::State { buffer: index as u32, state: held.buffer.state() };
+        self.record(&state, packet)
     }
 
     /// Frames that wait and will not be dropped.
@@ -269,7 +297,7 @@ impl Peer {
 /// What a failure to send means for the connection.
 pub(super) fn sent(result: std::io::Result<()>) -> Result<(), Close> {
     result.map_err(|e| match e.kind() {
-        // A consumer that keeps to its window leaves room in its socket.
+        // A consumer that keeps to its window leaves room in its socket and its pipe.
         std::io::ErrorKind::WouldBlock => Close::Because(Reason::Resources),
         // Descriptors in flight are counted against the user (ETOOMANYREFS).
         _ if e.raw_os_error() == Some(libc::ETOOMANYREFS) => Close::Because(Reason::Resources),

@@ -1,7 +1,7 @@
 //! The producer's side: who is connected, and one frame to all of them.
 //!
 //! Everything happens on the thread that calls, and nothing blocks: one descriptor says when [`Producer::ready`] is to be
-//! called. What a message costs is a send; a frame for a consumer that lags waits here, and goes out as one is given back.
+//! called. What a frame costs is a write(2); one for a consumer that lags waits here, and goes out as another is given back.
 
 use std::io;
 use std::ops::Add;
@@ -12,13 +12,15 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::unistd::geteuid;
 
 use crate::buffer::Shrbuf;
 use crate::pool::MAX_BUFFERS;
 use crate::state::State;
-use crate::sys::seqpacket::{self, BATCH, Inbox};
+use crate::sys::seqpacket;
 
 use super::arrivals::Arrivals;
+use super::channel::Channel;
 use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
 use super::packet::Packet;
 use super::path::Listener;
@@ -51,10 +53,10 @@ pub struct Options {
 /// When buffers come back that consumers have given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Returns {
-    /// At once: each makes the producer's descriptor ready.
+    /// At once: that makes the producer's descriptor ready.
     AtOnce,
-    /// When a consumer holds as many as it may, or somebody asks who holds what: a wake-up less for each frame and consumer.
-    /// For those who have a buffer for the next frame even then, that is `window` buffers more for each consumer than they
+    /// With the next frame, or when one waits for room, or somebody asks who holds what: a wake-up less for each frame and
+    /// consumer. For those who have a buffer for the next frame even then, that is `window` buffers more for each consumer than they
     /// need themselves.
     WhenNeeded,
 }
@@ -135,6 +137,8 @@ pub struct Producer {
     slots: Vec<Slot>,
     peers: Vec<Peer>,
     next_id: u32,
+    /// User that it listens as, which is who it is for its consumers whatever becomes of the process.
+    user: u32,
     counts: Counts,
     since: u64,
     packet: Packet,
@@ -171,6 +175,7 @@ impl Producer {
             peers: Vec::with_capacity(options.consumers as usize + OTHERS),
             options,
             next_id: 1,
+            user: geteuid().as_raw(),
             counts: Counts::default(),
             since: now(),
             packet: Packet::default(),
@@ -189,17 +194,18 @@ impl Producer {
         if buffer.state() == State::Filling {
             self.watch_state(index, buffer)?;
         }
-        self.catch_up(Peer::is_full);
-        let now = now();
+        let (now, at_once) = (now(), self.at_once());
         let mut takers = 0;
-        let lazy = self.options.returns == Returns::WhenNeeded;
-        self.each(|peer, packet, epoll| {
-            if peer.phase != Phase::Started {
+        self.each(|peer, packet| {
+            if !peer.takes_part() {
                 return Ok(());
             }
-            takers += 1;
-            let sent = peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, now, packet)?;
-            peer.watch(epoll, !(lazy && sent))
+            if peer.phase == Phase::Started {
+                takers += 1;
+                peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, now, packet)?;
+            }
+            peer.collect(now, packet)?;
+            peer.listen(at_once, now, packet)
         });
         if takers > 0 {
             self.counts.frames += 1
@@ -248,13 +254,17 @@ impl Producer {
     /// Tells all consumers that the stream has ended, and lets go of everything. Without it they learn only that the
     /// producer has gone.
     pub fn end(&mut self) {
-        self.each(|_, _, _| Err(Close::Because(Reason::Ended)));
+        self.each(|_, _| Err(Close::Because(Reason::Ended)));
+    }
+
+    fn at_once(&self) -> bool {
+        self.options.returns == Returns::AtOnce
     }
 
     /// Calls `f` with every connection, and closes those for which it says so.
-    fn each(&mut self, mut f: impl FnMut(&mut Peer, &mut Packet, &Epoll) -> Result<(), Close>) {
-        let (packet, counts, epoll) = (&mut self.packet, &mut self.counts, &self.epoll);
-        self.peers.retain_mut(|peer| match f(peer, packet, epoll) {
+    fn each(&mut self, mut f: impl FnMut(&mut Peer, &mut Packet) -> Result<(), Close>) {
+        let (packet, counts) = (&mut self.packet, &mut self.counts);
+        self.peers.retain_mut(|peer| match f(peer, packet) {
             Ok(()) => true,
             Err(close) => {
                 farewell(peer, close, packet, counts);
@@ -312,7 +322,7 @@ impl Producer {
         if self.peers.iter().find_map(|p| p.state_of(index)) == Some(State::Filling) {
             return;
         }
-        self.each(|peer, packet, _| peer.tell_state(index, packet));
+        self.each(|peer, packet| peer.tell_state(index, packet));
         let slot = &mut self.slots[index];
         if let Some(fd) = &slot.state {
             slot.watched = self.epoll.delete(fd).is_err();
@@ -425,38 +435,6 @@ impl Producer {
         self.peers.iter().position(|p| p.id == id)
     }
 
-    /// Reads what those consumers have given back that are not watched for it and are `such`.
-    fn catch_up(&mut self, such: impl Fn(&Peer) -> bool) {
-        for at in (0..self.peers.len()).rev() {
-            let peer = &self.peers[at];
-            if peer.is_behind() && such(peer) {
-                let id = peer.id;
-                let read = self.returned(at);
-                self.ended(id, read);
-            }
-        }
-    }
-
-    /// Reads all that a consumer has given back. It can say no more than that, and that it stops.
-    fn returned(&mut self, at: usize) -> Result<(), Close> {
-        let mut inbox = Inbox::<LONGEST>::new();
-        while self.peers[at].is_behind() {
-            let n = match seqpacket::receive_several(self.peers[at].socket.as_fd(), &mut inbox, BATCH) {
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(Close::Gone),
-            };
-            for i in 0..n {
-                let (bytes, whole) = inbox.message(i);
-                self.obey(at, bytes, whole)?;
-            }
-            if n < BATCH {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     /// Reads and obeys one message, if there is one.
     fn message(&mut self, at: usize) -> Result<(), Close> {
         let mut bytes = [0; LONGEST];
@@ -471,6 +449,7 @@ impl Producer {
         if bytes.is_empty() {
             return Err(Close::Gone);
         }
+        let at_once = self.at_once();
         let peer = &mut self.peers[at];
         let broken = Close::Because(Reason::Protocol);
         let message = if whole { ToProducer::parse(bytes).map_err(|_| broken)? } else { return Err(broken) };
@@ -498,15 +477,18 @@ impl Producer {
             (Phase::Ready, ToProducer::Start) => peer.phase = Phase::Started,
             (Phase::Started, ToProducer::Stop) => {
                 peer.stop();
-                peer.watch(&self.epoll, true)?;
+                peer.listen(at_once, now(), &mut self.packet)?;
             }
-            (Phase::Started | Phase::Stopped, ToProducer::Release { buffer, skipped }) => {
-                peer.release(buffer, skipped, now(), &mut self.packet)?;
+            (Phase::Started | Phase::Stopped, ToProducer::Wake) => {
+                let now = now();
+                peer.woken(now, &mut self.packet)?;
+                peer.listen(at_once, now, &mut self.packet)?;
             }
             (Phase::Monitor, ToProducer::Query) => {
-                self.peers[at].may_ask(now())?;
-                let id = self.peers[at].id;
-                self.catch_up(|_| true);
+                let now = now();
+                peer.may_ask(now)?;
+                let id = peer.id;
+                self.each(|peer, packet| peer.collect(now, packet));
                 let at = self.place(id).ok_or(Close::Gone)?;
                 self.report(at);
                 self.peers[at].answer(&self.epoll, &mut self.packet)?;
@@ -516,7 +498,7 @@ impl Producer {
         Ok(())
     }
 
-    /// What a consumer is granted, and every buffer.
+    /// What a consumer is granted, every buffer, and what frames come by.
     fn tell(&mut self, at: usize) -> Result<(), Close> {
         let peer = &mut self.peers[at];
         let welcome = Welcome {
@@ -533,6 +515,11 @@ impl Producer {
             let fds: Vec<BorrowedFd<'_>> = announced.fds.iter().map(AsFd::as_fd).collect();
             sent(seqpacket::send(peer.socket.as_fd(), message.encode(&mut self.packet), &fds))?;
         }
+        let pipe = peer.uid == self.user;
+        let (channel, page) = Channel::new(peer.window, pipe).map_err(|_| Close::Because(Reason::Resources))?;
+        let fds: Vec<BorrowedFd<'_>> = [Some(page.as_fd()), channel.pipe()].into_iter().flatten().collect();
+        sent(seqpacket::send(peer.socket.as_fd(), ToConsumer::Channel { pipe }.encode(&mut self.packet), &fds))?;
+        peer.channel = Some(channel);
         peer.phase = Phase::Told;
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::IpcError;
-use super::consumer::{Deadline, Socket, name};
 use super::message::{ConsumerStatus, MAX_CONNECTIONS, Overview, Role, ToConsumer, ToProducer};
+use super::socket::{Deadline, Socket, name};
 use super::wire::VERSION;
 
 /// A producer and its consumers at one moment.

@@ -1,7 +1,7 @@
 //! The messages, as bytes. `shrbuf/PROTOCOL.md` is the description; `shrbuf/include/shrbuf_ipc.h` the same for C.
 //!
-//! A message is one packet of a SEQPACKET socket and has exactly the length of its type; numbers are the machine's own,
-//! since both sides are on it. Whatever the bytes are, parsing ends in a message or an error: the fuzz target `wire` and
+//! A message is one packet of a SEQPACKET socket, or a record in a pipe, and has exactly the length of its type; numbers are
+//! the machine's own, since both sides are on it. Whatever the bytes are, parsing ends in a message or an error: the fuzz target `wire` and
 //! the tests below hold it to that.
 
 use crate::format::{Format, Modifier};
@@ -9,6 +9,7 @@ use crate::layout::{Layout, MAX_PLANES, Plane};
 use crate::pool::MAX_BUFFERS;
 use crate::state::State;
 
+use super::channel::RECORD;
 use super::message::{
     ConsumerStatus, FrameInfo, NAME, Overview, Policy, REASONS, Role, ToConsumer, ToProducer, Welcome,
 };
@@ -18,14 +19,14 @@ use super::packet::{Packet, Reader, WireError};
 /// `SHRB`.
 const MAGIC: u32 = u32::from_ne_bytes(*b"SHRB");
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 mod kind {
     pub(super) const HELLO: u32 = 1;
     pub(super) const READY: u32 = 2;
     pub(super) const START: u32 = 3;
     pub(super) const STOP: u32 = 4;
-    pub(super) const RELEASE: u32 = 5;
+    pub(super) const WAKE: u32 = 5;
     pub(super) const QUERY: u32 = 6;
     pub(super) const WELCOME: u32 = 0x81;
     pub(super) const BUFFER: u32 = 0x82;
@@ -34,9 +35,9 @@ mod kind {
     pub(super) const BYE: u32 = 0x85;
     pub(super) const OVERVIEW: u32 = 0x86;
     pub(super) const CONSUMER: u32 = 0x87;
+    pub(super) const CHANNEL: u32 = 0x88;
 }
 
-const SKIPPED: u32 = 1;
 const CORRUPT: u32 = 1;
 const CROP: u32 = 2;
 const FULL_RANGE: u32 = 4;
@@ -53,10 +54,7 @@ impl ToProducer {
             ToProducer::Ready { buffers } => packet.begin(kind::READY).u32(buffers),
             ToProducer::Start => packet.begin(kind::START),
             ToProducer::Stop => packet.begin(kind::STOP),
-            ToProducer::Release { buffer, skipped } => {
-                let flags = if skipped { SKIPPED } else { 0 };
-                packet.begin(kind::RELEASE).u32(buffer).u32(flags)
-            }
+            ToProducer::Wake => packet.begin(kind::WAKE),
             ToProducer::Query => packet.begin(kind::QUERY),
         };
         packet.bytes()
@@ -67,8 +65,7 @@ impl ToProducer {
             Some(match kind {
                 kind::HELLO => 24 + NAME,
                 kind::READY => 8,
-                kind::START | kind::STOP | kind::QUERY => 4,
-                kind::RELEASE => 12,
+                kind::START | kind::STOP | kind::WAKE | kind::QUERY => 4,
                 _ => return None,
             })
         })?;
@@ -85,12 +82,8 @@ impl ToProducer {
             kind::READY => ToProducer::Ready { buffers: r.u32() },
             kind::START => ToProducer::Start,
             kind::STOP => ToProducer::Stop,
-            kind::QUERY => ToProducer::Query,
-            _ => {
-                let (buffer, flags) = (r.u32(), r.u32());
-                r.check("flags", flags, flags & !SKIPPED == 0)?;
-                ToProducer::Release { buffer, skipped: flags & SKIPPED != 0 }
-            }
+            kind::WAKE => ToProducer::Wake,
+            _ => ToProducer::Query,
         })
     }
 }
@@ -104,6 +97,7 @@ impl ToConsumer {
                 packet.u32(w.window).u32(w.buffers).u32(num).u32(den)
             }
             ToConsumer::Buffer { index, layout } => encode_buffer(packet, *index, layout),
+            ToConsumer::Channel { pipe } => packet.begin(kind::CHANNEL).u32(u32::from(*pipe)),
             ToConsumer::Frame { buffer, state, dropped, info } => {
                 let corrupt = if info.corrupt { CORRUPT } else { 0 };
                 let full_range = if info.full_range { FULL_RANGE } else { 0 };
@@ -112,7 +106,9 @@ impl ToConsumer {
                 packet.u32(flags).u32(u32::from(info.matrix)).u32(*state as u32);
                 info.crop.unwrap_or_default().into_iter().fold(&mut *packet, |packet, n| packet.u32(n)).u32(0)
             }
-            ToConsumer::State { buffer, state } => packet.begin(kind::STATE).u32(*buffer).u32(*state as u32),
+            ToConsumer::State { buffer, state } => {
+                packet.begin(kind::STATE).u32(*buffer).u32(*state as u32).raw(&[0; RECORD - 12])
+            }
             ToConsumer::Bye { reason, version } => {
                 let code = REASONS.iter().position(|r| r == reason).unwrap_or(0) as u32;
                 packet.begin(kind::BYE).u32(code | u32::from(*version) << 16)
@@ -136,9 +132,8 @@ impl ToConsumer {
             Some(match kind {
                 kind::WELCOME => 32,
                 kind::BUFFER => 40 + 12 * MAX_PLANES,
-                kind::FRAME => 64,
-                kind::STATE => 12,
-                kind::BYE => 8,
+                kind::FRAME | kind::STATE => RECORD,
+                kind::CHANNEL | kind::BYE => 8,
                 kind::OVERVIEW => 56,
                 kind::CONSUMER => 72 + NAME + 8 * MAX_BUFFERS,
                 _ => return None,
@@ -153,6 +148,11 @@ impl ToConsumer {
                 ToConsumer::Welcome(Welcome { version, id, policy, window, buffers, rate })
             }
             kind::BUFFER => r.buffer()?,
+            kind::CHANNEL => {
+                let pipe = r.u32();
+                r.check("pipe", pipe, pipe <= 1)?;
+                ToConsumer::Channel { pipe: pipe == 1 }
+            }
             kind::FRAME => r.frame()?,
             kind::STATE => {
                 let (buffer, state) = (r.u32(), r.u32());
@@ -303,7 +303,6 @@ mod tests {
 
     fn to_producer() -> Vec<ToProducer> {
         let hello = |role, policy| ToProducer::Hello { version: 3, role, policy, window: 7, name: [b'n'; NAME] };
-        let release = |skipped| ToProducer::Release { buffer: 63, skipped };
         vec![
             hello(Role::Consumer, None),
             hello(Role::Consumer, Some(Policy::Block)),
@@ -312,8 +311,7 @@ mod tests {
             ToProducer::Ready { buffers: 9 },
             ToProducer::Start,
             ToProducer::Stop,
-            release(false),
-            release(true),
+            ToProducer::Wake,
             ToProducer::Query,
         ]
     }
@@ -347,6 +345,8 @@ mod tests {
             ToConsumer::Welcome(welcome(Policy::Latest, None)),
             frame(info, State::Filled),
             frame(cropped, State::Filling),
+            ToConsumer::Channel { pipe: false },
+            ToConsumer::Channel { pipe: true },
             ToConsumer::State { buffer: 1, state: State::Corrupt },
             ToConsumer::State { buffer: 1, state: State::Empty },
             ToConsumer::Overview(overview),

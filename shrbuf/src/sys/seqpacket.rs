@@ -88,64 +88,6 @@ pub(crate) fn receive_plain(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Res
     }
 }
 
-/// Room for several messages.
-pub(crate) struct Inbox<const LEN: usize> {
-    bytes: [[u8; LEN]; BATCH],
-    /// Of those that came last.
-    received: [(usize, bool); BATCH],
-}
-
-/// Messages that [`receive_several`] takes at most.
-pub(crate) const BATCH: usize = 4;
-
-impl<const LEN: usize> Inbox<LEN> {
-    pub(crate) fn new() -> Inbox<LEN> {
-        Inbox { bytes: [[0; LEN]; BATCH], received: [(0, false); BATCH] }
-    }
-
-    /// One of those that came last, and whether it was whole and brought no descriptors.
-    pub(crate) fn message(&self, i: usize) -> (&[u8], bool) {
-        let (len, whole) = self.received[i];
-        (&self.bytes[i][..len], whole)
-    }
-}
-
-/// As [`receive_plain`], for as many messages as have come, but no more than `most`: how many those are. One call says what
-/// there is and that there is no more.
-pub(crate) fn receive_several<const LEN: usize>(
-    socket: BorrowedFd<'_>,
-    inbox: &mut Inbox<LEN>,
-    most: usize,
-) -> io::Result<usize> {
-    let mut parts =
-        inbox.bytes.each_mut().map(|bytes| libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: LEN });
-    // SAFETY: all of mmsghdr's fields may be zero.
-    let mut headers: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-    for (header, part) in headers.iter_mut().zip(&mut parts) {
-        header.msg_hdr.msg_iov = part;
-        header.msg_hdr.msg_iovlen = 1;
-    }
-    let most = most.min(BATCH) as u32;
-    let n = repeat(|| {
-        // SAFETY: so many headers there are, each of which names a live buffer of that length and no control buffer.
-        let n = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                headers.as_mut_ptr(),
-                most,
-                libc::MSG_DONTWAIT as _,
-                std::ptr::null_mut(),
-            )
-        };
-        n as isize
-    })?;
-    for (received, header) in inbox.received.iter_mut().zip(&headers[..n]) {
-        let whole = header.msg_hdr.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) == 0;
-        *received = ((header.msg_len as usize).min(LEN), whole);
-    }
-    Ok(n)
-}
-
 /// Sends a message with up to [`MAX_FDS`] descriptors, whole or not at all; `WouldBlock` where the socket is full.
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if fds.len() > MAX_FDS {
@@ -271,24 +213,6 @@ mod tests {
         assert_eq!(receive_plain(b.as_fd(), &mut bytes).unwrap(), (1, true));
         let empty = receive_plain(b.as_fd(), &mut bytes).unwrap_err();
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-    }
-
-    #[test]
-    fn several_messages_are_taken_by_one_call() {
-        let ((a, b), (x, _y)) = (pair(), pair());
-        let mut inbox = Inbox::<8>::new();
-        let empty = receive_several(b.as_fd(), &mut inbox, BATCH).unwrap_err();
-        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        send(a.as_fd(), b"one", &[]).unwrap();
-        send(a.as_fd(), b"more than eight", &[]).unwrap();
-        send(a.as_fd(), b"three", &[x.as_fd()]).unwrap();
-        assert_eq!(receive_several(b.as_fd(), &mut inbox, 1).unwrap(), 1);
-        assert_eq!(inbox.message(0), (&b"one"[..], true));
-        drop(a);
-        assert_eq!(receive_several(b.as_fd(), &mut inbox, BATCH).unwrap(), BATCH, "the end is seen as empty messages");
-        assert_eq!(inbox.message(0), (&b"more tha"[..], false));
-        assert_eq!(inbox.message(1), (&b"three"[..], false));
-        assert_eq!(inbox.message(2), (&b""[..], true));
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use nix::fcntl::SealFlag;
 use shrbuf::State;
-use shrbuf::ipc::{FrameInfo, Policy};
+use shrbuf::ipc::{FrameInfo, Policy, VERSION};
 
 use crate::common::{Descriptors, account, one_segment};
-use crate::fake::{Packet, buffer, frame, good, memory, serve, state, welcome};
+use crate::fake::Packet::{self, Channel, Say, Write};
+use crate::fake::{buffer, channel, frame, good, memory, page, serve, state, welcome};
 use crate::source::{Source, mark, options, socket};
 
 /// Lines that the example may have.
@@ -42,7 +43,7 @@ fn hash(number: u64) -> u64 {
 }
 
 /// The example, built once for all tests here.
-fn client() -> &'static Path {
+pub fn client() -> &'static Path {
     static CLIENT: OnceLock<PathBuf> = OnceLock::new();
     CLIENT.get_or_init(|| compile("ipc-hash", &root().join("examples/ipc-hash.c")))
 }
@@ -105,19 +106,44 @@ fn complaint(script: impl FnOnce() -> Vec<Packet>) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+fn null() -> std::os::fd::OwnedFd {
+    std::fs::File::open("/dev/null").unwrap().into()
+}
+
 #[test]
 fn the_client_in_c_believes_no_producer() {
     let several = |count| (0..count).map(|_| good()).collect();
     for fds in [0, 2, 9] {
-        let said = complaint(|| vec![welcome(1, 2, 2), buffer(0, several(fds))]);
+        let said = complaint(|| vec![welcome(VERSION, 2, 2), buffer(0, several(fds))]);
         assert!(said.contains("Protocol error"), "{said}");
     }
-    for script in [vec![frame(64)], vec![state(64)], vec![buffer(64, vec![])], vec![(vec![7; 700], vec![])]] {
-        let said = complaint(|| script);
+    let wrong =
+        [|| Say(vec![7; 700], vec![]), || buffer(64, vec![]), || channel(0, vec![]), || channel(1, vec![page()])];
+    for wrong in wrong {
+        let said = complaint(|| vec![wrong()]);
         assert!(said.contains("Protocol error"), "{said}");
     }
-    let said = complaint(|| vec![welcome(1, 2, 1), buffer(0, vec![memory(1 << 20, SealFlag::F_SEAL_GROW)])]);
+    let told = |more: &dyn Fn() -> [Packet; 2]| {
+        let begin = || vec![welcome(VERSION, 2, 1), buffer(0, vec![good()])];
+        complaint(|| begin().into_iter().chain(more()).collect())
+    };
+    for record in [frame(64), state(64), frame(0)[..63].to_vec()] {
+        let by_socket = told(&|| [channel(0, vec![page()]), Say(record.clone(), vec![])]);
+        let by_pipe = told(&|| [Channel, Write(record.clone())]);
+        assert!(by_socket.contains("Protocol error") && by_pipe.contains("Protocol error"), "{by_socket}{by_pipe}");
+    }
+    let pairs = [
+        || vec![null(), null()],
+        || vec![page(), null()],
+        || vec![page(), good()],
+        || vec![memory(4096, SealFlag::F_SEAL_GROW), good()],
+    ];
+    for fds in pairs {
+        let said = told(&|| [channel(1, fds()), Channel]);
+        assert!(said.contains("channel: Protocol error"), "{said}");
+    }
+    let said = complaint(|| vec![welcome(VERSION, 2, 1), buffer(0, vec![memory(1 << 20, SealFlag::F_SEAL_GROW)])]);
     assert!(said.contains("buffer 0: Protocol error"), "{said}");
-    let said = complaint(|| vec![welcome(1, 2, 1), buffer(0, vec![std::fs::File::open("/dev/null").unwrap().into()])]);
+    let said = complaint(|| vec![welcome(VERSION, 2, 1), buffer(0, vec![null()])]);
     assert!(said.contains("buffer 0: Protocol error"), "{said}");
 }

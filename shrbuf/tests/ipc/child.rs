@@ -1,6 +1,7 @@
 //! What the other processes do.
 
 use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,13 +17,14 @@ const ROLE: &str = "SHRBUF_IPC_CHILD";
 
 /// This binary once more, as `role` at `socket`. What it prints after a line `>` can be read.
 pub fn spawn(role: &str, socket: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child::child", "--nocapture", "--test-threads=1"])
-        .env(ROLE, role)
-        .env("SHRBUF_IPC_SOCKET", socket)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+    command(role, socket).spawn().unwrap()
+}
+
+pub fn command(role: &str, socket: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "child::child", "--nocapture", "--test-threads=1"]);
+    command.env(ROLE, role).env("SHRBUF_IPC_SOCKET", socket).stdout(Stdio::piped());
+    command
 }
 
 /// Waits for a child to end well; what it said.
@@ -51,6 +53,8 @@ fn child() {
         "ages" => ages(socket, next()),
         "knock" => knock(socket, Duration::from_millis(next())),
         "refused" => refused(socket),
+        "broken" => broken(socket),
+        "by" => by(socket),
         "gone" => gone(socket),
         "produce" => produce(socket),
         "allocations" => allocations::consume(socket),
@@ -196,6 +200,21 @@ fn refused(socket: &Path) {
         Err(IpcError::Refused { reason, .. }) => say(format_args!("{reason:?}")),
         other => panic!("{other:?}"),
     }
+}
+
+/// What is wrong with the producer.
+fn broken(socket: &Path) {
+    match Connection::open(socket, &Wishes::default(), PATIENCE) {
+        Err(IpcError::Protocol { what, .. }) => say(format_args!("{what}")),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What frames come by.
+fn by(socket: &Path) {
+    let consumer = connect(socket, &Wishes::default());
+    let path = format!("/proc/self/fd/{}", consumer.as_fd().as_raw_fd());
+    say(format_args!("{}", std::fs::read_link(path).unwrap().display()));
 }
 
 fn gone(socket: &Path) {

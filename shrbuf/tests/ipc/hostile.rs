@@ -7,18 +7,19 @@ use std::path::Path;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, socket,
 };
-use shrbuf::ipc::{Options, Policy};
+use shrbuf::ipc::{Options, Policy, VERSION};
 
 use crate::child::{said, spawn};
 use crate::common::{Descriptors, random};
 use crate::fake::words;
+use crate::page::{channel, scribble};
 use crate::source::{Source, options};
 
 const HELLO: u32 = 1;
-const READY: u32 = 2;
-const START: u32 = 3;
+pub const READY: u32 = 2;
+pub const START: u32 = 3;
 const STOP: u32 = 4;
-const RELEASE: u32 = 5;
+pub const WAKE: u32 = 5;
 const QUERY: u32 = 6;
 
 /// A connection without any manners.
@@ -32,7 +33,7 @@ pub fn raw(path: &Path) -> OwnedFd {
 pub fn greeting(path: &Path) -> OwnedFd {
     let fd = raw(path);
     // Where it is sent away at once there is nobody to greet.
-    let _ = nix::sys::socket::send(fd.as_raw_fd(), &hello(1), MsgFlags::MSG_NOSIGNAL);
+    let _ = nix::sys::socket::send(fd.as_raw_fd(), &hello(VERSION), MsgFlags::MSG_NOSIGNAL);
     fd
 }
 
@@ -52,13 +53,13 @@ pub fn hello(version: u32) -> Vec<u8> {
 pub fn attack(path: &Path, seed: u64, count: u64) {
     let mut random = random(seed);
     let proper = |random: &mut dyn FnMut(u64) -> u64| match random(8) {
-        0 => hello(1),
+        0 => hello(VERSION),
         1 => words(&[READY, 12]),
         2 => words(&[READY, random(100) as u32]),
         3 => words(&[START]),
         4 => words(&[STOP]),
         5 => words(&[QUERY]),
-        _ => words(&[RELEASE, random(70) as u32, random(4) as u32]),
+        _ => words(&[WAKE]),
     };
     let null = std::fs::File::open("/dev/null").unwrap();
     let mut sent = 0;
@@ -67,7 +68,7 @@ pub fn attack(path: &Path, seed: u64, count: u64) {
         let fd = raw(path);
         connections += 1;
         // Some get as far as a consumer does.
-        let begin = [hello(1), words(&[READY, 12]), words(&[START])];
+        let begin = [hello(VERSION), words(&[READY, 12]), words(&[START])];
         let mut script: Vec<Vec<u8>> = begin[..random(4) as usize].to_vec();
         for _ in 0..1 + random(6) {
             let mut bytes = proper(&mut random);
@@ -83,7 +84,15 @@ pub fn attack(path: &Path, seed: u64, count: u64) {
             }
             script.push(bytes);
         }
+        let mut page = None;
         for bytes in script {
+            if page.is_none() && random(3) == 0 {
+                // If it has come by now.
+                page = channel(&fd).and_then(|fds| fds.into_iter().next());
+            }
+            if let Some(page) = &page {
+                scribble(page, 8 * random(3) as i64, random(u64::MAX) >> random(64));
+            }
             let rights = vec![null.as_raw_fd(); [0, 0, 0, 1, 2, 9, 200][random(7) as usize]];
             let control: &[ControlMessage] =
                 if rights.is_empty() { &[] } else { &[ControlMessage::ScmRights(&rights)] };

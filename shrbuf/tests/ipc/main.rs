@@ -11,6 +11,8 @@ mod fake;
 mod flow;
 mod hostile;
 mod hostile_producer;
+mod other_user;
+mod page;
 mod returns;
 mod source;
 mod trust;

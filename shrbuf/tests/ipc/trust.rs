@@ -162,6 +162,23 @@ fn without_descriptors_a_producer_refuses_and_goes_on() {
 }
 
 #[test]
+fn who_comes_when_descriptors_run_out_for_its_channel_is_told_so() {
+    let _alone = Descriptors::count();
+    let path = socket("channel");
+    let mut source = Source::new(&path, options(1, 2, Policy::Block), 4);
+    // There is one for its socket, then for its page, and for one end of its pipe.
+    for spare in 1..=3 {
+        let refused = spawn("refused", &path);
+        with_descriptors_left(spare, || source.until(|s| s.producer.counts().refused == spare as u64));
+        assert_eq!(source.said(refused), "Resources", "{spare}");
+    }
+    let child = spawn("consume 10 0", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == 10);
+    assert_eq!(source.said(child), "10 0 0");
+}
+
+#[test]
 fn memory_is_passed_for_reading_only() {
     let _alone = Descriptors::count();
     let path = socket("write");

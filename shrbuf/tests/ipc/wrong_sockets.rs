@@ -103,9 +103,9 @@ fn a_path_too_long_says_how_long_it_may_be() {
 
 #[test]
 fn another_programs_answer_is_named() {
-    let echo = said("echo", vec![(hello(VERSION), vec![])]);
+    let echo = said("echo", vec![Packet::Say(hello(VERSION), vec![])]);
     assert!(matches!(echo, IpcError::Wire { .. }), "{echo}");
-    let text = said("text", vec![(b"220 welcome".to_vec(), vec![])]);
+    let text = said("text", vec![Packet::Say(b"220 welcome".to_vec(), vec![])]);
     assert!(text.to_string().contains(&format!("version {VERSION} here")), "{text}");
     let closed = said("closed", vec![]);
     assert!(matches!(closed, IpcError::Unanswered { .. }), "{closed}");

@@ -1,0 +1,191 @@
+//! A connection to a producer: connecting, and one message after the other.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::sockopt::SendTimeout;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::sys::seqpacket;
+
+use super::IpcError;
+use super::message::{NAME, Reason, ToConsumer, ToProducer};
+use super::packet::{MAX_MESSAGE, Packet};
+use super::path::LONGEST;
+use super::wire::VERSION;
+
+const NOT_WHOLE: &str = "a message was too long, or brought descriptors that it should not";
+
+/// One end of a connection.
+pub(super) struct Socket {
+    pub(super) fd: OwnedFd,
+    /// Where it leads, for messages.
+    pub(super) path: PathBuf,
+}
+
+impl Socket {
+    /// Connects within `timeout`.
+    pub(super) fn connect(path: &Path, timeout: Duration) -> Result<Socket, IpcError> {
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None);
+        let fd = fd.map_err(IpcError::os("socket"))?;
+        // connect(2) waits for room in the listener's queue, for as long as a send may take. 0 would be for ever.
+        let wait = TimeVal::microseconds(timeout.as_micros().clamp(1, i64::MAX as u128 / 2) as i64);
+        setsockopt(&fd, SendTimeout, &wait).map_err(IpcError::os("SO_SNDTIMEO"))?;
+        let address = UnixAddr::new(path).map_err(|_| IpcError::TooLong { path: path.to_owned(), most: LONGEST })?;
+        connect(fd.as_raw_fd(), &address).map_err(|e| {
+            let path = path.to_owned();
+            match e {
+                nix::Error::EAGAIN => IpcError::Late { path, waited: timeout },
+                // Of a file that is no socket too.
+                nix::Error::ECONNREFUSED if path.symlink_metadata().is_ok_and(|m| !m.file_type().is_socket()) => {
+                    IpcError::NoSocket { path }
+                }
+                nix::Error::ENOENT | nix::Error::ECONNREFUSED => IpcError::NoProducer { path, source: e.into() },
+                nix::Error::EPROTOTYPE => IpcError::Foreign { path },
+                _ => IpcError::Path { call: "connect", path, source: e.into() },
+            }
+        })?;
+        Ok(Socket::new(fd, path))
+    }
+
+    pub(super) fn new(fd: OwnedFd, path: &Path) -> Socket {
+        Socket { fd, path: path.to_owned() }
+    }
+
+    /// The producer did what it must not.
+    pub(super) fn broken(&self, what: &'static str) -> IpcError {
+        IpcError::Protocol { path: self.path.clone(), what }
+    }
+
+    /// What a producer's last message comes to.
+    pub(super) fn refused(&self, reason: Reason, version: u16) -> IpcError {
+        let path = self.path.clone();
+        match reason {
+            Reason::Version => IpcError::Version { path, ours: VERSION, theirs: u32::from(version) },
+            _ => IpcError::Refused { path, reason },
+        }
+    }
+
+    pub(super) fn say(&self, message: ToProducer) -> Result<(), IpcError> {
+        let sent = seqpacket::send(self.fd.as_fd(), message.encode(&mut Packet::default()), &[]);
+        sent.map_err(|e| match e.kind() {
+            // It has closed: what it said before that is still to be read, by whoever reads next.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => IpcError::Gone,
+            _ => IpcError::os("send")(e),
+        })
+    }
+
+    /// The next message; `None` where there is none yet.
+    pub(super) fn hear(&self) -> Result<Option<ToConsumer>, IpcError> {
+        let mut bytes = [0; MAX_MESSAGE];
+        let len = self.hear_into(&mut bytes)?;
+        len.map(|len| self.message(&bytes[..len])).transpose()
+    }
+
+    /// The bytes of the next message, one at least; `None` where there is none yet.
+    pub(super) fn hear_into(&self, bytes: &mut [u8; MAX_MESSAGE]) -> Result<Option<usize>, IpcError> {
+        match self.again(|| seqpacket::receive_plain(self.fd.as_fd(), bytes))? {
+            None => Ok(None),
+            Some((0, _)) => Err(IpcError::Gone),
+            Some((_, false)) => Err(self.broken(NOT_WHOLE)),
+            Some((len, true)) => Ok(Some(len)),
+        }
+    }
+
+    /// The next message, waited for until `end`.
+    pub(super) fn hear_until(&self, end: Deadline) -> Result<ToConsumer, IpcError> {
+        self.until(end, || self.hear())
+    }
+
+    /// As [`Socket::hear_until`], with descriptors where it brings some.
+    pub(super) fn hear_with_descriptors_until(&self, end: Deadline) -> Result<(ToConsumer, Vec<OwnedFd>), IpcError> {
+        self.until(end, || {
+            let mut bytes = [0; MAX_MESSAGE];
+            let received = self.again(|| seqpacket::receive(self.fd.as_fd(), &mut bytes))?;
+            let Some(received) = received else { return Ok(None) };
+            if received.len == 0 {
+                return Err(IpcError::Gone);
+            }
+            if !received.whole {
+                return Err(self.broken(NOT_WHOLE));
+            }
+            let message = self.message(&bytes[..received.len])?;
+            let fds: Vec<OwnedFd> = received.fds.into_iter().flatten().collect();
+            let expected = match &message {
+                ToConsumer::Buffer { layout, .. } => layout.segments(),
+                ToConsumer::Channel { pipe } => 1 + usize::from(*pipe),
+                _ => 0,
+            };
+            if fds.len() != expected {
+                return Err(self.broken("a message did not bring as many descriptors as it should"));
+            }
+            Ok(Some((message, fds)))
+        })
+    }
+
+    /// What a call receives; `None` where there is nothing.
+    fn again<T>(&self, mut receive: impl FnMut() -> io::Result<T>) -> Result<Option<T>, IpcError> {
+        let mut result = receive();
+        if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset) {
+            // Said once, where the producer closed before it had read all of ours; what it said comes after.
+            result = receive();
+        }
+        match result {
+            Ok(received) => Ok(Some(received)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Err(IpcError::Gone),
+            Err(e) => Err(IpcError::os("recvmsg")(e)),
+        }
+    }
+
+    pub(super) fn message(&self, bytes: &[u8]) -> Result<ToConsumer, IpcError> {
+        ToConsumer::parse(bytes).map_err(|source| IpcError::Wire { path: self.path.clone(), source })
+    }
+
+    fn until<T>(&self, end: Deadline, hear: impl Fn() -> Result<Option<T>, IpcError>) -> Result<T, IpcError> {
+        loop {
+            if let Some(heard) = hear()? {
+                return Ok(heard);
+            }
+            let left = end.left();
+            if !crate::poll::readable(self.fd.as_fd(), left).map_err(IpcError::os("poll"))? && end.over() {
+                return Err(IpcError::Late { path: self.path.clone(), waited: end.asked });
+            }
+        }
+    }
+}
+
+/// When a caller's patience ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    asked: Duration,
+    /// `None` for a time beyond what the clock can say.
+    end: Option<Instant>,
+}
+
+impl Deadline {
+    pub(super) fn after(asked: Duration) -> Deadline {
+        Deadline { asked, end: Instant::now().checked_add(asked) }
+    }
+
+    pub(super) fn left(self) -> Option<Duration> {
+        self.end.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    pub(super) fn over(self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+}
+
+/// A consumer's name in a message.
+pub(super) fn name(text: &str) -> [u8; NAME] {
+    let mut name = [0; NAME];
+    for (to, from) in name.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+    name
+}
