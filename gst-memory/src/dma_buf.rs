@@ -62,7 +62,7 @@ pub fn info(caps: &gst::CapsRef) -> Result<VideoInfo, CapsError> {
     let theirs = video::theirs(format).filter(|_| modifier == Modifier::LINEAR);
     let theirs = theirs.ok_or(CapsError::DrmOnly(format, modifier))?;
     let plain = VideoInfo::builder(theirs, info.width(), info.height()).fps(info.fps());
-    Ok(plain.colorimetry(&info.colorimetry()).build()?)
+    Ok(plain.colorimetry(&info.colorimetry()).chroma_site(info.chroma_site()).build()?)
 }
 
 /// The linear ones of the formats that DMA_DRM caps say; `None` where they are others.
