@@ -201,6 +201,34 @@ fn dma_bufs_go_through_elements_that_insist_on_them() {
     }
 }
 
+/// The converter of a driver (vim2m), whose element of GStreamer's has it import our dma-bufs at both ends.
+#[test]
+fn dma_bufs_go_through_a_converter_of_v4l2() {
+    gst::init().unwrap();
+    if gst::ElementFactory::find("v4l2convert").is_none() {
+        assert!(std::env::var_os("SHRBUF_REQUIRE_M2M").is_none(), "vim2m is required and missing");
+        println!("no converter here");
+        return;
+    }
+    let (here, out) = (Temporary::new("here.raw"), Temporary::new("out.raw"));
+    let rest = split(&here) + &FILE.replace("FILE", out.path());
+    // From 1.24 on they can be told to insist.
+    let (before, behind) = if cfg!(feature = "gstreamer-v1_24") {
+        ("video/x-raw(memory:DMABuf) ! ", "video/x-raw(memory:DMABuf),format=DMA_DRM,drm-format=RG24")
+    } else {
+        ("", "video/x-raw,format=BGR")
+    };
+    let modes = "output-io-mode=dmabuf-import capture-io-mode=dmabuf-import";
+    let launch = &format!("{before}v4l2convert {modes} ! {behind}");
+    let line = toml(launch, &rest, &format!("{SPLIT}, \"file\"")).replace("NV12", "BG24");
+    let line = line.replace("\"memfd\"", "\"udmabuf\"").replace("\"gst\"", "\"gst\"\nmemory = \"udmabuf\"");
+    let report = run_well(&line, Some(10));
+    assert_eq!((frames(&report, "file"), report.graph.ledger().copied()), (10, 0));
+    let mut expected = here.bytes();
+    expected.chunks_exact_mut(3).for_each(<[u8]>::reverse);
+    assert!(out.bytes() == expected && expected.len() == 10 * 64 * 48 * 3, "{}", out.bytes().len());
+}
+
 #[test]
 fn memfds_are_refused_before_anything_streams_where_somebody_insists_on_dma_bufs() {
     insistent::register();
