@@ -1,6 +1,7 @@
 //! `gst`: our frames into GStreamer and its frames out, in real pipelines.
 #![cfg(feature = "gstreamer")]
 
+mod insistent;
 mod native;
 
 use std::path::PathBuf;
@@ -117,9 +118,8 @@ fn theirs(line: &str) -> Vec<u8> {
 #[test]
 fn frames_go_in_without_a_copy() {
     let (there, here) = (Temporary::new("there.raw"), Temporary::new("here.raw"));
-    let rest = format!("{}\n[element.split]\ntype = \"tee\"\n", FILE.replace("FILE", here.path()));
-    let both = "\"camera\", \"split\", \"file\"]\n[[link]]\npath = [\"split\", \"part\"";
-    let report = run_well(&toml(&format!("{UNBUFFERED} location={}", there.path()), &rest, both), Some(30));
+    let launch = format!("{UNBUFFERED} location={}", there.path());
+    let report = run_well(&toml(&launch, &split(&here), SPLIT), Some(30));
     assert_eq!((frames(&report, "part"), report.graph.ledger().copied()), (30, 0));
     assert!(there.bytes() == here.bytes() && there.bytes().len() == 30 * NV12, "{}", there.bytes().len());
 }
@@ -134,23 +134,39 @@ fn frames_come_out_without_a_copy() {
     assert!(file.bytes() == theirs(&line), "{} bytes", file.bytes().len());
 }
 
+/// False where the kernel has none, which is said.
+fn has_udmabuf() -> bool {
+    let has = std::path::Path::new("/dev/udmabuf").exists();
+    assert!(has || std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
+    if !has {
+        println!("no udmabuf here");
+    }
+    has
+}
+
+/// A tee before `part`, whose other way is `here`.
+const SPLIT: &str = "\"camera\", \"split\", \"here\"]\n[[link]]\npath = [\"split\", \"part\"";
+
+fn split(here: &Temporary) -> String {
+    format!("{}\n[element.split]\ntype = \"tee\"\n", FILE.replace("FILE", here.path()).replace(".file", ".here"))
+}
+
 /// In dma-bufs, where the kernel makes them: as `GstDmaBufMemory`.
 #[test]
 fn dma_bufs_go_in_and_come_out_without_a_copy() {
-    if !std::path::Path::new("/dev/udmabuf").exists() {
-        assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
-        println!("no udmabuf here");
+    if !has_udmabuf() {
         return;
     }
     let (there, here, out) = (Temporary::new("there.raw"), Temporary::new("here.raw"), Temporary::new("out.raw"));
-    let rest = format!("{}\n[element.split]\ntype = \"tee\"\n", FILE.replace("FILE", here.path()));
-    let both = "\"camera\", \"split\", \"file\"]\n[[link]]\npath = [\"split\", \"part\"";
-    let launch = format!("{UNBUFFERED} location={}", there.path());
-    let camera = toml(&launch, &rest, both).replace("\"memfd\"", "\"udmabuf\"");
-    let report = run_well(&camera, Some(30));
-    assert_eq!((frames(&report, "part"), report.graph.ledger().copied()), (30, 0));
-    assert!(report.plan.links.iter().all(|link| link.stream.origin == Origin::Udmabuf), "{:?}", report.plan.links);
-    assert!(there.bytes() == here.bytes() && there.bytes().len() == 30 * NV12, "{}", there.bytes().len());
+    // Such as insist on the feature are told, and others are not.
+    for first in ["", "video/x-raw(memory:DMABuf) ! "] {
+        let launch = format!("{first}{UNBUFFERED} location={}", there.path());
+        let camera = toml(&launch, &split(&here), SPLIT).replace("\"memfd\"", "\"udmabuf\"");
+        let report = run_well(&camera, Some(30));
+        assert_eq!((frames(&report, "part"), report.graph.ledger().copied()), (30, 0));
+        assert!(report.plan.links.iter().all(|link| link.stream.origin == Origin::Udmabuf), "{:?}", report.plan.links);
+        assert!(there.bytes() == here.bytes() && there.bytes().len() == 30 * NV12, "{}", there.bytes().len());
+    }
 
     let line = format!("videotestsrc num-buffers=30 pattern=ball ! {CAPS}");
     let rest = FILE.replace("FILE", out.path());
@@ -158,6 +174,102 @@ fn dma_bufs_go_in_and_come_out_without_a_copy() {
     let report = run_well(&source, None);
     assert_eq!((report.graph.ledger().copied(), report.plan.links[0].stream.origin), (0, Origin::Udmabuf));
     assert!(out.bytes() == theirs(&line), "{} bytes", out.bytes().len());
+}
+
+#[test]
+fn dma_bufs_go_through_elements_that_insist_on_them() {
+    if !has_udmabuf() {
+        return;
+    }
+    insistent::register();
+    let (here, out) = (Temporary::new("here.raw"), Temporary::new("out.raw"));
+    let rest = split(&here) + &FILE.replace("FILE", out.path());
+    for (launch, inverts) in [
+        ("insistent", true),
+        ("insistent ! queue ! identity", true),
+        ("video/x-raw(memory:DMABuf) ! identity ! queue", false),
+    ] {
+        let line = toml(launch, &rest, &format!("{SPLIT}, \"file\""));
+        let line = line.replace("\"memfd\"", "\"udmabuf\"").replace("\"gst\"", "\"gst\"\nmemory = \"udmabuf\"");
+        let report = run_well(&line, Some(30));
+        assert_eq!((frames(&report, "file"), report.graph.ledger().copied()), (30, 0), "{launch}");
+        let links = &report.plan.links;
+        assert!(links.iter().all(|link| link.zero_copy && link.stream.origin == Origin::Udmabuf), "{links:?}");
+        let mut expected = here.bytes();
+        expected.iter_mut().filter(|_| inverts).for_each(|byte| *byte = !*byte);
+        assert!(out.bytes() == expected && expected.len() == 30 * NV12, "{launch}: {}", out.bytes().len());
+    }
+}
+
+/// The converter of a driver (vim2m), whose element of GStreamer's has it import our dma-bufs at both ends.
+#[test]
+fn dma_bufs_go_through_a_converter_of_v4l2() {
+    gst::init().unwrap();
+    if gst::ElementFactory::find("v4l2convert").is_none() {
+        assert!(std::env::var_os("SHRBUF_REQUIRE_M2M").is_none(), "vim2m is required and missing");
+        println!("no converter here");
+        return;
+    }
+    let (here, out) = (Temporary::new("here.raw"), Temporary::new("out.raw"));
+    let rest = split(&here) + &FILE.replace("FILE", out.path());
+    // From 1.24 on they can be told to insist.
+    let (before, behind) = if cfg!(feature = "gstreamer-v1_24") {
+        ("video/x-raw(memory:DMABuf) ! ", "video/x-raw(memory:DMABuf),format=DMA_DRM,drm-format=RG24")
+    } else {
+        ("", "video/x-raw,format=BGR")
+    };
+    let modes = "output-io-mode=dmabuf-import capture-io-mode=dmabuf-import";
+    let launch = &format!("{before}v4l2convert {modes} ! {behind}");
+    let line = toml(launch, &rest, &format!("{SPLIT}, \"file\"")).replace("NV12", "BG24");
+    let line = line.replace("\"memfd\"", "\"udmabuf\"").replace("\"gst\"", "\"gst\"\nmemory = \"udmabuf\"");
+    let report = run_well(&line, Some(10));
+    assert_eq!((frames(&report, "file"), report.graph.ledger().copied()), (10, 0));
+    let mut expected = here.bytes();
+    expected.chunks_exact_mut(3).for_each(<[u8]>::reverse);
+    assert!(out.bytes() == expected && expected.len() == 10 * 64 * 48 * 3, "{}", out.bytes().len());
+}
+
+#[test]
+fn memfds_are_refused_before_anything_streams_where_somebody_insists_on_dma_bufs() {
+    insistent::register();
+    let file = Temporary::new("never.raw");
+    let rest = FILE.replace("FILE", file.path());
+    for (launch, rest, path, who) in [
+        ("queue ! video/x-raw(memory:DMABuf) ! fakesink", "", IN, "capsfilter"),
+        ("video/x-raw(memory:DMABuf) ! identity", rest.as_str(), THROUGH, "capsfilter"),
+        ("queue ! insistent", rest.as_str(), THROUGH, "insistent"),
+    ] {
+        let denied = fails(&toml(launch, rest, path), Some(5));
+        // GStreamer numbers its elements.
+        let (allocates, insists) = (
+            format!("no memory in common: camera allocates from memfd; part imports dma-buf, on which {who}"),
+            format!(
+                " ({who}) insists\nTo make it zero-copy: have camera allocate dma-buf memory; /dev/udmabuf and \
+                 /dev/dma_heap make dma-bufs"
+            ),
+        );
+        assert!(denied.contains(&allocates) && denied.contains(&insists), "{launch}: {denied}");
+    }
+    // What comes out, too, of an element that gives frames of any caps.
+    let line = format!("fakesrc num-buffers=5 ! {}", CAPS.replace("x-raw", "x-raw(memory:DMABuf)"));
+    let denied = fails(&toml(&line, &rest, OUT).replace("[[link", "memory = \"memfd\"\n[[link"), None);
+    assert!(denied.contains("(capsfilter) insists on dma-bufs for NV12 (memory:DMABuf)"), "{denied}");
+    assert!(denied.contains("memory = \"udmabuf\" or \"dma-heap\"") && !file.0.exists(), "{denied}");
+}
+
+#[test]
+fn frames_that_are_only_passed_on_are_those_that_came_in() {
+    let (here, out) = (Temporary::new("here.raw"), Temporary::new("out.raw"));
+    let rest = split(&here) + &FILE.replace("FILE", out.path());
+    for launch in ["identity", "video/x-raw,format=NV12 ! queue", "tee name=out ! queue ! fakesink"] {
+        let report = run_well(&toml(launch, &rest, &format!("{SPLIT}, \"file\"")), Some(40));
+        assert_eq!((frames(&report, "file"), report.graph.ledger().copied()), (40, 0), "{launch}");
+        assert!(out.bytes() == here.bytes() && out.bytes().len() == 40 * NV12, "{launch}: {}", out.bytes().len());
+        let links = &report.plan.links;
+        assert!(links.iter().all(|link| link.zero_copy && link.stream.origin == Origin::Memfd), "{links:?}");
+        // One stream, whose buffers are the camera's.
+        assert_eq!(report.plan.budgets.len(), 1, "{:?}", report.plan.budgets);
+    }
 }
 
 #[test]
@@ -221,12 +333,13 @@ fn copy_that_is_needed_is_refused_before_anything_streams_and_counted_where_allo
 
 #[test]
 fn copy_that_shows_only_as_frames_come_ends_the_run() {
-    // What goes through untouched lies in the camera's memory, not in that of the next link.
+    // What a videoconvert has nothing to do with lies in the camera's memory, not in that of the next link.
+    let same = "videoconvert ! video/x-raw,format=NV12";
     let file = Temporary::new("untouched.raw");
     let rest = FILE.replace("FILE", file.path());
-    let denied = fails(&toml("identity", &rest, THROUGH), Some(5));
+    let denied = fails(&toml(same, &rest, THROUGH), Some(5));
     assert!(denied.contains("`part`: configuration") && denied.contains("copies = \"allow\""), "{denied}");
-    let allowed = format!("[pipeline]\ncopies = \"allow\"\n{}", toml("identity", &rest, THROUGH));
+    let allowed = format!("[pipeline]\ncopies = \"allow\"\n{}", toml(same, &rest, THROUGH));
     let report = run_well(&allowed, Some(5));
     assert_eq!((report.graph.ledger().copied() as usize, file.bytes().len()), (5 * NV12, 5 * NV12));
 }
@@ -407,6 +520,7 @@ fn nothing_is_left_behind() {
     let file = Temporary::new("traced.raw");
     let rest = FILE.replace("FILE", file.path());
     run_well(&toml("videoconvert ! video/x-raw,format=BGRx", &rest, THROUGH), Some(10));
+    run_well(&toml("identity", &rest, THROUGH), Some(10));
     run_well(&toml("vp8enc deadline=1 ! fakesink", "", IN).replace("NV12", "YU12"), Some(10));
     let source = toml(&format!("videotestsrc num-buffers=10 ! {CAPS}"), &rest, OUT);
     run_well(&source.replace("[[link", "sync = false\n[[link"), None);

@@ -26,8 +26,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One memory of one buffer.
-#[derive(Default)]
-struct Slot(Mutex<Lent>);
+struct Slot {
+    /// Where the memory is, for as long as the slot is not closed: it is known by that.
+    address: usize,
+    lent: Mutex<Lent>,
+}
 
 #[derive(Default)]
 struct Lent {
@@ -41,7 +44,7 @@ struct Lent {
 
 impl Slot {
     fn come_back(&self, spent: Spent<'_>) {
-        let mut lent = lock(&self.0);
+        let mut lent = lock(&self.lent);
         if !lent.closed {
             lent.memory = Some(spent.revive());
         }
@@ -71,11 +74,11 @@ impl Lender {
             lender.buffers.push((buffer.id(), Vec::with_capacity(buffer.segments().len())));
             for (index, &size) in lender.planes.sizes.iter().enumerate() {
                 let mut memory = lender.wrap(buffer, index, size)?;
-                let slot = Arc::new(Slot::default());
+                let slot = Arc::new(Slot { address: memory.as_ptr().addr(), lent: Mutex::default() });
                 let owner = Arc::clone(&slot);
                 let way_back: WayBack = Arc::new(move |spent| owner.come_back(spent));
                 sys::lend(memory.make_mut(), way_back);
-                lock(&slot.0).memory = Some(memory);
+                lock(&slot.lent).memory = Some(memory);
                 if let Some((_, slots)) = lender.buffers.last_mut() {
                     slots.push(slot);
                 }
@@ -102,7 +105,7 @@ impl Lender {
         let mut buffer = gst::Buffer::new();
         let writable = buffer.make_mut();
         for (slot, &size) in slots.iter().zip(&self.planes.sizes) {
-            let mut lent = lock(&slot.0);
+            let mut lent = lock(&slot.lent);
             let Some(mut memory) = lent.memory.take() else { return Ok(None) };
             lent.frame = Some(frame.clone());
             drop(lent);
@@ -131,9 +134,27 @@ impl Lender {
         Ok(buffer)
     }
 
+    /// The buffer that a frame of GStreamer's is in, all of it and as it was lent; `None` where it is in other memory.
+    pub fn lent_as(&self, frame: &gst::BufferRef) -> Option<Shrbuf> {
+        let whole = |index: usize, memory: &gst::MemoryRef| {
+            memory.offset() == 0 && self.planes.sizes.get(index).is_some_and(|size| memory.size() >= *size)
+        };
+        if frame.n_memory() != self.planes.sizes.len() || !frame.iter_memories().enumerate().all(|(i, m)| whole(i, m)) {
+            return None;
+        }
+        let first = frame.peek_memory(0);
+        if let Some(again) = sys::tied::<Shrbuf>(first) {
+            return Some(again.clone());
+        }
+        let is = |slot: &Arc<Slot>, memory: &gst::MemoryRef| slot.address == memory.as_ptr().addr();
+        let of = |slots: &[Arc<Slot>]| slots.iter().zip(frame.iter_memories()).all(|(slot, memory)| is(slot, memory));
+        let (_, slots) = self.buffers.iter().find(|(_, slots)| of(slots))?;
+        lock(&slots.first()?.lent).frame.clone()
+    }
+
     /// How many buffers GStreamer has.
     pub fn lent(&self) -> usize {
-        let is_lent = |slots: &[Arc<Slot>]| slots.iter().any(|slot| lock(&slot.0).frame.is_some());
+        let is_lent = |slots: &[Arc<Slot>]| slots.iter().any(|slot| lock(&slot.lent).frame.is_some());
         self.buffers.iter().filter(|(_, slots)| is_lent(slots)).count()
     }
 
@@ -161,7 +182,7 @@ impl Lender {
 impl Drop for Lender {
     fn drop(&mut self) {
         for slot in self.buffers.iter().flat_map(|(_, slots)| slots) {
-            let mut lent = lock(&slot.0);
+            let mut lent = lock(&slot.lent);
             lent.closed = true;
             let memory = lent.memory.take();
             drop(lent);
@@ -284,6 +305,26 @@ mod tests {
         drop(chroma);
         assert_eq!(lender.lent(), 0);
         assert!(lender.lend(&frame, &FrameInfo::default()).unwrap().is_some());
+    }
+
+    #[test]
+    fn frame_that_comes_back_is_found_in_the_buffer_that_was_lent() {
+        let (pool, lender) = grey();
+        let (_, other) = grey();
+        let (buffer, again) =
+            (pool.take(0).unwrap(), |b: &Shrbuf| lender.lend_again(b, &FrameInfo::default()).unwrap());
+        let lent = lender.lend(&buffer, &FrameInfo::default()).unwrap().unwrap();
+        for frame in [lent.copy(), again(&buffer), lent.clone()] {
+            assert_eq!(lender.lent_as(&frame).map(|b| b.id()), Some(buffer.id()));
+        }
+        let part = lent.copy_region(gst::BufferCopyFlags::MEMORY, 64..128).unwrap();
+        let deep = lent.copy_deep().unwrap();
+        assert!(lender.lent_as(&part).is_none() && lender.lent_as(&deep).is_none() && other.lent_as(&lent).is_none());
+        let found = lender.lent_as(&lent).unwrap();
+        drop((lent, part, buffer));
+        assert_eq!((pool.idle(), lender.lent()), (1, 0));
+        drop(found);
+        assert_eq!(pool.idle(), 2);
     }
 
     #[test]

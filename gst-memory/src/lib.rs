@@ -24,6 +24,7 @@
 //! | module | story |
 //! | --- | --- |
 //! | [`video`] | what a picture is called on both sides, and where its planes lie |
+//! | [`dma_buf`] | frames in dma-bufs, as caps say it to elements that insist on being told |
 //! | `lend` | our buffers as GStreamer's memories, for reading |
 //! | `copy` | a frame of GStreamer's copied into a buffer of ours |
 //! | `sys` | the few calls for which the bindings have no safe one |
@@ -32,6 +33,7 @@
 //! a program with the element, loaded together, must not both register the same one.
 
 mod copy;
+pub mod dma_buf;
 mod lend;
 mod sys;
 pub mod video;

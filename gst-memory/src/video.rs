@@ -7,6 +7,8 @@ use gst_video::{
 use shrbuf::layout::{Layout, LayoutError, Plane};
 use shrbuf::{Format, Modifier, Shrbuf};
 
+use crate::dma_buf;
+
 /// Of each pair the planes are in the same order, too.
 const FORMATS: [(Format, VideoFormat); 19] = [
     (Format::Xr24, VideoFormat::Bgrx),
@@ -43,6 +45,26 @@ pub fn ours(format: VideoFormat) -> Option<Format> {
 /// Every format that both sides know.
 pub fn formats() -> impl Iterator<Item = Format> {
     FORMATS.iter().map(|(ours, _)| *ours)
+}
+
+/// The formats that a structure of caps says and that both sides know, in its order; of DMA_DRM the linear ones.
+pub fn formats_of(structure: &gst::StructureRef) -> Vec<Format> {
+    if let Some(linear) = dma_buf::formats_of(structure) {
+        return linear;
+    }
+    match said(structure, "format") {
+        Some(names) => names.iter().filter_map(|name| ours(VideoFormat::from_string(name))).collect(),
+        None => formats().collect(),
+    }
+}
+
+/// The strings of a field; `None` where it is not there, and so anything.
+pub(crate) fn said(structure: &gst::StructureRef, field: &str) -> Option<Vec<String>> {
+    if let Ok(one) = structure.get::<String>(field) {
+        return Some(vec![one]);
+    }
+    let list = structure.get::<gst::List>(field).ok()?;
+    Some(list.iter().filter_map(|value| value.get::<String>().ok()).collect())
 }
 
 /// Caps of every format that both sides know.

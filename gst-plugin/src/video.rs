@@ -3,11 +3,9 @@
 use gst_video::{VideoFormat, VideoInfo};
 use shrbuf::layout::{Layout, LayoutError, Plane};
 use shrbuf::{Format, MemoryKind, Modifier, Shrbuf};
+pub(crate) use shrbuf_gst_memory::dma_buf::{Drm, FEATURE as DMA_BUF, drm_of, with_feature as with_dma_buf};
 use shrbuf_gst_memory::video::{self, Planes, PlanesError};
 pub(crate) use shrbuf_gst_memory::video::{caps as plain, colorimetry, h273};
-
-/// Caps features of frames in dma-bufs, for elements that insist on being told.
-pub(crate) const DMA_BUF: &str = "memory:DMABuf";
 
 /// What one side has and the other cannot say.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +14,6 @@ pub(crate) enum VideoError {
     NoFormat(Format),
     #[error("shrbuf has no name for the format {0}; put a videoconvert before")]
     NoFourcc(VideoFormat),
-    #[cfg(feature = "v1_24")]
-    #[error("shrbuf has no name for the format {0} of DMA_DRM caps; ask upstream for another")]
-    NoDrm(String),
     #[error("the producer's pictures are laid out as {0}, which video/x-raw cannot say; ask it for LINEAR")]
     Tiled(Modifier),
     #[error("{0}")]
@@ -29,35 +24,11 @@ pub(crate) enum VideoError {
     Gst(#[from] gst::glib::BoolError),
 }
 
-/// A format and modifier as DMA_DRM caps name them, in place of one of GStreamer's formats.
-pub(crate) type Drm = (Format, Modifier);
-
-/// What DMA_DRM caps name; `None` where they are others.
-///
-/// # Errors
-/// [`VideoError::NoDrm`] where they name what is no format here.
-#[cfg(feature = "v1_24")]
-pub(crate) fn drm_of(caps: &gst::CapsRef) -> Result<Option<Drm>, VideoError> {
-    if !gst_video::is_dma_drm_caps(caps) {
-        return Ok(None);
-    }
-    let info = gst_video::VideoInfoDmaDrm::from_caps(caps)?;
-    let format = Format::from_drm(info.fourcc());
-    let format = format.ok_or_else(|| VideoError::NoDrm(shrbuf::format::fourcc_name(info.fourcc())))?;
-    Ok(Some((format, Modifier(info.modifier()))))
-}
-
-/// GStreamer before 1.24 has no such caps.
-#[cfg(not(feature = "v1_24"))]
-pub(crate) fn drm_of(_: &gst::CapsRef) -> Result<Option<Drm>, VideoError> {
-    Ok(None)
-}
-
 /// DMA_DRM caps for such dma-bufs.
 #[cfg(feature = "v1_24")]
 fn drm_caps(layout: &Layout, rate: gst::Fraction) -> Option<gst::Caps> {
     let modifier = layout.modifier.unwrap_or(Modifier::LINEAR);
-    let name = gst_video::dma_drm_fourcc_to_string(layout.format.drm()?, modifier.0);
+    let name = shrbuf_gst_memory::dma_buf::name(layout.format.drm()?, modifier);
     let size = |n: u32| i32::try_from(n).ok();
     let caps =
         gst::Caps::builder("video/x-raw").features([DMA_BUF]).field("format", "DMA_DRM").field("drm-format", name);
@@ -130,13 +101,6 @@ pub(crate) fn template() -> gst::Caps {
         all.merge(drm.field("width", size()).field("height", size()).build());
     }
     all
-}
-
-/// The same caps with [`DMA_BUF`].
-pub(crate) fn with_dma_buf(mut caps: gst::Caps) -> gst::Caps {
-    let all = caps.make_mut();
-    (0..all.size()).for_each(|at| all.set_features(at, Some(gst::CapsFeatures::new([DMA_BUF]))));
-    caps
 }
 
 #[cfg(all(test, feature = "v1_24"))]

@@ -246,6 +246,8 @@ pub struct Produces {
 pub struct Consumes {
     /// Kinds it can import.
     pub kinds: Vec<MemoryKind>,
+    /// Who within it insists on these, where that is somebody with a name of their own: for the message.
+    pub insists: Option<String>,
     /// Strides must be multiples of this many bytes.
     pub stride_align: u32,
     /// Formats whose pictures it reads in whole blocks of so many pixels (codecs), so that the memory must have room for
@@ -261,7 +263,7 @@ impl Consumes {
     /// What a CPU takes: any kind, any stride, one frame at a time.
     pub fn cpu() -> Consumes {
         let kinds = vec![MemoryKind::DmaBuf, MemoryKind::Memfd];
-        Consumes { kinds, stride_align: 1, blocks: Vec::new(), holds: 1, read_only: false }
+        Consumes { kinds, insists: None, stride_align: 1, blocks: Vec::new(), holds: 1, read_only: false }
     }
 
     /// The blocks in which pictures of `format` are read: 1x1 where they are read as they are.

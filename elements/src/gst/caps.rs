@@ -1,24 +1,23 @@
 //! What a pad can do, from caps into the words of negotiation.
 
 use gst::{CapsRef, Fraction, FractionRange, IntRange, List, StructureRef};
-use gst_video::VideoFormat;
-use shrbuf::{Format, Modifier};
-use shrbuf_gst_memory::video;
+use shrbuf::Modifier;
+use shrbuf_gst_memory::{dma_buf, video};
 use shrbuf_pipeline::{Modifiers, Rate, Rates, Size, SizeOffer, Sizes, Video};
+
+/// Caps feature of frames in any memory that the CPU can map.
+const MEMORY: &str = "memory:SystemMemory";
 
 /// Every format that the caps have and we know, in their order. `segments`: planes may lie in memories of their own.
 pub(super) fn offers(caps: &CapsRef, segments: bool) -> Vec<Video> {
-    if caps.is_any() {
-        return offers(&video::caps(), segments);
-    }
     let mut all: Vec<Video> = Vec::new();
     for (structure, features) in caps.iter_with_features() {
-        let plain = features.is_any() || features.contains("memory:SystemMemory");
-        if structure.name() != "video/x-raw" || !plain {
+        let ours = features.is_any() || [MEMORY, dma_buf::FEATURE].iter().any(|known| features.contains(*known));
+        if structure.name() != "video/x-raw" || !ours {
             continue;
         }
         let sizes = sizes(structure);
-        for format in formats(structure) {
+        for format in video::formats_of(structure) {
             let modifiers = Modifiers::List(vec![Modifier::LINEAR]);
             let video = Video { format, modifiers, sizes: sizes.clone(), plane_segments: segments };
             if !all.contains(&video) {
@@ -32,20 +31,6 @@ pub(super) fn offers(caps: &CapsRef, segments: bool) -> Vec<Video> {
 /// True where every size is known.
 pub(super) fn sized(offers: &[Video]) -> bool {
     !offers.is_empty() && offers.iter().flat_map(|v| &v.sizes).all(|s| matches!(s.sizes, Sizes::Exact(_)))
-}
-
-fn named(name: &str) -> Option<Format> {
-    video::ours(VideoFormat::from_string(name))
-}
-
-fn formats(structure: &StructureRef) -> Vec<Format> {
-    if let Ok(name) = structure.get::<&str>("format") {
-        return named(name).into_iter().collect();
-    }
-    match structure.get::<List>("format") {
-        Ok(list) => list.iter().filter_map(|value| named(value.get::<&str>().ok()?)).collect(),
-        Err(_) => video::formats().collect(),
-    }
 }
 
 /// One side of a picture: from, to, in steps of.
@@ -110,6 +95,8 @@ fn rates(structure: &StructureRef) -> Rates {
 mod tests {
     use std::str::FromStr;
 
+    use shrbuf::Format;
+
     use super::*;
 
     fn of(caps: &str) -> Vec<Video> {
@@ -138,6 +125,14 @@ mod tests {
     fn lists_of_sizes_are_all_of_them() {
         let all = of("video/x-raw, format=BGRx, width={320, 640}, height={240, 480}");
         assert_eq!(all[0].sizes.len(), 4);
+    }
+
+    #[test]
+    fn frames_in_dma_bufs_are_offers_like_others_and_the_same_ones_once() {
+        let plain = "video/x-raw, format=NV12, width=320, height=240";
+        let dma_bufs = "video/x-raw(memory:DMABuf), format=NV12, width=320, height=240";
+        assert_eq!(of(dma_bufs), of(plain));
+        assert_eq!(of(&format!("{plain}; {dma_bufs}")), of(plain));
     }
 
     #[test]

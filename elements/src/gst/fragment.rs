@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::{PadDirection, PadPresence, glib};
 use gst_app::{AppSink, AppSrc};
-use shrbuf_gst_memory::video;
+use shrbuf::MemoryKind;
 use shrbuf_pipeline::nearest::nearest;
 use shrbuf_pipeline::{Failure, FailureKind, SizeOffer};
 
 use super::caps;
+use super::dma_buf::{self, Called};
 use super::message::{Heard, name_of};
 use super::pool::LendingPool;
 
 /// Elements of these names are where frames go in and come out.
 const IN: &str = "in";
 const OUT: &str = "out";
+
+/// Elements behind which frames are the very same, in the same memory.
+const PASS_ON: [&str; 6] = ["capsfilter", "clocksync", "identity", "queue", "tee", "valve"];
 
 /// Why a fragment is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -141,13 +145,45 @@ impl Fragment {
         self.pipeline.bus().ok_or_else(|| Failure::new(FailureKind::Limit, "the pipeline has no bus"))
     }
 
-    /// What the pad beyond our end takes or gives now; `None` where there is none yet.
-    pub(super) fn can(&self, direction: PadDirection) -> Option<gst::Caps> {
-        let pad = match direction {
+    /// True where what comes out is what came in.
+    pub(super) fn passes_on(&self) -> bool {
+        let Some((source, sink)) = self.input.as_ref().zip(self.output.as_ref()) else { return false };
+        let mut pad = sink.static_pad("sink").and_then(|pad| pad.peer());
+        while let Some(element) = pad.as_ref().and_then(|pad| pad.parent_element()) {
+            if element == *source.upcast_ref::<gst::Element>() {
+                return true;
+            }
+            let passes_on = element.factory().is_some_and(|factory| PASS_ON.contains(&factory.name().as_str()));
+            pad = element.sink_pads().first().filter(|_| passes_on).and_then(|pad| pad.peer());
+        }
+        false
+    }
+
+    /// Our pad at that end: frames leave us where the fragment's is one that takes.
+    fn end(&self, direction: PadDirection) -> Option<gst::Pad> {
+        match direction {
             PadDirection::Sink => self.input.as_ref()?.static_pad("src"),
             _ => self.output.as_ref()?.static_pad("sink"),
-        }?;
-        pad.peer().map(|_| pad.peer_query_caps(Some(&video::caps())))
+        }
+    }
+
+    /// What the pad beyond our end takes or gives now; `None` where there is none yet.
+    pub(super) fn can(&self, direction: PadDirection) -> Option<gst::Caps> {
+        let pad = self.end(direction)?;
+        pad.peer().map(|_| pad.peer_query_caps(Some(&dma_buf::every())))
+    }
+
+    /// What the pad beyond our end calls frames of these plain caps in such memory, what it likes best; `None` where it
+    /// has none of them.
+    pub(super) fn calls(&self, direction: PadDirection, plain: &gst::Caps, kind: MemoryKind) -> Option<Called> {
+        let pad = self.end(direction).filter(|pad| pad.is_linked())?;
+        // In its own order, which a filter would change.
+        Called::first_of(&pad.peer_query_caps(None), plain, kind)
+    }
+
+    /// Who beyond our end has frames in dma-bufs alone; `None` where nobody insists on that.
+    pub(super) fn insists(&self, direction: PadDirection) -> Option<String> {
+        dma_buf::who_insists(&self.end(direction)?)
     }
 
     /// Size and rate of the picture that has come, if one has.
@@ -176,6 +212,13 @@ impl Fragment {
             }
             gst::PadProbeReturn::Drop
         });
+    }
+
+    /// Has our end take every picture there is, as before anything was decided.
+    pub(super) fn take_every(&self) {
+        if let Some(sink) = &self.output {
+            sink.set_caps(Some(&dma_buf::every()));
+        }
     }
 
     /// What is going to come in: what the fragment gives follows from it.
@@ -276,7 +319,7 @@ fn is_linked_later(element: &gst::Element) -> bool {
 }
 
 fn takes_pictures(caps: &gst::Caps) -> bool {
-    caps.is_any() || caps.can_intersect(&video::caps())
+    caps.is_any() || caps.can_intersect(&dma_buf::every())
 }
 
 fn unfit(element: &gst::Element, why: impl std::fmt::Display) -> FragmentError {
@@ -305,7 +348,7 @@ fn link_output(
 ) -> Result<AppSink, FragmentError> {
     let sink = AppSink::builder().name("shrbuf-out").sync(synchronised).max_buffers(2).drop(false).build();
     sink.set_enable_last_sample(false);
-    sink.set_caps(Some(&video::caps()));
+    sink.set_caps(Some(&dma_buf::every()));
     bin.add(&sink).map_err(|e| unfit(element, e))?;
     let pad = sink.static_pad("sink").ok_or_else(|| unfit(element, "there is no pad to link it to"))?;
     answer_allocation(&pad, Arc::clone(pool));
@@ -385,6 +428,17 @@ mod tests {
         assert_eq!(ends("tee name=out ! queue ! fakesink"), (true, true));
         assert_eq!(ends("videotestsrc ! tee name=out ! queue ! fakesink"), (false, true));
         assert_eq!(ends("compositor name=in ! fakesink videotestsrc ! in."), (true, false));
+    }
+
+    #[test]
+    fn frames_are_passed_on_where_every_element_from_end_to_end_does() {
+        let passes_on = |launch: &str| Fragment::parse(launch, false).unwrap().passes_on();
+        for launch in ["identity", "video/x-raw(memory:DMABuf) ! queue ! valve", "tee name=out ! queue ! fakesink"] {
+            assert!(passes_on(launch), "{launch}");
+        }
+        for launch in ["videoconvert", "queue ! videoflip ! identity", "queue ! fakesink", "videotestsrc ! identity"] {
+            assert!(!passes_on(launch), "{launch}");
+        }
     }
 
     #[test]

@@ -7,12 +7,14 @@
 //! | `fragment` | the launch fragment, parsed, with our ends |
 //! | `message` | errors in GStreamer's words |
 //! | `caps`, `video` | what a picture is called on both sides, in the words of a pipeline |
+//! | `dma_buf` | which caps frames have, where elements insist on dma-bufs |
 //! | `pool` | our buffers, lent to GStreamer for writing |
 //! | `sys` | the one call for which the bindings have no safe one |
 //!
 //! Lending our buffers for reading is `shrbuf-gst-memory`'s, which the GStreamer plugin has too.
 
 mod caps;
+mod dma_buf;
 mod fragment;
 mod message;
 #[allow(missing_docs, reason = "the bindings' macros make items that cannot be documented")]
@@ -27,7 +29,7 @@ use std::time::Duration;
 
 use ::gst::PadDirection;
 pub use message::GstError;
-use shrbuf::{Ledger, Shrbuf};
+use shrbuf::{Ledger, MemoryKind, Shrbuf};
 use shrbuf_gst_memory::Lender;
 use shrbuf_pipeline::graph::Copies;
 use shrbuf_pipeline::property::{Build, BuildError};
@@ -36,9 +38,10 @@ use shrbuf_pipeline::{
     Produces, Refusal, Role, Start, Stream, Video, Wanted,
 };
 
+use self::dma_buf::Called;
 use self::fragment::Fragment;
 use self::pool::{Buffers, LendingPool};
-use self::run::{Output, Run};
+use self::run::{Input, Output, Run};
 use crate::memory::{self, Memory};
 
 shrbuf_pipeline::properties! {
@@ -46,10 +49,11 @@ shrbuf_pipeline::properties! {
     ///
     /// Where `launch` begins without a source, our frames go in; where it ends without a sink, its frames come out: so
     /// it is a sink, a source, or both. Where that is not plain, call the elements that are meant `name=in` and
-    /// `name=out`. Frames go in as they are, memfds and dma-bufs. What comes out is written straight into our buffers
-    /// by every element that takes the pool of the next one: decoders, converters, test pictures. Other frames have to
-    /// be copied, which `copies` of the pipeline denies unless it is told otherwise. Time stamps keep their values.
-    /// Only in builds with the feature `gstreamer`.
+    /// `name=out`. Frames go in as they are, memfds and dma-bufs; elements that insist on the caps feature
+    /// `memory:DMABuf` have it for dma-bufs. What comes out is written straight into our buffers by every element that
+    /// takes the pool of the next one: decoders, converters, test pictures; what is only passed on is the frame that
+    /// came in. Other frames have to be copied, which `copies` of the pipeline denies unless it is told otherwise. Time
+    /// stamps keep their values. Only in builds with the feature `gstreamer`.
     ///
     /// ```toml
     /// [element.record]
@@ -74,6 +78,10 @@ shrbuf_pipeline::properties! {
 /// GStreamer pads rows to this many bytes by itself.
 const STRIDE: u32 = 4;
 
+/// What helps where frames are memfds that have to be dma-bufs.
+const DMA_BUFS: &str = "memory = \"udmabuf\" or \"dma-heap\" where they are allocated makes them dma-bufs, and cameras and \
+    GPUs have their own; /dev/udmabuf and /dev/dma_heap have to be there for this user";
+
 impl Build for Gst {
     fn build(self) -> Result<Box<dyn Element>, BuildError> {
         let most = shrbuf::pool::MAX_BUFFERS as u32;
@@ -87,6 +95,7 @@ impl Build for Gst {
             config: self,
             environment,
             ends,
+            passes_on: fragment.passes_on(),
             copies: Copies::Deny,
             fragment: None,
             tried: false,
@@ -112,13 +121,15 @@ struct Part {
     environment: Environment,
     /// It has an input; it has an output.
     ends: (bool, bool),
+    /// What comes out is what came in.
+    passes_on: bool,
     copies: Copies,
     /// From the first offer on, until the run is over.
     fragment: Option<Fragment>,
     /// It has been tried with one candidate, at least.
     tried: bool,
     /// Between negotiation and start.
-    input: Option<(Stream, Lender)>,
+    input: Option<Input>,
     output: Option<Output>,
     buffers: Vec<Shrbuf>,
     run: Option<Run>,
@@ -167,6 +178,37 @@ impl Part {
         Ok(Some(offers))
     }
 
+    /// What the pad beyond our end calls the frames of `stream`. Of what comes out plain caps where it has them, since
+    /// whoever gives frames with those takes our memory.
+    fn called(&mut self, direction: PadDirection, stream: &Stream) -> Result<Called, Refusal> {
+        let plain = video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?;
+        let fragment = self.fragment().map_err(refusal)?;
+        let calls = |kind| fragment.calls(direction, &plain, kind);
+        if direction == PadDirection::Src && calls(MemoryKind::Memfd).is_some() {
+            return Ok(Called::Plain);
+        }
+        match (calls(MemoryKind::DmaBuf), stream.origin.kind()) {
+            (Some(Called::DmaBuf | Called::Drm), MemoryKind::Memfd) if calls(MemoryKind::Memfd).is_none() => {
+                let who = fragment.insists(direction).unwrap_or_else(|| "the fragment".to_owned());
+                let what = format!("{who} insists on dma-bufs for {} (memory:DMABuf), these are memfds", stream.format);
+                Err(Refusal::new(what).instead(DMA_BUFS))
+            }
+            (Some(called), MemoryKind::DmaBuf) => Ok(called),
+            // Where it has none of them, it says so itself.
+            _ => Ok(Called::Plain),
+        }
+    }
+
+    /// Has the fragment say what it makes of `stream`.
+    fn expect(&mut self, stream: &Stream) -> Result<(), Refusal> {
+        let plain = video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?;
+        let called = self.called(PadDirection::Sink, stream)?;
+        let fragment = self.fragment().map_err(refusal)?;
+        fragment.expect(Some(called.caps(plain)));
+        fragment.take_every();
+        Ok(())
+    }
+
     /// What a fragment that is a source gives. One that does not say how large pictures are before it has one is let
     /// have one.
     fn source_offers(&mut self) -> Result<Vec<Video>, Failure> {
@@ -204,7 +246,8 @@ impl Part {
         }
         let first = sink.try_pull_preroll(::gst::ClockTime::ZERO);
         let first = first.as_ref().and_then(|sample| sample.buffer());
-        Ok(first.filter(|first| !output.buffers.has(first)).map(|_| run::elsewhere(sink)))
+        let ours = |frame: &&::gst::BufferRef| output.buffers.as_ref().is_some_and(|buffers| buffers.has(frame));
+        Ok(first.filter(|first| !ours(first)).map(|_| run::elsewhere(sink)))
     }
 }
 
@@ -218,7 +261,11 @@ impl Element for Part {
     }
 
     fn role(&self) -> Role {
-        if self.ends == (true, true) { Role::Transform } else { Role::Endpoint }
+        match self.ends {
+            (true, true) if self.passes_on => Role::Tap,
+            (true, true) => Role::Transform,
+            _ => Role::Endpoint,
+        }
     }
 
     fn join(&mut self, environment: &Environment) {
@@ -235,25 +282,22 @@ impl Element for Part {
 
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
         let video = self.offers(PadDirection::Sink)?.unwrap_or_default();
-        let memory = Consumes { holds: self.config.holds, stride_align: STRIDE, ..Consumes::cpu() };
+        let insists = self.fragment()?.insists(PadDirection::Sink);
+        let mut memory = Consumes { holds: self.config.holds, stride_align: STRIDE, insists, ..Consumes::cpu() };
+        if memory.insists.is_some() {
+            memory.kinds = vec![MemoryKind::DmaBuf];
+        }
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: None })
     }
 
     fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
         let video = match input {
             Some(stream) => {
-                let caps = video::caps(stream.format, stream.size, stream.rate).map_err(config)?;
-                let fragment = self.fragment()?;
-                fragment.expect(Some(caps));
-                if let Some(sink) = &fragment.output {
-                    sink.set_caps(Some(&shrbuf_gst_memory::video::caps()));
-                }
+                self.expect(stream).map_err(config)?;
                 self.offers(PadDirection::Src)?.unwrap_or_default()
             }
             None => {
-                if let Some(sink) = &self.fragment()?.output {
-                    sink.set_caps(Some(&shrbuf_gst_memory::video::caps()));
-                }
+                self.fragment()?.take_every();
                 self.source_offers()?
             }
         };
@@ -270,13 +314,18 @@ impl Element for Part {
         let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
         let layout = shrbuf_gst_memory::video::layout(stream.format, &info).map_err(refusal)?;
         let memory = memory::allocate_as(stream, &layout, &self.environment.name)?;
-        let buffers = Buffers::new(&memory, info.clone()).map_err(refusal)?;
+        let buffers = Buffers::new(&memory, info).map_err(refusal)?;
+        if let Some(input) = self.input.as_ref().map(|input| input.stream) {
+            self.expect(&input)?;
+        }
+        let called = self.called(PadDirection::Src, stream)?;
+        let caps = called.caps(video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?);
         let fragment = self.fragment().map_err(refusal)?;
         fragment.offer(Some(LendingPool::of(&buffers)));
         if let Some(sink) = &fragment.output {
-            sink.set_caps(Some(&video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?));
+            sink.set_caps(Some(&caps));
         }
-        self.output = Some(Output { stream: *stream, buffers, elsewhere: None });
+        self.output = Some(Output { caps, buffers: Some(buffers), elsewhere: None });
         self.tried = true;
         let elsewhere = self.look_at_first()?;
         if let (Some(why), Copies::Deny) = (&elsewhere, self.copies) {
@@ -292,8 +341,9 @@ impl Element for Part {
 
     fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
         self.input = None;
+        let called = self.called(PadDirection::Sink, stream)?;
         let lender = Lender::new(buffers, video::planes(buffers).map_err(refusal)?).map_err(refusal)?;
-        self.input = Some((*stream, lender));
+        self.input = Some(Input { stream: *stream, called, lender });
         Ok(())
     }
 
@@ -302,7 +352,9 @@ impl Element for Part {
         self.fragment()?;
         let fragment = self.fragment.take().ok_or_else(missing)?;
         self.tried = false;
-        let (input, output) = (self.input.take(), self.output.take());
+        let input = self.input.take();
+        let passed_on = input.as_ref().filter(|_| self.passes_on).map(Output::of_input).transpose()?;
+        let output = self.output.take().or(passed_on);
         if (input.is_some(), output.is_some()) != self.ends {
             return Err(missing());
         }

@@ -8,7 +8,7 @@ use gst::glib;
 use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
 use shrbuf::{Account, MemoryKind, Pool, PoolError, Shrbuf, State, WeakShrbuf};
-use shrbuf_gst_memory::{CopyError, FdMemories};
+use shrbuf_gst_memory::{CopyError, FdMemories, dma_buf};
 
 /// What a lock guards is whole at every step, so that a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -181,7 +181,7 @@ impl LendingPool {
     /// Bytes of a frame and most buffers, where it is for such caps.
     pub(super) fn prepare(&self, caps: &gst::Caps) -> Option<(u32, u32)> {
         let buffers = self.imp().buffers.get()?;
-        let info = VideoInfo::from_caps(caps).ok()?;
+        let info = dma_buf::info(caps).ok()?;
         (same(&info, &buffers.info)).then(|| (buffers.info.size() as u32, buffers.fds.len() as u32))
     }
 }
@@ -212,7 +212,7 @@ impl BufferPoolImpl for LendingPoolImpl {
             return false;
         };
         // Other caps are another stream: upstream then makes do without this pool.
-        let fits = VideoInfo::from_caps(&caps).is_ok_and(|info| same(&info, &buffers.info));
+        let fits = dma_buf::info(&caps).is_ok_and(|info| same(&info, &buffers.info));
         let there_are = buffers.fds.len() as u32;
         if !fits || least > there_are {
             return false;

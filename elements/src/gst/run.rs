@@ -13,7 +13,7 @@ use crossbeam_queue::SegQueue;
 use gst::ClockTime;
 use gst::prelude::*;
 use gst_app::{AppSink, AppSinkCallbacks};
-use gst_video::{VideoCropMeta, VideoInfo};
+use gst_video::VideoCropMeta;
 use shrbuf::{Account, Reason, Shrbuf};
 use shrbuf_gst_memory::{Lender, WrapError};
 use shrbuf_pipeline::graph::Copies;
@@ -21,6 +21,7 @@ use shrbuf_pipeline::{
     Colorimetry, Context, Environment, Failure, FailureKind, Frame, Rect, Start, Stream, Timestamp, Waker,
 };
 
+use super::dma_buf::Called;
 use super::fragment::Fragment;
 use super::message::{Heard, name_of};
 use super::pool::Buffers;
@@ -49,17 +50,34 @@ pub(super) struct Terms {
     pub(super) counts: Arc<Counts>,
 }
 
+/// What goes in, as negotiated.
+pub(super) struct Input {
+    pub(super) stream: Stream,
+    /// What the caps call its frames.
+    pub(super) called: Called,
+    pub(super) lender: Lender,
+}
+
 /// What comes out, as negotiated.
 pub(super) struct Output {
-    pub(super) stream: Stream,
-    pub(super) buffers: Arc<Buffers>,
+    pub(super) caps: gst::Caps,
+    /// `None` where it is what came in.
+    pub(super) buffers: Option<Arc<Buffers>>,
     /// Frames come in other memory: why.
     pub(super) elsewhere: Option<String>,
 }
 
+impl Output {
+    /// What comes out where it is what came in.
+    pub(super) fn of_input(input: &Input) -> Result<Output, Failure> {
+        let Stream { format, size, rate, .. } = input.stream;
+        let caps = input.called.caps(video::caps(format, size, rate).map_err(config)?);
+        Ok(Output { caps, buffers: None, elsewhere: None })
+    }
+}
+
 struct In {
-    lender: Lender,
-    stream: Stream,
+    input: Input,
     /// What the caps say.
     color: Option<Colorimetry>,
     /// Frames that went in, and how many GStreamer had, at the watchdog's last tick.
@@ -71,7 +89,8 @@ struct In {
 
 struct Out {
     sink: AppSink,
-    buffers: Arc<Buffers>,
+    /// `None` where frames are in those of the input.
+    buffers: Option<Arc<Buffers>>,
     account: Account,
     /// Has itself called again.
     waker: Waker,
@@ -117,7 +136,7 @@ impl Run {
     pub(super) fn begin(
         fragment: Fragment,
         terms: Terms,
-        input: Option<(Stream, Lender)>,
+        input: Option<Input>,
         output: Option<Output>,
         buffers: Vec<Shrbuf>,
         start: &mut Start<'_>,
@@ -136,11 +155,13 @@ impl Run {
             gst::BusSyncReply::Drop
         });
         let output = match (output, fragment.output.clone()) {
-            (Some(Output { stream, buffers: shared, elsewhere }), Some(sink)) => {
+            (Some(Output { caps, buffers: shared, elsewhere }), Some(sink)) => {
                 let waker = start.waker(CAME);
-                let back = waker.clone();
-                let pool = shared.settle(buffers, move || back.wake()).map_err(|e| limit(&e))?;
-                start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(&e))?, FENCES)?;
+                if let Some(shared) = &shared {
+                    let back = waker.clone();
+                    let pool = shared.settle(buffers, move || back.wake()).map_err(|e| limit(&e))?;
+                    start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(&e))?, FENCES)?;
+                }
                 let came = waker.clone();
                 let callbacks = AppSinkCallbacks::builder().new_sample(move |_| {
                     came.wake();
@@ -150,7 +171,7 @@ impl Run {
                 // A frame that was looked at in negotiation is there already.
                 waker.wake();
                 let account = terms.environment.ledger.account(&terms.environment.name, Reason::Transfer);
-                sink.set_caps(Some(&video::caps(stream.format, stream.size, stream.rate).map_err(config)?));
+                sink.set_caps(Some(&caps));
                 Some(Out {
                     sink,
                     buffers: shared,
@@ -166,7 +187,7 @@ impl Run {
             }
             _ => None,
         };
-        let input = input.map(|(stream, lender)| In { lender, stream, color: None, seen: (0, 0), frames: 0, quiet: 0 });
+        let input = input.map(|input| In { input, color: None, seen: (0, 0), frames: 0, quiet: 0 });
         if input.is_some() {
             start.every(terms.timeout / TICKS, WATCHDOG);
         }
@@ -174,10 +195,10 @@ impl Run {
         run.fragment.expect(None);
         if let Some(input) = &run.input {
             // Files are opened here, and devices.
-            if !input.lender.planes().are_usual() {
+            if !input.input.lender.planes().are_usual() {
                 run.fragment.insist_on_video_meta();
             }
-            run.caps_of(input, None).and_then(|caps| run.set_caps(&caps))?;
+            run.caps_of(&input.input, None).and_then(|caps| run.set_caps(&caps))?;
             run.change(gst::State::Paused)?;
         } else {
             run.play(Timestamp::now().0)?;
@@ -213,10 +234,10 @@ impl Run {
         Ok(())
     }
 
-    fn caps_of(&self, input: &In, color: Option<Colorimetry>) -> Result<gst::Caps, Failure> {
+    fn caps_of(&self, input: &Input, color: Option<Colorimetry>) -> Result<gst::Caps, Failure> {
         let Stream { format, size, rate, .. } = input.stream;
         let caps = video::info(format, size, rate, color).and_then(|info| Ok(info.to_caps()?));
-        caps.map_err(config)
+        caps.map(|plain| input.called.caps(plain)).map_err(config)
     }
 
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), Failure> {
@@ -230,13 +251,13 @@ impl Run {
     pub(super) fn process(&mut self, frame: &Frame, context: &Context<'_>) -> Result<(), Failure> {
         let Some(input) = &self.input else { return Ok(()) };
         if input.color != Some(frame.color) {
-            self.set_caps(&self.caps_of(input, Some(frame.color))?)?;
+            self.set_caps(&self.caps_of(&input.input, Some(frame.color))?)?;
         }
         let Some(input) = &mut self.input else { return Ok(()) };
         input.color = Some(frame.color);
         input.frames += 1;
-        let mut buffer = lend(&input.lender, frame).map_err(|e| Failure::new(FailureKind::Limit, e))?;
-        let period = input.stream.rate.map(|rate| ClockTime::from_nseconds(rate.period_ns()));
+        let mut buffer = lend(&input.input.lender, frame).map_err(|e| Failure::new(FailureKind::Limit, e))?;
+        let period = input.input.stream.rate.map(|rate| ClockTime::from_nseconds(rate.period_ns()));
         if self.base.is_none() {
             // The first frame is at 0, as in a file: stamps may be of long ago where frames were kept.
             self.play(frame.timestamp.0)?;
@@ -272,7 +293,7 @@ impl Run {
             CAME => self.take_one(context)?,
             WATCHDOG => return self.watch(),
             FENCES => {
-                let pool = self.output.as_ref().and_then(|out| out.buffers.pool());
+                let pool = self.output.as_ref().and_then(|out| out.buffers.as_ref()?.pool());
                 return pool.map_or(Ok(()), |pool| pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)));
             }
             _ => {
@@ -297,7 +318,7 @@ impl Run {
         }
         // Fails where there is no sink that keeps time.
         let _ = self.fragment.pipeline.recalculate_latency();
-        let rate = self.input.as_ref().and_then(|input| input.stream.rate);
+        let rate = self.input.as_ref().and_then(|input| input.input.stream.rate);
         for source in self.heard.latency.drain(..) {
             let Some(element) = source.downcast_ref::<gst::Element>() else { continue };
             let encodes = element.metadata(gst::ELEMENT_METADATA_KLASS).is_some_and(|class| class.contains("Encoder"));
@@ -321,7 +342,7 @@ impl Run {
     /// Many a part that keeps frames does not say so. Without this the stream would stand still for ever.
     fn watch(&mut self) -> Result<(), Failure> {
         let Some(input) = &mut self.input else { return Ok(()) };
-        let (now, holds) = ((input.frames, input.lender.lent()), self.terms.holds);
+        let (now, holds) = ((input.frames, input.input.lender.lent()), self.terms.holds);
         input.quiet = if now == input.seen && now.1 >= holds as usize { input.quiet + 1 } else { 0 };
         input.seen = now;
         if input.quiet <= TICKS {
@@ -341,10 +362,11 @@ impl Run {
         if context.ended() && self.input.is_none() {
             return Ok(());
         }
+        let lender = self.input.as_ref().map(|input| &input.input.lender);
         let Some(sample) = out.waiting.take().or_else(|| out.sink.try_pull_sample(ClockTime::ZERO)) else {
             return Ok(());
         };
-        let Some(frame) = out.frame(sample, self.base.unwrap_or_default(), &self.terms)? else { return Ok(()) };
+        let Some(frame) = out.frame(sample, self.base.unwrap_or_default(), &self.terms, lender)? else { return Ok(()) };
         out.waker.wake();
         context.push(0, frame)
     }
@@ -352,9 +374,16 @@ impl Run {
 
 impl Out {
     /// `None` where it waits for a buffer.
-    fn frame(&mut self, sample: gst::Sample, base: u64, terms: &Terms) -> Result<Option<Frame>, Failure> {
+    fn frame(
+        &mut self,
+        sample: gst::Sample,
+        base: u64,
+        terms: &Terms,
+        lender: Option<&Lender>,
+    ) -> Result<Option<Frame>, Failure> {
         if let Some(caps) = sample.caps_owned().filter(|caps| self.caps.as_ref() != Some(caps)) {
-            let info = VideoInfo::from_caps(&caps).map_err(|e| Failure::new(FailureKind::Changed, e.to_string()))?;
+            let info = shrbuf_gst_memory::dma_buf::info(&caps)
+                .map_err(|e| Failure::new(FailureKind::Changed, e.to_string()))?;
             self.color = video::color(&info);
             self.caps = Some(caps);
         }
@@ -367,7 +396,11 @@ impl Out {
             Rect { x, y, width, height }
         });
         let corrupt = frame.flags().contains(gst::BufferFlags::CORRUPTED);
-        let buffer = match self.buffers.adopt(frame) {
+        let found = match &self.buffers {
+            Some(buffers) => buffers.adopt(frame),
+            None => lender.and_then(|lender| lender.lent_as(&frame)).ok_or(frame),
+        };
+        let buffer = match found {
             Ok(buffer) => buffer,
             Err(frame) => match self.copied(&frame, terms)? {
                 Some(buffer) => buffer,
@@ -384,13 +417,16 @@ impl Out {
 
     /// A copy of a frame in other memory, where copies are allowed.
     fn copied(&mut self, frame: &gst::Buffer, terms: &Terms) -> Result<Option<Shrbuf>, Failure> {
+        let Some(buffers) = &self.buffers else {
+            return Err(config(format!("{}, and there is none of ours to copy them to", elsewhere(&self.sink))));
+        };
         if terms.copies == Copies::Deny {
             return Err(config(format!("{}, so that they would have to be copied; {ADVICE}", elsewhere(&self.sink))));
         }
         if terms.copies == Copies::Warn && !std::mem::replace(&mut self.warned, true) {
             tracing::warn!(element = terms.environment.name, "{}; they are copied", elsewhere(&self.sink));
         }
-        let copy = self.buffers.copy(frame, &self.account).map_err(|e| Failure::new(FailureKind::Data, e))?;
+        let copy = buffers.copy(frame, &self.account).map_err(|e| Failure::new(FailureKind::Data, e))?;
         if copy.is_some() {
             terms.counts.copied.fetch_add(1, Ordering::Relaxed);
         }

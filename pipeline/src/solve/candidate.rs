@@ -228,6 +228,7 @@ fn common_origins(producer: &Output, consumers: &[&Input]) -> Result<Vec<Origin>
         return Err(Obstacle::Memory {
             gives: Side::new(&producer.name, producer.offer.memory.origins.iter().copied(), None),
             takes: consumers.iter().map(|c| Side::new(&c.name, c.offer.memory.kinds.iter().copied(), None)).collect(),
+            insist: consumers.iter().map(|c| c.offer.memory.insists.clone()).collect(),
         });
     }
     Ok(origins)

@@ -115,6 +115,8 @@ pub enum Obstacle {
         gives: Side<Origin>,
         /// The consumers.
         takes: Vec<Side<MemoryKind>>,
+        /// For each of them, who within it insists on that.
+        insist: Vec<Option<String>>,
     },
     /// No size in common.
     Size {
@@ -265,7 +267,7 @@ impl Obstacle {
                 [take] => format!("have {} arrange {format} as {}", gives.name, any_of(&take.all)),
                 _ => format!("have {} take the same of {}", names(takes), list(&gives.all)),
             }),
-            Obstacle::Memory { gives, takes } => {
+            Obstacle::Memory { gives, takes, .. } => {
                 let all = |kind| takes.iter().all(|t| t.all.contains(&kind));
                 let kinds: Vec<MemoryKind> =
                     [MemoryKind::DmaBuf, MemoryKind::Memfd].into_iter().filter(|&k| all(k)).collect();
@@ -312,11 +314,15 @@ impl fmt::Display for Obstacle {
             Obstacle::Modifier { format, gives, takes } => {
                 write!(f, "no modifier of {format} in common: {}; {}", gives.say("gives"), say_all(takes))
             }
-            Obstacle::Memory { gives, takes } => {
-                write!(f, "no memory in common: {}; {}", gives.say("allocates from"), {
-                    let takes: Vec<String> = takes.iter().map(|t| t.say("imports")).collect();
-                    takes.join("; ")
-                })
+            Obstacle::Memory { gives, takes, insist } => {
+                write!(f, "no memory in common: {}", gives.say("allocates from"))?;
+                for (takes, insists) in takes.iter().zip(insist) {
+                    write!(f, "; {}", takes.say("imports"))?;
+                    if let Some(who) = insists {
+                        write!(f, ", on which {who} insists")?;
+                    }
+                }
+                Ok(())
             }
             Obstacle::Size { format, gives, takes, .. } => {
                 write!(f, "no size of {format} in common: {}; {}", gives.say("gives"), say_all(takes))

@@ -100,7 +100,7 @@ pub fn pool_reuses_and_runs_the_hook_once_a_release(make: Make<'_>) {
     let released = Arc::new(Mutex::new(Vec::new()));
     let log = released.clone();
     let pool = Pool::new(buffers, move |index| log.lock().unwrap().push(index)).unwrap();
-    assert_eq!(*released.lock().unwrap(), [], "the handover is no release");
+    assert!(released.lock().unwrap().is_empty(), "the handover is no release");
 
     let (a, b) = (pool.acquire().unwrap(), pool.take(1).unwrap());
     assert_eq!([a.id(), b.id()], ids[..]);
@@ -110,7 +110,7 @@ pub fn pool_reuses_and_runs_the_hook_once_a_release(make: Make<'_>) {
 
     let second = b.clone();
     drop(b);
-    assert_eq!(*released.lock().unwrap(), []);
+    assert!(released.lock().unwrap().is_empty());
     std::thread::spawn(move || drop(second)).join().unwrap();
     drop(a);
     assert_eq!(*released.lock().unwrap(), [1, 0]);
