@@ -109,8 +109,11 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
 
     let mut names = vec![[0; 256]; components * SETS];
     for (names, counts) in names.iter_mut().zip(counts.chunks(CONTEXTS)) {
-        let chosen = counts.iter().map(|counts| best_model::<S>(models, counts));
-        let chosen: [Option<u8>; CONTEXTS] = chosen.collect::<Vec<_>>().try_into().unwrap_or([None; CONTEXTS]);
+        // No closure, which would not have the instructions that this function has.
+        let mut chosen = [None; CONTEXTS];
+        for (chosen, counts) in chosen.iter_mut().zip(counts) {
+            *chosen = best_model::<S>(models, counts);
+        }
         let used = (0..CONTEXTS).fold(0u16, |used, i| used | u16::from(chosen[i].is_some()) << i);
         out.extend_from_slice(&used.to_le_bytes());
         out.extend(chosen.iter().flatten());
