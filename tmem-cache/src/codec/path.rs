@@ -85,7 +85,7 @@ impl Path {
         out: &mut Vec<u8>,
     ) {
         match self {
-            Path::Portable => dense::encode::encode(task, samples, rows, shared, out),
+            Path::Portable => dense::encode::encode(dense::rans::Portable, task, samples, rows, shared, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Path::Avx2 | Path::Avx512 => unsafe { x86::encode_dense(task, samples, rows, shared, out) },
@@ -192,7 +192,8 @@ mod x86 {
         shared: &mut dense::encode::Shared,
         out: &mut Vec<u8>,
     ) {
-        dense::encode::encode(task, samples, rows, shared, out);
+        // SAFETY: as above.
+        dense::encode::encode(unsafe { dense::avx2::Avx2::new() }, task, samples, rows, shared, out);
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::context::{CONTEXTS, OF};
 use super::model::{BITS, TOTAL};
-use super::rans::{LEAST, Numbers, Portable, Reader, STATES, Slots, Symbols};
+use super::rans::{Chosen, LEAST, Numbers, Portable, REST, Reader, SHIFT, STATES, Slots, Symbols, Writer};
 
 /// A processor with AVX2 and POPCNT.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +62,25 @@ static BEFORE: [[u8; EIGHT]; 256] = {
         while i < EIGHT {
             out[set][i] = (set & ((1 << i) - 1)).count_ones() as u8;
             i += 1;
+        }
+        set += 1;
+    }
+    out
+};
+
+/// Of each set of states that give words, where the bytes of these are: those of the last state first.
+static GIVEN: [[u8; 2 * EIGHT]; 256] = {
+    let mut out = [[0; 2 * EIGHT]; 256];
+    let mut set = 0usize;
+    while set < 256 {
+        let (mut i, mut at) = (EIGHT, 0);
+        while i > 0 {
+            i -= 1;
+            if set >> i & 1 == 1 {
+                out[set][at] = 2 * i as u8;
+                out[set][at + 1] = 2 * i as u8 + 1;
+                at += 2;
+            }
         }
         set += 1;
     }
@@ -155,6 +174,81 @@ impl Symbols for Avx2 {
             _mm256_storeu_si256(to.add(3), states[3]);
         }
         Portable.symbols(reader, tables, numbers, metrics_left, outs_left);
+    }
+
+    #[inline(always)]
+    fn put(self, writer: &mut Writer, chosen: &Chosen<'_>, metrics: &[u8], symbols: &[u8], first: usize) {
+        let (metrics, metrics_left) = metrics.as_chunks::<STATES>();
+        let (symbols, symbols_left) = symbols.as_chunks::<STATES>();
+        Portable.put(writer, chosen, metrics_left, symbols_left, first + metrics.len() * STATES);
+        let Writer { states: all, words, escaped } = writer;
+        let mut at = words.len();
+        words.resize(at + metrics.len() * STATES + EIGHT, 0);
+        // SAFETY: `self` says that the processor has AVX2. No eight states give more than the eight words that there is
+        // room for, and eight are stored from where those before end.
+        unsafe {
+            let to = words.as_mut_ptr();
+            let from = all.as_mut_ptr().cast::<__m256i>();
+            let mut states = [
+                _mm256_loadu_si256(from),
+                _mm256_loadu_si256(from.add(1)),
+                _mm256_loadu_si256(from.add(2)),
+                _mm256_loadu_si256(from.add(3)),
+            ];
+            for (number, (metric, symbol)) in metrics.iter().zip(symbols).enumerate().rev() {
+                macro_rules! eight {
+                    ($group:literal) => {{
+                        const AT: usize = $group * EIGHT;
+                        macro_rules! shares {
+                            ($i:expr) => {{
+                                let (i, j) = (AT + $i, AT + $i + 4);
+                                let low = &chosen[usize::from(metric[i])].shares[usize::from(symbol[i])];
+                                let high = &chosen[usize::from(metric[j])].shares[usize::from(symbol[j])];
+                                let low = _mm_load_si128((&raw const *low).cast());
+                                _mm256_set_m128i(_mm_load_si128((&raw const *high).cast()), low)
+                            }};
+                        }
+                        let (a, b, c, d) = (shares!(0), shares!(1), shares!(2), shares!(3));
+                        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+                        let (most, reciprocal) = (_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+                        let (ab, cd) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+                        let (start, rest) = (_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+                        let escapes = _mm256_movemask_ps(_mm256_castsi256_ps(rest));
+                        if escapes != 0 {
+                            let places = (0..EIGHT).rev().filter(|i| escapes >> i & 1 == 1);
+                            escaped.extend(places.map(|i| (first + number * STATES + AT + i) as u32));
+                        }
+
+                        let x = states[$group];
+                        let keep = _mm256_cmpgt_epi32(most, x);
+                        let set = !_mm256_movemask_ps(_mm256_castsi256_ps(keep)) as usize & 255;
+                        let low = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+                        let low = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+                        let given = _mm_shuffle_epi8(low, _mm_loadu_si128(GIVEN[set].as_ptr().cast()));
+                        _mm_storeu_si128(to.add(at).cast(), given);
+                        at += set.count_ones() as usize;
+                        let x = _mm256_blendv_epi8(_mm256_srli_epi32::<16>(x), x, keep);
+                        let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(x), _mm256_srli_epi64::<32>(reciprocal));
+                        let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(x, reciprocal));
+                        let quotient = _mm256_blend_epi32::<0b1010_1010>(even, odd);
+                        let shift =
+                            _mm256_and_si256(_mm256_srli_epi32::<{ SHIFT as i32 }>(rest), _mm256_set1_epi32(31));
+                        let quotient = _mm256_srlv_epi32(quotient, shift);
+                        let rest = _mm256_and_si256(rest, _mm256_set1_epi32(REST as i32));
+                        states[$group] =
+                            _mm256_add_epi32(_mm256_add_epi32(x, start), _mm256_mullo_epi32(quotient, rest));
+                    }};
+                }
+                eight!(3);
+                eight!(2);
+                eight!(1);
+                eight!(0);
+            }
+            for (i, states) in states.into_iter().enumerate() {
+                _mm256_storeu_si256(from.add(i), states);
+            }
+        }
+        words.truncate(at);
     }
 }
 

@@ -7,7 +7,7 @@ use super::lanes::{ORDER, PAD};
 use super::linear;
 use super::model::SCALES;
 use super::predict::{self, Forward, Mode};
-use super::rans::{Models, Writer};
+use super::rans::{Model, Models, Symbols, Writer};
 use super::rows::BLOCK;
 use super::rows::{Task, estimate};
 use super::{Bucket, LINEAR, MODES};
@@ -40,7 +40,8 @@ pub(crate) struct Shared {
 
 /// Appends the coded stripe to `out`.
 #[inline(always)]
-pub(crate) fn encode<S: Bucket>(
+pub(crate) fn encode<S: Bucket, W: Symbols>(
+    way: W,
     task: &Task<'_, S>,
     samples: &[u8],
     rows: &mut Rows<S>,
@@ -108,8 +109,11 @@ pub(crate) fn encode<S: Bucket>(
 
     let mut names = vec![[0; 256]; components * SETS];
     for (names, counts) in names.iter_mut().zip(counts.chunks(CONTEXTS)) {
-        let chosen = counts.iter().map(|counts| best_model::<S>(models, counts));
-        let chosen: [Option<u8>; CONTEXTS] = chosen.collect::<Vec<_>>().try_into().unwrap_or([None; CONTEXTS]);
+        // No closure, which would not have the instructions that this function has.
+        let mut chosen = [None; CONTEXTS];
+        for (chosen, counts) in chosen.iter_mut().zip(counts) {
+            *chosen = best_model::<S>(models, counts);
+        }
         let used = (0..CONTEXTS).fold(0u16, |used, i| used | u16::from(chosen[i].is_some()) << i);
         out.extend_from_slice(&used.to_le_bytes());
         out.extend(chosen.iter().flatten());
@@ -117,13 +121,15 @@ pub(crate) fn encode<S: Bucket>(
     }
 
     writer.clear();
+    // Those of contexts without symbols, too.
+    models.get(0);
     let chosen: Vec<_> = names.iter().map(|names| models.chosen(names)).collect();
     for _ in 0..task.rows {
         for (component, chosen) in lanes.components().iter().zip(chosen.chunks(SETS)).rev() {
             for phase in ORDER.into_iter().rev() {
                 let range = at - component[phase].len..at;
                 at = range.start;
-                writer.symbols(&chosen[usize::from(phase > 0)], &metrics[range.clone()], &symbols[range], at);
+                way.put(writer, &chosen[usize::from(phase > 0)], &metrics[range.clone()], &symbols[range], at);
             }
         }
     }
@@ -218,19 +224,11 @@ fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
 }
 
 /// The model that codes symbols of these numbers in the fewest bits; `None` where there are none.
+#[inline(always)]
 fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8> {
     let most = counts.iter().rposition(|&count| count > 0)?;
     let counts = &counts[..=most];
     let number: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    let mut cost = |model: u8| -> u64 {
-        let costs = &models.get(model).costs[S::BYTES - 1];
-        let pairs = counts.iter().zip(costs);
-        if number <= FEW {
-            pairs.map(|(&count, &cost)| count * cost).sum::<u32>().into()
-        } else {
-            pairs.map(|(&count, &cost)| u64::from(count) * u64::from(cost)).sum()
-        }
-    };
     // The scale that makes the mean that of the symbols, nearly: from there downhill; and for other shapes from that of
     // the last one, which is not far.
     let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
@@ -238,27 +236,37 @@ fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8>
     let mut best = (u64::MAX, 0);
     let mut steps = [-4, 4, -2, 2, -1, 1].as_slice();
     for shape in 0..4 {
-        let mut at = |scale: i32| (cost((shape * SCALES as i32 + scale) as u8), scale);
-        let last = SCALES as i32 - 1;
-        let mut here = at(start);
+        let first = shape * SCALES as i32;
+        let mut here = (cost::<S>(models.get((first + start) as u8), counts, number), start);
         for step in steps {
             loop {
                 let there = here.1 + step;
-                if !(0..=last).contains(&there) {
+                if !(0..SCALES as i32).contains(&there) {
                     break;
                 }
-                let there = at(there);
-                if there.0 >= here.0 {
+                let bits = cost::<S>(models.get((first + there) as u8), counts, number);
+                if bits >= here.0 {
                     break;
                 }
-                here = there;
+                here = (bits, there);
             }
         }
-        best = best.min((here.0, shape * SCALES as i32 + here.1));
+        best = best.min((here.0, first + here.1));
         start = here.1;
         steps = &[-2, 2, -1, 1];
     }
     Some(best.1 as u8)
+}
+
+/// Bits of so many symbols, `number` in all, in 256ths.
+#[inline(always)]
+fn cost<S: Bucket>(model: &Model, counts: &[u32], number: u64) -> u64 {
+    let pairs = counts.iter().zip(&model.costs[S::BYTES - 1]);
+    if number <= FEW {
+        pairs.fold(0u32, |sum, (&count, &cost)| sum + count * cost).into()
+    } else {
+        pairs.fold(0, |sum, (&count, &cost)| sum + u64::from(count) * u64::from(cost))
+    }
 }
 
 /// So many symbols have a cost together that fits 32 bits: of each, 11 bits and 16 of an escape, in 256ths.

@@ -11,11 +11,11 @@ use super::rows::Task;
 /// Of so many rows one is looked at.
 const EVERY: usize = 4;
 
-/// Samples worked on together.
-const WIDE: usize = 8;
+/// Of a lane only so many samples at a time count.
+const WHOLE: usize = 8;
 
-/// Chunks after which sums are moved to wider ones: 2^11 squared, 2^6 times, fits 31 bits.
-const CHUNKS: usize = 64;
+/// Samples worked on together: [`MOST`] squared, so many times, fits 31 bits.
+const TOGETHER: usize = 2 * PAD;
 
 /// Most that a difference counts.
 const MOST: i32 = 2047;
@@ -48,9 +48,8 @@ fn fit_all<S: Linear, const M: usize>(task: &Task<'_, S>, rows: &[S], trial: &mu
         let mut residuals = trial.iter().as_slice();
         for (component, sums) in lanes.components().iter().zip(&mut sums) {
             for phase in ORDER {
-                let of_lane;
-                (of_lane, residuals) = residuals.split_at(component[phase].len);
-                add(component, phase, &row, above, reference, of_lane, &mut sums[phase]);
+                add(component, phase, &row, above, reference, residuals, &mut sums[phase]);
+                residuals = &residuals[component[phase].len..];
             }
         }
     }
@@ -62,7 +61,7 @@ fn fit_all<S: Linear, const M: usize>(task: &Task<'_, S>, rows: &[S], trial: &mu
     }
 }
 
-/// Adds the products of a lane.
+/// Adds the products of a lane, whose residuals are the first of those.
 #[inline(always)]
 fn add<S: Linear, const M: usize>(
     component: &[Lane; 4],
@@ -74,54 +73,69 @@ fn add<S: Linear, const M: usize>(
     sums: &mut Sums<M>,
 ) {
     let lane = component[phase];
-    let n = lane.len / WIDE;
-    if n == 0 {
+    let whole = lane.len / WHOLE * WHOLE;
+    if whole == 0 {
         return;
     }
-    let mean = residuals.iter().map(|v| u64::from(v.to_u16())).sum::<u64>() / residuals.len() as u64;
+    let mean = residuals[..lane.len].iter().map(|v| u64::from(v.to_u16())).sum::<u64>() / lane.len as u64;
     let (limit, down) = (2 * mean as i32 + 2, (mean | 1).ilog2().saturating_sub(5));
     let near = near(component, phase, row, above);
     let far = reference.map(|(same, up)| far(component, phase, same, up));
-    let chunks = |s| -> &[[S; WIDE]] { <[S]>::as_chunks(s).0 };
-    let (base, target, residuals) = (chunks(near.base), chunks(&row[lane.start..]), chunks(residuals));
-    let others = near.others.map(chunks);
-    let far = far.map(|f| f.map(chunks));
-    let mut acc = [[[0i32; WIDE]; M]; M];
-    for i in 0..n {
-        let mut features = [[0i32; WIDE]; M];
-        let base = base[i].map(|s| i32::from(s.to_u16()));
-        let difference = |s: [S; WIDE]| -> [i32; WIDE] {
-            std::array::from_fn(|j| ((i32::from(s[j].to_u16()) - base[j]) >> down).clamp(-MOST, MOST))
-        };
-        for (feature, other) in features.iter_mut().zip(others) {
-            *feature = difference(other[i]);
+    for start in (0..whole).step_by(TOGETHER) {
+        let mut features = [[0i16; TOGETHER]; M];
+        let mut counts = [0i16; TOGETHER];
+        for at in (start..whole.min(start + TOGETHER)).step_by(PAD) {
+            let to = at - start;
+            let base = chunk(near.base, at);
+            for (feature, other) in features.iter_mut().zip(near.others) {
+                differences(chunk(other, at), base, down, &mut feature[to..]);
+            }
+            if let Some([same, up, left, right]) = far
+                && M == REFERRING + 1
+            {
+                differences(chunk(same, at), base, down, &mut features[ALONE][to..]);
+                differences(chunk(up, at), base, down, &mut features[ALONE + 1][to..]);
+                let (left, right, mut mean) = (chunk(left, at), chunk(right, at), [S::default(); PAD]);
+                for i in 0..PAD {
+                    mean[i] = left[i].avg(right[i]);
+                }
+                differences(&mean, base, down, &mut features[ALONE + 2][to..]);
+            }
+            differences(chunk(&row[lane.start..], at), base, down, &mut features[M - 1][to..]);
+            let residuals = chunk(residuals, at);
+            for i in 0..PAD {
+                counts[to + i] = -i16::from(i32::from(residuals[i].to_u16()) <= limit);
+            }
         }
-        if let Some([same, up, left, right]) = far
-            && M == REFERRING + 1
-        {
-            features[ALONE] = difference(same[i]);
-            features[ALONE + 1] = difference(up[i]);
-            features[ALONE + 2] = difference(std::array::from_fn(|j| left[i][j].avg(right[i][j])));
-        }
-        features[M - 1] = difference(target[i]);
-        let counts: [i32; WIDE] = std::array::from_fn(|j| -i32::from(i32::from(residuals[i][j].to_u16()) <= limit));
+        counts[TOGETHER.min(whole - start)..].fill(0);
         for a in 0..M - 1 {
-            let masked: [i32; WIDE] = std::array::from_fn(|j| features[a][j] & counts[j]);
+            let mut masked = features[a];
+            for i in 0..TOGETHER {
+                masked[i] &= counts[i];
+            }
             for b in a..M {
-                for j in 0..WIDE {
-                    acc[a][b][j] += masked[j] * features[b][j];
-                }
+                sums.0[a][b] += i64::from(product(&masked, &features[b]));
             }
-        }
-        if i % CHUNKS == CHUNKS - 1 || i == n - 1 {
-            for a in 0..M - 1 {
-                for b in a..M {
-                    sums.0[a][b] += acc[a][b].iter().map(|&v| i64::from(v)).sum::<i64>();
-                }
-            }
-            acc = [[[0; WIDE]; M]; M];
         }
     }
+}
+
+#[inline(always)]
+fn chunk<S>(samples: &[S], at: usize) -> &[S; PAD] {
+    samples[at..].first_chunk().unwrap_or_else(|| unreachable!("beyond the end of a lane there are as many"))
+}
+
+#[inline(always)]
+fn differences<S: Linear>(samples: &[S; PAD], base: &[S; PAD], down: u32, out: &mut [i16]) {
+    for ((sample, base), out) in samples.iter().zip(base).zip(out) {
+        let difference = i32::from(sample.to_u16()) - i32::from(base.to_u16());
+        *out = (difference >> down).clamp(-MOST, MOST) as i16;
+    }
+}
+
+#[inline(always)]
+fn product(a: &[i16; TOGETHER], b: &[i16; TOGETHER]) -> i32 {
+    a.iter().zip(b).fold(0, |sum, (&a, &b)| sum + i32::from(a) * i32::from(b))
 }
 
 /// Solves the normal equations; a little is added to the diagonal, so that there is always one solution.

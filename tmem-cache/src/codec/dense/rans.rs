@@ -57,12 +57,15 @@ impl Numbers {
     }
 }
 
-/// A way to decode symbols. All give the same ones.
+/// A way to code symbols. All make the same words, and give the same symbols.
 pub(crate) trait Symbols: Copy {
     /// The next symbols, of which the metrics say which of the tables they are of.
     ///
     /// Beyond the last word anything is read; [`Reader::ended`] then says so.
     fn symbols(self, reader: &mut Reader<'_>, tables: &[Slots], numbers: &Numbers, metrics: &[u8], out: &mut [u8]);
+
+    /// Puts symbols before those put so far. The first has number `first` in the stripe.
+    fn put(self, writer: &mut Writer, chosen: &Chosen<'_>, metrics: &[u8], symbols: &[u8], first: usize);
 }
 
 /// One after the other, on any processor.
@@ -87,6 +90,28 @@ impl Symbols for Portable {
             }
             reader.at += read;
         }
+    }
+
+    #[inline(always)]
+    fn put(self, writer: &mut Writer, chosen: &Chosen<'_>, metrics: &[u8], symbols: &[u8], first: usize) {
+        let Writer { states, words, escaped } = writer;
+        // Room for a word of each, of which those written stay.
+        let mut at = words.len();
+        words.resize(at + metrics.len(), 0);
+        for (i, (metric, symbol)) in metrics.iter().zip(symbols).enumerate().rev() {
+            let share = &chosen[usize::from(*metric)].shares[usize::from(*symbol)];
+            if share.rest & ESCAPED != 0 {
+                escaped.push((first + i) as u32);
+            }
+            let mut x = states[i % STATES];
+            words[at] = x as u16;
+            let high = u32::from(x >= share.most);
+            at += high as usize;
+            x >>= 16 * high;
+            let quotient = ((u64::from(x) * u64::from(share.reciprocal)) >> 32) as u32 >> (share.rest >> SHIFT & 31);
+            states[i % STATES] = x + share.start + quotient * (share.rest & REST);
+        }
+        words.truncate(at);
     }
 }
 
@@ -119,23 +144,29 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How a symbol of a model is encoded.
+/// How a symbol of a model is encoded; one that the model does not have is, as its escape.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Share {
-    /// States from here on give a word away first; 0 where the model does not have the symbol.
+#[repr(C, align(16))]
+pub(super) struct Share {
+    /// States from here on give a word away first.
     most: u32,
-    /// The reciprocal of the share's size, and its shift.
+    /// The reciprocal of the share's size.
     reciprocal: u32,
-    shift: u32,
-    /// What is added to the state, and what for each time the share's size goes into it.
+    /// What is added to the state.
     start: u32,
+    /// What is added for each time the share's size goes into it, the reciprocal's shift, and whether it is an escape.
     rest: u32,
 }
+
+/// The parts of [`Share::rest`]. The escape is its sign.
+pub(super) const REST: u32 = TOTAL as u32 - 1;
+pub(super) const SHIFT: u32 = 16;
+const ESCAPED: u32 = 1 << 31;
 
 /// The encoder's table of a model.
 #[derive(Debug)]
 pub(crate) struct Model {
-    shares: [Share; 256],
+    pub(super) shares: [Share; 256],
     /// Bits of a symbol, in 256ths, where an escape is followed by 8 bits, and by 16.
     pub costs: [[u32; 256]; 2],
 }
@@ -155,14 +186,18 @@ impl Model {
                 let shift = (size - 1).checked_ilog2().map_or(0, |bit| bit + 1);
                 shares[symbol] = if size == 1 {
                     let (reciprocal, rest) = (u32::MAX, TOTAL as u32 - 1);
-                    Share { most: 1 << (31 - BITS), reciprocal, shift: 0, start: start + TOTAL as u32 - 1, rest }
+                    Share { most: 1 << (31 - BITS), reciprocal, start: start + TOTAL as u32 - 1, rest }
                 } else {
                     let reciprocal = ((1u64 << (shift + 31)).div_ceil(u64::from(size))) as u32;
-                    let rest = TOTAL as u32 - size;
-                    Share { most: size << (31 - BITS), reciprocal, shift: shift - 1, start, rest }
+                    let rest = (TOTAL as u32 - size) | (shift - 1) << SHIFT;
+                    Share { most: size << (31 - BITS), reciprocal, start, rest }
                 };
             }
             start += size;
+        }
+        shares[usize::from(ESCAPE)].rest |= ESCAPED;
+        for (symbol, _) in all.iter().enumerate().filter(|(_, size)| **size == 0) {
+            shares[symbol] = shares[usize::from(ESCAPE)];
         }
         Model { shares, costs }
     }
@@ -199,12 +234,13 @@ impl Models {
 
     /// Those that [`Models::get`] has made before, by metric.
     pub fn chosen(&self, names: &[u8; 256]) -> Chosen<'_> {
-        names.map(|name| self.0[usize::from(name)].as_deref())
+        let made = |name: u8| self.0[usize::from(name)].as_deref();
+        names.map(|name| made(name).unwrap_or_else(|| unreachable!("all that have names were made")))
     }
 }
 
 /// The model of each metric.
-pub(crate) type Chosen<'a> = [Option<&'a Model>; 256];
+pub(crate) type Chosen<'a> = [&'a Model; 256];
 
 /// The encoder's states, and the words in reverse.
 #[derive(Debug)]
@@ -226,32 +262,6 @@ impl Writer {
         self.states = [LEAST; STATES];
         self.words.clear();
         self.escaped.clear();
-    }
-
-    /// Puts symbols before those put so far. The first has number `first` in the stripe.
-    #[inline(always)]
-    pub fn symbols(&mut self, chosen: &Chosen<'_>, metric: &[u8], symbols: &[u8], first: usize) {
-        let count = metric.len();
-        // Room for a word of each, of which those written stay.
-        let start = self.words.len();
-        self.words.resize(start + count, 0);
-        let mut at = start;
-        for (i, (metric, symbol)) in metric.iter().zip(symbols).enumerate().rev() {
-            let Some(model) = chosen[usize::from(*metric)] else { continue };
-            let mut share = &model.shares[usize::from(*symbol)];
-            if share.most == 0 || *symbol == ESCAPE {
-                self.escaped.push((first + i) as u32);
-                share = &model.shares[usize::from(ESCAPE)];
-            }
-            let mut x = self.states[i % STATES];
-            self.words[at] = x as u16;
-            let high = u32::from(x >= share.most);
-            at += high as usize;
-            x >>= 16 * high;
-            let quotient = ((u64::from(x) * u64::from(share.reciprocal)) >> 32) as u32 >> share.shift;
-            self.states[i % STATES] = x + share.start + quotient * share.rest;
-        }
-        self.words.truncate(at);
     }
 }
 
@@ -283,7 +293,7 @@ mod tests {
             let metric = vec![0; symbols.len()];
             models.get(model);
             writer.clear();
-            writer.symbols(&models.chosen(&[model; 256]), &metric, &symbols, 0);
+            Portable.put(&mut writer, &models.chosen(&[model; 256]), &metric, &symbols, 0);
             assert_eq!(writer.escaped, []);
             let words: Vec<u16> = writer.words.iter().rev().copied().chain([0; STATES]).collect();
             let mut reader = Reader::new(writer.states, &words).unwrap();

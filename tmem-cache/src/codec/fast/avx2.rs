@@ -4,18 +4,21 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{BYTES, Kernel, Quotients};
+use super::super::bits::BitReader;
+use super::bmi2::{Bmi2, Quotients};
+use super::kernel::{BYTES, Kernel, Masks};
 
 /// A processor with AVX2, BMI1, BMI2, LZCNT and POPCNT.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2(Bmi2);
 
 impl Avx2 {
     /// # Safety
     /// The processor has what [`Avx2`] says, and the caller runs code compiled for it.
     #[inline(always)]
     pub unsafe fn new() -> Avx2 {
-        Avx2(())
+        // SAFETY: the caller's promise.
+        Avx2(unsafe { Bmi2::new() })
     }
 }
 
@@ -104,8 +107,34 @@ const fn tables() -> Tables {
     t
 }
 
+impl Avx2 {
+    /// Bytes of which `planes` are two adjacent bits, the lower one of which has the value `one`.
+    #[inline(always)]
+    fn spread(self, planes: [u64; 2], one: u8) -> Two {
+        // SAFETY: as above.
+        unsafe {
+            let select = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let eights = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+            let pick = Two(eights, _mm256_add_epi8(eights, _mm256_set1_epi8(4)));
+            macro_rules! plane {
+                ($bits:expr, $one:expr) => {{
+                    let bits = _mm256_set1_epi64x($bits as i64);
+                    each!(pick, |eights| {
+                        let bit = _mm256_and_si256(_mm256_shuffle_epi8(bits, eights), select);
+                        _mm256_and_si256(_mm256_cmpeq_epi8(bit, select), $one)
+                    })
+                }};
+            }
+            let one = _mm256_set1_epi8(one as i8);
+            let (a, b) = (plane!(planes[0], one), plane!(planes[1], _mm256_add_epi8(one, one)));
+            each!(a, b, |x, y| _mm256_or_si256(x, y))
+        }
+    }
+}
+
 impl Kernel for Avx2 {
     type Vector = Two;
+    type Quotients = Quotients;
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BYTES]) -> Two {
@@ -429,36 +458,12 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn spread(self, planes: [u64; 2], one: u8) -> Two {
-        // SAFETY: as above.
-        unsafe {
-            let select = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            let eights = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-            let pick = Two(eights, _mm256_add_epi8(eights, _mm256_set1_epi8(4)));
-            macro_rules! plane {
-                ($bits:expr, $one:expr) => {{
-                    let bits = _mm256_set1_epi64x($bits as i64);
-                    each!(pick, |eights| {
-                        let bit = _mm256_and_si256(_mm256_shuffle_epi8(bits, eights), select);
-                        _mm256_and_si256(_mm256_cmpeq_epi8(bit, select), $one)
-                    })
-                }};
-            }
-            let one = _mm256_set1_epi8(one as i8);
-            let (a, b) = (plane!(planes[0], one), plane!(planes[1], _mm256_add_epi8(one, one)));
-            each!(a, b, |x, y| _mm256_or_si256(x, y))
-        }
+    fn masks(self, quotients: &Quotients) -> Masks {
+        quotients.masks(self.0)
     }
 
     #[inline(always)]
-    fn extract(self, value: u64, mask: u64) -> u64 {
-        // SAFETY: `self` says that the processor has BMI2.
-        unsafe { _pext_u64(value, mask) }
-    }
-
-    #[inline(always)]
-    fn deposit(self, value: u64, mask: u64) -> u64 {
-        // SAFETY: as above.
-        unsafe { _pdep_u64(value, mask) }
+    fn raise(self, fields: Two, first: u64, masks: &mut BitReader<'_>, one: u8) -> Two {
+        self.add::<false>(fields, self.spread(self.0.more(first, masks), one))
     }
 }

@@ -5,18 +5,21 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{BYTES, EIGHTS, Kernel, Quotients};
+use super::super::bits::BitReader;
+use super::bmi2::{Bmi2, Quotients};
+use super::kernel::{BYTES, EIGHTS, Kernel, Masks};
 
 /// A processor with AVX-512 F, BW, VL and VBMI, BMI1, BMI2, LZCNT and POPCNT: Ice Lake, Zen 4 and later.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512(Bmi2);
 
 impl Avx512 {
     /// # Safety
     /// The processor has what [`Avx512`] says, and the caller runs code compiled for it.
     #[inline(always)]
     pub unsafe fn new() -> Avx512 {
-        Avx512(())
+        // SAFETY: the caller's promise.
+        Avx512(unsafe { Bmi2::new() })
     }
 }
 
@@ -95,8 +98,22 @@ const fn tables() -> Tables {
     t
 }
 
+impl Avx512 {
+    /// Bytes of which `planes` are two adjacent bits, the lower one of which has the value `one`.
+    #[inline(always)]
+    fn spread(self, planes: [u64; 2], one: u8) -> __m512i {
+        // SAFETY: as above.
+        unsafe {
+            let one = _mm512_set1_epi8(one as i8);
+            let low = _mm512_maskz_mov_epi8(planes[0], one);
+            _mm512_mask_add_epi8(low, planes[1], low, _mm512_add_epi8(one, one))
+        }
+    }
+}
+
 impl Kernel for Avx512 {
     type Vector = __m512i;
+    type Quotients = Quotients;
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BYTES]) -> __m512i {
@@ -358,24 +375,12 @@ impl Kernel for Avx512 {
     }
 
     #[inline(always)]
-    fn spread(self, planes: [u64; 2], one: u8) -> __m512i {
-        // SAFETY: as above.
-        unsafe {
-            let one = _mm512_set1_epi8(one as i8);
-            let low = _mm512_maskz_mov_epi8(planes[0], one);
-            _mm512_mask_add_epi8(low, planes[1], low, _mm512_add_epi8(one, one))
-        }
+    fn masks(self, quotients: &Quotients) -> Masks {
+        quotients.masks(self.0)
     }
 
     #[inline(always)]
-    fn extract(self, value: u64, mask: u64) -> u64 {
-        // SAFETY: as above.
-        unsafe { _pext_u64(value, mask) }
-    }
-
-    #[inline(always)]
-    fn deposit(self, value: u64, mask: u64) -> u64 {
-        // SAFETY: as above.
-        unsafe { _pdep_u64(value, mask) }
+    fn raise(self, fields: __m512i, first: u64, masks: &mut BitReader<'_>, one: u8) -> __m512i {
+        self.add::<false>(fields, self.spread(self.0.more(first, masks), one))
     }
 }

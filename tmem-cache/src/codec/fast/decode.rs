@@ -140,8 +140,8 @@ impl<K: Kernel> Coded<'_, K> {
         let kernel = self.kernel;
         let (fields, reach) = kernel.unpack(self.window(), width.into());
         self.at += 8 * usize::from(width);
-        let more = self.more(if width == 8 { 0 } else { reach });
-        kernel.add::<false>(fields, kernel.spread(more, (1u32 << width >> 1) as u8))
+        let first = if width == 8 { 0 } else { reach };
+        kernel.raise(fields, first, &mut self.masks, (1u32 << width >> 1) as u8)
     }
 
     /// The next 64 that are words.
@@ -153,26 +153,12 @@ impl<K: Kernel> Coded<'_, K> {
         self.at += if high { BYTES } else { 0 };
         let (fields, reach) = kernel.unpack(self.window(), packed.into());
         self.at += 8 * usize::from(packed);
-        let more = self.more(if width == 16 { 0 } else { reach });
+        let q = kernel.raise(kernel.zero(), if width == 16 { 0 } else { reach }, &mut self.masks, 1);
         let low = kernel.add::<false>(low_bytes, kernel.only_if(!high, fields));
         let (a, b) = kernel.join(low, kernel.only_if(high, fields));
-        let (qa, qb) = kernel.join(kernel.spread(more, 1), kernel.zero());
+        let (qa, qb) = kernel.join(q, kernel.zero());
         let k = u32::from(width).saturating_sub(1);
         (kernel.add::<true>(a, kernel.shift_words(qa, k)), kernel.add::<true>(b, kernel.shift_words(qb, k)))
-    }
-
-    /// The two bits of q - 1, by the mask of those quotients that are not 0.
-    #[inline(always)]
-    fn more(&mut self, first: u64) -> [u64; 2] {
-        let second = self.kernel.deposit(self.masks.peek(), first);
-        self.masks.skip(first.count_ones());
-        let word = self.masks.peek();
-        let n = second.count_ones();
-        let third = self.kernel.deposit(word, second);
-        // An encoder makes no 64 ones; where they are, any word will do.
-        let fourth = self.kernel.deposit(word.wrapping_shr(n), third);
-        self.masks.skip(n + third.count_ones());
-        [second ^ third ^ fourth, third]
     }
 
     /// 64 bytes of fields.

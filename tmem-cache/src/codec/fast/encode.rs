@@ -3,7 +3,7 @@
 use std::collections::TryReserveError;
 
 use super::super::bits::{BitWriter, MOST};
-use super::kernel::{BYTES, Kernel, Quotients};
+use super::kernel::{BYTES, Kernel, Masks};
 use super::predict::{Aligned, Differences, Predictor};
 use super::sort::sort;
 use super::{
@@ -148,7 +148,7 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
                 high = low;
             }
             let last = k + 1 == bits_of::<WIDE>();
-            let of_block = if last { Masks::default() } else { Masks::of(kernel, &q) };
+            let of_block = if last { Masks::default() } else { kernel.masks(&q) };
             masks_here[block] = of_block;
             if of_block.counts[0].max(of_block.counts[1]) > MOST {
                 codes_here[block] = code_of_k::<WIDE>(k + 1);
@@ -218,26 +218,6 @@ fn code_of_k<const WIDE: bool>(k: u32) -> u8 {
 #[inline(always)]
 fn k_of<const WIDE: bool>(code: u8) -> u32 {
     if WIDE && code == 15 { 15 } else { u32::from(code) - 1 }
-}
-
-/// The masks of a block: the first, and the other two one after the other. What they hold is right where neither has
-/// more than [`MOST`] bits.
-#[derive(Debug, Clone, Copy, Default)]
-struct Masks {
-    words: [u64; 2],
-    counts: [u32; 2],
-}
-
-impl Masks {
-    #[inline(always)]
-    fn of<K: Kernel>(kernel: K, q: &Quotients) -> Masks {
-        let [a, b] = q.more;
-        let (second, third, fourth) = (a | b, b, a & b);
-        let n = second.count_ones();
-        let later = kernel.extract(third, second) | kernel.extract(fourth, third).wrapping_shl(n);
-        let words = [kernel.extract(second, q.first), later];
-        Masks { words, counts: [q.first.count_ones(), n + third.count_ones()] }
-    }
 }
 
 /// The differences of a chunk by the mode that would have suited the one before it: the samples of that are at hand,

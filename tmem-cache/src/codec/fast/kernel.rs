@@ -1,5 +1,7 @@
 //! What a processor does in its own way: vectors of 64 bytes, and bits picked by masks.
 
+use super::super::bits::BitReader;
+
 /// Bytes of a vector.
 pub(crate) const BYTES: usize = 64;
 
@@ -9,6 +11,8 @@ pub(crate) const BYTES: usize = 64;
 pub(crate) trait Kernel: Copy {
     /// 64 bytes.
     type Vector: Copy;
+    /// What 64 residuals have from bit `k` on: numbers q of 4 at most.
+    type Quotients: Copy;
 
     fn load(self, bytes: &[u8; BYTES]) -> Self::Vector;
     fn store(self, v: Self::Vector, bytes: &mut [u8; BYTES]);
@@ -46,33 +50,29 @@ pub(crate) trait Kernel: Copy {
     fn reach(self, v: Self::Vector, least: u8) -> u64;
     /// The bytes that are less than `least`, and 0 for the others.
     fn below(self, v: Self::Vector, least: u8) -> Self::Vector;
-    /// Bytes to fields of k + 1 bits and quotients. `k` is 7 at most.
-    fn cut(self, v: Self::Vector, k: u32) -> (Self::Vector, Quotients);
+    /// Bytes to fields of k + 1 bits and quotients, which are 4 at most. `k` is 7 at most.
+    fn cut(self, v: Self::Vector, k: u32) -> (Self::Vector, Self::Quotients);
     /// The same of 64 words, `k` being 15 at most. The low and the high bytes of fields come as from [`Kernel::split`],
     /// and so do the bits of masks.
-    fn cut_words(self, a: Self::Vector, b: Self::Vector, k: u32) -> (Self::Vector, Self::Vector, Quotients);
+    fn cut_words(self, a: Self::Vector, b: Self::Vector, k: u32) -> (Self::Vector, Self::Vector, Self::Quotients);
+    fn masks(self, quotients: &Self::Quotients) -> Masks;
     /// Stores fields of `width` (1 to 8) bits: eight fields next to each other in `width` bytes, the eights of the
     /// vector in the order 0, 2, 1, 3, 4, 6, 5, 7. Writes beyond these `8 * width` bytes what it likes.
     fn pack(self, fields: Self::Vector, width: u32, to: &mut [u8; BYTES]);
     /// The fields that [`Kernel::pack`] stored, and which of them have their highest bit. With a `width` of 0 they
     /// are 0.
     fn unpack(self, from: &[u8; BYTES], width: u32) -> (Self::Vector, u64);
-    /// Bytes of which `planes` are two adjacent bits, the lower one of which has the value `one`.
-    fn spread(self, planes: [u64; 2], one: u8) -> Self::Vector;
-
-    /// The bits of `value` where `mask` has ones, moved together.
-    fn extract(self, value: u64, mask: u64) -> u64;
-    /// The lowest bits of `value`, moved to where `mask` has ones.
-    fn deposit(self, value: u64, mask: u64) -> u64;
+    /// Adds to fields what the next masks say of their quotients, of which those in `first` are not 0: (q - 1) times `one`,
+    /// which is a power of two or 0. Bytes wrap around.
+    fn raise(self, fields: Self::Vector, first: u64, masks: &mut BitReader<'_>, one: u8) -> Self::Vector;
 }
 
-/// What 64 residuals have from bit `k` on: quotients q of 4 at most.
+/// The masks of a block: the first, and the other two one after the other. What they hold is right where neither has
+/// more than 64 bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Quotients {
-    /// Which are 1 or more.
-    pub first: u64,
-    /// The two bits of q - 1, 0 where q is 0.
-    pub more: [u64; 2],
+pub(crate) struct Masks {
+    pub words: [u64; 2],
+    pub counts: [u32; 2],
 }
 
 /// The order of eights in a vector that a [`Kernel`] has split or is to pack.
@@ -147,27 +147,40 @@ mod tests {
 
             for k in 0..16 {
                 same!(bytes(shift_words)(x, k), (a, k));
-                let cut = |(low, high, q): (K::Vector, K::Vector, Quotients)| (bytes(low), bytes(high), q);
-                same!(cut(cut_words)(x, y, k), (a, b, k));
+                // As large as quotients of 4 allow.
+                let few = |v: [u8; BYTES]| -> [u8; BYTES] {
+                    let words = v.as_chunks::<2>().0.iter().map(|&two| u16::from_le_bytes(two));
+                    let few: Vec<u8> =
+                        words.flat_map(|w| (u32::from(w) % (5 << k)).to_le_bytes()[..2].to_vec()).collect();
+                    few.try_into().unwrap()
+                };
+                let (a, b) = (few(a), few(b));
+                let (low, high, q) = kernel.cut_words(kernel.load(&a), kernel.load(&b), k);
+                let (plain_low, plain_high, plain_q) = Portable.cut_words(a, b, k);
+                assert_eq!((bytes(low), bytes(high)), (plain_low, plain_high));
+                assert_eq!(kernel.masks(&q), Portable.masks(&plain_q));
             }
             let with = |(v, extra): (K::Vector, u64)| (bytes(v), extra);
             same!(with(unpack)(&a, 0), (&a, 0));
             for width in 1..=8 {
-                let cut = |(fields, q): (K::Vector, Quotients)| (bytes(fields), q);
-                same!(cut(cut)(x, width - 1), (a, width - 1));
+                let few = a.map(|v| (u32::from(v) % (5 << (width - 1))) as u8);
+                let (of_kernel, q) = kernel.cut(kernel.load(&few), width - 1);
+                let (fields, plain_q) = Portable.cut(few, width - 1);
+                assert_eq!(bytes(of_kernel), fields);
+                assert_eq!(kernel.masks(&q), Portable.masks(&plain_q));
                 same!(with(unpack)(&a, width), (&a, width));
-                let (fields, _) = Portable.cut(a, width - 1);
                 let (mut packed, mut plain) = ([0; BYTES], [0; BYTES]);
                 kernel.pack(kernel.load(&fields), width, &mut packed);
                 Portable.pack(fields, width, &mut plain);
                 assert_eq!(packed[..8 * width as usize], plain[..8 * width as usize]);
             }
-            let [p, q] = [a, b].map(|v| u64::from_le_bytes(std::array::from_fn(|i| v[5 * i])));
+            let first = u64::from_le_bytes(std::array::from_fn(|i| a[5 * i]));
             for one in (0..8).map(|k| 1 << k).chain([0]) {
-                same!(bytes(spread)([p, q], one), ([p, q], one));
+                let (mut masks, mut plain_masks) = (BitReader::new(&b), BitReader::new(&b));
+                let of_kernel = bytes(kernel.raise(x, first, &mut masks, one));
+                assert_eq!(of_kernel, Portable.raise(a, first, &mut plain_masks, one));
+                assert_eq!(masks.peek(), plain_masks.peek());
             }
-            same!(word(extract)(p, q), (p, q));
-            same!(word(deposit)(p, q), (p, q));
         }
     }
 

@@ -11,6 +11,7 @@
 //! | file | story |
 //! | --- | --- |
 //! | [`kernel`], [`portable`], [`avx2`], [`avx512`] | vectors of 64 bytes |
+//! | [`unary`], [`bmi2`] | quotients to masks and back, on any processor and with BMI2 |
 //! | [`predict`] | samples to differences and back |
 //! | [`sort`] | differences to residuals and back |
 //! | [`codes`] | the widths of blocks |
@@ -21,6 +22,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bmi2;
 mod codes;
 pub(crate) mod decode;
 pub(crate) mod encode;
@@ -29,6 +32,7 @@ mod kernel;
 pub(crate) mod portable;
 mod predict;
 mod sort;
+mod unary;
 
 use std::collections::TryReserveError;
 

@@ -1,6 +1,11 @@
 //! Code that runs anywhere. Loops over arrays, which compilers turn into what vectors there are.
+//!
+//! Where they do that only for arrays in memory, loops are functions that are not inlined: amid other code, arrays become so
+//! many single numbers. What each became on x86-64 and on 64-bit Arm was read in its assembly.
 
-use super::kernel::{BYTES, EIGHTS, Kernel, Quotients};
+use super::super::bits::BitReader;
+use super::kernel::{BYTES, EIGHTS, Kernel, Masks};
+use super::unary::{self, Levels};
 
 /// Needs nothing.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +22,7 @@ const EVEN_WORDS: u64 = 0x0000_ffff_0000_ffff;
 
 impl Kernel for Portable {
     type Vector = Bytes;
+    type Quotients = Levels;
 
     #[inline(always)]
     fn load(self, bytes: &Bytes) -> Bytes {
@@ -103,24 +109,15 @@ impl Kernel for Portable {
     #[inline(always)]
     fn split(self, a: Bytes, b: Bytes) -> (Bytes, Bytes) {
         let (mut even, mut odd) = ([0; BYTES], [0; BYTES]);
-        for (to, from) in EIGHTS.into_iter().enumerate() {
-            let sixteen = if from < 4 { &a[16 * from..][..16] } else { &b[16 * (from - 4)..][..16] };
-            for i in 0..8 {
-                (even[8 * to + i], odd[8 * to + i]) = (sixteen[2 * i], sixteen[2 * i + 1]);
-            }
-        }
+        split(&[a, b], &mut even, &mut odd);
         (even, odd)
     }
 
     #[inline(always)]
     fn join(self, even: Bytes, odd: Bytes) -> (Bytes, Bytes) {
-        let (mut a, mut b) = ([0; BYTES], [0; BYTES]);
-        for (from, to) in EIGHTS.into_iter().enumerate() {
-            let sixteen = if to < 4 { &mut a[16 * to..][..16] } else { &mut b[16 * (to - 4)..][..16] };
-            for i in 0..8 {
-                (sixteen[2 * i], sixteen[2 * i + 1]) = (even[8 * from + i], odd[8 * from + i]);
-            }
-        }
+        let mut out = [[0; BYTES]; 2];
+        join(&even, &odd, &mut out);
+        let [a, b] = out;
         (a, b)
     }
 
@@ -135,12 +132,12 @@ impl Kernel for Portable {
 
     #[inline(always)]
     fn most(self, v: Bytes) -> u32 {
-        v.iter().fold(0, |most, &x| most.max(x)).into()
+        most(&v)
     }
 
     #[inline(always)]
     fn most_words(self, a: Bytes, b: Bytes) -> u32 {
-        words(a).iter().chain(&words(b)).fold(0, |most, &x| most.max(x)).into()
+        most_words(&[a, b])
     }
 
     #[inline(always)]
@@ -154,87 +151,54 @@ impl Kernel for Portable {
     }
 
     #[inline(always)]
-    fn cut(self, v: Bytes, k: u32) -> (Bytes, Quotients) {
+    fn cut(self, v: Bytes, k: u32) -> (Bytes, Levels) {
         let one = 1 << k;
-        let reach = bytes2(v, v, |x, _| u8::from(x >= one));
-        let fields = bytes2(v, v, |x, _| x & (one - 1) | if x >= one { one } else { 0 });
-        let beyond = bytes2(v, v, |x, _| x.saturating_sub(one) >> k);
-        (fields, Quotients { first: plane(&reach, 0), more: [plane(&beyond, 0), plane(&beyond, 1)] })
+        let (mut fields, mut levels) = ([0; BYTES], Levels::default());
+        cut(&v, one, &mut fields, &mut levels);
+        (fields, levels)
     }
 
     #[inline(always)]
-    fn cut_words(self, a: Bytes, b: Bytes, k: u32) -> (Bytes, Bytes, Quotients) {
-        let one = 1 << k;
-        let fields = |v| words2(v, v, |x, _| x & (one - 1) | if x >= one { one } else { 0 });
-        // Quotients are small, so that those of the low bytes are all there is.
-        let beyond = |v| words2(v, v, |x, _| (x >> k).min(1) | x.saturating_sub(one) >> k << 1);
-        let (low, high) = self.split(fields(a), fields(b));
-        let (q, _) = self.split(beyond(a), beyond(b));
-        (low, high, Quotients { first: plane(&q, 0), more: [plane(&q, 1), plane(&q, 2)] })
+    fn cut_words(self, a: Bytes, b: Bytes, k: u32) -> (Bytes, Bytes, Levels) {
+        let (mut fields, mut quotients) = ([[0; BYTES]; 2], [[0; BYTES]; 2]);
+        cut_words(&[a, b], k, &mut fields, &mut quotients);
+        let (low, high) = self.split(fields[0], fields[1]);
+        // Quotients are small, so that their low bytes are all there is.
+        let (quotients, _) = self.split(quotients[0], quotients[1]);
+        let (_, levels) = self.cut(quotients, 0);
+        (low, high, levels)
+    }
+
+    #[inline(always)]
+    fn masks(self, levels: &Levels) -> Masks {
+        unary::masks(levels)
     }
 
     #[inline(always)]
     fn pack(self, fields: Bytes, width: u32, to: &mut Bytes) {
-        let n = width.clamp(1, 8);
+        let (n, mut words) = (width.clamp(1, 8) as usize, [0; 8]);
+        squeeze(&fields, width, &mut words);
         for (i, from) in EIGHTS.into_iter().enumerate() {
-            let eight = u64::from_le_bytes(std::array::from_fn(|j| fields[8 * from + j]));
-            // Fields to pairs, to fours, to all eight next to each other.
-            let pairs = eight & EVEN_BYTES | (eight >> 8 & EVEN_BYTES) << n;
-            let fours = pairs & EVEN_WORDS | (pairs >> 16 & EVEN_WORDS) << (2 * n);
-            let word = fours & u64::from(u32::MAX) | fours >> 32 << (4 * n);
-            let n = n as usize;
-            to[n * i..n * (i + 1)].copy_from_slice(&word.to_le_bytes()[..n]);
+            // What is written beyond its `n` bytes the next one overwrites.
+            to[n * i..n * i + 8].copy_from_slice(&words[from].to_le_bytes());
         }
     }
 
     #[inline(always)]
     fn unpack(self, from: &Bytes, width: u32) -> (Bytes, u64) {
-        let (n, mut fields) = (width.min(8), [0; BYTES]);
-        let below = |bits: u32| (1u64 << bits) - 1;
-        let (four, two, one) = (below(4 * n), below(2 * n) * (1 | 1 << 32), below(n) * (EVEN_BYTES / 255));
+        let (n, mut words, mut fields) = (width.min(8) as usize, [0; 8], [0; BYTES]);
         for (i, to) in EIGHTS.into_iter().enumerate() {
-            let mut eight = [0; 8];
-            let at = n as usize * i;
-            eight[..n as usize].copy_from_slice(&from[at..at + n as usize]);
-            let word = u64::from_le_bytes(eight);
-            let fours = word & four | word >> (4 * n) << 32;
-            let pairs = fours & two | (fours >> (2 * n) & two) << 16;
-            let eight = pairs & one | (pairs >> n & one) << 8;
-            fields[8 * to..][..8].copy_from_slice(&eight.to_le_bytes());
+            words[to] = u64::from_le_bytes(std::array::from_fn(|j| from[n * i + j]));
         }
-        (fields, plane(&fields, width.saturating_sub(1)))
+        stretch(&words, width, &mut fields);
+        let top = width.saturating_sub(1);
+        (fields, plane(&fields, top))
     }
 
     #[inline(always)]
-    fn spread(self, planes: [u64; 2], one: u8) -> Bytes {
-        let mut out = [0; BYTES];
-        for (i, eight) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let [a, b] = planes.map(|p| bits(p >> (8 * i)));
-            *eight = (a | b << 1).to_le_bytes().map(|x| x.wrapping_mul(one));
-        }
-        out
-    }
-
-    #[inline(always)]
-    fn extract(self, value: u64, mask: u64) -> u64 {
-        let (mut out, mut at) = (0, 0);
-        for i in (0..64).step_by(4) {
-            let nibble = mask >> i & 15;
-            out |= u64::from(EXTRACT[(nibble << 4 | value >> i & 15) as usize]) << at;
-            // 64 only after the last.
-            at += nibble.count_ones();
-        }
-        out
-    }
-
-    #[inline(always)]
-    fn deposit(self, mut value: u64, mask: u64) -> u64 {
-        let mut out = 0;
-        for i in (0..64).step_by(4) {
-            let nibble = mask >> i & 15;
-            out |= u64::from(DEPOSIT[(nibble << 4 | value & 15) as usize]) << i;
-            value >>= nibble.count_ones();
-        }
+    fn raise(self, fields: Bytes, first: u64, masks: &mut BitReader<'_>, one: u8) -> Bytes {
+        let mut out = fields;
+        unary::raise(first, masks, one, &mut out);
         out
     }
 }
@@ -270,34 +234,117 @@ fn plane(bytes: &Bytes, bit: u32) -> u64 {
     word
 }
 
-/// The lowest eight bits, one in each byte.
-#[inline(always)]
-fn bits(eight: u64) -> u64 {
-    let copies = (eight & 255).wrapping_mul(ONES) & 0x8040_2010_0804_0201;
-    // A byte that is not 0 carries into its bit 7 when 127 is added; the bits below it are dropped.
-    ((copies & 0x7f7f_7f7f_7f7f_7f7f).wrapping_add(0x7f7f_7f7f_7f7f_7f7f) | copies) >> 7 & ONES
+#[inline(never)]
+fn split(both: &[Bytes; 2], even: &mut Bytes, odd: &mut Bytes) {
+    let words = both.as_flattened().as_chunks::<2>().0;
+    for ((two, even), odd) in words.iter().zip(&mut *even).zip(&mut *odd) {
+        let word = u16::from_le_bytes(*two);
+        (*even, *odd) = (word as u8, (word >> 8) as u8);
+    }
+    swap(even);
+    swap(odd);
 }
 
-/// `[mask << 4 | bits]`, for nibbles.
-static EXTRACT: [u8; 256] = nibbles(false);
-static DEPOSIT: [u8; 256] = nibbles(true);
-
-const fn nibbles(deposit: bool) -> [u8; 256] {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let (mask, bits) = (i >> 4, i & 15);
-        let (mut bit, mut next, mut out) = (0, 0, 0);
-        while bit < 4 {
-            if mask >> bit & 1 == 1 {
-                let (from, to) = if deposit { (next, bit) } else { (bit, next) };
-                out |= (bits >> from & 1) << to;
-                next += 1;
-            }
-            bit += 1;
-        }
-        table[i] = out as u8;
-        i += 1;
+#[inline(never)]
+fn join(even: &Bytes, odd: &Bytes, out: &mut [Bytes; 2]) {
+    let (mut even, mut odd) = (*even, *odd);
+    swap(&mut even);
+    swap(&mut odd);
+    let words = out.as_flattened_mut().as_chunks_mut::<2>().0;
+    for ((two, even), odd) in words.iter_mut().zip(even).zip(odd) {
+        *two = (u16::from(even) | u16::from(odd) << 8).to_le_bytes();
     }
-    table
+}
+
+/// Eights into the order of [`EIGHTS`], and back.
+#[inline(always)]
+fn swap(v: &mut Bytes) {
+    let eights = v.as_chunks_mut::<8>().0;
+    eights.swap(1, 2);
+    eights.swap(5, 6);
+}
+
+#[inline(never)]
+fn most(v: &Bytes) -> u32 {
+    v.iter().fold(0, |most, &x| most.max(x)).into()
+}
+
+#[inline(never)]
+fn most_words(both: &[Bytes; 2]) -> u32 {
+    let words = both.as_flattened().as_chunks::<2>().0;
+    words.iter().fold(0, |most, &two| most.max(u16::from_le_bytes(two))).into()
+}
+
+/// Bytes to fields and quotients, `one` being what a quotient counts.
+#[inline(never)]
+fn cut(v: &Bytes, one: u8, fields: &mut Bytes, levels: &mut Levels) {
+    let two = one << 1;
+    // Of quotients those that are at least 1, and the two bits of q - 1: of each eighth byte one, in the order of their
+    // eights.
+    let mut bits = [[0; 16]; 3];
+    for (i, (sixteen, fields)) in v.as_chunks::<16>().0.iter().zip(fields.as_chunks_mut::<16>().0).enumerate() {
+        for j in 0..16 {
+            let bit = if j < 8 { 1 } else { 2 } << (2 * i);
+            let x = sixteen[j];
+            let reach = if x >= one { u8::MAX } else { 0 };
+            fields[j] = x & (one - 1) | reach & one;
+            let beyond = x.saturating_sub(one);
+            bits[0][j] |= reach & bit;
+            bits[1][j] |= if beyond & one == 0 { 0 } else { bit };
+            bits[2][j] |= if beyond & two == 0 { 0 } else { bit };
+        }
+    }
+    let [first, a, b] = bits.map(|bits| {
+        let [a, b] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| bits[at + i])));
+        transposed(a | b)
+    });
+    *levels = [first, a | b, b, a & b].map(u64::to_le_bytes);
+}
+
+#[inline(never)]
+fn cut_words(both: &[Bytes; 2], k: u32, fields: &mut [Bytes; 2], quotients: &mut [Bytes; 2]) {
+    let k = k % 16;
+    let one = 1 << k;
+    let fields = fields.as_flattened_mut().as_chunks_mut::<2>().0;
+    let quotients = quotients.as_flattened_mut().as_chunks_mut::<2>().0;
+    for ((two, field), quotient) in both.as_flattened().as_chunks::<2>().0.iter().zip(fields).zip(quotients) {
+        let x = u16::from_le_bytes(*two);
+        *field = (x & (one - 1) | if x >= one { one } else { 0 }).to_le_bytes();
+        *quotient = (x >> k).to_le_bytes();
+    }
+}
+
+/// Bit i of byte j to bit j of byte i.
+#[inline(always)]
+fn transposed(mut x: u64) -> u64 {
+    for (down, mask) in [(7, 0x00aa_00aa_00aa_00aa), (14, 0x0000_cccc_0000_cccc), (28, 0x0000_0000_f0f0_f0f0)] {
+        let moved = (x ^ x >> down) & mask;
+        x ^= moved ^ moved << down;
+    }
+    x
+}
+
+/// Eight fields each next to each other: to pairs, to fours, to all eight.
+#[inline(never)]
+fn squeeze(fields: &Bytes, width: u32, words: &mut [u64; 8]) {
+    let n = width.clamp(1, 8);
+    for (word, eight) in words.iter_mut().zip(fields.as_chunks::<8>().0) {
+        let eight = u64::from_le_bytes(*eight);
+        let pairs = eight & EVEN_BYTES | (eight >> 8 & EVEN_BYTES) << n;
+        let fours = pairs & EVEN_WORDS | (pairs >> 16 & EVEN_WORDS) << (2 * n);
+        *word = fours & u64::from(u32::MAX) | fours >> 32 << (4 * n);
+    }
+}
+
+/// The reverse. What words have above their fields does not matter.
+#[inline(never)]
+fn stretch(words: &[u64; 8], width: u32, fields: &mut Bytes) {
+    let n = width.min(8);
+    let below = |bits: u32| (1u64 << bits) - 1;
+    let (four, two, one) = (below(4 * n), below(2 * n) * (1 | 1 << 32), below(n) * (EVEN_BYTES / 255));
+    for (word, eight) in words.iter().zip(fields.as_chunks_mut::<8>().0) {
+        let fours = word & four | (word >> (4 * n) & four) << 32;
+        let pairs = fours & two | (fours >> (2 * n) & two) << 16;
+        *eight = (pairs & one | (pairs >> n & one) << 8).to_le_bytes();
+    }
 }
