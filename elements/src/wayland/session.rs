@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use shrbuf::{Access, ImportCache, MemoryKind, Shrbuf};
+use shrbuf::{Access, Fence, ImportCache, MemoryKind, Shrbuf};
 use shrbuf_pipeline::{Frame, Rect, Size};
 use wayland_backend::client as backend;
 use wayland_client::{Connection, EventQueue, QueueHandle};
@@ -26,7 +26,7 @@ use super::error::WaylandError;
 use super::feedback::Feedback;
 use super::globals::{DMABUF_FEEDBACK, Globals};
 use super::place::{Fit, place, within};
-use super::state::{Asked, Held, Made, Released, State};
+use super::state::{Asked, Held, Left, Made, Released, State};
 use super::timeline::Timelines;
 use super::window::{Window, WindowSpec};
 
@@ -255,6 +255,7 @@ impl Session {
     /// Forgets the buffers, and lets go of every frame.
     pub(super) fn let_go(&mut self) {
         self.state.held.clear();
+        self.state.left.clear();
         self.imports.clear();
         self.picture = None;
     }
@@ -328,7 +329,11 @@ impl Session {
         self.window.surface.commit();
         self.commits += 1;
         self.state.in_flight = true;
-        self.state.held.push(Held { frame, buffer, released });
+        if released == Released::Buffer && buffer.kind == MemoryKind::DmaBuf {
+            // Its GPU may go on reading after it has said so, and leaves a fence.
+            frame.buffer.expect_fences();
+        }
+        self.state.held.push(Held { frame, buffer, released, awaited: false });
         Ok(right)
     }
 
@@ -341,46 +346,74 @@ impl Session {
         }
     }
 
-    /// Does as the compositor last said about the window's size.
-    fn configure(&mut self) {
-        let Some(serial) = self.state.configure.take() else { return };
+    /// Does as the compositor last said about the window's size. False where it has said nothing.
+    fn configure(&mut self) -> bool {
+        let Some(serial) = self.state.configure.take() else { return false };
         self.window.shell_surface.ack_configure(serial);
         self.place();
         if self.picture.is_some() {
             // On screen already: at once, and not only with the next frame.
             self.window.surface.commit();
         }
+        true
     }
 
-    /// What is readable when the compositor has signalled that it has done with a frame.
+    /// What is readable when the compositor has signalled that it has done with a frame that is [awaited](Self::await_points).
     pub(super) fn done(&self) -> Option<Arc<EventFd>> {
         self.timelines.as_ref().map(Timelines::done)
     }
 
-    /// Lets go of the frames of which the compositor has signalled that it has done with them.
+    /// Has [`done`](Self::done) say so of every frame that is held.
+    pub(super) fn await_points(&mut self) -> Result<(), WaylandError> {
+        let Some(timelines) = &self.timelines else { return Ok(()) };
+        for held in self.state.held.iter_mut().filter(|held| !held.awaited) {
+            if let (Released::Point(point), Some(timeline)) = (held.released, held.buffer.released.get()) {
+                timelines.await_point(timeline, point).map_err(WaylandError::Timeline)?;
+                held.awaited = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what [`done`](Self::done) has said.
+    pub(super) fn heard(&self) {
+        if let Some(timelines) = &self.timelines {
+            timelines.heard();
+        }
+    }
+
+    /// Looks which frames the compositor has signalled that it has done with.
     pub(super) fn reap(&mut self) -> Result<(), WaylandError> {
-        let (Some(timelines), State { held, .. }) = (&self.timelines, &mut self.state) else { return Ok(()) };
-        // Before the frames are asked: what is signalled after that is told again.
-        timelines.heard();
+        if self.timelines.is_none() {
+            return Ok(());
+        }
         let mut failed = None;
-        held.retain(|held| match (held.released, held.buffer.released.get()) {
-            (Released::Point(point), Some(timeline)) => match timeline.is_past(point) {
-                Ok(past) => !past,
-                Err(error) => {
-                    failed = Some(error);
-                    true
-                }
-            },
-            _ => true,
+        self.state.let_go(|held| match (held.released, held.buffer.released.get()) {
+            (Released::Point(point), Some(timeline)) => timeline.is_past(point).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            }),
+            _ => false,
         });
         failed.map_or(Ok(()), |error| Err(WaylandError::Timeline(error)))
     }
 
-    /// Takes what the compositor has to say.
-    pub(super) fn read(&mut self) -> Result<(), WaylandError> {
-        read(&mut self.queue, &mut self.state)?;
-        self.configure();
+    /// Gives back what the compositor has done with.
+    pub(super) fn give_back(&mut self) -> Result<(), WaylandError> {
+        for Left { frame, fence } in self.state.left.drain(..) {
+            let Some(fence) = fence.map_or(Ok(None), Fence::pending).map_err(WaylandError::Fence)? else { continue };
+            for segment in 0..frame.buffer.segments().len() {
+                // From there the buffer's pool waits for it, before anybody writes.
+                frame.buffer.import_fence(segment, Access::Read, &fence).map_err(WaylandError::Fence)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Takes what the compositor has to say. True where that is another size of the window.
+    pub(super) fn read(&mut self) -> Result<bool, WaylandError> {
+        read(&mut self.queue, &mut self.state)?;
+        Ok(self.configure())
     }
 
     /// Sends what is to be sent; false where the socket is full.

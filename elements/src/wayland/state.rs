@@ -1,8 +1,8 @@
 //! What the compositor has told us, event by event.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use shrbuf::{Access, Fence};
 use shrbuf_pipeline::{Frame, Size, Timestamp};
 use wayland_client::protocol::{
     wl_buffer, wl_callback, wl_compositor, wl_region, wl_registry, wl_shm, wl_shm_pool, wl_surface,
@@ -44,6 +44,14 @@ pub(super) struct Held {
     pub(super) frame: Frame,
     pub(super) buffer: Arc<WaylandBuffer>,
     pub(super) released: Released,
+    /// The eventfd is to say when that point is signalled.
+    pub(super) awaited: bool,
+}
+
+/// A frame that the compositor has done with, from the signal of this fence on.
+pub(super) struct Left {
+    pub(super) frame: Frame,
+    pub(super) fence: Option<OwnedFd>,
 }
 
 /// What says that the compositor has done with a frame.
@@ -92,6 +100,8 @@ pub(super) struct State {
     pub(super) configure: Option<u32>,
     pub(super) closed: bool,
     pub(super) held: Vec<Held>,
+    /// To be given back after what is urgent.
+    pub(super) left: Vec<Left>,
     /// The compositor has not asked for another frame yet.
     pub(super) in_flight: bool,
     /// Commits of which it has not said when they were shown, or that they were not.
@@ -109,6 +119,7 @@ impl State {
     pub(super) fn new() -> State {
         State {
             held: Vec::with_capacity(shrbuf::pool::MAX_BUFFERS),
+            left: Vec::with_capacity(shrbuf::pool::MAX_BUFFERS),
             shown: Vec::with_capacity(TOLD_AT_ONCE),
             ..State::default()
         }
@@ -119,16 +130,16 @@ impl State {
     }
 
     /// The compositor has done with a commit; from `fence` on, where there is one.
-    fn released(&mut self, commit: u64, fence: Option<Fence>) {
+    fn released(&mut self, commit: u64, fence: Option<OwnedFd>) {
         let Some(at) = self.held.iter().position(|h| h.released == Released::Commit(commit)) else { return };
-        let held = self.held.swap_remove(at);
-        let Some(fence) = fence else { return };
-        for segment in 0..held.frame.buffer.segments().len() {
-            // From there the buffer's pool waits for it, before anybody writes.
-            if let Err(source) = held.frame.buffer.import_fence(segment, Access::Read, &fence) {
-                self.fail(WaylandError::Fence(source));
-            }
-        }
+        let Held { frame, .. } = self.held.swap_remove(at);
+        self.left.push(Left { frame, fence });
+    }
+
+    /// The compositor has done with those frames that it holds of which `is_done` says so.
+    pub(super) fn let_go(&mut self, mut is_done: impl FnMut(&Held) -> bool) {
+        let left = self.held.extract_if(.., |held| is_done(held));
+        self.left.extend(left.map(|Held { frame, .. }| Left { frame, fence: None }));
     }
 }
 
@@ -190,7 +201,7 @@ impl Dispatch<wl_buffer::WlBuffer, ()> for State {
         _: &Connection,
         _: &QueueHandle<State>,
     ) {
-        state.held.retain(|h| h.released != Released::Buffer || h.buffer.buffer != *buffer);
+        state.let_go(|h| h.released == Released::Buffer && h.buffer.buffer == *buffer);
     }
 }
 
@@ -413,10 +424,7 @@ impl Dispatch<release::ZwpLinuxBufferReleaseV1, u64> for State {
         _: &QueueHandle<State>,
     ) {
         match event {
-            release::Event::FencedRelease { fence } => match Fence::new(fence) {
-                Ok(fence) => state.released(commit, Some(fence)),
-                Err(source) => state.fail(WaylandError::Fence(source)),
-            },
+            release::Event::FencedRelease { fence } => state.released(commit, Some(fence)),
             _ => state.released(commit, None),
         }
     }

@@ -4,7 +4,8 @@
 //! commit names two: that from which the compositor may read the frame, at which the fences of its producer are put, and
 //! that which the compositor signals when it has read it. The first are on one timeline for all frames. The others are on
 //! a timeline for each buffer, since a compositor may be done with a later frame first, and a point is signalled with all
-//! those before it. An eventfd says that one was (DRM_IOCTL_SYNCOBJ_EVENTFD, Linux 6.6); which, the frames are asked.
+//! those before it. Where somebody waits for one, an eventfd says that it was (DRM_IOCTL_SYNCOBJ_EVENTFD, Linux 6.6); which,
+//! the frames are asked.
 //!
 //! The objects belong to no GPU: any DRM device makes them that has any.
 
@@ -109,18 +110,21 @@ fn halves(point: u64) -> (u32, u32) {
     ((point >> 32) as u32, point as u32)
 }
 
+/// The point of a frame that is there.
+const AT_ONCE: u64 = 1;
+
 /// What a window's commits are synchronized by.
 #[derive(Debug)]
 pub(super) struct Timelines {
     manager: Manager,
     node: Arc<Node>,
-    /// Where the frames may be read from.
+    /// Where the frames may be read from; the first point is that of all frames that may be at once.
     ready: Timeline,
     /// A fence on its way to a point.
     fence: Object,
     /// Only while frames are dma-bufs: with others a compositor ends the connection.
     synced: Option<Synced>,
-    /// Readable when the compositor is done with some frame.
+    /// Readable when the compositor is done with a frame that somebody waits for.
     done: Arc<EventFd>,
 }
 
@@ -134,11 +138,17 @@ impl Timelines {
         node.syncobj_eventfd(fence.handle, 1, done.as_fd(), false).ok()?;
         let fence = node.object().ok()?;
         let ready = Timeline::new(&node, manager, handle).ok()?;
+        node.syncobj_timeline_signal(&[ready.object.handle], &[ready.next()]).ok()?;
         Some(Timelines { manager: manager.clone(), node, ready, fence, synced: None, done: Arc::new(done) })
     }
 
     pub(super) fn done(&self) -> Arc<EventFd> {
         Arc::clone(&self.done)
+    }
+
+    /// Has the eventfd say when that point is signalled, or at once where it is.
+    pub(super) fn await_point(&self, released: &Timeline, point: u64) -> io::Result<()> {
+        self.node.syncobj_eventfd(released.object.handle, point, self.done.as_fd(), false)
     }
 
     /// Takes note of what the eventfd has said.
@@ -171,16 +181,7 @@ impl Timelines {
             self.node.syncobj_timeline_transfer(self.fence.handle, ready.object.handle, 0, point)?;
             fenced = Some(point);
         }
-        let from = match fenced {
-            Some(point) => point,
-            None => {
-                let point = ready.next();
-                self.node.syncobj_timeline_signal(&[ready.object.handle], &[point])?;
-                point
-            }
-        };
-        let until = released.next();
-        self.node.syncobj_eventfd(released.object.handle, until, self.done.as_fd(), false)?;
+        let (from, until) = (fenced.unwrap_or(AT_ONCE), released.next());
         let ((from_high, from_low), (until_high, until_low)) = (halves(from), halves(until));
         synced.set_acquire_point(&ready.known, from_high, from_low);
         synced.set_release_point(&released.known, until_high, until_low);
