@@ -34,10 +34,9 @@ properties! {
     /// Each buffer is made known to the compositor once (linux-dmabuf, with the modifiers that its feedback lists); a
     /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, by a point of a
     /// timeline (linux-drm-syncobj) or with a fence (linux-explicit-synchronization) where it does that; that is looked for
-    /// when the next frame comes, if not before. Memory that is no
-    /// dma-buf goes through wl_shm: no copy is made here, but the compositor makes one. What YUV code values mean is told
-    /// (wp_color_representation_v1) where the compositor can be; where it cannot, and they are none of those that compositors
-    /// guess, a warning says so. Closing the window ends the run.
+    /// when the next frame comes, if not before. Memory that is no dma-buf goes through wl_shm: no copy is made here, but the
+    /// compositor makes one. What YUV code values mean is told (wp_color_representation_v1) where the compositor can be; where
+    /// it cannot, and they are none of those that compositors guess, a warning says so. Closing the window ends the run.
     ///
     /// ```toml
     /// [element.window]
@@ -131,6 +130,9 @@ impl Running {
         stopped || !self.waiting.is_empty() || self.resizing > 0 || held > HOLDS as usize
     }
 }
+
+/// How what the compositor says is taken.
+type Read = fn(&mut Session) -> Result<bool, WaylandError>;
 
 /// Over all connections.
 #[derive(Default, Clone, Copy)]
@@ -244,20 +246,20 @@ impl Sink {
         Ok(())
     }
 
-    /// What the compositor has said since nobody listened.
-    fn catch_up(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+    /// What the compositor has said since nobody listened, by this `read`.
+    fn catch_up(&mut self, context: &mut Context<'_>, read: Read) -> Result<(), Failure> {
         let (Some(running), Some(session)) = (&self.running, &mut self.session) else { return Ok(()) };
         if running.socket.is_on() {
             return Ok(());
         }
         session.reap()?;
-        self.event(context)
+        self.event(context, read)
     }
 
-    /// What the compositor had to say.
-    fn event(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+    /// What the compositor had to say, by this `read`.
+    fn event(&mut self, context: &mut Context<'_>, read: Read) -> Result<(), Failure> {
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
-        if session.read()? {
+        if read(session)? {
             running.resizing = RESIZING;
         }
         for (captured, shown) in session.state.shown.drain(..) {
@@ -296,7 +298,7 @@ impl Sink {
     }
 
     fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        self.catch_up(context)?;
+        self.catch_up(context, Session::read)?;
         self.flush()?;
         let patience = self.patience();
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
@@ -391,7 +393,7 @@ impl Element for Sink {
         let Some(session) = &self.session else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
-        let socket = start.watch_at_times(session.connection.clone(), SOCKET)?;
+        let socket = start.watch_at_times(session.socket(), SOCKET)?;
         let points = session.done().map(|done| start.watch_at_times(done, RELEASED)).transpose()?;
         start.every(TICK, WATCHDOG);
         self.running = Some(Running {
@@ -413,7 +415,7 @@ impl Element for Sink {
     fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         match token {
             SOCKET => {
-                self.event(context)?;
+                self.event(context, Session::read)?;
                 self.flush()?;
             }
             RELEASED => {
@@ -431,7 +433,7 @@ impl Element for Sink {
     }
 
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
-        self.catch_up(context)?;
+        self.catch_up(context, Session::read_for_next)?;
         let (Some(running), Some(session)) = (&mut self.running, &self.session) else { return Ok(()) };
         if running.closed {
             context.dropped(1);
