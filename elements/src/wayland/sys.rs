@@ -96,7 +96,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], fds: &mut VecDeq
         let (level, kind, length) = unsafe { ((*message).cmsg_level, (*message).cmsg_type, (*message).cmsg_len) };
         if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: CMSG_LEN only computes.
-            let length = (length as usize).saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
+            let length = length.saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
             for i in 0..length / size_of::<RawFd>() {
                 // SAFETY: the kernel has written so many descriptors there, and they are ours alone.
                 fds.push_back(unsafe {
