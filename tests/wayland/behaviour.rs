@@ -381,8 +381,8 @@ fn memory_that_the_compositors_gpu_reads_on_after_its_release_is_not_written() {
             }
             return;
         };
-        if frames == 40 {
-            work.take().map(Work::end);
+        if let Some(work) = work.take_if(|_| frames == 40) {
+            work.end();
         }
         if *of == id {
             noted.lock().unwrap()[usize::from(work.is_none())] += 1;
