@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -26,14 +26,19 @@ impl fmt::Display for BufferId {
     }
 }
 
+/// Importers, by themselves and at any time.
+const EXPECTED: u8 = 1;
+/// Somebody here, since the buffer was last without pending ones.
+const IMPORTED: u8 = 2;
+
 pub(crate) struct Core {
     id: BufferId,
     pub(crate) refs: Refs,
     layout: Layout,
     segments: Box<[Arc<Segment>]>,
     pub(crate) home: OnceLock<Home>,
-    /// Somebody may attach fences to the dma-buf: ask before it is written again.
-    fenced: AtomicBool,
+    /// Of these, who may have attached fences to the dma-buf, which is asked before it is written again.
+    fenced: AtomicU8,
     state: StateCell,
     attachments: Mutex<Vec<(u64, Arc<dyn Any + Send + Sync>)>>,
 }
@@ -103,7 +108,7 @@ impl Shrbuf {
             layout,
             segments: segments.into_boxed_slice(),
             home: OnceLock::new(),
-            fenced: AtomicBool::new(false),
+            fenced: AtomicU8::new(0),
             state: StateCell::new(State::Empty),
             attachments: Mutex::new(Vec::new()),
         });
@@ -122,7 +127,7 @@ impl Shrbuf {
         let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>()?;
         let buffer = Shrbuf::new(segments, layout)?;
         // Whoever passed it may have devices of his own at work on it.
-        buffer.core.fenced.store(true, Ordering::Relaxed);
+        buffer.core.fenced.fetch_or(EXPECTED, Ordering::Relaxed);
         Ok(buffer)
     }
 
@@ -134,7 +139,7 @@ impl Shrbuf {
     /// That of `F_DUPFD_CLOEXEC`, the descriptor limit above all; `NotFound` where there is no such segment.
     pub fn export(&self, segment: usize) -> io::Result<OwnedFd> {
         let s = self.core.segments.get(segment).ok_or(io::ErrorKind::NotFound)?;
-        self.core.fenced.store(true, Ordering::Relaxed);
+        self.core.fenced.fetch_or(EXPECTED, Ordering::Relaxed);
         s.as_fd().try_clone_to_owned()
     }
 
@@ -145,7 +150,7 @@ impl Shrbuf {
     /// As there, and that of open(2) where /proc is not mounted.
     pub fn export_read_only(&self, segment: usize) -> io::Result<OwnedFd> {
         let s = self.core.segments.get(segment).ok_or(io::ErrorKind::NotFound)?;
-        self.core.fenced.store(true, Ordering::Relaxed);
+        self.core.fenced.fetch_or(EXPECTED, Ordering::Relaxed);
         s.read_only()
     }
 
@@ -209,12 +214,12 @@ impl Shrbuf {
     /// Says that an importer attaches fences to the dma-buf by itself (a GPU driver's implicit fences): the buffer is
     /// then reused only after they have signalled. Costs one poll(2) a release from then on.
     pub fn expect_fences(&self) {
-        self.core.fenced.store(true, Ordering::Relaxed);
+        self.core.fenced.fetch_or(EXPECTED, Ordering::Relaxed);
     }
 
     /// True where fences may be pending in the dma-buf, so that a consumer should take them along.
     pub fn has_fences(&self) -> bool {
-        self.core.fenced.load(Ordering::Relaxed)
+        self.core.fenced.load(Ordering::Relaxed) != 0
     }
 
     /// The fences of segment `segment` that someone about to do `access` must wait for, as one.
@@ -253,7 +258,7 @@ impl Shrbuf {
             return Err(io::ErrorKind::Unsupported.into());
         }
         dma_buf::import_sync_file(s.as_fd(), flags(access), fence.as_fd())?;
-        self.core.fenced.store(true, Ordering::Relaxed);
+        self.core.fenced.fetch_or(IMPORTED, Ordering::Relaxed);
         Ok(())
     }
 
@@ -320,17 +325,19 @@ impl Core {
         &self.state
     }
 
-    /// The first segment in whose dma-buf a fence is pending.
+    /// The first segment in whose dma-buf a fence is pending. To be called while nobody has a reference, and so nobody imports
+    /// another: where none is pending, those that were imported are over.
     pub(crate) fn pending_fence(&self) -> Option<BorrowedFd<'_>> {
-        if !self.fenced.load(Ordering::Relaxed) {
+        if self.fenced.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.segments
-            .iter()
-            .filter(|s| s.kind() == MemoryKind::DmaBuf)
-            .map(|s| s.as_fd())
-            // Where poll itself fails (no descriptor can be at fault) waiting would not help either.
-            .find(|fd| !crate::poll::writable(*fd, Some(Duration::ZERO)).unwrap_or(true))
+        let mut dma_bufs = self.segments.iter().filter(|s| s.kind() == MemoryKind::DmaBuf).map(|s| s.as_fd());
+        // Where poll itself fails (no descriptor can be at fault) waiting would not help either.
+        let pending = dma_bufs.find(|fd| !crate::poll::writable(*fd, Some(Duration::ZERO)).unwrap_or(true));
+        if pending.is_none() {
+            self.fenced.fetch_and(!IMPORTED, Ordering::Relaxed);
+        }
+        pending
     }
 
     pub(crate) fn detach(&self, consumer: u64) {

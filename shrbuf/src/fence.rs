@@ -45,6 +45,14 @@ impl Fence {
         Ok(Fence(fd))
     }
 
+    /// As [`Fence::new`], for those who only wait for what is not done yet: `None` where it is, well or not.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pending(fd: OwnedFd) -> io::Result<Option<Fence>> {
+        Ok((sync_file::status(fd.as_fd())? == 0).then_some(Fence(fd)))
+    }
+
     /// Asks; does not block.
     ///
     /// # Errors

@@ -276,6 +276,47 @@ fn pool_dropped_while_a_buffer_drains_runs_no_hook() {
 }
 
 #[test]
+fn fences_that_were_imported_are_over_once_they_have_signalled() {
+    on_vgem(|vgem, exporter| {
+        let source = exporter.allocate(&one_segment()).unwrap();
+        let (pool, _) = pool_of_one(exporter, &one_segment());
+        for expects in [false, true] {
+            let work = vgem.begin(Access::Write, &source, 0);
+            let fence = source.export_fence(0, Access::Read).unwrap().unwrap();
+            let frame = pool.acquire().unwrap();
+            if expects {
+                frame.expect_fences();
+            }
+            frame.import_fence(0, Access::Read, &fence).unwrap();
+            drop(frame);
+            assert_eq!(pool.draining(), 1);
+            work.end();
+            assert!(is_readable(pool.fences_fd(), PollTimeout::from(5000u16)));
+            pool.reap().unwrap();
+
+            // Whoever attaches them by himself may have begun anew.
+            assert_eq!(pool.acquire().unwrap().has_fences(), expects);
+        }
+    });
+}
+
+#[test]
+fn a_fence_that_has_signalled_is_nothing_to_wait_for() {
+    on_vgem(|vgem, exporter| {
+        let buffer = exporter.allocate(&one_segment()).unwrap();
+        let work = vgem.begin(Access::Write, &buffer, 0);
+        let fence = || buffer.export_fence(0, Access::Read).unwrap().unwrap().into();
+        let pending = Fence::pending(fence()).unwrap().unwrap();
+        work.end();
+        assert!(pending.wait(LONG).unwrap());
+
+        assert!(Fence::pending(fence()).unwrap().is_none());
+        let error = Fence::pending(File::open("/dev/null").unwrap().into()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::ENOTTY));
+    });
+}
+
+#[test]
 fn pool_takes_a_buffer_that_is_still_read() {
     on_vgem(|vgem, exporter| {
         let frame = exporter.allocate(&one_segment()).unwrap();

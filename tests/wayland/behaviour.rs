@@ -1,7 +1,10 @@
 //! What compositors do that Weston without a display never does.
 
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use shrbuf::{Access, Fence, Format};
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
@@ -355,6 +358,71 @@ fn memory_that_is_no_dma_buf_is_not_synchronized_by_timelines() {
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     assert_eq!((compositor.seen().frames, compositor.seen().pointed), (30, 0));
+}
+
+#[test]
+fn memory_that_the_compositors_gpu_reads_on_after_its_release_is_not_written() {
+    let _alone = alone();
+    if !on_test_drivers() {
+        return;
+    }
+    let compositor = Compositor::start(Behaviour::default());
+    let reused: Arc<Mutex<[u32; 2]>> = Arc::default();
+    let noted = Arc::clone(&reused);
+    let (mut frames, mut read) = (0, None);
+    let mut graph = graph(source(Memory::Udmabuf).build().unwrap(), window_at(compositor.socket()), move |frame| {
+        frames += 1;
+        let id = frame.buffer.id();
+        let Some((of, work)) = &mut read else {
+            if frames == 10 {
+                // As a driver does it, in the dma-buf alone.
+                let work = Vgem::open().unwrap().begin_untold(Access::Read, frame.buffer.segments()[0].as_fd());
+                read = Some((id, Some(work)));
+            }
+            return;
+        };
+        if let Some(work) = work.take_if(|_| frames == 40) {
+            work.end();
+        }
+        if *of == id {
+            noted.lock().unwrap()[usize::from(work.is_none())] += 1;
+        }
+    });
+    graph.set_retry(None);
+
+    let report = run_frames(graph, 70);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let [while_read, after] = *reused.lock().unwrap();
+    assert!(while_read == 0 && after > 0, "{while_read} times while it was read, {after} after");
+}
+
+#[test]
+fn a_frame_is_one_wake_up() {
+    let _alone = alone();
+    const FIRST: u64 = 30;
+    const LAST: u64 = 90;
+    let compositor = Compositor::start(Behaviour::default());
+    let waits: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let noted = Arc::clone(&waits);
+    let mut seen = 0;
+    let mut graph = graph(source(Memory::Memfd).build().unwrap(), window_at(compositor.socket()), move |_| {
+        seen += 1;
+        if [FIRST, LAST].contains(&seen) {
+            let used = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+            noted.lock().unwrap().push(used.voluntary_context_switches());
+        }
+    });
+    graph.set_retry(None);
+
+    let report = run_frames(graph, 100);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let (waits, frames) = (waits.lock().unwrap(), (LAST - FIRST) as i64);
+    // For the source's clock. What the compositor says of a frame would be one or two more; the watchdog's are two a second.
+    let each = waits[1] - waits[0];
+    assert!(each <= frames + frames / 2, "{each} for {frames} frames");
+    assert_eq!(compositor.seen().frames, 100);
 }
 
 #[test]

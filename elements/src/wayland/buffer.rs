@@ -3,22 +3,24 @@
 //! A dma-buf goes through linux-dmabuf. A memfd goes through wl_shm: the compositor maps the same memory, but where it
 //! draws with a GPU it copies each frame out of it.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use shrbuf::format::fourcc_name;
-use shrbuf::{Format, Layout, MemoryKind, Modifier, Shrbuf};
+use shrbuf::{Format, Layout, MemoryKind, Modifier, Segment, Shrbuf};
 use shrbuf_pipeline::{Modifiers, Refusal, Video};
-use wayland_client::QueueHandle;
-use wayland_client::protocol::{wl_buffer::WlBuffer, wl_shm};
-use wayland_protocols::wp::linux_dmabuf::zv1::client::zwp_linux_buffer_params_v1::{
-    Flags, ZwpLinuxBufferParamsV1 as Params,
+use wayland_client::protocol::{wl_buffer, wl_shm, wl_shm_pool};
+use wayland_protocols::wp::linux_dmabuf::zv1::client::{
+    zwp_linux_buffer_params_v1 as params, zwp_linux_dmabuf_v1 as dmabuf,
 };
 
+use super::error::WaylandError;
 use super::feedback::Feedback;
-use super::globals::Globals;
-use super::state::State;
+use super::globals::{DmaBufGlobal, Globals};
+use super::object::{Id, Kind};
 use super::timeline::Timeline;
+use super::wire::{Arg, Owned, Wire};
 
 /// Why the compositor does not take a buffer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,22 +84,22 @@ impl From<ImportError> for Refusal {
 /// What the compositor knows a buffer by.
 #[derive(Debug)]
 pub struct WaylandBuffer {
-    pub(super) buffer: WlBuffer,
+    pub(super) buffer: Owned,
     pub(super) kind: MemoryKind,
     /// Where the compositor says that it has done with it; made for the first frame that needs it.
     pub(super) released: OnceLock<Timeline>,
 }
 
 impl WaylandBuffer {
-    pub(super) fn new(buffer: WlBuffer, kind: MemoryKind) -> WaylandBuffer {
+    pub(super) fn new(buffer: Id, kind: MemoryKind, wire: &Wire) -> WaylandBuffer {
+        let buffer = wire.owned(buffer, wl_buffer::REQ_DESTROY_OPCODE);
         WaylandBuffer { buffer, kind, released: OnceLock::new() }
     }
 }
 
-impl Drop for WaylandBuffer {
-    fn drop(&mut self) {
-        self.buffer.destroy();
-    }
+/// A descriptor that can be sent.
+fn shared(segment: &Segment) -> Result<OwnedFd, WaylandError> {
+    segment.as_fd().try_clone_to_owned().map_err(|source: io::Error| WaylandError::Descriptor(source))
 }
 
 fn named(modifier: Option<Modifier>) -> String {
@@ -135,30 +137,42 @@ impl<'a> DmaBuf<'a> {
         Ok(DmaBuf { buffer, fourcc, modifier })
     }
 
-    fn add_planes(&self, params: &Params) {
+    fn params(&self, dmabuf: DmaBufGlobal, kind: Kind, wire: &mut Wire) -> Result<Id, WaylandError> {
+        let params = wire.new_object(kind);
+        wire.request(dmabuf.id, dmabuf::REQ_CREATE_PARAMS_OPCODE, [Arg::Id(params)]);
         for (n, plane) in self.buffer.layout().planes().iter().enumerate() {
             // A buffer has the segments that its layout names.
             let Some(segment) = self.buffer.segments().get(usize::from(plane.segment)) else { continue };
-            let (high, low) = ((self.modifier >> 32) as u32, self.modifier as u32);
-            params.add(segment.as_fd(), n as u32, plane.offset, plane.stride, high, low);
+            let [n, offset, stride] = [n as u32, plane.offset, plane.stride].map(Arg::Uint);
+            let [high, low] = [(self.modifier >> 32) as u32, self.modifier as u32].map(Arg::Uint);
+            let args = [Arg::Fd(shared(segment)?), n, offset, stride, high, low];
+            wire.request(params, params::REQ_ADD_OPCODE, args);
         }
+        Ok(params)
     }
 
-    /// Asks for a `wl_buffer`, which comes as an event of `params`, or does not.
-    pub(super) fn create(&self, params: &Params) {
+    /// Its size, format and flags.
+    fn described(&self) -> [Arg<'static>; 4] {
         let layout = self.buffer.layout();
-        self.add_planes(params);
-        params.create(layout.width as i32, layout.height as i32, self.fourcc, Flags::empty());
+        let (width, height) = (Arg::Int(layout.width as i32), Arg::Int(layout.height as i32));
+        [width, height, Arg::Uint(self.fourcc), Arg::Uint(0)]
+    }
+
+    /// Asks for a `wl_buffer`, which comes as an answer to the request of that number, or does not.
+    pub(super) fn create(&self, number: usize, dmabuf: DmaBufGlobal, wire: &mut Wire) -> Result<(), WaylandError> {
+        let params = self.params(dmabuf, Kind::Params(number), wire)?;
+        wire.request(params, params::REQ_CREATE_OPCODE, self.described());
+        Ok(())
     }
 
     /// A `wl_buffer` now: a refusal will be an error of the connection.
-    pub(super) fn create_at_once(&self, params: &Params, handle: &QueueHandle<State>) -> WlBuffer {
-        let layout = self.buffer.layout();
-        self.add_planes(params);
-        let (width, height) = (layout.width as i32, layout.height as i32);
-        let buffer = params.create_immed(width, height, self.fourcc, Flags::empty(), handle, ());
-        params.destroy();
-        buffer
+    pub(super) fn create_at_once(&self, dmabuf: DmaBufGlobal, wire: &mut Wire) -> Result<Id, WaylandError> {
+        let params = self.params(dmabuf, Kind::Silent("zwp_linux_buffer_params_v1"), wire)?;
+        let buffer = wire.new_object(Kind::Buffer);
+        let [width, height, fourcc, flags] = self.described();
+        wire.request(params, params::REQ_CREATE_IMMED_OPCODE, [Arg::Id(buffer), width, height, fourcc, flags]);
+        wire.destroy(params, params::REQ_DESTROY_OPCODE);
+        Ok(buffer)
     }
 
     /// The compositor's driver has refused it.
@@ -187,29 +201,33 @@ pub(super) fn of_memfd(
     buffer: &Shrbuf,
     globals: &Globals,
     listed: &[u32],
-    handle: &QueueHandle<State>,
-) -> Result<WlBuffer, ImportError> {
+    wire: &mut Wire,
+) -> Result<Id, WaylandError> {
     let layout = buffer.layout();
     let format = layout.format;
     let refused = |why| ImportError::Shm { format, why };
     let fourcc = format.drm().ok_or(ImportError::NoFourcc { format })?;
     let number = shm_number(fourcc);
     if !listed.contains(&number) {
-        return Err(refused("it is not among the formats of its wl_shm"));
+        return Err(refused("it is not among the formats of its wl_shm").into());
     }
     let ([plane], [segment]) = (layout.planes(), buffer.segments()) else {
-        return Err(refused("wl_shm cannot say where a second plane lies"));
+        return Err(refused("wl_shm cannot say where a second plane lies").into());
     };
     if !segment.writable() {
-        return Err(refused("this process may only read the memory, and a compositor maps it for writing"));
+        return Err(refused("this process may only read the memory, and a compositor maps it for writing").into());
     }
     let number = |n: u64| i32::try_from(n).map_err(|_| refused("it is larger than 2 GiB"));
     let (size, offset) = (number(segment.size())?, number(plane.offset.into())?);
-    let shm_format = wl_shm::Format::try_from(shm_number(fourcc)).map_err(|()| refused("wl_shm has no such format"))?;
-    let pool = globals.shm.create_pool(segment.as_fd(), size, handle, ());
     let (width, height, stride) = (layout.width as i32, layout.height as i32, number(plane.stride.into())?);
-    let made = pool.create_buffer(offset, width, height, stride, shm_format, handle, ());
-    pool.destroy();
+    let memory = shared(segment)?;
+    let pool = wire.new_object(Kind::Silent("wl_shm_pool"));
+    wire.request(globals.shm, wl_shm::REQ_CREATE_POOL_OPCODE, [Arg::Id(pool), Arg::Fd(memory), Arg::Int(size)]);
+    let made = wire.new_object(Kind::Buffer);
+    let [offset, width, height, stride] = [offset, width, height, stride].map(Arg::Int);
+    let args = [Arg::Id(made), offset, width, height, stride, Arg::Uint(shm_number(fourcc))];
+    wire.request(pool, wl_shm_pool::REQ_CREATE_BUFFER_OPCODE, args);
+    wire.destroy(pool, wl_shm_pool::REQ_DESTROY_OPCODE);
     Ok(made)
 }
 

@@ -4,8 +4,6 @@ use std::io;
 use std::path::PathBuf;
 
 use shrbuf_pipeline::{Failure, FailureKind, Rect, Size};
-use wayland_backend::client as backend;
-use wayland_client::DispatchError;
 
 /// Why a window cannot be had, or not any more.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +83,9 @@ pub enum WaylandError {
     /// A fence of the compositor could not be put into the buffer.
     #[error("the fence after which a frame is free again: {0}")]
     Fence(io::Error),
+    /// A buffer's memory could not be shared.
+    #[error("a descriptor of a buffer cannot be passed to the compositor: {0}; raise the limit (ulimit -n)")]
+    Descriptor(io::Error),
     /// A point of a timeline could not be made or asked for.
     #[error("the kernel's timeline by which frames are synchronized: {0}")]
     Timeline(io::Error),
@@ -111,28 +112,5 @@ impl WaylandError {
 impl From<WaylandError> for Failure {
     fn from(error: WaylandError) -> Failure {
         Failure::new(error.kind(), error)
-    }
-}
-
-impl From<backend::WaylandError> for WaylandError {
-    fn from(error: backend::WaylandError) -> WaylandError {
-        match error {
-            backend::WaylandError::Io(source) => WaylandError::Gone { source },
-            backend::WaylandError::Protocol(e) => WaylandError::Protocol {
-                interface: e.object_interface,
-                object: e.object_id,
-                code: e.code,
-                message: e.message,
-            },
-        }
-    }
-}
-
-impl From<DispatchError> for WaylandError {
-    fn from(error: DispatchError) -> WaylandError {
-        match error {
-            DispatchError::Backend(e) => e.into(),
-            e => WaylandError::BadMessage(e.to_string()),
-        }
     }
 }

@@ -1,18 +1,12 @@
 //! What the compositor offers.
 
-use wayland_client::protocol::{wl_compositor::WlCompositor, wl_registry::WlRegistry, wl_shm::WlShm};
-use wayland_client::{Dispatch, Proxy, QueueHandle};
-use wayland_protocols::wp::color_representation::v1::client::wp_color_representation_manager_v1::WpColorRepresentationManagerV1;
-use wayland_protocols::wp::linux_dmabuf::zv1::client::zwp_linux_dmabuf_v1::ZwpLinuxDmabufV1;
-use wayland_protocols::wp::linux_drm_syncobj::v1::client::wp_linux_drm_syncobj_manager_v1::WpLinuxDrmSyncobjManagerV1;
-use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::zwp_linux_explicit_synchronization_v1::ZwpLinuxExplicitSynchronizationV1;
-use wayland_protocols::wp::presentation_time::client::wp_presentation::WpPresentation;
-use wayland_protocols::wp::viewporter::client::wp_viewporter::WpViewporter;
-use wayland_protocols::xdg::decoration::zv1::client::zxdg_decoration_manager_v1::ZxdgDecorationManagerV1;
-use wayland_protocols::xdg::shell::client::xdg_wm_base::XdgWmBase;
+use std::ops::RangeInclusive;
+
+use wayland_client::protocol::wl_registry;
 
 use super::error::WaylandError;
-use super::state::State;
+use super::object::{Id, Kind};
+use super::wire::{Arg, Wire};
 
 /// One global object, as the registry lists it.
 #[derive(Debug, Clone)]
@@ -22,71 +16,105 @@ pub(super) struct Listed {
     pub(super) version: u32,
 }
 
+/// linux-dmabuf.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DmaBufGlobal {
+    pub(super) id: Id,
+    version: u32,
+}
+
+impl DmaBufGlobal {
+    /// Whether it says what it can take for each surface, and not in one list.
+    pub(super) fn gives_feedback(self) -> bool {
+        self.version >= DMABUF_FEEDBACK
+    }
+}
+
 /// Those that a window of frames uses.
 #[derive(Debug)]
 pub(super) struct Globals {
-    pub(super) compositor: WlCompositor,
-    pub(super) shell: XdgWmBase,
-    pub(super) shm: WlShm,
-    pub(super) dmabuf: Option<ZwpLinuxDmabufV1>,
-    pub(super) timelines: Option<WpLinuxDrmSyncobjManagerV1>,
-    pub(super) explicit_sync: Option<ZwpLinuxExplicitSynchronizationV1>,
-    pub(super) presentation: Option<WpPresentation>,
-    pub(super) viewporter: Option<WpViewporter>,
-    pub(super) color: Option<WpColorRepresentationManagerV1>,
-    pub(super) decorations: Option<ZxdgDecorationManagerV1>,
+    pub(super) compositor: Id,
+    pub(super) shell: Id,
+    pub(super) shm: Id,
+    pub(super) dmabuf: Option<DmaBufGlobal>,
+    pub(super) timelines: Option<Id>,
+    pub(super) explicit_sync: Option<Id>,
+    pub(super) presentation: Option<Id>,
+    pub(super) viewporter: Option<Id>,
+    pub(super) color: Option<Id>,
+    pub(super) decorations: Option<Id>,
 }
 
 /// From this version on linux-dmabuf names modifiers.
 const DMABUF_MODIFIERS: u32 = 3;
 /// From this version on linux-dmabuf gives feedback.
-pub(super) const DMABUF_FEEDBACK: u32 = 4;
+const DMABUF_FEEDBACK: u32 = 4;
 
 impl Globals {
-    pub(super) fn bind(
-        registry: &WlRegistry,
-        listed: &[Listed],
-        handle: &QueueHandle<State>,
-    ) -> Result<Globals, WaylandError> {
-        let bound = Binder { registry, listed, handle };
+    pub(super) fn bind(registry: Id, listed: &[Listed], wire: &mut Wire) -> Result<Globals, WaylandError> {
+        let mut bound = Binder { registry, listed, wire };
         Ok(Globals {
-            compositor: bound.needed(4..=6, "surfaces")?,
-            shell: bound.needed(1..=6, "windows")?,
-            shm: bound.needed(1..=1, "memory that is no dma-buf")?,
-            dmabuf: bound.offered(DMABUF_MODIFIERS..=5),
-            timelines: bound.offered(1..=1),
-            explicit_sync: bound.offered(1..=2),
-            presentation: bound.offered(1..=1),
-            viewporter: bound.offered(1..=1),
-            color: bound.offered(1..=1),
-            decorations: bound.offered(1..=1),
+            compositor: bound.needed("wl_compositor", 4..=6, "surfaces")?,
+            shell: bound.needed("xdg_wm_base", 1..=6, "windows")?,
+            shm: bound.needed("wl_shm", 1..=1, "memory that is no dma-buf")?,
+            dmabuf: bound
+                .offered("zwp_linux_dmabuf_v1", DMABUF_MODIFIERS..=5)
+                .map(|(id, version)| DmaBufGlobal { id, version }),
+            timelines: bound.first("wp_linux_drm_syncobj_manager_v1"),
+            explicit_sync: bound.first("zwp_linux_explicit_synchronization_v1"),
+            presentation: bound.first("wp_presentation"),
+            viewporter: bound.first("wp_viewporter"),
+            color: bound.first("wp_color_representation_manager_v1"),
+            decorations: bound.first("zxdg_decoration_manager_v1"),
         })
     }
 }
 
+/// What an interface's events are to us.
+fn kind(interface: &'static str) -> Kind {
+    match interface {
+        "xdg_wm_base" => Kind::Shell,
+        "wl_shm" => Kind::Shm,
+        "zwp_linux_dmabuf_v1" => Kind::DmaBuf,
+        "wp_presentation" => Kind::Presentation,
+        "wp_color_representation_manager_v1" => Kind::Colors,
+        _ => Kind::Silent(interface),
+    }
+}
+
 struct Binder<'a> {
-    registry: &'a WlRegistry,
+    registry: Id,
     listed: &'a [Listed],
-    handle: &'a QueueHandle<State>,
+    wire: &'a mut Wire,
 }
 
 impl Binder<'_> {
-    fn offered<I>(&self, versions: std::ops::RangeInclusive<u32>) -> Option<I>
-    where
-        I: Proxy + 'static,
-        State: Dispatch<I, ()>,
-    {
-        let global = self.listed.iter().find(|g| g.interface == I::interface().name)?;
+    /// With its version, the highest of these that there is.
+    fn offered(&mut self, interface: &'static str, versions: RangeInclusive<u32>) -> Option<(Id, u32)> {
+        let global = self.listed.iter().find(|g| g.interface == interface)?;
         let version = global.version.min(*versions.end());
-        (version >= *versions.start()).then(|| self.registry.bind(global.name, version, self.handle, ()))
+        if version < *versions.start() {
+            return None;
+        }
+        let id = self.wire.new_object(kind(interface));
+        let args = [Arg::Uint(global.name), Arg::Text(interface), Arg::Uint(version), Arg::Id(id)];
+        self.wire.request(self.registry, wl_registry::REQ_BIND_OPCODE, args);
+        Some((id, version))
     }
 
-    fn needed<I>(&self, versions: std::ops::RangeInclusive<u32>, need: &'static str) -> Result<I, WaylandError>
-    where
-        I: Proxy + 'static,
-        State: Dispatch<I, ()>,
-    {
-        let (interface, version) = (I::interface().name, *versions.start());
-        self.offered(versions).ok_or(WaylandError::Missing { interface, version, need })
+    /// Of version 1.
+    fn first(&mut self, interface: &'static str) -> Option<Id> {
+        self.offered(interface, 1..=1).map(|(id, _)| id)
+    }
+
+    fn needed(
+        &mut self,
+        interface: &'static str,
+        versions: RangeInclusive<u32>,
+        need: &'static str,
+    ) -> Result<Id, WaylandError> {
+        let version = *versions.start();
+        let found = self.offered(interface, versions).ok_or(WaylandError::Missing { interface, version, need })?;
+        Ok(found.0)
     }
 }

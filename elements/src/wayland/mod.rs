@@ -14,8 +14,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The protocol is spoken by the crate wayland-client in Rust alone: libwayland is not needed. It makes a few small
-//! objects a frame (a callback, a feedback); the frames' own memory is made known once.
+//! The protocol is spoken here: libwayland is not needed, and nothing is allocated for a frame, whose memory is made known
+//! once.
 //!
 //! # What lives where
 //! | module | story |
@@ -23,6 +23,7 @@
 //! | [`feedback`] | which dma-bufs the compositor takes, and when others would be better |
 //! | [`place`] | where a picture goes in a window |
 //! | [`clock`] | the compositor's clock and ours |
+//! | `wire`, `object` | the protocol as bytes, and which object has which number |
 //! | `globals`, `window`, `buffer` | the objects on the compositor's side |
 //! | `color` | what YUV code values mean |
 //! | `timeline` | explicit synchronization |
@@ -35,6 +36,7 @@ mod color;
 mod error;
 pub mod feedback;
 mod globals;
+mod object;
 pub mod place;
 mod session;
 mod sink;
@@ -42,6 +44,7 @@ mod state;
 mod sys;
 mod timeline;
 mod window;
+mod wire;
 
 use std::path::PathBuf;
 

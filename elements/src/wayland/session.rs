@@ -15,20 +15,25 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use shrbuf::{Access, ImportCache, MemoryKind, Shrbuf};
+use shrbuf::{Access, Fence, ImportCache, MemoryKind, Shrbuf};
 use shrbuf_pipeline::{Frame, Rect, Size};
-use wayland_backend::client as backend;
-use wayland_client::{Connection, EventQueue, QueueHandle};
+use wayland_client::protocol::{wl_display, wl_surface};
+use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::zwp_linux_surface_synchronization_v1 as surface_sync;
+use wayland_protocols::wp::presentation_time::client::wp_presentation;
+use wayland_protocols::wp::viewporter::client::wp_viewport;
+use wayland_protocols::xdg::shell::client::xdg_surface;
 
 use super::buffer::{DmaBuf, ImportError, WaylandBuffer, of_memfd};
 use super::color::Color;
 use super::error::WaylandError;
 use super::feedback::Feedback;
-use super::globals::{DMABUF_FEEDBACK, Globals};
+use super::globals::Globals;
+use super::object::{DISPLAY, Kind};
 use super::place::{Fit, place, within};
-use super::state::{Asked, Held, Made, Released, State};
+use super::state::{Held, Left, Made, Released, State};
 use super::timeline::Timelines;
 use super::window::{Window, WindowSpec};
+use super::wire::{Arg, Input, Wire};
 
 /// Where the compositor listens: `display` or WAYLAND_DISPLAY, a name in XDG_RUNTIME_DIR or a path.
 ///
@@ -60,8 +65,7 @@ pub(super) fn reach(path: &Path) -> Result<UnixStream, WaylandError> {
 
 /// A window, and the compositor that shows it.
 pub(super) struct Session {
-    pub(super) connection: Connection,
-    queue: EventQueue<State>,
+    connection: Connection,
     pub(super) state: State,
     pub(super) globals: Globals,
     window: Window,
@@ -74,79 +78,87 @@ pub(super) struct Session {
     commits: u64,
     /// Number of the answer that was last asked for.
     asked: u64,
+}
+
+/// A socket, and who speaks on it.
+struct Connection {
+    socket: Arc<UnixStream>,
+    wire: Wire,
+    input: Input,
     /// Longest time for an answer.
     limit: Duration,
 }
 
-/// The connection while there is no window yet.
-struct Opening {
-    connection: Connection,
-    queue: EventQueue<State>,
-    state: State,
-    limit: Duration,
+fn gone(source: io::Error) -> WaylandError {
+    WaylandError::Gone { source }
 }
 
-/// Sends what there is; false where the socket is full.
-fn flush(connection: &Connection) -> Result<bool, WaylandError> {
-    match connection.flush() {
-        Ok(()) => Ok(true),
-        Err(backend::WaylandError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(e) => Err(e.into()),
+impl Connection {
+    fn new(socket: UnixStream, limit: Duration) -> Connection {
+        let socket = Arc::new(socket);
+        Connection { wire: Wire::new(Arc::clone(&socket)), input: Input::new(Arc::clone(&socket)), socket, limit }
     }
-}
 
-/// Takes what has come.
-fn read(queue: &mut EventQueue<State>, state: &mut State) -> Result<(), WaylandError> {
-    if let Some(guard) = queue.prepare_read() {
-        match guard.read() {
-            Err(backend::WaylandError::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {}
-            result => {
-                result?;
+    /// Sends what there is; false where the socket is full.
+    fn flush(&mut self, state: &mut State) -> Result<bool, WaylandError> {
+        self.wire.flush().or_else(|error| {
+            // Before a compositor closes, it says why.
+            self.read(state, |_| false)?;
+            Err(gone(error))
+        })
+    }
+
+    /// Takes what has come, as far as it is not `enough` before that.
+    fn read(&mut self, state: &mut State, enough: impl Fn(&State) -> bool) -> Result<(), WaylandError> {
+        loop {
+            let more = self.input.fill().map_err(gone)?;
+            while let Some(event) = self.input.event()? {
+                state.event(event, &mut self.wire)?;
+            }
+            if !more || enough(state) {
+                return Ok(());
             }
         }
     }
-    queue.dispatch_pending(state)?;
-    state.failure.take().map_or(Ok(()), Err)
-}
 
-/// **Blocks** until `done`, no longer than `limit`.
-fn wait(
-    connection: &Connection,
-    queue: &mut EventQueue<State>,
-    state: &mut State,
-    (what, limit): (&'static str, Duration),
-    done: impl Fn(&State) -> bool,
-) -> Result<(), WaylandError> {
-    let until = Instant::now() + limit;
-    loop {
-        let sent = flush(connection)?;
-        read(queue, state)?;
-        if done(state) {
-            return Ok(());
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(WaylandError::Silent { what, seconds: limit.as_secs() });
-        }
-        let wanted = if sent { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(connection.as_fd(), wanted)], left) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(WaylandError::Gone { source: e.into() }),
-        }
-    }
-}
-
-impl Opening {
-    /// Waits until the compositor has done all that it was asked so far.
-    fn round_trip(&mut self, what: &'static str) -> Result<(), WaylandError> {
-        let answers = self.state.answers;
-        self.connection.display().sync(&self.queue.handle(), Asked::Answer);
-        self.wait(what, |s| s.answers > answers)
+    /// Has the compositor answer when it has done all that it was asked so far.
+    fn sync(&mut self) {
+        let answer = self.wire.new_object(Kind::Answer);
+        self.wire.request(DISPLAY, wl_display::REQ_SYNC_OPCODE, [Arg::Id(answer)]);
     }
 
-    fn wait(&mut self, what: &'static str, done: impl Fn(&State) -> bool) -> Result<(), WaylandError> {
-        wait(&self.connection, &mut self.queue, &mut self.state, (what, self.limit), done)
+    /// **Blocks** until `done`, no longer than the limit.
+    fn wait(
+        &mut self,
+        state: &mut State,
+        what: &'static str,
+        done: impl Fn(&State) -> bool,
+    ) -> Result<(), WaylandError> {
+        let until = Instant::now() + self.limit;
+        loop {
+            let sent = self.flush(state)?;
+            self.read(state, |_| false)?;
+            if done(state) {
+                return Ok(());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(WaylandError::Silent { what, seconds: self.limit.as_secs() });
+            }
+            let wanted = if sent { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.socket.as_fd(), wanted)], left) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(gone(e.into())),
+            }
+        }
+    }
+
+    /// As [`wait`](Self::wait), until the compositor has done all that it was asked so far.
+    fn round_trip(&mut self, state: &mut State, what: &'static str) -> Result<(), WaylandError> {
+        let answers = state.answers;
+        self.sync();
+        self.wait(state, what, |s| s.answers > answers)
     }
 }
 
@@ -156,31 +168,26 @@ impl Session {
     /// # Errors
     /// [`WaylandError`].
     pub(super) fn open(path: &Path, spec: &WindowSpec<'_>, fit: Fit) -> Result<Session, WaylandError> {
-        let connection = Connection::from_socket(reach(path)?)
-            .map_err(|e| WaylandError::Connect { path: path.to_owned(), source: io::Error::other(e) })?;
-        let limit = spec.patience;
-        let mut opening = Opening { queue: connection.new_event_queue(), connection, state: State::new(), limit };
-        let handle = opening.queue.handle();
-        let registry = opening.connection.display().get_registry(&handle, ());
-        opening.round_trip("its list of interfaces")?;
-        let mut globals = Globals::bind(&registry, &opening.state.listed, &handle)?;
-        let timelines = globals.timelines.as_ref().and_then(|manager| Timelines::new(manager, &handle));
+        let mut connection = Connection::new(reach(path)?, spec.patience);
+        let mut state = State::new();
+        let registry = connection.wire.new_object(Kind::Registry);
+        connection.wire.request(DISPLAY, wl_display::REQ_GET_REGISTRY_OPCODE, [Arg::Id(registry)]);
+        connection.round_trip(&mut state, "its list of interfaces")?;
+        let mut globals = Globals::bind(registry, &state.listed, &mut connection.wire)?;
+        let timelines = globals.timelines.and_then(|manager| Timelines::new(manager, &mut connection.wire));
         if timelines.is_some() {
             // One of the two is enough.
             globals.explicit_sync = None;
         }
-        let window = Window::new(&globals, &handle, spec);
-        opening.round_trip("its formats")?;
-        opening.wait("the window's first size", |s| s.configure.is_some())?;
-        let versions = globals.dmabuf.as_ref().map(wayland_client::Proxy::version);
-        if versions.is_some_and(|v| v >= DMABUF_FEEDBACK) {
-            opening.wait("its dma-buf feedback", |s| s.feedback.is_some())?;
+        let window = Window::new(&globals, &mut connection.wire, spec);
+        connection.round_trip(&mut state, "its formats")?;
+        connection.wait(&mut state, "the window's first size", |s| s.configure.is_some())?;
+        if globals.dmabuf.is_some_and(|d| d.gives_feedback()) {
+            connection.wait(&mut state, "its dma-buf feedback", |s| s.feedback.is_some())?;
         }
-        let Opening { connection, queue, mut state, limit } = opening;
         state.feedback_is_new = false;
         let mut session = Session {
             connection,
-            queue,
             state,
             globals,
             window,
@@ -191,7 +198,6 @@ impl Session {
             picture: None,
             commits: 0,
             asked: 0,
-            limit,
         };
         session.configure();
         Ok(session)
@@ -202,8 +208,9 @@ impl Session {
         self.state.feedback.clone().unwrap_or_default()
     }
 
-    fn handle(&self) -> QueueHandle<State> {
-        self.queue.handle()
+    /// Readable when the compositor has said something.
+    pub(super) fn socket(&self) -> Arc<UnixStream> {
+        Arc::clone(&self.connection.socket)
     }
 
     /// Times that a buffer was made known to the compositor.
@@ -220,15 +227,15 @@ impl Session {
         let feedback = self.feedback();
         let dma_bufs: Vec<&Shrbuf> = buffers.iter().filter(|b| b.kind() == MemoryKind::DmaBuf).collect();
         let asked = dma_bufs.iter().map(|b| DmaBuf::new(b, &feedback)).collect::<Result<Vec<_>, _>>()?;
-        let handle = self.handle();
         self.state.made = asked.iter().map(|_| None).collect();
         for (number, dma_buf) in asked.iter().enumerate() {
-            let dmabuf = self.globals.dmabuf.as_ref().ok_or(ImportError::NoDmaBuf)?;
-            dma_buf.create(&dmabuf.create_params(&handle, number));
+            let dmabuf = self.globals.dmabuf.ok_or(ImportError::NoDmaBuf)?;
+            dma_buf.create(number, dmabuf, &mut self.connection.wire)?;
         }
         let all = |s: &State| s.made.iter().all(Option::is_some);
-        wait(&self.connection, &mut self.queue, &mut self.state, ("it to take a buffer", self.limit), all)?;
-        let known = |made: Option<Made>| made.flatten().map(|b| WaylandBuffer::new(b, MemoryKind::DmaBuf));
+        self.connection.wait(&mut self.state, "it to take a buffer", all)?;
+        let wire = &self.connection.wire;
+        let known = |made: Option<Made>| made.flatten().map(|b| WaylandBuffer::new(b, MemoryKind::DmaBuf, wire));
         // All of them before the first that was refused is looked for: those that were made are to be destroyed then.
         let made: Vec<Option<WaylandBuffer>> = std::mem::take(&mut self.state.made).into_iter().map(known).collect();
         if let Some((_, refused)) = made.iter().zip(&asked).find(|(made, _)| made.is_none()) {
@@ -241,40 +248,34 @@ impl Session {
             self.imports.get(buffer, |_| Ok::<_, ImportError>(made))?;
         }
         for buffer in buffers.iter().filter(|b| b.kind() == MemoryKind::Memfd) {
-            let Session { imports, globals, state, queue, .. } = self;
-            let make = |b: &Shrbuf| of_memfd(b, globals, &state.shm_formats, &queue.handle());
-            imports.get(buffer, |b| make(b).map(|made| WaylandBuffer::new(made, MemoryKind::Memfd)))?;
+            self.known(buffer)?;
         }
         // An error of the protocol is told here, and not at the first frame.
-        let answers = self.state.answers;
-        self.connection.display().sync(&handle, Asked::Answer);
-        let answered = |s: &State| s.answers > answers;
-        wait(&self.connection, &mut self.queue, &mut self.state, ("it to take a buffer", self.limit), answered)
+        self.connection.round_trip(&mut self.state, "it to take a buffer")
     }
 
     /// Forgets the buffers, and lets go of every frame.
     pub(super) fn let_go(&mut self) {
         self.state.held.clear();
+        self.state.left.clear();
         self.imports.clear();
         self.picture = None;
     }
 
     /// What the compositor knows `buffer` by. One that it has not seen (its producer has made a new one) is made known
     /// without waiting for an answer, so that a refusal ends the connection.
-    fn known(&mut self, buffer: &Shrbuf) -> Result<Arc<WaylandBuffer>, ImportError> {
-        let Session { imports, globals, state, queue, .. } = self;
+    fn known(&mut self, buffer: &Shrbuf) -> Result<Arc<WaylandBuffer>, WaylandError> {
+        let Session { imports, globals, state, connection: Connection { wire, .. }, .. } = self;
         imports.get(buffer, |b| {
-            let handle = queue.handle();
-            if b.kind() == MemoryKind::Memfd {
-                let made = of_memfd(b, globals, &state.shm_formats, &handle)?;
-                return Ok(WaylandBuffer::new(made, MemoryKind::Memfd));
-            }
-            let dmabuf = globals.dmabuf.as_ref().ok_or(ImportError::NoDmaBuf)?;
-            let feedback = state.feedback.as_ref().ok_or(ImportError::NoDmaBuf)?;
-            let made = DmaBuf::new(b, feedback)?;
-            // No event comes for it: the number is never looked up.
-            let made = made.create_at_once(&dmabuf.create_params(&handle, usize::MAX), &handle);
-            Ok(WaylandBuffer::new(made, MemoryKind::DmaBuf))
+            let made = match b.kind() {
+                MemoryKind::Memfd => of_memfd(b, globals, &state.shm_formats, wire)?,
+                MemoryKind::DmaBuf => {
+                    let dmabuf = globals.dmabuf.ok_or(ImportError::NoDmaBuf)?;
+                    let feedback = state.feedback.as_ref().ok_or(ImportError::NoDmaBuf)?;
+                    DmaBuf::new(b, feedback)?.create_at_once(dmabuf, wire)?
+                }
+            };
+            Ok(WaylandBuffer::new(made, b.kind(), wire))
         })
     }
 
@@ -294,98 +295,144 @@ impl Session {
             self.picture = Some(picture);
             self.place();
         }
-        let handle = self.handle();
-        let tells = (self.globals.color.as_ref(), &self.state.colors[..]);
-        let right = self.color.tell((layout.format, frame.color), tells, &self.window.surface, &handle);
-        self.window.attach(&buffer.buffer);
+        let (wire, surface) = (&mut self.connection.wire, self.window.surface);
+        let tells = (self.globals.color, &self.state.colors[..]);
+        let right = self.color.tell((layout.format, frame.color), tells, surface, wire);
+        self.window.attach(buffer.buffer.id, wire);
         let mut released = Released::Buffer;
         match &mut self.timelines {
             Some(timelines) if buffer.kind == MemoryKind::DmaBuf => {
                 if buffer.released.get().is_none() {
-                    let _ = buffer.released.set(timelines.of_buffer(&handle).map_err(WaylandError::Timeline)?);
+                    let _ = buffer.released.set(timelines.of_buffer(wire).map_err(WaylandError::Timeline)?);
                 }
                 if let Some(of_buffer) = buffer.released.get() {
-                    let on = (&self.window.surface, &handle);
+                    let on = (surface, &mut *wire);
                     let point = timelines.commit(on, &frame.buffer, of_buffer).map_err(WaylandError::Timeline)?;
                     released = Released::Point(point);
                 }
             }
-            Some(timelines) => timelines.leave_out(),
+            Some(timelines) => timelines.leave_out(wire),
             None => {}
         }
-        if let Some(sync) = self.window.sync.as_ref().filter(|_| buffer.kind == MemoryKind::DmaBuf) {
+        if let Some(sync) = self.window.sync.filter(|_| buffer.kind == MemoryKind::DmaBuf) {
             if let Some(fence) = frame.buffer.export_fences(Access::Read).map_err(WaylandError::Fence)? {
-                sync.set_acquire_fence(fence.as_fd());
+                wire.request(sync, surface_sync::REQ_SET_ACQUIRE_FENCE_OPCODE, [Arg::Fd(fence.into())]);
             }
-            sync.get_release(&handle, self.commits);
+            let release = wire.new_object(Kind::Release(self.commits));
+            wire.request(sync, surface_sync::REQ_GET_RELEASE_OPCODE, [Arg::Id(release)]);
             released = Released::Commit(self.commits);
         }
-        if let Some(presentation) = &self.globals.presentation {
-            presentation.feedback(&self.window.surface, &handle, frame.timestamp);
+        if let Some(presentation) = self.globals.presentation {
+            let feedback = wire.new_object(Kind::Feedback(frame.timestamp));
+            let args = [Arg::Id(surface), Arg::Id(feedback)];
+            wire.request(presentation, wp_presentation::REQ_FEEDBACK_OPCODE, args);
             self.state.untold += 1;
         }
-        self.window.surface.frame(&handle, Asked::Frame);
-        self.window.surface.commit();
+        let callback = wire.new_object(Kind::Frame);
+        wire.request(surface, wl_surface::REQ_FRAME_OPCODE, [Arg::Id(callback)]);
+        self.window.commit(wire);
         self.commits += 1;
         self.state.in_flight = true;
-        self.state.held.push(Held { frame, buffer, released });
+        if released == Released::Buffer && buffer.kind == MemoryKind::DmaBuf {
+            // Its GPU may go on reading after it has said so, and leaves a fence.
+            frame.buffer.expect_fences();
+        }
+        self.state.held.push(Held { frame, buffer, released, awaited: false });
         Ok(right)
     }
 
     fn place(&mut self) {
-        if let (Some(viewport), Some(picture)) = (&self.window.viewport, self.picture) {
-            let placed = place(picture, &self.state.configured, self.fit);
-            let s = placed.source;
-            viewport.set_source(s.x.into(), s.y.into(), s.width.into(), s.height.into());
-            viewport.set_destination(placed.destination.width as i32, placed.destination.height as i32);
+        if let (Some(viewport), Some(picture)) = (self.window.viewport, self.picture) {
+            let (wire, placed) = (&mut self.connection.wire, place(picture, &self.state.configured, self.fit));
+            let (s, size) = (placed.source, placed.destination);
+            let source = [s.x, s.y, s.width, s.height].map(|n| Arg::Fixed(n.into()));
+            wire.request(viewport, wp_viewport::REQ_SET_SOURCE_OPCODE, source);
+            let size = [size.width, size.height].map(|n| Arg::Int(n as i32));
+            wire.request(viewport, wp_viewport::REQ_SET_DESTINATION_OPCODE, size);
         }
     }
 
-    /// Does as the compositor last said about the window's size.
-    fn configure(&mut self) {
-        let Some(serial) = self.state.configure.take() else { return };
-        self.window.shell_surface.ack_configure(serial);
+    /// Does as the compositor last said about the window's size. False where it has said nothing.
+    fn configure(&mut self) -> bool {
+        let Some(serial) = self.state.configure.take() else { return false };
+        let acknowledged = [Arg::Uint(serial)];
+        self.connection.wire.request(self.window.shell_surface, xdg_surface::REQ_ACK_CONFIGURE_OPCODE, acknowledged);
         self.place();
         if self.picture.is_some() {
             // On screen already: at once, and not only with the next frame.
-            self.window.surface.commit();
+            self.window.commit(&mut self.connection.wire);
         }
+        true
     }
 
-    /// What is readable when the compositor has signalled that it has done with a frame.
+    /// What is readable when the compositor has signalled that it has done with a frame that is [awaited](Self::await_points).
     pub(super) fn done(&self) -> Option<Arc<EventFd>> {
         self.timelines.as_ref().map(Timelines::done)
     }
 
-    /// Lets go of the frames of which the compositor has signalled that it has done with them.
+    /// Has [`done`](Self::done) say so of every frame that is held.
+    pub(super) fn await_points(&mut self) -> Result<(), WaylandError> {
+        let Some(timelines) = &self.timelines else { return Ok(()) };
+        for held in self.state.held.iter_mut().filter(|held| !held.awaited) {
+            if let (Released::Point(point), Some(timeline)) = (held.released, held.buffer.released.get()) {
+                timelines.await_point(timeline, point).map_err(WaylandError::Timeline)?;
+                held.awaited = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what [`done`](Self::done) has said.
+    pub(super) fn heard(&self) {
+        if let Some(timelines) = &self.timelines {
+            timelines.heard();
+        }
+    }
+
+    /// Looks which frames the compositor has signalled that it has done with.
     pub(super) fn reap(&mut self) -> Result<(), WaylandError> {
-        let (Some(timelines), State { held, .. }) = (&self.timelines, &mut self.state) else { return Ok(()) };
-        // Before the frames are asked: what is signalled after that is told again.
-        timelines.heard();
+        if self.timelines.is_none() {
+            return Ok(());
+        }
         let mut failed = None;
-        held.retain(|held| match (held.released, held.buffer.released.get()) {
-            (Released::Point(point), Some(timeline)) => match timeline.is_past(point) {
-                Ok(past) => !past,
-                Err(error) => {
-                    failed = Some(error);
-                    true
-                }
-            },
-            _ => true,
+        self.state.let_go(|held| match (held.released, held.buffer.released.get()) {
+            (Released::Point(point), Some(timeline)) => timeline.is_past(point).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            }),
+            _ => false,
         });
         failed.map_or(Ok(()), |error| Err(WaylandError::Timeline(error)))
     }
 
-    /// Takes what the compositor has to say.
-    pub(super) fn read(&mut self) -> Result<(), WaylandError> {
-        read(&mut self.queue, &mut self.state)?;
-        self.configure();
+    /// Gives back what the compositor has done with.
+    pub(super) fn give_back(&mut self) -> Result<(), WaylandError> {
+        for Left { frame, fence } in self.state.left.drain(..) {
+            let Some(fence) = fence.map_or(Ok(None), Fence::pending).map_err(WaylandError::Fence)? else { continue };
+            for segment in 0..frame.buffer.segments().len() {
+                // From there the buffer's pool waits for it, before anybody writes.
+                frame.buffer.import_fence(segment, Access::Read, &fence).map_err(WaylandError::Fence)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Takes what the compositor has to say. True where that is another size of the window.
+    pub(super) fn read(&mut self) -> Result<bool, WaylandError> {
+        self.connection.read(&mut self.state, |_| false)?;
+        Ok(self.configure())
+    }
+
+    /// As [`read`](Self::read), until the next frame may be shown. What lies behind a descriptor in the socket takes a system
+    /// call more, and can wait for the frame after: when this one was shown, above all.
+    pub(super) fn read_for_next(&mut self) -> Result<bool, WaylandError> {
+        self.connection.read(&mut self.state, |s| !s.in_flight)?;
+        Ok(self.configure())
     }
 
     /// Sends what is to be sent; false where the socket is full.
     pub(super) fn flush(&mut self) -> Result<bool, WaylandError> {
-        flush(&self.connection)
+        self.connection.flush(&mut self.state)
     }
 
     /// Asks the compositor to answer, unless it owes one already: then false.
@@ -394,7 +441,7 @@ impl Session {
             return false;
         }
         self.asked = self.state.answers + 1;
-        self.connection.display().sync(&self.handle(), Asked::Answer);
+        self.connection.sync();
         true
     }
 }

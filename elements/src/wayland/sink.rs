@@ -7,7 +7,7 @@ use std::time::Duration;
 use shrbuf::{Account, MemoryKind, Reason, Shrbuf};
 use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer, Ports,
-    Refusal, Start, Stream, Video, Wanted, choices, properties,
+    Refusal, Start, Stream, Video, Wanted, Watch, choices, properties,
 };
 
 use super::buffer::shm_formats;
@@ -33,10 +33,10 @@ properties! {
     ///
     /// Each buffer is made known to the compositor once (linux-dmabuf, with the modifiers that its feedback lists); a
     /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, by a point of a
-    /// timeline (linux-drm-syncobj) or with a fence (linux-explicit-synchronization) where it does that. Memory that is no
-    /// dma-buf goes through wl_shm: no copy is made here, but the compositor makes one. What YUV code values mean is told
-    /// (wp_color_representation_v1) where the compositor can be; where it cannot, and they are none of those that compositors
-    /// guess, a warning says so. Closing the window ends the run.
+    /// timeline (linux-drm-syncobj) or with a fence (linux-explicit-synchronization) where it does that; that is looked for
+    /// when the next frame comes, if not before. Memory that is no dma-buf goes through wl_shm: no copy is made here, but the
+    /// compositor makes one. What YUV code values mean is told (wp_color_representation_v1) where the compositor can be; where
+    /// it cannot, and they are none of those that compositors guess, a warning says so. Closing the window ends the run.
     ///
     /// ```toml
     /// [element.window]
@@ -88,8 +88,12 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// A compositor that has answered in this time, but has not asked for another frame, does not show the window.
 const HIDDEN_TICKS: u32 = 2;
 
-/// Frames held on the steady path: on screen, on its way there, and one that came early.
+/// Frames held on the steady path: on screen, on its way there, and one that came early, or that the compositor has done
+/// with.
 const HOLDS: u32 = 3;
+/// Ticks for which everything is heard at once after the window has got another size: more are likely to follow, with a
+/// person who looks at it.
+const RESIZING: u32 = 2;
 
 /// What a stream was agreed to be, and on which word of the compositor.
 struct Agreed {
@@ -109,7 +113,26 @@ struct Running {
     silent: u32,
     /// Ticks since the last commit.
     idle: u32,
+    /// Ticks left in which the window may get yet another size.
+    resizing: u32,
+    /// On while somebody waits for what the compositor says. Otherwise it is read when the next frame comes, and what the
+    /// compositor has done with goes back then: one or two wake-ups a frame less, and [`HOLDS`] counts that frame anyway.
+    socket: Watch,
+    /// As `socket`, of the points of timelines.
+    points: Option<Watch>,
 }
+
+impl Running {
+    /// Whether what the compositor says is wanted at once. No frame comes to read it where there is none for a while, or
+    /// where too few buffers are left.
+    fn listens(&self, held: usize) -> bool {
+        let stopped = self.ending || self.idle > 1;
+        stopped || !self.waiting.is_empty() || self.resizing > 0 || held > HOLDS as usize
+    }
+}
+
+/// How what the compositor says is taken.
+type Read = fn(&mut Session) -> Result<bool, WaylandError>;
 
 /// Over all connections.
 #[derive(Default, Clone, Copy)]
@@ -206,17 +229,39 @@ impl Sink {
         Ok(())
     }
 
+    /// Sends what there is to send, then gives back what the compositor has done with: that is what queues it at the camera
+    /// again.
     fn flush(&mut self) -> Result<(), Failure> {
-        if let (Some(running), Some(session)) = (&mut self.running, &mut self.session) {
-            running.unsent = !session.flush()?;
+        let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
+        running.unsent = !session.flush()?;
+        session.give_back()?;
+        let listens = running.listens(session.state.held.len());
+        running.socket.set(listens)?;
+        if let Some(points) = &mut running.points {
+            points.set(listens)?;
+            if listens {
+                session.await_points()?;
+            }
         }
         Ok(())
     }
 
-    /// What the compositor had to say.
-    fn event(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+    /// What the compositor has said since nobody listened, by this `read`.
+    fn catch_up(&mut self, context: &mut Context<'_>, read: Read) -> Result<(), Failure> {
+        let (Some(running), Some(session)) = (&self.running, &mut self.session) else { return Ok(()) };
+        if running.socket.is_on() {
+            return Ok(());
+        }
+        session.reap()?;
+        self.event(context, read)
+    }
+
+    /// What the compositor had to say, by this `read`.
+    fn event(&mut self, context: &mut Context<'_>, read: Read) -> Result<(), Failure> {
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
-        session.read()?;
+        if read(session)? {
+            running.resizing = RESIZING;
+        }
         for (captured, shown) in session.state.shown.drain(..) {
             context.shown(captured, shown);
         }
@@ -253,10 +298,12 @@ impl Sink {
     }
 
     fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.catch_up(context, Session::read)?;
         self.flush()?;
         let patience = self.patience();
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
         running.idle += 1;
+        running.resizing = running.resizing.saturating_sub(1);
         // At the end, for word of what was shown too: one that shows nothing (its screen is off) may never send it.
         let waits = session.state.in_flight || (running.ending && session.state.untold > 0);
         let answers = !running.unsent && (!waits || session.ask());
@@ -346,10 +393,8 @@ impl Element for Sink {
         let Some(session) = &self.session else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
-        start.watch(session.connection.clone(), SOCKET)?;
-        if let Some(done) = session.done() {
-            start.watch(done, RELEASED)?;
-        }
+        let socket = start.watch_at_times(session.socket(), SOCKET)?;
+        let points = session.done().map(|done| start.watch_at_times(done, RELEASED)).transpose()?;
         start.every(TICK, WATCHDOG);
         self.running = Some(Running {
             // A pool's worth, so that the steady path never grows it.
@@ -360,6 +405,9 @@ impl Element for Sink {
             unsent: false,
             silent: 0,
             idle: 0,
+            resizing: 0,
+            socket,
+            points,
         });
         Ok(())
     }
@@ -367,13 +415,16 @@ impl Element for Sink {
     fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         match token {
             SOCKET => {
-                self.event(context)?;
+                self.event(context, Session::read)?;
                 self.flush()?;
             }
             RELEASED => {
                 if let Some(session) = &mut self.session {
+                    // Before the frames are asked: what is signalled after that is told again.
+                    session.heard();
                     session.reap()?;
                 }
+                self.flush()?;
             }
             _ => self.watch(context)?,
         }
@@ -382,10 +433,11 @@ impl Element for Sink {
     }
 
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.catch_up(context, Session::read_for_next)?;
         let (Some(running), Some(session)) = (&mut self.running, &self.session) else { return Ok(()) };
         if running.closed {
             context.dropped(1);
-            return Ok(());
+            return self.flush();
         }
         if self.config.order == Order::Latest {
             context.dropped(running.waiting.len() as u64);
@@ -394,7 +446,6 @@ impl Element for Sink {
         running.waiting.push_back(frame);
         if session.state.in_flight {
             self.counts.waited += 1;
-            return Ok(());
         }
         self.next()?;
         self.flush()

@@ -1,31 +1,17 @@
 //! What the compositor has told us, event by event.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use shrbuf::{Access, Fence};
 use shrbuf_pipeline::{Frame, Size, Timestamp};
-use wayland_client::protocol::{
-    wl_buffer, wl_callback, wl_compositor, wl_region, wl_registry, wl_shm, wl_shm_pool, wl_surface,
-};
-use wayland_client::{Connection, Dispatch, QueueHandle, WEnum, delegate_noop, event_created_child};
-use wayland_protocols::wp::color_representation::v1::client::{
-    wp_color_representation_manager_v1 as color_manager, wp_color_representation_surface_v1 as color_surface,
-};
+use wayland_client::protocol::{wl_buffer, wl_callback, wl_display, wl_registry, wl_shm};
+use wayland_protocols::wp::color_representation::v1::client::wp_color_representation_manager_v1 as color_manager;
 use wayland_protocols::wp::linux_dmabuf::zv1::client::{
     zwp_linux_buffer_params_v1 as params, zwp_linux_dmabuf_feedback_v1 as dmabuf_feedback,
     zwp_linux_dmabuf_v1 as dmabuf,
 };
-use wayland_protocols::wp::linux_drm_syncobj::v1::client::{
-    wp_linux_drm_syncobj_manager_v1 as syncobj_manager, wp_linux_drm_syncobj_surface_v1 as syncobj_surface,
-    wp_linux_drm_syncobj_timeline_v1 as syncobj_timeline,
-};
-use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::{
-    zwp_linux_buffer_release_v1 as release, zwp_linux_explicit_synchronization_v1 as explicit_sync,
-    zwp_linux_surface_synchronization_v1 as surface_sync,
-};
-use wayland_protocols::wp::presentation_time::client::{wp_presentation, wp_presentation_feedback};
-use wayland_protocols::wp::viewporter::client::{wp_viewport, wp_viewporter};
-use wayland_protocols::xdg::decoration::zv1::client::{zxdg_decoration_manager_v1, zxdg_toplevel_decoration_v1};
+use wayland_protocols::wp::linux_explicit_synchronization::zv1::client::zwp_linux_buffer_release_v1 as release;
+use wayland_protocols::wp::presentation_time::client::{wp_presentation, wp_presentation_feedback as presented};
 use wayland_protocols::xdg::shell::client::{xdg_surface, xdg_toplevel, xdg_wm_base};
 
 use super::buffer::WaylandBuffer;
@@ -34,7 +20,9 @@ use super::color;
 use super::error::WaylandError;
 use super::feedback::{Feedback, Pair, Tranche, named, read_table};
 use super::globals::Listed;
+use super::object::{Id, Kind};
 use super::place::Configured;
+use super::wire::{Arg, Event, Wire};
 
 /// Most presentations that can be waiting to be told: far more than there are frames on their way.
 const TOLD_AT_ONCE: usize = 64;
@@ -44,6 +32,14 @@ pub(super) struct Held {
     pub(super) frame: Frame,
     pub(super) buffer: Arc<WaylandBuffer>,
     pub(super) released: Released,
+    /// The eventfd is to say when that point is signalled.
+    pub(super) awaited: bool,
+}
+
+/// A frame that the compositor has done with, from the signal of this fence on.
+pub(super) struct Left {
+    pub(super) frame: Frame,
+    pub(super) fence: Option<OwnedFd>,
 }
 
 /// What says that the compositor has done with a frame.
@@ -57,16 +53,8 @@ pub(super) enum Released {
     Point(u64),
 }
 
-/// What a callback was asked for.
-pub(super) enum Asked {
-    /// `wl_display.sync`.
-    Answer,
-    /// `wl_surface.frame`.
-    Frame,
-}
-
 /// How the compositor answered to `params.create`.
-pub(super) type Made = Option<wl_buffer::WlBuffer>;
+pub(super) type Made = Option<Id>;
 
 #[derive(Default)]
 pub(super) struct State {
@@ -92,6 +80,8 @@ pub(super) struct State {
     pub(super) configure: Option<u32>,
     pub(super) closed: bool,
     pub(super) held: Vec<Held>,
+    /// To be given back after what is urgent.
+    pub(super) left: Vec<Left>,
     /// The compositor has not asked for another frame yet.
     pub(super) in_flight: bool,
     /// Commits of which it has not said when they were shown, or that they were not.
@@ -102,203 +92,169 @@ pub(super) struct State {
     pub(super) discarded: u64,
     /// Shown from our memory by the display controller itself.
     pub(super) scanned_out: u64,
-    pub(super) failure: Option<WaylandError>,
 }
 
 impl State {
     pub(super) fn new() -> State {
         State {
             held: Vec::with_capacity(shrbuf::pool::MAX_BUFFERS),
+            left: Vec::with_capacity(shrbuf::pool::MAX_BUFFERS),
             shown: Vec::with_capacity(TOLD_AT_ONCE),
             ..State::default()
         }
     }
 
-    fn fail(&mut self, error: WaylandError) {
-        self.failure.get_or_insert(error);
-    }
-
     /// The compositor has done with a commit; from `fence` on, where there is one.
-    fn released(&mut self, commit: u64, fence: Option<Fence>) {
+    fn released(&mut self, commit: u64, fence: Option<OwnedFd>) {
         let Some(at) = self.held.iter().position(|h| h.released == Released::Commit(commit)) else { return };
-        let held = self.held.swap_remove(at);
-        let Some(fence) = fence else { return };
-        for segment in 0..held.frame.buffer.segments().len() {
-            // From there the buffer's pool waits for it, before anybody writes.
-            if let Err(source) = held.frame.buffer.import_fence(segment, Access::Read, &fence) {
-                self.fail(WaylandError::Fence(source));
+        let Held { frame, .. } = self.held.swap_remove(at);
+        self.left.push(Left { frame, fence });
+    }
+
+    /// The compositor has done with those frames that it holds of which `is_done` says so.
+    pub(super) fn let_go(&mut self, mut is_done: impl FnMut(&Held) -> bool) {
+        let left = self.held.extract_if(.., |held| is_done(held));
+        self.left.extend(left.map(|Held { frame, .. }| Left { frame, fence: None }));
+    }
+}
+
+impl State {
+    /// Takes note of an event. One that says nothing to us is passed over.
+    ///
+    /// # Errors
+    /// [`WaylandError::Protocol`] where the compositor ends the connection, [`WaylandError::BadMessage`] where it makes no sense.
+    pub(super) fn event(&mut self, mut event: Event<'_>, wire: &mut Wire) -> Result<(), WaylandError> {
+        let (of, event) = (event.of, &mut event);
+        let unknown = || WaylandError::BadMessage(format!("an event of object {}, which there is not", of.0));
+        match (wire.objects().kind(of).ok_or_else(unknown)?, event.opcode) {
+            (Kind::Display, wl_display::EVT_ERROR_OPCODE) => return Err(ended(event, wire)?),
+            (Kind::Display, wl_display::EVT_DELETE_ID_OPCODE) => {
+                let id = event.id()?;
+                if !wire.objects().deleted(id) {
+                    return Err(WaylandError::BadMessage(format!("the end of object {}, which there is not", id.0)));
+                }
             }
-        }
-    }
-}
-
-impl Dispatch<wl_registry::WlRegistry, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &wl_registry::WlRegistry,
-        event: wl_registry::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        if let wl_registry::Event::Global { name, interface, version } = event {
-            state.listed.push(Listed { name, interface, version });
-        }
-    }
-}
-
-impl Dispatch<wl_callback::WlCallback, Asked> for State {
-    fn event(
-        state: &mut State,
-        _: &wl_callback::WlCallback,
-        _: wl_callback::Event,
-        asked: &Asked,
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        match asked {
-            Asked::Answer => state.answers += 1,
-            Asked::Frame => state.in_flight = false,
-        }
-    }
-}
-
-impl Dispatch<wl_shm::WlShm, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &wl_shm::WlShm,
-        event: wl_shm::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        if let wl_shm::Event::Format { format } = event {
-            state.shm_formats.push(match format {
-                WEnum::Value(format) => format.into(),
-                WEnum::Unknown(format) => format,
-            });
-        }
-    }
-}
-
-impl Dispatch<wl_buffer::WlBuffer, ()> for State {
-    fn event(
-        state: &mut State,
-        buffer: &wl_buffer::WlBuffer,
-        _: wl_buffer::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        state.held.retain(|h| h.released != Released::Buffer || h.buffer.buffer != *buffer);
-    }
-}
-
-impl Dispatch<dmabuf::ZwpLinuxDmabufV1, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &dmabuf::ZwpLinuxDmabufV1,
-        event: dmabuf::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        // Version 3 alone: later ones give feedback instead.
-        if let dmabuf::Event::Modifier { format, modifier_hi, modifier_lo } = event {
-            let modifier = u64::from(modifier_hi) << 32 | u64::from(modifier_lo);
-            let feedback = state.feedback.get_or_insert_default();
-            if feedback.tranches.is_empty() {
-                feedback.tranches.push(Tranche::default());
+            (Kind::Registry, wl_registry::EVT_GLOBAL_OPCODE) => {
+                self.listed.push(Listed { name: event.uint()?, interface: event.text()?, version: event.uint()? });
             }
-            feedback.tranches[0].pairs.push(Pair { fourcc: format, modifier });
-        }
-    }
-}
-
-impl Dispatch<dmabuf_feedback::ZwpLinuxDmabufFeedbackV1, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &dmabuf_feedback::ZwpLinuxDmabufFeedbackV1,
-        event: dmabuf_feedback::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        use dmabuf_feedback::Event;
-        match event {
-            Event::FormatTable { fd, size } => match read_table(fd, size) {
-                Ok(table) => state.table = table,
-                Err(error) => state.fail(error),
-            },
-            Event::MainDevice { device } => state.unfinished.main_device = device,
-            Event::TrancheTargetDevice { device } => state.tranche.device = device,
-            Event::TrancheFormats { indices } => state.tranche.pairs.extend(named(&state.table, &indices)),
-            Event::TrancheFlags { flags: WEnum::Value(flags) } => {
-                state.tranche.scanout = flags.contains(dmabuf_feedback::TrancheFlags::Scanout);
+            (Kind::Answer, wl_callback::EVT_DONE_OPCODE) => self.answers += 1,
+            (Kind::Frame, wl_callback::EVT_DONE_OPCODE) => self.in_flight = false,
+            (Kind::Shm, wl_shm::EVT_FORMAT_OPCODE) => self.shm_formats.push(event.uint()?),
+            (Kind::Buffer, wl_buffer::EVT_RELEASE_OPCODE) => {
+                self.let_go(|h| h.released == Released::Buffer && h.buffer.buffer.id == of);
             }
-            Event::TrancheDone => state.unfinished.tranches.push(std::mem::take(&mut state.tranche)),
-            Event::Done => {
-                state.feedback = Some(std::mem::take(&mut state.unfinished));
-                state.feedback_is_new = true;
+            (Kind::DmaBuf, dmabuf::EVT_MODIFIER_OPCODE) => self.modifier(event)?,
+            (Kind::DmaBufFeedback, _) => self.dmabuf_feedback(event)?,
+            (Kind::Params(number), params::EVT_CREATED_OPCODE) => {
+                let buffer = event.id()?;
+                if !wire.objects().add_theirs(buffer, Kind::Buffer) {
+                    return Err(WaylandError::BadMessage(format!("a buffer of number {}", buffer.0)));
+                }
+                self.made(number, Some(buffer), of, wire);
+            }
+            (Kind::Params(number), params::EVT_FAILED_OPCODE) => self.made(number, None, of, wire),
+            (Kind::Shell, xdg_wm_base::EVT_PING_OPCODE) => {
+                wire.request(of, xdg_wm_base::REQ_PONG_OPCODE, [Arg::Uint(event.uint()?)]);
+            }
+            (Kind::ShellSurface, xdg_surface::EVT_CONFIGURE_OPCODE) => {
+                self.configured = self.unacknowledged;
+                self.configure = Some(event.uint()?);
+            }
+            (Kind::Toplevel, xdg_toplevel::EVT_CONFIGURE_OPCODE) => {
+                self.unacknowledged.size = size(event.int()?, event.int()?);
+                let maximized = u32::from(xdg_toplevel::State::Maximized).to_ne_bytes();
+                self.unacknowledged.exact = event.array()?.chunks_exact(4).any(|s| s == maximized);
+            }
+            (Kind::Toplevel, xdg_toplevel::EVT_CONFIGURE_BOUNDS_OPCODE) => {
+                self.unacknowledged.bounds = size(event.int()?, event.int()?);
+            }
+            (Kind::Toplevel, xdg_toplevel::EVT_CLOSE_OPCODE) => self.closed = true,
+            (Kind::Presentation, wp_presentation::EVT_CLOCK_ID_OPCODE) => {
+                self.clock = PresentationClock::new(event.uint()?);
+            }
+            (Kind::Colors, color_manager::EVT_SUPPORTED_COEFFICIENTS_AND_RANGES_OPCODE) => {
+                let (coefficients, range) = (event.uint()?.try_into(), event.uint()?.try_into());
+                if let (Ok(coefficients), Ok(range)) = (coefficients, range) {
+                    self.colors.push((coefficients, range));
+                }
+            }
+            (Kind::Feedback(captured), presented::EVT_PRESENTED_OPCODE) => self.presented(captured, event)?,
+            (Kind::Feedback(_), presented::EVT_DISCARDED_OPCODE) => {
+                self.untold = self.untold.saturating_sub(1);
+                self.discarded += 1;
+            }
+            (Kind::Release(commit), release::EVT_FENCED_RELEASE_OPCODE) => self.released(commit, Some(event.fd()?)),
+            (Kind::Release(commit), release::EVT_IMMEDIATE_RELEASE_OPCODE) => self.released(commit, None),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Version 3 of linux-dmabuf alone: later ones give feedback instead.
+    fn modifier(&mut self, event: &mut Event<'_>) -> Result<(), WaylandError> {
+        let (fourcc, high, low) = (event.uint()?, event.uint()?, event.uint()?);
+        let feedback = self.feedback.get_or_insert_default();
+        if feedback.tranches.is_empty() {
+            feedback.tranches.push(Tranche::default());
+        }
+        feedback.tranches[0].pairs.push(Pair { fourcc, modifier: u64::from(high) << 32 | u64::from(low) });
+        Ok(())
+    }
+
+    fn dmabuf_feedback(&mut self, event: &mut Event<'_>) -> Result<(), WaylandError> {
+        match event.opcode {
+            dmabuf_feedback::EVT_FORMAT_TABLE_OPCODE => self.table = read_table(event.fd()?, event.uint()?)?,
+            dmabuf_feedback::EVT_MAIN_DEVICE_OPCODE => self.unfinished.main_device = event.array()?.to_vec(),
+            dmabuf_feedback::EVT_TRANCHE_TARGET_DEVICE_OPCODE => self.tranche.device = event.array()?.to_vec(),
+            dmabuf_feedback::EVT_TRANCHE_FORMATS_OPCODE => {
+                self.tranche.pairs.extend(named(&self.table, event.array()?));
+            }
+            dmabuf_feedback::EVT_TRANCHE_FLAGS_OPCODE => {
+                self.tranche.scanout = event.uint()? & dmabuf_feedback::TrancheFlags::Scanout.bits() != 0;
+            }
+            dmabuf_feedback::EVT_TRANCHE_DONE_OPCODE => {
+                self.unfinished.tranches.push(std::mem::take(&mut self.tranche));
+            }
+            dmabuf_feedback::EVT_DONE_OPCODE => {
+                self.feedback = Some(std::mem::take(&mut self.unfinished));
+                self.feedback_is_new = true;
             }
             _ => {}
         }
+        Ok(())
     }
-}
 
-impl Dispatch<params::ZwpLinuxBufferParamsV1, usize> for State {
-    fn event(
-        state: &mut State,
-        params: &params::ZwpLinuxBufferParamsV1,
-        event: params::Event,
-        &number: &usize,
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        params.destroy();
-        let made = match event {
-            params::Event::Created { buffer } => Some(buffer),
-            _ => None,
-        };
-        if let Some(place) = state.made.get_mut(number) {
+    fn made(&mut self, number: usize, made: Made, params: Id, wire: &mut Wire) {
+        wire.destroy(params, params::REQ_DESTROY_OPCODE);
+        if let Some(place) = self.made.get_mut(number) {
             *place = Some(made);
         }
     }
 
-    event_created_child!(State, params::ZwpLinuxBufferParamsV1, [
-        params::EVT_CREATED_OPCODE => (wl_buffer::WlBuffer, ()),
-    ]);
-}
-
-impl Dispatch<xdg_wm_base::XdgWmBase, ()> for State {
-    fn event(
-        _: &mut State,
-        shell: &xdg_wm_base::XdgWmBase,
-        event: xdg_wm_base::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        if let xdg_wm_base::Event::Ping { serial } = event {
-            shell.pong(serial);
+    fn presented(&mut self, captured: Timestamp, event: &mut Event<'_>) -> Result<(), WaylandError> {
+        let (seconds_high, seconds_low, ns) = (event.uint()?, event.uint()?, event.uint()?);
+        let (_refresh, _sequence, flags) = (event.uint()?, (event.uint()?, event.uint()?), event.uint()?);
+        self.untold = self.untold.saturating_sub(1);
+        self.presented += 1;
+        if flags & presented::Kind::ZeroCopy.bits() != 0 {
+            self.scanned_out += 1;
         }
+        let seconds = u64::from(seconds_high) << 32 | u64::from(seconds_low);
+        let at = seconds.saturating_mul(1_000_000_000).saturating_add(ns.into());
+        if let Some(clock) = self.clock
+            && self.shown.len() < TOLD_AT_ONCE
+        {
+            self.shown.push((captured, clock.monotonic(at)));
+        }
+        Ok(())
     }
 }
 
-impl Dispatch<xdg_surface::XdgSurface, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &xdg_surface::XdgSurface,
-        event: xdg_surface::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        if let xdg_surface::Event::Configure { serial } = event {
-            state.configured = state.unacknowledged;
-            state.configure = Some(serial);
-        }
-    }
+/// Why the compositor ends the connection.
+fn ended(event: &mut Event<'_>, wire: &mut Wire) -> Result<WaylandError, WaylandError> {
+    let (object, code, message) = (event.id()?, event.uint()?, event.text()?);
+    let interface = wire.objects().kind(object).map_or("an unknown object", Kind::interface).to_owned();
+    Ok(WaylandError::Protocol { interface, object: object.0, code, message })
 }
 
 /// A size of which one side is 0 is none.
@@ -308,134 +264,6 @@ fn size(width: i32, height: i32) -> Option<Size> {
         _ => None,
     }
 }
-
-impl Dispatch<xdg_toplevel::XdgToplevel, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &xdg_toplevel::XdgToplevel,
-        event: xdg_toplevel::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        match event {
-            xdg_toplevel::Event::Configure { width, height, states } => {
-                let maximized = u32::from(xdg_toplevel::State::Maximized).to_ne_bytes();
-                state.unacknowledged.size = size(width, height);
-                state.unacknowledged.exact = states.chunks_exact(4).any(|s| s == maximized);
-            }
-            xdg_toplevel::Event::ConfigureBounds { width, height } => {
-                state.unacknowledged.bounds = size(width, height);
-            }
-            xdg_toplevel::Event::Close => state.closed = true,
-            _ => {}
-        }
-    }
-}
-
-impl Dispatch<wp_presentation::WpPresentation, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &wp_presentation::WpPresentation,
-        event: wp_presentation::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        if let wp_presentation::Event::ClockId { clk_id } = event {
-            state.clock = PresentationClock::new(clk_id);
-        }
-    }
-}
-
-impl Dispatch<color_manager::WpColorRepresentationManagerV1, ()> for State {
-    fn event(
-        state: &mut State,
-        _: &color_manager::WpColorRepresentationManagerV1,
-        event: color_manager::Event,
-        _: &(),
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        if let color_manager::Event::SupportedCoefficientsAndRanges {
-            coefficients: WEnum::Value(coefficients),
-            range: WEnum::Value(range),
-        } = event
-        {
-            state.colors.push((coefficients, range));
-        }
-    }
-}
-
-/// The frame's time of capture goes along.
-impl Dispatch<wp_presentation_feedback::WpPresentationFeedback, Timestamp> for State {
-    fn event(
-        state: &mut State,
-        _: &wp_presentation_feedback::WpPresentationFeedback,
-        event: wp_presentation_feedback::Event,
-        &captured: &Timestamp,
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        use wp_presentation_feedback::{Event, Kind};
-        match event {
-            Event::Presented { tv_sec_hi, tv_sec_lo, tv_nsec, flags, .. } => {
-                state.untold = state.untold.saturating_sub(1);
-                state.presented += 1;
-                let seconds = u64::from(tv_sec_hi) << 32 | u64::from(tv_sec_lo);
-                let at = seconds.saturating_mul(1_000_000_000).saturating_add(tv_nsec.into());
-                if matches!(flags, WEnum::Value(flags) if flags.contains(Kind::ZeroCopy)) {
-                    state.scanned_out += 1;
-                }
-                if let Some(clock) = state.clock
-                    && state.shown.len() < TOLD_AT_ONCE
-                {
-                    state.shown.push((captured, clock.monotonic(at)));
-                }
-            }
-            Event::Discarded => {
-                state.untold = state.untold.saturating_sub(1);
-                state.discarded += 1;
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The number of the commit goes along.
-impl Dispatch<release::ZwpLinuxBufferReleaseV1, u64> for State {
-    fn event(
-        state: &mut State,
-        _: &release::ZwpLinuxBufferReleaseV1,
-        event: release::Event,
-        &commit: &u64,
-        _: &Connection,
-        _: &QueueHandle<State>,
-    ) {
-        match event {
-            release::Event::FencedRelease { fence } => match Fence::new(fence) {
-                Ok(fence) => state.released(commit, Some(fence)),
-                Err(source) => state.fail(WaylandError::Fence(source)),
-            },
-            _ => state.released(commit, None),
-        }
-    }
-}
-
-delegate_noop!(State: wl_compositor::WlCompositor);
-delegate_noop!(State: wl_region::WlRegion);
-delegate_noop!(State: wl_shm_pool::WlShmPool);
-delegate_noop!(State: ignore wl_surface::WlSurface);
-delegate_noop!(State: wp_viewporter::WpViewporter);
-delegate_noop!(State: wp_viewport::WpViewport);
-delegate_noop!(State: color_surface::WpColorRepresentationSurfaceV1);
-delegate_noop!(State: syncobj_manager::WpLinuxDrmSyncobjManagerV1);
-delegate_noop!(State: syncobj_surface::WpLinuxDrmSyncobjSurfaceV1);
-delegate_noop!(State: syncobj_timeline::WpLinuxDrmSyncobjTimelineV1);
-delegate_noop!(State: explicit_sync::ZwpLinuxExplicitSynchronizationV1);
-delegate_noop!(State: surface_sync::ZwpLinuxSurfaceSynchronizationV1);
-delegate_noop!(State: zxdg_decoration_manager_v1::ZxdgDecorationManagerV1);
-delegate_noop!(State: ignore zxdg_toplevel_decoration_v1::ZxdgToplevelDecorationV1);
 
 #[cfg(test)]
 mod tests {
