@@ -14,7 +14,7 @@ use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::solve::NegotiateOptions;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Origin, Rate, Size};
-use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, press, run_frames};
+use shrbuf_tests::{Footprint, Growth, Watch, counts, on_test_drivers, press, run_frames};
 
 use crate::native::reference::{planes, sample, to_rgb};
 
@@ -342,7 +342,10 @@ fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
     let before = Footprint::now();
     let seen = Arc::new(Mutex::new((0u64, Vec::new())));
     let noted = Arc::clone(&seen);
+    let growth = Growth::over(FRAMES);
+    let counted = growth.clone();
     let watch = Watch::new(move |_| {
+        counted.frame();
         let mut seen = noted.lock().unwrap();
         seen.0 += 1;
         if seen.0 >= SETTLED && seen.0.is_multiple_of(EACH) {
@@ -373,5 +376,6 @@ fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
     let flat = resident.windows(2).filter(|pair| pair[1] <= pair[0]).count();
     assert!(flat * 2 >= resident.len() - 1, "KiB each {EACH} frames: {resident:?}");
     drop(report);
+    growth.assert_nothing_kept(0);
     assert_eq!(Footprint::now(), before);
 }
