@@ -115,18 +115,68 @@ pub(super) fn video(info: &FormatInfo, current: Size) -> Option<Video> {
     Some(Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments })
 }
 
-/// Sets a capture queue to the frames of `stream`; a driver that answers with others is refused.
+/// Sets a capture queue to the frames of `stream`; a driver that answers with others is refused. Memory that is to have
+/// room for whole blocks has it at the picture's edges where the driver can be told to write to a part of its buffers.
 pub(super) fn set_format(device: &Device, stream: &Stream) -> Result<ioctl::Format, Refusal> {
-    let format = set_room(device, stream, stream.size)?;
+    let (size, room) = (stream.size, stream.room());
+    if room != size
+        && let Ok(format) = set_room(device, stream, room)
+        && (format.width, format.height) == (room.width, room.height)
+        && matches!(write_to(device, size), Ok(true))
+    {
+        return Ok(format);
+    }
+    let format = set_room(device, stream, size)?;
     let answer = Size::new(format.width, format.height);
-    if answer != stream.size { Err(other_size(stream, answer)) } else { Ok(format) }
+    if answer != size {
+        return Err(other_size(stream, answer));
+    }
+    write_to(device, size)?;
+    // Planes of their own, and one alone, have room behind them; chroma behind luma begins where the driver has it.
+    if room.height != size.height && stream.format.planes().len() > 1 && format.planes.len() == 1 {
+        return Err(apart(stream));
+    }
+    Ok(format)
+}
+
+/// The refusal of a stream whose planes the driver puts where no consumer that works in blocks looks for them.
+fn apart(stream: &Stream) -> Refusal {
+    let Stream { format, size, block, .. } = *stream;
+    let room = stream.room();
+    let what = format!(
+        "a consumer reads {format} in whole blocks of {block}, laid out for {room}; the driver lays {size} out for {size}, \
+         and cannot be told to write it to a part of its buffers"
+    );
+    let below = size.height / block.height * block.height;
+    Refusal::new(what).instead(format!("{}x{below}, a format of one plane, or `gpu` between the two", size.width))
+}
+
+/// Has a driver that writes to a part of its buffers write to the upper left corner, all of `size`: the part stays what it
+/// was when the format is set. False where all of a buffer is written to, always.
+fn write_to(device: &Device, size: Size) -> Result<bool, Refusal> {
+    let (queue, target) = (device.buf_type(), SelectionTarget::Compose);
+    let corner = Selection { left: 0, top: 0, width: size.width, height: size.height };
+    let set = match ioctl::g_selection(device, queue, target) {
+        Err(SelectionError::None { .. }) => return Ok(false),
+        Ok(set) if set == corner => return Ok(true),
+        _ => ioctl::s_selection(device, queue, target, corner).map_err(|e| Refusal::new(e.to_string()))?,
+    };
+    if set == corner {
+        return Ok(true);
+    }
+    let Selection { left, top, width, height } = set;
+    let what = format!("the driver writes {width}x{height} at {left},{top} of its buffers, not {size}");
+    Err(Refusal::new(what).instead(format!("{width}x{height} would do")))
 }
 
 /// Sets a capture queue to buffers with room for `room`, which has the frames of `stream` in it; the driver may take more
 /// room. How large a buffer of a codec's frames is has nothing to do with their size.
 pub(super) fn set_room(device: &Device, stream: &Stream, room: Size) -> Result<ioctl::Format, Refusal> {
-    let least = Layout::linear(stream.format, room.width, room.height, stream.stride_align);
-    let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
+    // Rows of whole blocks may be longer than those of the room.
+    let longest = room.width.max(stream.room().width);
+    let least = Layout::linear(stream.format, longest, room.height, stream.stride_align);
+    let padded = stream.stride_align > 1 || longest > room.width;
+    let bytesperline = least.ok().filter(|_| padded).map(|l| l.planes()[0].stride);
     let fourcc = fourcc(stream.format, stream.plane_segments);
     let request = FormatRequest { width: room.width, height: room.height, pixelformat: fourcc, bytesperline };
     let format = device.set_format(&request).map_err(|e| Refusal::new(e.to_string()))?;
@@ -212,12 +262,21 @@ pub(super) fn allocate(
     }
     let access = if stream.read_only { Access::Read } else { Access::Write };
     let (queue, exported) = CaptureQueue::mmap(device, stream.buffers, access).map_err(|e| refuse(&e))?;
+    let needed = (stream.room() != stream.size).then(|| whole_blocks(stream, format, &[])).transpose()?;
     let buffers = exported.into_iter().map(|b| {
         let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
         let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
         let layout = layout(stream.format, stream.size, format, &offsets)?;
         let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
         let segments = segments.map_err(|e| refuse(&e))?;
+        for (plane, segment) in segments.iter().enumerate() {
+            let (has, needs) = (segment.size(), needed.map_or(0, |layout| layout.segment_size(plane)));
+            if has < needs {
+                let what =
+                    format!("the driver's buffers have {has} bytes, whole blocks of {} need {needs}", stream.block);
+                return Err(Refusal::new(what).instead("memory = \"dma-heap\" has room"));
+            }
+        }
         for s in &segments {
             // A name is for people reading debugfs; a kernel without it is no reason to fail.
             let _ = s.set_name(name);
@@ -226,6 +285,12 @@ pub(super) fn allocate(
     });
     let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
     Ok((queue, buffers))
+}
+
+/// What a buffer has room for: what the driver writes, and whole blocks.
+fn whole_blocks(stream: &Stream, format: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
+    let height = format.height.max(stream.room().height);
+    layout(stream.format, Size::new(format.width, height), &ioctl::Format { height, ..format.clone() }, data_offsets)
 }
 
 fn lent(
@@ -252,7 +317,7 @@ fn lend_at(stream: &Stream, format: &ioctl::Format, name: &str, data_offsets: &[
     };
     let exporter = exporter.map_err(|e| Refusal::new(e.to_string()))?;
     let picture = layout(stream.format, stream.size, format, data_offsets)?;
-    let room = layout(stream.format, Size::new(format.width, format.height), format, data_offsets)?;
+    let room = whole_blocks(stream, format, data_offsets)?;
     let roomy = |_| exporter.allocate(&room).map_err(|e| Refusal::new(e.to_string()));
     (0..stream.buffers).map(roomy).map(|buffer| memory::inside(buffer?, picture)).collect()
 }

@@ -18,12 +18,12 @@ use shrbuf_tests::{Footprint, Watch, counts, growth, run_frames};
 
 use super::{endures, m2m, node, planes, row, source, unplugged_at};
 
-fn codec() -> Option<(String, String)> {
+pub(super) fn codec() -> Option<(String, String)> {
     Some((node("vicodec", false, true)?, node("vicodec", true, false)?))
 }
 
 /// Of all planes together, in decibels.
-fn psnr(a: &[Vec<u8>], b: &[Vec<u8>]) -> f64 {
+pub(super) fn psnr(a: &[Vec<u8>], b: &[Vec<u8>]) -> f64 {
     let (a, b) = (a.concat(), b.concat());
     assert_eq!(a.len(), b.len());
     let squares: u64 = a.iter().zip(&b).map(|(a, b)| u64::from(a.abs_diff(*b)).pow(2)).sum();
