@@ -68,3 +68,31 @@ fn ten_thousand_frames_are_accounted_for_and_leave_nothing() {
     growth.assert_none(0);
     assert_eq!(Footprint::settled(&before), before);
 }
+
+#[test]
+fn what_a_display_imports_is_counted() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let during: Arc<Mutex<Option<Footprint>>> = Arc::default();
+    let noted = Arc::clone(&during);
+    let mut seen = 0;
+    let graph = camera_to_display(small_camera(), KmsSink::default(), move |_| {
+        seen += 1;
+        if seen == 10 {
+            *noted.lock().unwrap() = Some(Footprint::now());
+        }
+    });
+
+    let report = run_frames(graph, 20);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let buffers = report.plan.budgets[0].granted as usize;
+    let during = during.lock().unwrap().take().unwrap();
+    assert_eq!(during.attached.values().sum::<usize>(), buffers, "{during:?}");
+    assert_eq!(during.gem_handles.values().sum::<usize>(), buffers, "{during:?}");
+    assert_eq!(during.frame_buffers, before.frame_buffers + buffers, "{during:?}");
+    drop(report);
+    assert_eq!(Footprint::settled(&before), before);
+}

@@ -124,3 +124,33 @@ impl Growth {
         seen.memory
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    /// What is said of a run in which `each` is called for each frame.
+    fn said(frames: u64, mut each: impl FnMut()) -> String {
+        let growth = Growth::over(frames);
+        for _ in 0..frames {
+            each();
+            growth.frame();
+        }
+        let said = catch_unwind(|| growth.assert_none(0)).err();
+        said.map(|panic| *panic.downcast::<String>().unwrap()).unwrap_or_default()
+    }
+
+    // One test, for whatever else runs in this process allocates.
+    #[test]
+    fn what_is_lost_with_each_frame_is_growth() {
+        assert_eq!(said(1000, || drop(vec![0_u8; 100])), "");
+        let byte = said(10_000, || std::mem::forget(std::hint::black_box(Box::new(1_u8))));
+        assert!(byte.contains("bytes of the heap"), "{byte}");
+        let mut open = Vec::with_capacity(100);
+        let descriptor = said(100, || open.push(File::open("/dev/null").unwrap()));
+        assert!(descriptor.contains("descriptors"), "{descriptor}");
+    }
+}

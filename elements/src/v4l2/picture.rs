@@ -287,10 +287,20 @@ pub(super) fn allocate(
     Ok((queue, buffers))
 }
 
-/// What a buffer has room for: what the driver writes, and whole blocks.
+/// What a buffer has room for: what the driver writes, what it wants beside that, and whole blocks.
 fn whole_blocks(stream: &Stream, format: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
+    let of = |height: u32| {
+        let driver = ioctl::Format { height, ..format.clone() };
+        layout(stream.format, Size::new(format.width, height), &driver, data_offsets)
+    };
     let height = format.height.max(stream.room().height);
-    layout(stream.format, Size::new(format.width, height), &ioctl::Format { height, ..format.clone() }, data_offsets)
+    let room = of(height)?;
+    let missing = |(memory, plane): (usize, &ioctl::PlaneFormat)| {
+        let bytes = u64::from(plane.sizeimage).saturating_sub(room.segment_size(memory));
+        bytes.div_ceil(plane.bytesperline.max(1).into())
+    };
+    let rows = format.planes.iter().enumerate().map(missing).max().unwrap_or(0);
+    if rows == 0 { Ok(room) } else { of(height.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX))) }
 }
 
 fn lent(
@@ -406,6 +416,34 @@ mod tests {
     fn a_driver_with_fewer_memories_than_planes_is_refused() {
         let refusal = layout(Format::Yu12, &driver(&[64, 32]), &[]).unwrap_err();
         assert!(refusal.to_string().contains("YU12 has 3 planes, the driver 2"), "{refusal}");
+    }
+
+    #[test]
+    fn lent_memory_has_room_for_whole_blocks_and_for_what_the_driver_wants() {
+        let stream = |format, block| Stream {
+            format,
+            modifier: None,
+            size: Size::new(64, 42),
+            rate: None,
+            origin: Origin::DmaHeap,
+            stride_align: 1,
+            block,
+            plane_segments: false,
+            read_only: false,
+            buffers: 1,
+        };
+        let (one, sixteen) = (Size::new(1, 1), Size::new(16, 16));
+        let bytes = |format, block, planes: &[(u32, u32)]| {
+            let plane = |&(bytesperline, sizeimage): &_| ioctl::PlaneFormat { bytesperline, sizeimage };
+            let driver = ioctl::Format { height: 42, planes: planes.iter().map(plane).collect(), ..driver(&[]) };
+            let room = whole_blocks(&stream(format, block), &driver, &[]).unwrap();
+            (0..planes.len()).map(|memory| room.segment_size(memory)).collect::<Vec<_>>()
+        };
+        assert_eq!(bytes(Format::Grey, one, &[(64, 64 * 42)]), [64 * 42]);
+        assert_eq!(bytes(Format::Grey, sixteen, &[(64, 64 * 42)]), [64 * 48]);
+        // A codec may keep what it needs for later frames behind the picture.
+        assert!(bytes(Format::Nv12, one, &[(64, 9000)])[0] >= 9000);
+        assert_eq!(bytes(Format::Nv12, one, &[(64, 64 * 42), (64, 64 * 24)]), [64 * 48, 64 * 24]);
     }
 
     fn payload(data_offset: u32, bytesused: u32) -> PlanePayload {

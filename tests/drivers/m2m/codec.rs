@@ -281,6 +281,23 @@ fn a_stream_that_changes_its_size_is_followed() {
 }
 
 #[test]
+fn a_frame_in_a_buffer_smaller_than_agreed_is_bad_data() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let before = Footprint::now();
+    let ((small, _), (large, _)) = (record(&encoder, 640, 480), record(&encoder, 1280, 720));
+    let replay = Replay { frames: [large, small], pushed: 0 };
+    let (graph, ..) = row(vec![Box::new(replay), m2m(&decoder, Some(Format::Yu12)).build().unwrap()]);
+
+    let report = run_frames(graph, 40);
+
+    let error = report.error.as_ref().unwrap();
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Data), Some("e1")), "{error}");
+    assert!(error.to_string().contains("make all buffers that large from the start"), "{error}");
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
 fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
     let Some((encoder, _)) = codec() else { return };
     let before = Footprint::now();
