@@ -297,7 +297,9 @@ fn whole_blocks(stream: &Stream, format: &ioctl::Format, data_offsets: &[u32]) -
     let room = of(height)?;
     let missing = |(memory, plane): (usize, &ioctl::PlaneFormat)| {
         let bytes = u64::from(plane.sizeimage).saturating_sub(room.segment_size(memory));
-        bytes.div_ceil(plane.bytesperline.max(1).into())
+        // Lines of the picture: chroma may have half of them.
+        let lines = stream.format.planes().get(memory).map_or(1, |p| u64::from(p.vsub));
+        bytes.div_ceil(plane.bytesperline.max(1).into()) * lines
     };
     let rows = format.planes.iter().enumerate().map(missing).max().unwrap_or(0);
     if rows == 0 { Ok(room) } else { of(height.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX))) }
