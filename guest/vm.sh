@@ -50,8 +50,8 @@ host_facts() {
     . "$facts"
 }
 
-# snapshot_path MEMORY SETUP: the snapshot of this image and machine with the drivers of the file SETUP. It also depends
-# on QEMU and, for the clock in it, on the host's boot.
+# snapshot_path OPTIONS SETUP: the snapshot of this image and a machine of these options with the drivers of the file
+# SETUP. It also depends on QEMU and, for the clock in it, on the host's boot.
 snapshot_path() {
     local key
     key=$({ echo "$image $script $accel $cpu $clock $1"; stat -c %Y "$(command -v qemu-system-x86_64)"; cat "$2"; } | sha256sum | cut -c1-12)

@@ -4,14 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use shrbuf_elements::kms::KmsSink;
 use shrbuf_pipeline::Timestamp;
-use shrbuf_tests::{Footprint, camera_to_display, counts, on_test_drivers, run_frames, small_camera};
-
-/// Resident memory of this process in KiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
+use shrbuf_tests::{Footprint, Growth, camera_to_display, counts, on_test_drivers, run_frames, small_camera};
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -21,8 +14,6 @@ struct Seen {
     out_of_order: u64,
     /// The first and the last time stamp.
     captured: (Timestamp, Timestamp),
-    resident_early: u64,
-    resident_late: u64,
 }
 
 #[test]
@@ -34,6 +25,8 @@ fn ten_thousand_frames_are_accounted_for_and_leave_nothing() {
     let before = Footprint::now();
     let seen = Arc::new(Mutex::new(Seen::default()));
     let noted = Arc::clone(&seen);
+    let growth = Growth::over(FRAMES);
+    let watch = growth.clone();
     let graph = camera_to_display(small_camera(), KmsSink::default(), move |frame| {
         let mut seen = noted.lock().unwrap();
         seen.frames += 1;
@@ -44,11 +37,7 @@ fn ten_thousand_frames_are_accounted_for_and_leave_nothing() {
         seen.captured.1 = frame.timestamp;
         seen.first.get_or_insert(frame.sequence);
         seen.last = frame.sequence;
-        match seen.frames {
-            1000 => seen.resident_early = resident(),
-            FRAMES => seen.resident_late = resident(),
-            _ => {}
-        }
+        watch.frame();
     });
 
     let report = run_frames(graph, FRAMES);
@@ -75,7 +64,35 @@ fn ten_thousand_frames_are_accounted_for_and_leave_nothing() {
     // Each buffer was imported once, before the first frame.
     assert_eq!(of("imports"), u64::from(report.plan.budgets[0].granted));
     assert_eq!(report.graph.ledger().copied(), 0);
-    assert!(seen.resident_late <= seen.resident_early + 64, "{} KiB, then {}", seen.resident_early, seen.resident_late);
+    drop(report);
+    growth.assert_none(0);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+#[test]
+fn what_a_display_imports_is_counted() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let during: Arc<Mutex<Option<Footprint>>> = Arc::default();
+    let noted = Arc::clone(&during);
+    let mut seen = 0;
+    let graph = camera_to_display(small_camera(), KmsSink::default(), move |_| {
+        seen += 1;
+        if seen == 10 {
+            *noted.lock().unwrap() = Some(Footprint::now());
+        }
+    });
+
+    let report = run_frames(graph, 20);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let buffers = report.plan.budgets[0].granted as usize;
+    let during = during.lock().unwrap().take().unwrap();
+    assert_eq!(during.attached.values().sum::<usize>(), buffers, "{during:?}");
+    assert_eq!(during.gem_handles.values().sum::<usize>(), buffers, "{during:?}");
+    assert_eq!(during.frame_buffers, before.frame_buffers + buffers, "{during:?}");
     drop(report);
     assert_eq!(Footprint::settled(&before), before);
 }

@@ -14,7 +14,7 @@ use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::solve::NegotiateOptions;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Origin, Rate, Size};
-use shrbuf_tests::{Footprint, Watch, counts, on_test_drivers, press, run_frames};
+use shrbuf_tests::{Footprint, Growth, Watch, counts, growth, on_test_drivers, press, run_frames};
 
 use crate::native::reference::{planes, sample, to_rgb};
 
@@ -322,56 +322,34 @@ fn formats_of_several_planes_are_made_in_gbm_memory_too() {
     }
 }
 
-/// Memory of this process's own in KiB: without that of files, of whose code ever more is mapped as it is first called.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("RssAnon")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn ten_thousand_frames_leave_nothing_and_grow_nothing() {
     if !on_test_drivers() {
         return;
     }
-    const FRAMES: u64 = 10_000;
-    /// Mesa's own caches are full by then.
-    const SETTLED: u64 = FRAMES / 2;
-    const EACH: u64 = 500;
+    let frames = growth::frames(10_000);
     warm_up();
     let before = Footprint::now();
-    let seen = Arc::new(Mutex::new((0u64, Vec::new())));
-    let noted = Arc::clone(&seen);
-    let watch = Watch::new(move |_| {
-        let mut seen = noted.lock().unwrap();
-        seen.0 += 1;
-        if seen.0 >= SETTLED && seen.0.is_multiple_of(EACH) {
-            seen.1.push((Footprint::now(), resident()));
-        }
-    });
+    let growth = Growth::over(frames);
     let source = TestSrc { format: Some(Format::Yuyv), size: Size::new(64, 36), free_run: true, ..TestSrc::default() };
     let graph = line(vec![
         ("source", source.build().unwrap()),
         ("gpu", Gpu { format: Some(Format::Xr24), ..gpu() }.build().unwrap()),
-        ("watch", watch),
+        ("watch", growth.watch()),
         ("sink", NullSink {}.build().unwrap()),
     ]);
 
-    let report = run_frames(graph, FRAMES);
+    let report = run_frames(graph, frames);
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
-    assert_eq!(counts(&report.graph, "sink").frames, FRAMES);
+    assert_eq!(counts(&report.graph, "sink").frames, frames);
     assert_eq!(report.graph.ledger().copied(), 0);
     let granted: u32 = report.plan.budgets.iter().map(|b| b.granted).sum();
     assert_eq!(own(&report, "imports"), u64::from(granted), "each buffer is imported once");
-    let (_, seen) = &*seen.lock().unwrap();
-    assert!(seen.windows(2).all(|pair| pair[0].0 == pair[1].0));
     // The renderer has native fences: nobody waited for it here.
     assert_eq!(own(&report, "waits"), 0);
-    // What is lost with each frame is lost in every stretch; Mesa's own caches grow in one or the other.
-    let resident: Vec<u64> = seen.iter().map(|(_, kib)| *kib).collect();
-    let flat = resident.windows(2).filter(|pair| pair[1] <= pair[0]).count();
-    assert!(flat * 2 >= resident.len() - 1, "KiB each {EACH} frames: {resident:?}");
     drop(report);
+    // Mesa's caches are full at half of them.
+    growth.assert_none_but_caches(0);
     assert_eq!(Footprint::now(), before);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use shrbuf::{Format, Ledger, Reason};
 use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::test_src::{Pattern, TestSrc};
-use shrbuf_elements::v4l2::{Device, V4l2Sink, V4l2Src};
+use shrbuf_elements::v4l2::{Device, V4l2Sink, V4l2Src, ioctl};
 use shrbuf_pipeline::supervise::{Error, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, FailureKind, Frame, Graph, Rate, Size};
 use shrbuf_tests::{Footprint, Growth, Watch, counts, growth, run_frames, set_control};
@@ -107,19 +107,36 @@ fn output_comes_back_pixel_for_pixel() {
     assert_eq!(Footprint::now(), before);
 }
 
+/// Has the output send a signal that the input knows by name.
+fn send(device: &str, signal: &str) {
+    let input = Device::first().unwrap();
+    input.select_input("HDMI 000-0").unwrap();
+    set_control("dv_timings_signal_mode", "Selected DV Timings");
+    set_control("dv_timings", signal);
+    let timings = ioctl::query_dv_timings(&input).unwrap().unwrap();
+    set_control("dv_timings_signal_mode", "Current DV Timings");
+    input.select_input("0").unwrap();
+    let output = Device::open_output(device).unwrap();
+    output.select_output("HDMI 000-0").unwrap();
+    ioctl::s_dv_timings(&output, &timings).unwrap();
+}
+
 #[test]
-fn thousands_of_frames_leave_nothing_behind() {
+fn ten_thousand_frames_leave_nothing_behind() {
     let Some(device) = output() else { return };
-    // The output has 60 a second: what it puts out in less than a minute.
-    let frames = growth::frames(3000);
+    let frames = growth::frames(10_000);
+    // The device sets the pace: the quickest signal that it has.
+    send(&device, "800x600p119");
     let before = Footprint::now();
     let growth = Growth::over(frames);
     let watch = growth.clone();
-    let source = TestSrc { rate: Rate::new(60, 1), pattern: Pattern::Bars, ..pattern() };
+    let size = Size::new(800, 600);
+    let source = TestSrc { size, rate: Rate::new(120, 1), free_run: true, pattern: Pattern::Bars, ..pattern() };
     let graph = to_output(source, hdmi(&device), move |_| watch.frame());
 
     let report = run_frames(graph, frames);
 
+    send(&device, "1280x720p60");
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     assert_eq!(counts(&report.graph, "out").frames, frames);
     assert_eq!(report.graph.ledger().copied(), 0);

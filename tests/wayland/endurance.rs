@@ -1,4 +1,4 @@
-//! Thousands of frames in a window, and nothing grows.
+//! Ten thousand frames in a window, and nothing grows.
 
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::{Pattern, TestSrc};
@@ -8,14 +8,11 @@ use shrbuf_tests::{Footprint, Growth, counts, growth, on_test_drivers, run_frame
 use crate::weston::Weston;
 use crate::{alone, graph, own, window};
 
-/// With memfds, here.
 const FRAMES: u64 = 10_000;
-/// With dma-bufs, in the virtual machine: as many as take about a minute there.
-const DMA_BUF_FRAMES: u64 = 5000;
 /// So small that it is the protocol that is tested, and not how fast software composes.
 const SMALL: Size = Size::new(64, 36);
 
-fn thousands(memory: Memory, frames: u64) {
+fn ten_thousand(memory: Memory, frames: u64) {
     let before = Footprint::now();
     let Some(weston) = Weston::start_at(SMALL, 1000) else { return };
     let growth = Growth::over(frames);
@@ -42,15 +39,15 @@ fn thousands(memory: Memory, frames: u64) {
 }
 
 #[test]
-fn thousands_of_memfd_frames_leave_nothing() {
+fn ten_thousand_memfd_frames_leave_nothing() {
     let _alone = alone();
-    thousands(Memory::Memfd, FRAMES);
+    ten_thousand(Memory::Memfd, FRAMES);
 }
 
 #[test]
-fn thousands_of_dma_buf_frames_leave_nothing() {
+fn ten_thousand_dma_buf_frames_leave_nothing() {
     let _alone = alone();
     if on_test_drivers() {
-        thousands(Memory::Udmabuf, growth::frames(DMA_BUF_FRAMES));
+        ten_thousand(Memory::Udmabuf, growth::frames(FRAMES));
     }
 }

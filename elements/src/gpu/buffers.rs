@@ -1,7 +1,8 @@
 //! Buffers to render into.
 
-use shrbuf::{Layout, Modifier, Plane, Shrbuf};
-use shrbuf_pipeline::{Origin, Refusal, Stream};
+use shrbuf::format::Sampling;
+use shrbuf::{Layout, LayoutError, Modifier, Plane, Shrbuf};
+use shrbuf_pipeline::{Origin, Refusal, Size, Stream};
 
 use super::device::Gpu;
 use super::error::GpuError;
@@ -26,10 +27,9 @@ shrbuf_pipeline::choices! {
 /// Rows are this many bytes apart, or a multiple: what AMD's GPUs ask for, and nobody asks for more.
 const STRIDE: u32 = 256;
 
-/// Every plane has room for this many rows, or a multiple: Mesa's renderer for the CPU (llvmpipe, up to 25.0 at least)
-/// writes blocks of 4 x 4 pixels whole, and faults where the memory ends within one. A plane of chroma has half the
-/// rows.
-const ROWS: u32 = 8;
+/// Every plane has rows for a multiple of this: Mesa's renderer for the CPU (llvmpipe, up to 25.0 at least) writes tiles of
+/// 4 x 4 pixels whole, and faults where the memory ends within one. A plane of chroma has half the rows.
+const TILE: u32 = 4;
 
 /// Four bytes that every driver allocates.
 const XR24: u32 = u32::from_le_bytes(*b"XR24");
@@ -67,8 +67,7 @@ pub(super) fn allocate(gpu: &Gpu, stream: &Stream, name: &str) -> Result<Vec<Shr
     if let (Some(modifier), true) = (modifier, stream.origin != Origin::Gbm) {
         return Err(Refusal::new(format!("only gbm makes {modifier}, not {}", stream.origin)));
     }
-    let roomy =
-        Layout::linear(format, width, height.next_multiple_of(ROWS), stride(stream)).map_err(|e| impossible(&e))?;
+    let roomy = room(stream).map_err(|e| impossible(&e))?;
     let layout = Layout::new(format, roomy.modifier, width, height, roomy.planes()).map_err(|e| impossible(&e))?;
     if stream.origin != Origin::Gbm {
         let fit = |roomy: Shrbuf| {
@@ -82,7 +81,8 @@ pub(super) fn allocate(gpu: &Gpu, stream: &Stream, name: &str) -> Result<Vec<Shr
     let memory = gpu.memory()?;
     let one = || match (modifier, format.drm()) {
         (Some(modifier), Some(fourcc)) => {
-            let Made { fd, stride } = memory.arranged(width, height, fourcc, modifier)?;
+            let Size { width: across, height: down } = stream.room();
+            let Made { fd, stride } = memory.arranged(across, down, fourcc, modifier)?;
             let plane = [Plane { segment: 0, offset: 0, stride }];
             let layout = Layout::new(format, Some(modifier), width, height, &plane).map_err(|e| impossible(&e))?;
             Shrbuf::import(vec![fd], layout).map_err(|e| impossible(&e))
@@ -97,6 +97,17 @@ pub(super) fn allocate(gpu: &Gpu, stream: &Stream, name: &str) -> Result<Vec<Shr
         }
     };
     (0..stream.buffers.max(1)).map(|_| one()).collect()
+}
+
+/// What a buffer has room for. A consumer that works in whole blocks reads rows of just these, one after another; where a
+/// GPU wants longer ones, negotiation tries those next.
+fn room(stream: &Stream) -> Result<Layout, LayoutError> {
+    let Size { width, height } = stream.room();
+    let of_tiles = |s: &Sampling| (width / s.hsub).is_multiple_of(TILE) && (height / s.vsub).is_multiple_of(TILE);
+    if stream.block != Size::new(1, 1) && stream.format.planes().iter().all(of_tiles) {
+        return Layout::linear(stream.format, width, height, stream.stride_align);
+    }
+    Layout::linear(stream.format, width, height.next_multiple_of(2 * TILE), stride(stream))
 }
 
 /// Bytes that a layout in one segment needs.
@@ -114,4 +125,36 @@ fn stride(stream: &Stream) -> u32 {
     let halved = stream.format.planes().iter().any(|p| p.hsub > p.bytes);
     let least = if halved { 2 * STRIDE } else { STRIDE };
     if least.is_multiple_of(stream.stride_align.max(1)) { least } else { stream.stride_align }
+}
+
+#[cfg(test)]
+mod tests {
+    use shrbuf::Format;
+
+    use super::*;
+
+    fn planes(format: Format, size: Size, block: Size, stride_align: u32) -> Vec<(u32, u32)> {
+        let (modifier, origin) = (Some(Modifier::LINEAR), Origin::Udmabuf);
+        let (rate, plane_segments, read_only, buffers) = (None, false, false, 2);
+        let stream =
+            Stream { format, modifier, size, rate, origin, stride_align, block, plane_segments, read_only, buffers };
+        room(&stream).unwrap().planes().iter().map(|p| (p.offset, p.stride)).collect()
+    }
+
+    #[test]
+    fn rows_are_as_a_gpu_has_them_best() {
+        let (size, any) = (Size::new(652, 362), Size::new(1, 1));
+        assert_eq!(planes(Format::Nv12, size, any, 1), [(0, 768), (768 * 368, 768)]);
+        assert_eq!(planes(Format::Yu12, size, any, 64), [(0, 1024), (1024 * 368, 512), (1024 * (368 + 92), 512)]);
+    }
+
+    #[test]
+    fn whole_blocks_are_laid_out_as_their_reader_has_them() {
+        let (size, block) = (Size::new(652, 362), Size::new(16, 16));
+        assert_eq!(planes(Format::Nv12, size, block, 1), [(0, 656), (656 * 368, 656)]);
+        assert_eq!(planes(Format::Yu12, size, block, 1), [(0, 656), (656 * 368, 328), (656 * (368 + 92), 328)]);
+        assert_eq!(planes(Format::Nv12, size, block, 256), [(0, 768), (768 * 368, 768)]);
+        // Rows without a multiple of four pixels would have tiles end in the next.
+        assert_eq!(planes(Format::Nv12, Size::new(650, 362), Size::new(2, 2), 1)[0], (0, 768));
+    }
 }

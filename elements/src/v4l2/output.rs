@@ -41,6 +41,17 @@ pub enum QueueError {
         /// What there is.
         size: u64,
     },
+    /// A buffer that the driver would refuse.
+    #[error(
+        "a frame came in a buffer of {size} bytes, the driver was set up for {sizeimage} and takes no smaller ones; have its \
+         producer make all buffers that large from the start"
+    )]
+    TooSmall {
+        /// What there is.
+        size: u64,
+        /// What was agreed.
+        sizeimage: u32,
+    },
     /// Whoever writes the frame has not finished in time.
     #[error("the frame's producer has not signalled its fence within {FENCE_LIMIT:.1?}")]
     Fence,
@@ -194,6 +205,9 @@ impl OutputQueue {
         let mut planes = [no_plane; VIDEO_MAX_PLANES];
         for ((plane, segment), &sizeimage) in planes.iter_mut().zip(segments).zip(&self.sizes) {
             let size = segment.size();
+            if size < u64::from(sizeimage) {
+                return Err(QueueError::TooSmall { size, sizeimage });
+            }
             let bytesused = if self.compressed && self.streaming { payload } else { sizeimage };
             if bytesused == 0 || u64::from(bytesused) > size {
                 return Err(QueueError::Payload { payload: bytesused, size });

@@ -115,18 +115,68 @@ pub(super) fn video(info: &FormatInfo, current: Size) -> Option<Video> {
     Some(Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments })
 }
 
-/// Sets a capture queue to the frames of `stream`; a driver that answers with others is refused.
+/// Sets a capture queue to the frames of `stream`; a driver that answers with others is refused. Memory that is to have
+/// room for whole blocks has it at the picture's edges where the driver can be told to write to a part of its buffers.
 pub(super) fn set_format(device: &Device, stream: &Stream) -> Result<ioctl::Format, Refusal> {
-    let format = set_room(device, stream, stream.size)?;
+    let (size, room) = (stream.size, stream.room());
+    if room != size
+        && let Ok(format) = set_room(device, stream, room)
+        && (format.width, format.height) == (room.width, room.height)
+        && matches!(write_to(device, size), Ok(true))
+    {
+        return Ok(format);
+    }
+    let format = set_room(device, stream, size)?;
     let answer = Size::new(format.width, format.height);
-    if answer != stream.size { Err(other_size(stream, answer)) } else { Ok(format) }
+    if answer != size {
+        return Err(other_size(stream, answer));
+    }
+    write_to(device, size)?;
+    // Planes of their own, and one alone, have room behind them; chroma behind luma begins where the driver has it.
+    if room.height != size.height && stream.format.planes().len() > 1 && format.planes.len() == 1 {
+        return Err(apart(stream));
+    }
+    Ok(format)
+}
+
+/// The refusal of a stream whose planes the driver puts where no consumer that works in blocks looks for them.
+fn apart(stream: &Stream) -> Refusal {
+    let Stream { format, size, block, .. } = *stream;
+    let room = stream.room();
+    let what = format!(
+        "a consumer reads {format} in whole blocks of {block}, laid out for {room}; the driver lays {size} out for {size}, \
+         and cannot be told to write it to a part of its buffers"
+    );
+    let below = size.height / block.height * block.height;
+    Refusal::new(what).instead(format!("{}x{below}, a format of one plane, or `gpu` between the two", size.width))
+}
+
+/// Has a driver that writes to a part of its buffers write to the upper left corner, all of `size`: the part stays what it
+/// was when the format is set. False where all of a buffer is written to, always.
+fn write_to(device: &Device, size: Size) -> Result<bool, Refusal> {
+    let (queue, target) = (device.buf_type(), SelectionTarget::Compose);
+    let corner = Selection { left: 0, top: 0, width: size.width, height: size.height };
+    let set = match ioctl::g_selection(device, queue, target) {
+        Err(SelectionError::None { .. }) => return Ok(false),
+        Ok(set) if set == corner => return Ok(true),
+        _ => ioctl::s_selection(device, queue, target, corner).map_err(|e| Refusal::new(e.to_string()))?,
+    };
+    if set == corner {
+        return Ok(true);
+    }
+    let Selection { left, top, width, height } = set;
+    let what = format!("the driver writes {width}x{height} at {left},{top} of its buffers, not {size}");
+    Err(Refusal::new(what).instead(format!("{width}x{height} would do")))
 }
 
 /// Sets a capture queue to buffers with room for `room`, which has the frames of `stream` in it; the driver may take more
 /// room. How large a buffer of a codec's frames is has nothing to do with their size.
 pub(super) fn set_room(device: &Device, stream: &Stream, room: Size) -> Result<ioctl::Format, Refusal> {
-    let least = Layout::linear(stream.format, room.width, room.height, stream.stride_align);
-    let bytesperline = least.ok().filter(|_| stream.stride_align > 1).map(|l| l.planes()[0].stride);
+    // Rows of whole blocks may be longer than those of the room.
+    let longest = room.width.max(stream.room().width);
+    let least = Layout::linear(stream.format, longest, room.height, stream.stride_align);
+    let padded = stream.stride_align > 1 || longest > room.width;
+    let bytesperline = least.ok().filter(|_| padded).map(|l| l.planes()[0].stride);
     let fourcc = fourcc(stream.format, stream.plane_segments);
     let request = FormatRequest { width: room.width, height: room.height, pixelformat: fourcc, bytesperline };
     let format = device.set_format(&request).map_err(|e| Refusal::new(e.to_string()))?;
@@ -212,12 +262,21 @@ pub(super) fn allocate(
     }
     let access = if stream.read_only { Access::Read } else { Access::Write };
     let (queue, exported) = CaptureQueue::mmap(device, stream.buffers, access).map_err(|e| refuse(&e))?;
+    let needed = (stream.room() != stream.size).then(|| whole_blocks(stream, format, &[])).transpose()?;
     let buffers = exported.into_iter().map(|b| {
         let fds: Vec<_> = b.planes.into_iter().map(|p| p.fd).collect();
         let offsets = queue.data_offsets(b.index).map_err(|e| refuse(&e))?;
         let layout = layout(stream.format, stream.size, format, &offsets)?;
         let segments = fds.into_iter().map(Segment::import).collect::<Result<Vec<_>, _>>();
         let segments = segments.map_err(|e| refuse(&e))?;
+        for (plane, segment) in segments.iter().enumerate() {
+            let (has, needs) = (segment.size(), needed.map_or(0, |layout| layout.segment_size(plane)));
+            if has < needs {
+                let what =
+                    format!("the driver's buffers have {has} bytes, whole blocks of {} need {needs}", stream.block);
+                return Err(Refusal::new(what).instead("memory = \"dma-heap\" has room"));
+            }
+        }
         for s in &segments {
             // A name is for people reading debugfs; a kernel without it is no reason to fail.
             let _ = s.set_name(name);
@@ -226,6 +285,24 @@ pub(super) fn allocate(
     });
     let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
     Ok((queue, buffers))
+}
+
+/// What a buffer has room for: what the driver writes, what it wants beside that, and whole blocks.
+fn whole_blocks(stream: &Stream, format: &ioctl::Format, data_offsets: &[u32]) -> Result<Layout, Refusal> {
+    let of = |height: u32| {
+        let driver = ioctl::Format { height, ..format.clone() };
+        layout(stream.format, Size::new(format.width, height), &driver, data_offsets)
+    };
+    let height = format.height.max(stream.room().height);
+    let room = of(height)?;
+    let missing = |(memory, plane): (usize, &ioctl::PlaneFormat)| {
+        let bytes = u64::from(plane.sizeimage).saturating_sub(room.segment_size(memory));
+        // Lines of the picture: chroma may have half of them.
+        let lines = stream.format.planes().get(memory).map_or(1, |p| u64::from(p.vsub));
+        bytes.div_ceil(plane.bytesperline.max(1).into()) * lines
+    };
+    let rows = format.planes.iter().enumerate().map(missing).max().unwrap_or(0);
+    if rows == 0 { Ok(room) } else { of(height.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX))) }
 }
 
 fn lent(
@@ -252,7 +329,7 @@ fn lend_at(stream: &Stream, format: &ioctl::Format, name: &str, data_offsets: &[
     };
     let exporter = exporter.map_err(|e| Refusal::new(e.to_string()))?;
     let picture = layout(stream.format, stream.size, format, data_offsets)?;
-    let room = layout(stream.format, Size::new(format.width, format.height), format, data_offsets)?;
+    let room = whole_blocks(stream, format, data_offsets)?;
     let roomy = |_| exporter.allocate(&room).map_err(|e| Refusal::new(e.to_string()));
     (0..stream.buffers).map(roomy).map(|buffer| memory::inside(buffer?, picture)).collect()
 }
@@ -341,6 +418,34 @@ mod tests {
     fn a_driver_with_fewer_memories_than_planes_is_refused() {
         let refusal = layout(Format::Yu12, &driver(&[64, 32]), &[]).unwrap_err();
         assert!(refusal.to_string().contains("YU12 has 3 planes, the driver 2"), "{refusal}");
+    }
+
+    #[test]
+    fn lent_memory_has_room_for_whole_blocks_and_for_what_the_driver_wants() {
+        let stream = |format, block| Stream {
+            format,
+            modifier: None,
+            size: Size::new(64, 42),
+            rate: None,
+            origin: Origin::DmaHeap,
+            stride_align: 1,
+            block,
+            plane_segments: false,
+            read_only: false,
+            buffers: 1,
+        };
+        let (one, sixteen) = (Size::new(1, 1), Size::new(16, 16));
+        let bytes = |format, block, planes: &[(u32, u32)]| {
+            let plane = |&(bytesperline, sizeimage): &_| ioctl::PlaneFormat { bytesperline, sizeimage };
+            let driver = ioctl::Format { height: 42, planes: planes.iter().map(plane).collect(), ..driver(&[]) };
+            let room = whole_blocks(&stream(format, block), &driver, &[]).unwrap();
+            (0..planes.len()).map(|memory| room.segment_size(memory)).collect::<Vec<_>>()
+        };
+        assert_eq!(bytes(Format::Grey, one, &[(64, 64 * 42)]), [64 * 42]);
+        assert_eq!(bytes(Format::Grey, sixteen, &[(64, 64 * 42)]), [64 * 48]);
+        // A codec may keep what it needs for later frames behind the picture.
+        assert!(bytes(Format::Nv12, one, &[(64, 9000)])[0] >= 9000);
+        assert_eq!(bytes(Format::Nv12, one, &[(64, 64 * 42), (64, 64 * 24)]), [64 * 48, 64 * 24]);
     }
 
     fn payload(data_offset: u32, bytesused: u32) -> PlanePayload {

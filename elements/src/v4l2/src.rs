@@ -36,7 +36,9 @@ properties! {
     /// Frames from a camera or another V4L2 capture device.
     ///
     /// The driver's buffers are exported once (VIDIOC_EXPBUF) and go downstream as dma-bufs; a buffer is queued
-    /// again (VIDIOC_QBUF) when its last reference is dropped and its readers' fences have signalled.
+    /// again (VIDIOC_QBUF) when its last reference is dropped and its readers' fences have signalled. For a consumer that
+    /// reads whole blocks (a codec) the picture has room around it: in a part of the driver's buffers, where it can be told
+    /// to write to one, or in memory that it is lent; otherwise the link is refused, or goes through `gpu`.
     ///
     /// ```toml
     /// [element.camera]

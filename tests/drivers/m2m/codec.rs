@@ -1,12 +1,15 @@
 //! vicodec: what is encoded and decoded again is the picture, as nearly as the codec is lossy.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shrbuf::exporter::{DmaHeap, Exporter};
 use shrbuf::{Format, Layout, Plane, Segment, Shrbuf};
+use shrbuf_elements::test_src::{Pattern, TestSrc};
 use shrbuf_elements::v4l2::Memory;
 use shrbuf_elements::v4l2::V4l2M2m;
+use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
     Build, Context, Element, Events, Failure, FailureKind, Frame, Modifiers, Origin, OutputOffer, Ports, Produces,
     Rate, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
@@ -15,15 +18,12 @@ use shrbuf_tests::{Footprint, Watch, counts, growth, run_frames};
 
 use super::{endures, m2m, node, planes, row, source, unplugged_at};
 
-/// As many as the emulated machine encodes and decodes in less than a minute.
-const FRAMES: u64 = 2500;
-
-fn codec() -> Option<(String, String)> {
+pub(super) fn codec() -> Option<(String, String)> {
     Some((node("vicodec", false, true)?, node("vicodec", true, false)?))
 }
 
 /// Of all planes together, in decibels.
-fn psnr(a: &[Vec<u8>], b: &[Vec<u8>]) -> f64 {
+pub(super) fn psnr(a: &[Vec<u8>], b: &[Vec<u8>]) -> f64 {
     let (a, b) = (a.concat(), b.concat());
     assert_eq!(a.len(), b.len());
     let squares: u64 = a.iter().zip(&b).map(|(a, b)| u64::from(a.abs_diff(*b)).pow(2)).sum();
@@ -119,12 +119,17 @@ fn a_packed_picture_of_1080_lines_comes_back_at_its_size() {
 }
 
 #[test]
-fn thousands_of_frames_leave_nothing_behind() {
+fn ten_thousand_frames_leave_nothing_behind() {
     let Some((encoder, decoder)) = codec() else { return };
-    // The smallest that the driver takes; it is software, which takes long where it is emulated.
-    let encode = [source(Format::Grey, 640, 360).build().unwrap(), m2m(&encoder, None).build().unwrap()];
-    let decode = m2m(&decoder, Some(Format::Grey)).build().unwrap();
-    endures(encode.into_iter().chain([decode]).collect(), growth::frames(FRAMES));
+    // It is software, which takes long where it is emulated: hence the smallest that it takes, and no frame that it would
+    // compare with the one before.
+    let alone = BTreeMap::from([("video_gop_size".to_owned(), Value::Integer(1))]);
+    let elements: [Box<dyn Element>; 3] = [
+        TestSrc { pattern: Pattern::Bars, ..source(Format::Grey, 640, 360) }.build().unwrap(),
+        V4l2M2m { controls: alone, ..m2m(&encoder, None) }.build().unwrap(),
+        m2m(&decoder, Some(Format::Grey)).build().unwrap(),
+    ];
+    endures(elements.into(), growth::frames(10_000));
 }
 
 #[test]
@@ -271,6 +276,23 @@ fn a_stream_that_changes_its_size_is_followed() {
     assert_eq!(report.restarts, 1);
     let quality = psnr(last.lock().unwrap().as_ref().unwrap(), &picture);
     assert!(quality > 30.0, "frame {sequence}: {quality:.1} dB");
+    drop(report);
+    assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_frame_in_a_buffer_smaller_than_agreed_is_bad_data() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let before = Footprint::now();
+    let ((small, _), (large, _)) = (record(&encoder, 640, 480), record(&encoder, 1280, 720));
+    let replay = Replay { frames: [large, small], pushed: 0 };
+    let (graph, ..) = row(vec![Box::new(replay), m2m(&decoder, Some(Format::Yu12)).build().unwrap()]);
+
+    let report = run_frames(graph, 40);
+
+    let error = report.error.as_ref().unwrap();
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Data), Some("e1")), "{error}");
+    assert!(error.to_string().contains("make all buffers that large from the start"), "{error}");
     drop(report);
     assert_eq!(Footprint::now(), before);
 }

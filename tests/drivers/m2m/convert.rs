@@ -9,7 +9,7 @@ use shrbuf_elements::v4l2::{Memory, V4l2M2m};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::supervise::Error;
 use shrbuf_pipeline::{Build, FailureKind, Origin, Size};
-use shrbuf_tests::{Footprint, counts, run_frames};
+use shrbuf_tests::{Footprint, counts, growth, run_frames};
 
 use super::{endures, m2m, node, row, source, unplugged_at};
 
@@ -121,7 +121,7 @@ fn both_queues_take_memory_of_a_heap() {
 fn ten_thousand_frames_leave_nothing_behind() {
     let Some(device) = node("vim2m", false, false) else { return };
     let source = source(Format::Rg16, 64, 48).build().unwrap();
-    endures(vec![source, m2m(&device, Some(Format::Rg16)).build().unwrap()], 10_000);
+    endures(vec![source, m2m(&device, Some(Format::Rg16)).build().unwrap()], growth::frames(10_000));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `v4l2-m2m` on vim2m (a converter and scaler) and vicodec (a stateful encoder and decoder).
 
+mod blocks;
 mod codec;
 mod convert;
 
