@@ -4,7 +4,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::geteuid;
 use shrbuf::State;
@@ -26,9 +27,22 @@ fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// A child of another user.
+/// A child of another user, of a copy of its program: where that was built may be nobody else's to look into.
+fn run(command: &Command) -> Child {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let copy = std::env::temp_dir().join(format!("shrbuf-stranger-{}-{number}", std::process::id()));
+    // Not by this process: a child that is forked meanwhile would have it open for writing, and it could not be run.
+    assert!(Command::new("cp").arg(command.get_program()).arg(&copy).status().unwrap().success());
+    let mut stranger = Command::new(&copy);
+    stranger.args(command.get_args()).envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let child = stranger.stdout(Stdio::piped()).stderr(Stdio::piped()).uid(OTHER).gid(OTHER).spawn();
+    std::fs::remove_file(&copy).unwrap();
+    child.unwrap()
+}
+
 fn stranger(role: &str, path: &Path) -> Child {
-    command(role, path).uid(OTHER).gid(OTHER).spawn().unwrap()
+    run(&command(role, path))
 }
 
 fn for_all(test: &str, window: u32, policy: Policy, buffers: usize) -> (PathBuf, Source) {
@@ -96,10 +110,10 @@ fn another_user_waits_for_the_picture_too() {
 }
 
 /// What a stranger makes of a producer that gives it a pipe.
-fn given_a_pipe(mut stranger: Command, path: &Path) -> Output {
+fn given_a_pipe(stranger: &Command, path: &Path) -> Output {
     let producer = serve(path, vec![welcome(VERSION, 2, 1), buffer(0, vec![good()]), Channel]);
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let output = stranger.uid(OTHER).gid(OTHER).output().unwrap();
+    let output = run(stranger).wait_with_output().unwrap();
     producer.join().unwrap();
     output
 }
@@ -111,11 +125,11 @@ fn a_pipe_of_another_user_is_refused() {
     }
     let _alone = Descriptors::count();
     let path = socket("users-pipe");
-    let output = given_a_pipe(command("broken", &path), &path);
+    let output = given_a_pipe(&command("broken", &path), &path);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains(">it is another user's, and has a pipe that it could stop this process by"), "{said}");
     let mut client = Command::new(crate::c_client::client());
     client.arg(&path);
-    let output = given_a_pipe(client, &path);
+    let output = given_a_pipe(&client, &path);
     assert!(String::from_utf8_lossy(&output.stderr).contains("channel: Protocol error"), "{output:?}");
 }
