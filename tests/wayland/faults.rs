@@ -132,7 +132,7 @@ fn a_camera_unplugged_in_mid_stream_is_a_typed_error_and_comes_back_in_the_same_
         return;
     }
     let before = Footprint::now();
-    let weston = Weston::start(SIZE).unwrap();
+    let mut weston = Weston::start(SIZE).unwrap();
     for (retry, kind) in [(None, Some(FailureKind::Unplugged)), (Some(Duration::from_secs(60)), None)] {
         let camera = V4l2Src {
             format: Some(Format::Xr24),
@@ -150,7 +150,13 @@ fn a_camera_unplugged_in_mid_stream_is_a_typed_error_and_comes_back_in_the_same_
         });
         graph.set_retry(retry);
 
-        let report = run_frames(graph, 40);
+        let options = RunOptions { frames: Some(40), ..RunOptions::default() };
+        let report = run(graph, &options, |progress| {
+            if let Progress::Retrying(_) = progress {
+                weston.revive();
+            }
+            Verdict::Continue
+        });
 
         assert_eq!(report.error.as_ref().and_then(Error::kind), kind, "{:?}", report.error);
         if kind.is_some() {

@@ -80,6 +80,13 @@ impl Weston {
         self.wait();
     }
 
+    /// Starts it anew where it has ended: its kiosk shell crashes at times as a window goes.
+    pub fn revive(&mut self) {
+        if self.process.try_wait().unwrap().is_some() {
+            self.restart();
+        }
+    }
+
     /// What is on its screen: rows of red, green, blue, alpha.
     pub fn screen(&self) -> Vec<u8> {
         let status = Command::new("weston-screenshooter")
