@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -283,7 +284,7 @@ static inline int shrbuf_send(int s, const void *message, size_t size) {
 /* What a consumer and its producer share for frames. */
 struct shrbuf_link {
     int socket;
-    int frames; /* the pipe, or the socket: readable when something has come */
+    int frames; /* the pipe, or the socket: readable when something has come; of the end the socket tells */
     struct shrbuf_page *page;
 };
 
@@ -317,9 +318,15 @@ static inline int shrbuf_open(struct shrbuf_link *l, int s, const struct shrbuf_
 
 /* Waits for FRAME, STATE, or the last message, BYE: as shrbuf_receive. */
 static inline ssize_t shrbuf_next(const struct shrbuf_link *l, union shrbuf_message *m) {
+    /* The socket first: what was written into the pipe before it had something to say is seen then. */
+    struct pollfd ways[2] = {{l->socket, POLLIN, 0}, {l->frames, POLLIN, 0}};
     int none[SHRBUF_MAX_PLANES];
     ssize_t n;
-    if (l->frames != l->socket) {
+    do n = poll(ways, 2, -1);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return n;
+    /* A producer that has died closes the socket, even where the pipe's other end is still open elsewhere. */
+    if (l->frames != l->socket && ways[1].revents) {
         memset(m, 0, sizeof *m);
         do n = read(l->frames, m, sizeof m->frame);
         while (n < 0 && errno == EINTR);

@@ -1,4 +1,4 @@
-//! poll(2) on a descriptor or two, repeated over EINTR with the time that is left.
+//! poll(2) on a descriptor or a few, repeated over EINTR with the time that is left.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -38,8 +38,11 @@ pub(crate) fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Res
     wait([fd], PollFlags::POLLIN, timeout).map(|[ready]| ready)
 }
 
-/// As [`readable`], of two descriptors: which of them are.
-pub(crate) fn either_readable(fds: [BorrowedFd<'_>; 2], timeout: Option<Duration>) -> io::Result<[bool; 2]> {
+/// As [`readable`], of several descriptors: which of them are.
+pub(crate) fn any_readable<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
     wait(fds, PollFlags::POLLIN, timeout)
 }
 

@@ -1,5 +1,6 @@
 //! Two pipelines in two processes, and a look at both.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -80,11 +81,25 @@ fn a_producer_that_dies_is_a_device_unplugged() {
     while Looked::at(&place).is_none_or(|looked| looked.sent() < 3) {
         assert!(begin.elapsed() < Duration::from_secs(20), "no consumer came");
     }
+    // As in a child of the producer's, which outlives it.
+    let pipes = ends_for_writing(out.child.id());
+    assert!(!pipes.is_empty());
     out.signal(Signal::SIGKILL);
     out.child.wait().unwrap();
     let json = consumer.ends().with_code(1).json();
     assert_eq!(json["error"]["kind"], "unplugged", "{json}");
     assert!(json["error"]["message"].as_str().unwrap().contains("the producer has gone"), "{json}");
+}
+
+/// Of every pipe that a process has beside its standard outputs.
+fn ends_for_writing(process: u32) -> Vec<File> {
+    let pipes = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().map(|entry| entry.unwrap());
+    let inherited = |name: &str| ["0", "1", "2"].contains(&name);
+    pipes
+        .filter(|entry| !inherited(entry.file_name().to_str().unwrap()))
+        .filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:")))
+        .map(|entry| File::options().write(true).open(entry.path()).unwrap())
+        .collect()
 }
 
 /// `shrbuf top --json`.

@@ -122,6 +122,9 @@ impl Element for Source {
         let consumer = connection.start().map_err(failed)?;
         let limit = |e| Failure::new(FailureKind::Limit, e);
         start.watch(consumer.as_fd().try_clone_to_owned().map_err(limit)?, FRAMES)?;
+        if let Some(end) = consumer.end_fd() {
+            start.watch(end.try_clone_to_owned().map_err(limit)?, FRAMES)?;
+        }
         start.watch(consumer.fences_fd().try_clone_to_owned().map_err(limit)?, FENCES)?;
         self.run = Some(Run { consumer, counted: 0 });
         Ok(())

@@ -379,13 +379,15 @@ impl Run {
 
 fn wait(consumer: &Consumer, wake: &EventFd) -> Result<(), Stop> {
     let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-    let mut fds = [readable(consumer.as_fd()), readable(consumer.fences_fd()), readable(wake.as_fd())];
+    let frames = consumer.as_fd();
+    let end = consumer.end_fd().unwrap_or(frames);
+    let mut fds = [readable(wake.as_fd()), readable(consumer.fences_fd()), readable(frames), readable(end)];
     let os = |call| move |source| Stop::Failed(IpcError::Os { call, source });
     match poll(&mut fds, PollTimeout::NONE) {
         Ok(_) | Err(nix::Error::EINTR) => {}
         Err(e) => return Err(os("poll")(e.into())),
     }
-    if fds[2].any().unwrap_or(false) {
+    if fds[0].any().unwrap_or(false) {
         return Err(Stop::Flow(gst::FlowError::Flushing));
     }
     if fds[1].any().unwrap_or(false) {

@@ -101,6 +101,15 @@ impl Launch {
         self.child.wait().unwrap();
     }
 
+    /// Ends for writing of its pipes, as a child that outlives it might have.
+    pub fn pipes(&self) -> Vec<File> {
+        let all =
+            std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().map(|entry| entry.unwrap().path());
+        let is_pipe =
+            |path: &PathBuf| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:"));
+        all.filter(is_pipe).map(|path| File::options().write(true).open(path).unwrap()).collect()
+    }
+
     pub fn end(mut self) -> Ended {
         let begin = Instant::now();
         let status = loop {

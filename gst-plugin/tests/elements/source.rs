@@ -218,9 +218,12 @@ fn producer_that_is_killed_is_an_error_and_not_an_end() {
     let file = Temporary::new("raw");
     let consumer = Launch::new(&format!("shrbufsrc path={path} ! filesink location={} buffer-mode=2", file.as_str()));
     until("a frame", || std::fs::metadata(&file.0).is_ok_and(|file| file.len() > 0));
+    let pipes = producer.pipes();
+    assert!(!pipes.is_empty());
     producer.kill();
     let log = consumer.fail();
     assert!(log.contains("the producer has gone"), "{log}");
+    drop(pipes);
 }
 
 #[test]

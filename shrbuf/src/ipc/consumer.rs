@@ -167,8 +167,8 @@ impl Connection {
         })?;
         way.socket.say(ToProducer::Start)?;
         let skips = welcome.policy == Policy::Latest;
-        let (room, newest, over) = (Box::new([0; ROOM]), None, None);
-        Ok(Consumer { way, pipe, pool, weak, skips, room, newest, over, received: 0, skipped: 0, dropped: 0 })
+        let (room, newest, said, over) = (Box::new([0; ROOM]), None, None, None);
+        Ok(Consumer { way, pipe, pool, weak, skips, room, newest, said, over, received: 0, skipped: 0, dropped: 0 })
     }
 }
 
@@ -228,6 +228,9 @@ pub struct Consumer {
     room: Box<[u8; ROOM]>,
     /// With the producer's number of its buffer.
     newest: Option<(u32, Received)>,
+    /// The end, as the socket told it while the pipe was empty: it counts once the pipe is found empty again, as frames may
+    /// have been written between.
+    said: Option<Result<Step, IpcError>>,
     /// How it ended, to be said once the newest frame has been taken.
     over: Option<Over>,
     received: u64,
@@ -290,9 +293,11 @@ impl Consumer {
         let Some(pipe) = &self.pipe else { return self.message() };
         let most = if self.skips { ROOM } else { RECORD };
         let len = match read(pipe, &mut self.room[..most]) {
-            Ok(0) => return self.end(),
+            // Where the socket says nothing it dies, and that is about to close.
+            Ok(0) => return self.said.take().or_else(|| self.end()).unwrap_or(Err(IpcError::Gone)),
             Ok(len) => len,
-            Err(nix::Error::EAGAIN | nix::Error::EINTR) => return Ok(Step::Nothing),
+            Err(nix::Error::EAGAIN) => return self.without_frames(),
+            Err(nix::Error::EINTR) => return Ok(Step::Nothing),
             Err(e) => return Err(IpcError::os("read")(e)),
         };
         for at in (0..len).step_by(RECORD) {
@@ -317,13 +322,22 @@ impl Consumer {
         }
     }
 
-    /// Nobody writes into the pipe any more; the socket says why.
-    fn end(&self) -> Result<Step, IpcError> {
-        match self.way.socket.hear()? {
-            Some(ToConsumer::Bye { reason, version }) => self.bye(reason, version),
-            // It dies, and its socket is about to close.
-            None => Err(IpcError::Gone),
-            Some(_) => Err(self.way.socket.broken("a message that has no place there")),
+    /// The pipe is empty, but may never be at its end: whoever still has an end for writing keeps it, the producer being dead.
+    fn without_frames(&mut self) -> Result<Step, IpcError> {
+        if let Some(end) = self.said.take() {
+            return end;
+        }
+        self.said = self.end();
+        Ok(if self.said.is_some() { Step::More } else { Step::Nothing })
+    }
+
+    /// What the socket says of the end; `None` where it says nothing.
+    fn end(&self) -> Option<Result<Step, IpcError>> {
+        match self.way.socket.hear() {
+            Ok(None) => None,
+            Ok(Some(ToConsumer::Bye { reason, version })) => Some(self.bye(reason, version)),
+            Ok(Some(_)) => Some(Err(self.way.socket.broken("a message that has no place there"))),
+            Err(error) => Some(Err(error)),
         }
     }
 
@@ -371,16 +385,22 @@ impl Consumer {
     pub fn wait(&mut self, timeout: Duration) -> Result<Next, IpcError> {
         let end = Deadline::after(timeout);
         loop {
+            let fds = [self.as_fd(), self.way.socket.fd.as_fd(), self.fences_fd()];
+            if let [.., true] = crate::poll::any_readable(fds, end.left()).map_err(IpcError::os("poll"))? {
+                self.reap().map_err(IpcError::os("epoll_wait"))?;
+            }
             match self.receive()? {
-                Next::Nothing if !end.over() => {
-                    let ready = crate::poll::either_readable([self.as_fd(), self.fences_fd()], end.left());
-                    if let [_, true] = ready.map_err(IpcError::os("poll"))? {
-                        self.reap().map_err(IpcError::os("epoll_wait"))?;
-                    }
-                }
+                Next::Nothing if !end.over() => {}
                 next => return Ok(next),
             }
         }
+    }
+
+    /// Readable too once [`Consumer::receive`] has an end to tell of, where frames come by a pipe: a producer that has died
+    /// closes this, even where the pipe's other end is still open in another process. `None` where the consumer's own
+    /// descriptor says all.
+    pub fn end_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(|_| self.way.socket.fd.as_fd())
     }
 
     /// Frames received.
@@ -414,7 +434,7 @@ impl Consumer {
 }
 
 impl AsFd for Consumer {
-    /// Readable while [`Consumer::receive`] has something to say.
+    /// Readable while [`Consumer::receive`] has a frame; of the end [`Consumer::end_fd`] tells.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_ref().unwrap_or(&self.way.socket.fd).as_fd()
     }

@@ -1,7 +1,7 @@
 //! What the other processes do.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -57,6 +57,7 @@ fn child() {
         "by" => by(socket),
         "gone" => gone(socket),
         "produce" => produce(socket),
+        "leak" => leak(socket, next()),
         "allocations" => allocations::consume(socket),
         "hostile" => hostile::attack(socket, next(), next()),
         other => panic!("no role {other}"),
@@ -229,4 +230,26 @@ fn produce(socket: &Path) {
         std::thread::sleep(Duration::from_micros(200));
         false
     });
+}
+
+/// Sends so many frames, then dies, but leaves its pipe's end for writing to a child, whose number it says.
+#[expect(clippy::zombie_processes, reason = "the child is to outlive this process")]
+fn leak(socket: &Path, frames: u64) {
+    let mut source = Source::new(socket, options(1, 4, Policy::Block), 8);
+    say(format_args!("listens"));
+    source.until(|s| s.producer.consumers() == 1);
+    source.send_until(|s| s.sent == frames);
+    let is_pipe = |path: &Path| std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:"));
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap) {
+        let fd: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+        // Those of the harness are inherited as they are.
+        if fd > 2 && is_pipe(&entry.path()) {
+            // SAFETY: nothing here closes a descriptor between the listing and this.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+        }
+    }
+    let heir = Command::new("sleep").arg("60").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    say(format_args!("{}", heir.id()));
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
 }

@@ -1,13 +1,16 @@
 //! SIGKILL at random moments: of consumers, after which the producer has everything back, and of producers, after which
 //! a consumer still has what it got.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, ChildStdout};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shrbuf::ipc::{Connection, IpcError, Next, Options, Policy, Wishes};
 
+use crate::c_client::client;
 use crate::child::spawn;
 use crate::common::{Descriptors, account, one_segment, random};
 use crate::source::{PATIENCE, Source, number, options, socket};
@@ -144,12 +147,17 @@ fn kill_producers(path: &Path, count: usize, mut random: impl FnMut(u64) -> u64)
             }
         }
     }
+    remove(path);
+    kept
+}
+
+/// What a killed producer leaves.
+fn remove(path: &Path) {
     for ending in ["", ".lock", ".new"] {
         let mut left = path.as_os_str().to_owned();
         left.push(ending);
         let _ = std::fs::remove_file(left);
     }
-    kept
 }
 
 #[test]
@@ -175,4 +183,82 @@ fn frames_of_a_killed_producer_stay_valid() {
         assert!(begin.elapsed() < PATIENCE, "{} KiB of shared memory more than before", shmem_kib() - machine);
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// A producer that dies after so many frames, and whose child has its pipe's end for writing.
+struct Leaking {
+    producer: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Leaking {
+    fn start(path: &Path, frames: u64) -> Leaking {
+        let mut producer = spawn(&format!("leak {frames}"), path);
+        let said = BufReader::new(producer.stdout.take().unwrap());
+        let mut leaking = Leaking { producer, said };
+        assert_eq!(leaking.says(), "listens");
+        leaking
+    }
+
+    fn says(&mut self) -> String {
+        let lines = (&mut self.said).lines().map(Result::unwrap);
+        lines.filter_map(|line| line.strip_prefix('>').map(str::to_owned)).next().unwrap()
+    }
+
+    /// Waits until it is dead: its heir, which is ended as that is dropped.
+    fn dies(mut self) -> Heir {
+        let heir = Heir(Pid::from_raw(self.says().parse().unwrap()));
+        self.producer.wait().unwrap();
+        heir
+    }
+}
+
+struct Heir(Pid);
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn a_producer_that_died_is_noticed_though_its_child_has_the_pipe() {
+    const FRAMES: u64 = 3;
+    let _alone = Descriptors::count();
+    let path = socket("leak");
+    for policy in [Policy::Block, Policy::Latest] {
+        let leaking = Leaking::start(&path, FRAMES);
+        let wishes = Wishes { policy: Some(policy), ..Wishes::default() };
+        let mut consumer = Connection::open(&path, &wishes, PATIENCE).unwrap().start().unwrap();
+        let heir = leaking.dies();
+        let begin = Instant::now();
+        let mut last = None;
+        let error = loop {
+            match consumer.wait(PATIENCE) {
+                Ok(Next::Frame(frame)) => last = Some(frame.info.sequence),
+                Ok(other) => panic!("{other:?} of a producer that was killed"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, IpcError::Gone), "{error}");
+        assert_eq!((last, consumer.received() + consumer.skipped()), (Some(FRAMES - 1), FRAMES));
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        drop(heir);
+    }
+    remove(&path);
+}
+
+#[test]
+fn the_client_in_c_notices_that_too() {
+    let _alone = Descriptors::count();
+    let path = socket("leak-c");
+    let leaking = Leaking::start(&path, 3);
+    let client = std::process::Command::new(client()).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let heir = leaking.dies();
+    let begin = Instant::now();
+    let output = client.wait_with_output().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert_eq!((output.status.code(), output.stdout.split(|&b| b == b'\n').count()), (Some(1), 4));
+    drop(heir);
+    remove(&path);
 }
