@@ -34,6 +34,7 @@
 //! | [`attach`] | import once |
 //! | [`exporter`] | memfd, udmabuf, dma-heap |
 //! | [`ipc`] | frames for other processes, and from them |
+//! | [`rights`] | descriptors over Unix sockets |
 
 pub mod access;
 pub mod attach;
@@ -63,3 +64,4 @@ pub use ledger::{Account, Ledger, Reason};
 pub use pool::{Pool, PoolError};
 pub use segment::{ImportError, MemoryKind, Segment};
 pub use state::State;
+pub use sys::rights;

@@ -11,9 +11,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use shrbuf::rights::{self, Received};
+
 use super::error::WaylandError;
 use super::object::{Id, Kind, Objects};
-use super::sys;
 
 /// Room for requests: far more than a frame's.
 const OUT: usize = 4096;
@@ -74,7 +75,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(socket: Arc<UnixStream>) -> Wire {
-        let (out, fds) = (Vec::with_capacity(OUT), Vec::with_capacity(sys::MAX_FDS));
+        let (out, fds) = (Vec::with_capacity(OUT), Vec::with_capacity(rights::MOST));
         Wire { socket, out, fds, objects: Objects::new(), dropped: Arc::default() }
     }
 
@@ -144,9 +145,9 @@ impl Wire {
         while sent < self.out.len() {
             // Those that one message has no room for go before, with a byte each time: every descriptor has come then when its
             // request has.
-            let crowded = self.fds.len() > sys::MAX_FDS;
-            let (fds, end) = if crowded { (sys::MAX_FDS, sent + 1) } else { (self.fds.len(), self.out.len()) };
-            match sys::send(self.socket.as_fd(), &self.out[sent..end], &self.fds[..fds]) {
+            let crowded = self.fds.len() > rights::MOST;
+            let (fds, end) = if crowded { (rights::MOST, sent + 1) } else { (self.fds.len(), self.out.len()) };
+            match rights::send(self.socket.as_fd(), &self.out[sent..end], &self.fds[..fds]) {
                 Ok(bytes) => {
                     sent += bytes;
                     self.fds.drain(..fds);
@@ -177,7 +178,7 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) fn new(socket: Arc<UnixStream>) -> Input {
-        let (bytes, fds) = (vec![0; IN].into(), VecDeque::with_capacity(sys::MAX_FDS));
+        let (bytes, fds) = (vec![0; IN].into(), VecDeque::with_capacity(rights::MOST));
         Input { socket, bytes, start: 0, end: 0, fds }
     }
 
@@ -190,9 +191,16 @@ impl Input {
         (self.start, self.end) = (0, self.end - self.start);
         let fds = self.fds.len();
         let room = self.bytes.len() - self.end;
-        let bytes = match sys::receive(self.socket.as_fd(), &mut self.bytes[self.end..], &mut self.fds) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(bytes) => bytes,
+        let (into, take) = (&mut self.bytes[self.end..], |fd| self.fds.push_back(fd));
+        let bytes = match rights::receive(self.socket.as_fd(), into, rights::MOST, take) {
+            Ok(Received { whole: false, .. }) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "descriptors of the compositor's did not arrive",
+                ));
+            }
+            Ok(Received { len: 0, .. }) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(Received { len, .. }) => len,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(e) => return Err(e),
         };
@@ -270,6 +278,8 @@ impl<'a> Event<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn pair() -> (Wire, Input) {
@@ -340,11 +350,11 @@ mod tests {
         let mut input = Input::new(ours.into());
         let event: Vec<u8> = [5u32, 12 << 16 | 3, 77].iter().flat_map(|w| w.to_ne_bytes()).collect();
         for byte in &event[..11] {
-            sys::send(theirs.as_fd(), &[*byte], &[]).unwrap();
+            (&theirs).write_all(&[*byte]).unwrap();
             input.fill().unwrap();
             assert!(input.event().unwrap().is_none());
         }
-        sys::send(theirs.as_fd(), &event[11..], &[]).unwrap();
+        (&theirs).write_all(&event[11..]).unwrap();
         input.fill().unwrap();
 
         let mut event = input.event().unwrap().unwrap();
@@ -357,7 +367,7 @@ mod tests {
             let (theirs, ours) = UnixStream::pair().unwrap();
             let mut input = Input::new(ours.into());
             let header: Vec<u8> = [5, size << 16].iter().flat_map(|w| w.to_ne_bytes()).collect();
-            sys::send(theirs.as_fd(), &header, &[]).unwrap();
+            (&theirs).write_all(&header).unwrap();
             input.fill().unwrap();
             assert!(matches!(input.event(), Err(WaylandError::BadMessage(_))), "{size} bytes");
         }

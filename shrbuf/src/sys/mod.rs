@@ -8,6 +8,7 @@
 pub(crate) mod dma_buf;
 pub(crate) mod mapping;
 pub(crate) mod page;
+pub mod rights;
 pub(crate) mod seqpacket;
 pub(crate) mod sync_file;
 pub(crate) mod udmabuf;
