@@ -35,7 +35,11 @@ impl Socket {
         // connect(2) waits for room in the listener's queue, for as long as a send may take. 0 would be for ever.
         let wait = TimeVal::microseconds(timeout.as_micros().clamp(1, i64::MAX as u128 / 2) as i64);
         setsockopt(&fd, SendTimeout, &wait).map_err(IpcError::os("SO_SNDTIMEO"))?;
-        let address = UnixAddr::new(path).map_err(|_| IpcError::TooLong { path: path.to_owned(), most: LONGEST })?;
+        let address = UnixAddr::new(path).map_err(|e| match e {
+            nix::Error::ENAMETOOLONG => IpcError::TooLong { path: path.to_owned(), most: LONGEST },
+            // A zero in it.
+            _ => IpcError::Path { call: "connect", path: path.to_owned(), source: e.into() },
+        })?;
         connect(fd.as_raw_fd(), &address).map_err(|e| {
             let path = path.to_owned();
             match e {

@@ -96,6 +96,12 @@ fn a_file_is_no_socket() {
 }
 
 #[test]
+fn a_path_with_a_zero_is_not_said_to_be_too_long() {
+    let error = Connection::open(Path::new("a\0b"), &Wishes::default(), PATIENCE).unwrap_err();
+    assert!(matches!(error, IpcError::Path { call: "connect", .. }), "{error}");
+}
+
+#[test]
 fn a_path_too_long_says_how_long_it_may_be() {
     let long = std::env::temp_dir().join("s".repeat(108));
     assert!(matches!(error(&long), IpcError::TooLong { most: 107, .. }));
