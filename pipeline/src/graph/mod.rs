@@ -1,5 +1,8 @@
 //! Graphs: elements by name, and links between their ports.
 
+mod error;
+mod order;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +14,8 @@ use crate::offer::Composition;
 use crate::placeholder::Standby;
 use crate::queue::{Queue, QueueSpec};
 use crate::stats::NodeStats;
+
+pub use error::{GraphError, PlacedGraphError};
 
 crate::choices! {
     /// What to do where a link would need the CPU to copy or convert.
@@ -60,120 +65,6 @@ pub(crate) struct Link {
     pub(crate) from: Port,
     pub(crate) to: Port,
     pub(crate) span: Option<Span>,
-}
-
-/// What is wrong with a graph, before anybody is asked for an offer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GraphError {
-    /// Two elements of one name.
-    #[error("there are two elements called `{name}`; names are unique in a graph")]
-    DuplicateName {
-        /// The name.
-        name: String,
-    },
-    /// A name that cannot be used in a path.
-    #[error("`{name}` cannot be an element's name: use letters, digits, `-` and `_`")]
-    BadName {
-        /// The name.
-        name: String,
-    },
-    /// A link names an element that is not there.
-    #[error("there is no element `{name}`{}; elements are {}", hint(.nearest), .known.join(", "))]
-    UnknownElement {
-        /// The name.
-        name: String,
-        /// The one most like it.
-        nearest: Option<String>,
-        /// All there are.
-        known: Vec<String>,
-    },
-    /// A link names a port that is not there.
-    #[error("`{element}` has no {direction}{}", which(.port, .nearest, .known))]
-    UnknownPort {
-        /// The element.
-        element: String,
-        /// `input` or `output`.
-        direction: &'static str,
-        /// The name.
-        port: String,
-        /// The one most like it.
-        nearest: Option<String>,
-        /// All there are.
-        known: Vec<String>,
-    },
-    /// A port is linked twice.
-    #[error("{direction} `{element}.{port}` is linked already; {}", if *.direction == "output" { "put a `tee` there to send frames to several" } else { "an input takes one link" })]
-    PortTaken {
-        /// The element.
-        element: String,
-        /// The port.
-        port: String,
-        /// `input` or `output`.
-        direction: &'static str,
-    },
-    /// Frames would go round.
-    #[error("the links form a cycle: {}", .path.join(" → "))]
-    Cycle {
-        /// Names along it; the first is also the last.
-        path: Vec<String>,
-    },
-    /// A port without a link.
-    #[error("{direction} `{element}.{port}` is not linked; {}", if *.direction == "output" { "link it to a sink (`null-sink` drops frames)" } else { "link an element to it" })]
-    Dangling {
-        /// The element.
-        element: String,
-        /// The port.
-        port: String,
-        /// `input` or `output`.
-        direction: &'static str,
-    },
-    /// A placeholder that cannot take the element's place.
-    #[error("the placeholder of `{element}` cannot take its place: {}", unlike(*.end))]
-    Placeholder {
-        /// The element.
-        element: String,
-        /// It is a source or a sink.
-        end: bool,
-    },
-    /// Elements whose thread did not stop in an earlier run.
-    #[error("threads did not stop when the graph last ran, and have {} still; build the graph again", .elements.join(", "))]
-    Lost {
-        /// The elements.
-        elements: Vec<String>,
-    },
-    /// No element at all.
-    #[error("the graph has no elements")]
-    Empty,
-}
-
-fn which(port: &str, nearest: &Option<String>, known: &[String]) -> String {
-    if known.is_empty() {
-        return "s".into();
-    }
-    format!(" `{port}`{}; it has {}", hint(nearest), known.join(", "))
-}
-
-fn unlike(end: bool) -> &'static str {
-    if end {
-        "a source's is a source, a sink's is a sink"
-    } else {
-        "only sources and sinks have one, as their devices may be away"
-    }
-}
-
-fn hint(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default()
-}
-
-/// A [`GraphError`] and where in the file it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{error}")]
-pub struct PlacedGraphError {
-    /// What.
-    #[source]
-    pub error: GraphError,
-    /// Where.
-    pub span: Option<Span>,
 }
 
 /// Elements and links, not negotiated yet.
@@ -498,85 +389,6 @@ impl Graph {
             Some(name) if names.len() > 1 => format!("{element}.{name}"),
             _ => element.clone(),
         }
-    }
-
-    /// Whether a thread that did not stop has elements still.
-    pub(crate) fn has_lost(&self) -> bool {
-        self.nodes.iter().any(|n| n.lent)
-    }
-
-    /// Elements in an order in which every link goes forward.
-    ///
-    /// # Errors
-    /// No elements, one that is lost, a port without a link, a cycle.
-    pub(crate) fn check(&self) -> Result<Vec<NodeId>, PlacedGraphError> {
-        if self.nodes.is_empty() {
-            return Err(PlacedGraphError { error: GraphError::Empty, span: None });
-        }
-        if self.has_lost() {
-            let lost = self.nodes.iter().filter(|n| n.lent);
-            let elements = lost.map(|n| format!("`{}`", n.name)).collect();
-            return Err(PlacedGraphError { error: GraphError::Lost { elements }, span: None });
-        }
-        for (i, node) in self.nodes.iter().enumerate() {
-            let node_id = NodeId(i);
-            let ports = node.element.ports();
-            let dangling = |port: &str, direction| PlacedGraphError {
-                error: GraphError::Dangling { element: node.name.clone(), port: port.to_owned(), direction },
-                span: node.span.clone(),
-            };
-            for (port, name) in ports.inputs.iter().enumerate() {
-                if !self.links.iter().any(|l| l.to == Port { node: node_id, port }) {
-                    return Err(dangling(name, "input"));
-                }
-            }
-            let optional = usize::from(node.element.role() == Role::Tap);
-            for (port, name) in ports.outputs.iter().enumerate().skip(optional) {
-                if !self.links.iter().any(|l| l.from == Port { node: node_id, port }) {
-                    return Err(dangling(name, "output"));
-                }
-            }
-        }
-        self.sorted()
-    }
-
-    fn sorted(&self) -> Result<Vec<NodeId>, PlacedGraphError> {
-        let mut missing: Vec<usize> =
-            (0..self.nodes.len()).map(|n| self.links.iter().filter(|l| l.to.node.0 == n).count()).collect();
-        let mut order: Vec<NodeId> = (0..self.nodes.len()).filter(|&n| missing[n] == 0).map(NodeId).collect();
-        let mut next = 0;
-        while let Some(&node) = order.get(next) {
-            next += 1;
-            for l in self.links.iter().filter(|l| l.from.node == node) {
-                missing[l.to.node.0] -= 1;
-                if missing[l.to.node.0] == 0 {
-                    order.push(l.to.node);
-                }
-            }
-        }
-        if order.len() == self.nodes.len() {
-            return Ok(order);
-        }
-        Err(self.cycle(&missing))
-    }
-
-    fn cycle(&self, missing: &[usize]) -> PlacedGraphError {
-        // Backwards from any node that was never reached, every step stays among such nodes, so one repeats.
-        let mut path: Vec<usize> = missing.iter().position(|&m| m > 0).into_iter().collect();
-        let mut span = None;
-        while let Some(&last) = path.last() {
-            let back = self.links.iter().find(|l| l.to.node.0 == last && missing[l.from.node.0] > 0);
-            let Some(link) = back else { break };
-            span.clone_from(&link.span);
-            let seen = path.iter().position(|&n| n == link.from.node.0);
-            path.push(link.from.node.0);
-            if let Some(start) = seen {
-                path.drain(..start);
-                break;
-            }
-        }
-        let names = path.iter().rev().map(|&n| self.nodes[n].name.clone()).filter(|n| !n.contains('→')).collect();
-        PlacedGraphError { error: GraphError::Cycle { path: names }, span }
     }
 }
 
