@@ -75,6 +75,14 @@ impl<'a> Line<'a> {
         self.bar.set_message(text);
     }
 
+    /// An element does not come back.
+    pub fn hanging(&self, element: &str) {
+        tracing::warn!(
+            "`{element}` has been busy with one frame for 1.5 s, and holds up the run; look at what it waits for: a device \
+             that hangs, a pipe whose other end does nothing"
+        );
+    }
+
     /// It failed and is tried again.
     pub fn retrying(&mut self, why: &Error) {
         self.running = false;

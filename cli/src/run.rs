@@ -47,6 +47,7 @@ pub fn run(args: &RunArgs, bar: &ProgressBar) -> Outcome {
                 }
             }
             Progress::Running(graph, elapsed) => line.running(graph, elapsed, &outline),
+            Progress::Hanging(element) => line.hanging(element),
             Progress::Retrying(why) => line.retrying(why),
             Progress::StandingIn(why) => line.standing_in(why),
         }

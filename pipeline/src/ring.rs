@@ -163,6 +163,11 @@ impl Ring {
         self.frames.is_empty() && !self.ended.load(Ordering::Relaxed)
     }
 
+    /// Whether its writer waits for room.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.writer_waits.load(Ordering::Relaxed)
+    }
+
     /// Nobody will read any more, or nobody is to wait: a waiting writer goes on, what it brings is dropped.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);

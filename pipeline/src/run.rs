@@ -40,7 +40,8 @@ impl Node {
 struct Everybody {
     control: Arc<Control>,
     bells: Vec<Arc<Bell>>,
-    rings: Vec<Arc<Ring>>,
+    /// With the node of the queue that each stands for.
+    rings: Vec<(Arc<Ring>, usize)>,
 }
 
 impl Everybody {
@@ -51,7 +52,7 @@ impl Everybody {
 
     fn stop(&self) {
         self.control.stop();
-        self.rings.iter().for_each(|r| r.close());
+        self.rings.iter().for_each(|(ring, _)| ring.close());
         self.bells.iter().for_each(|b| b.ring());
     }
 }
@@ -125,7 +126,9 @@ pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended
         }
     }
     let (sender, done) = channel();
-    let rings = domains.iter().flat_map(|d| d.rings.iter().map(|(ring, ..)| Arc::clone(ring))).collect();
+    let of =
+        |d: &Domain| d.rings.iter().map(|(ring, slot, _)| (Arc::clone(ring), d.slots[*slot].node)).collect::<Vec<_>>();
+    let rings = domains.iter().flat_map(of).collect();
     let everybody = Arc::new(Everybody { control, bells, rings });
     let mut running = Running { graph, everybody, threads: Vec::new(), done };
     for (i, domain) in domains.into_iter().enumerate() {
@@ -284,6 +287,18 @@ impl Running {
     /// The graph, for its counters.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// Of each thread the element that it is in at the moment, with the frames that this has had; `None` where it is in none,
+    /// or waits for room in a queue: then it is another thread's that takes so long.
+    pub(crate) fn inside(&self) -> impl Iterator<Item = Option<(usize, u64)>> {
+        let nodes = &self.graph.nodes;
+        self.threads.iter().map(|thread| {
+            let &node = thread.nodes.iter().rfind(|&&n| nodes[n].stats.is_inside())?;
+            let leads_to = |queue| self.graph.links.iter().any(|l| (l.from.node.0, l.to.node.0) == (node, queue));
+            let waits = self.everybody.rings.iter().any(|(ring, queue)| ring.is_waited_for() && leads_to(*queue));
+            (!waits).then(|| (node, nodes[node].stats.read().frames))
+        })
     }
 
     /// Whether a device that a placeholder stands in for has answered.

@@ -6,6 +6,9 @@
 //! until the device is back, however long that takes. A source whose format has changed is negotiated again at once,
 //! always.
 //!
+//! A call of an element's that does not return (a driver that hangs, a pipe that nobody reads) is told of, and ends nothing:
+//! only the user knows how long it may take.
+//!
 //! That a device starts says little: one that fails at its first frame does so each time. A trouble is over once its
 //! element has had frames for longer than the longest pause; until then the time and the pauses go on where they were.
 
@@ -15,11 +18,13 @@ use crate::element::{Failure, FailureKind};
 use crate::graph::Graph;
 use crate::placeholder::{LONGEST, pause};
 use crate::plan::Plan;
-use crate::run::{Ended, start};
+use crate::run::{Ended, Running, start};
 use crate::solve::{NegotiateOptions, NegotiationError, negotiate};
 
 /// How long frames on their way may take to arrive once the sources have ended.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a call of an element's may take until it is told of.
+const LONG: Duration = Duration::from_millis(1500);
 
 /// How long to run, and with what.
 #[derive(Debug, Clone)]
@@ -49,6 +54,9 @@ pub enum Progress<'a> {
     Negotiated(&'a Graph, &'a Plan),
     /// It runs, since so long.
     Running(&'a Graph, Duration),
+    /// This element has been in one call for 1.5 s; told once of each such call. What the observer says to this counts for
+    /// nothing, as it is asked again at once.
+    Hanging(&'a str),
     /// A device failed, and the graph is tried again.
     Retrying(&'a Error),
     /// A device failed, and its placeholder takes its place until it is back.
@@ -199,6 +207,7 @@ fn once(
         Err(ended) => return give_back(report, *ended, Step::Over),
     };
     let mut step = Step::Over;
+    let mut calls = Calls::default();
     let begin = Instant::now();
     let earlier = report.duration;
     let mut ending: Option<Instant> = None;
@@ -213,6 +222,9 @@ fn once(
         }
         worked.look(running.graph(), begin.elapsed());
         report.duration = earlier + begin.elapsed();
+        if let Some(node) = calls.too_long(&running, begin.elapsed()) {
+            observer(Progress::Hanging(&running.graph().nodes[node].name));
+        }
         let verdict = observer(Progress::Running(running.graph(), report.duration));
         let over = options.duration.is_some_and(|d| report.duration >= d);
         if verdict == Verdict::Stop || ending.is_some_and(|since| since.elapsed() > GRACE) {
@@ -233,6 +245,37 @@ fn once(
 fn give_back(report: &mut Report, ended: Ended, step: Step) -> Result<Step, Error> {
     report.graph = ended.graph;
     ended.failure.map_or(Ok(step), |f| Err(f.into()))
+}
+
+/// The call of an element's that each thread is in, as far as looks once a tick show.
+#[derive(Default)]
+struct Calls(Vec<Call>);
+
+#[derive(Default)]
+struct Call {
+    /// The element, and frames it has had: with another frame it is another call.
+    inside: Option<(usize, u64)>,
+    since: Duration,
+    told: bool,
+}
+
+impl Calls {
+    /// The element that has been in one for too long, unless that has been told.
+    fn too_long(&mut self, running: &Running, now: Duration) -> Option<usize> {
+        let inside: Vec<_> = running.inside().collect();
+        self.0.resize_with(inside.len(), Call::default);
+        for (call, inside) in self.0.iter_mut().zip(inside) {
+            if call.inside != inside {
+                *call = Call { inside, since: now, told: false };
+            } else if !call.told && now.saturating_sub(call.since) >= LONG {
+                call.told = true;
+                if let Some((node, _)) = inside {
+                    return Some(node);
+                }
+            }
+        }
+        None
+    }
 }
 
 /// For how long elements have had frames since the last start.

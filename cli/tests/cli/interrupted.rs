@@ -1,5 +1,9 @@
 //! Ctrl-C, SIGTERM, SIGKILL.
 
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::{CAMERA, Going, Place};
@@ -45,14 +49,24 @@ fn a_pipe_that_nobody_reads_hinders_no_end() {
         let place = Place::with(name, pipeline);
         let pipe = place.0.join("pipe.raw");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let _reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
-        let going = running(&place, &[]);
-        // What a pipe holds is soon written: 64 KiB, five frames.
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        let reader = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        let mut going = running(&place, &[]);
+        until_full(&reader);
+        going.says("`display` has been busy with one frame for 1.5 s, and holds up the run");
         going.signal(Signal::SIGINT);
         going.signal(Signal::SIGTERM);
         let done = going.ends().with_code(0);
         assert!(done.out.starts_with("test: interrupted, "), "{}", done.out);
+    }
+}
+
+/// Until a pipe has no room.
+fn until_full(pipe: &std::fs::File) {
+    let begin = Instant::now();
+    let has_room = || poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO).unwrap() > 0;
+    while has_room() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "nobody fills it");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

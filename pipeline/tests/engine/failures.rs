@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use shrbuf_pipeline::run::{Running, start};
+use shrbuf_pipeline::supervise::{Progress, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Failure, FailureKind, Full, Graph};
 
 use crate::elements::{Broken, Sink, Source, chain, queued, spec};
@@ -131,6 +132,31 @@ fn an_element_that_hangs_is_named_and_left_behind() {
         "{again}"
     );
     drop(release);
+}
+
+#[test]
+fn an_element_that_hangs_is_told_of_whatever_its_queue_does_meanwhile() {
+    for full in [Full::Block, Full::DropOldest] {
+        let (release, gate) = channel::<()>();
+        let mut release = Some(release);
+        let sink = Sink::with(move |_| {
+            let _ = gate.recv_timeout(LONG);
+            Ok(())
+        });
+        let (mut told, begin) = (Vec::new(), Instant::now());
+
+        let report = run(queued(Source::new(8), spec(1, full), sink), &RunOptions::default(), |progress| {
+            if let Progress::Hanging(element) = progress {
+                told.push((element.to_owned(), begin.elapsed()));
+                release = None;
+            }
+            if release.is_some() { Verdict::Continue } else { Verdict::Stop }
+        });
+
+        assert!(report.error.is_none(), "{:?}", report.error);
+        assert!(matches!(&told[..], [(name, _)] if name == "sink"), "{full:?}: {told:?}");
+        assert!(told[0].1 < Duration::from_millis(2500), "{told:?}");
+    }
 }
 
 #[test]
