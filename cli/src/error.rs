@@ -6,7 +6,7 @@ use std::path::Path;
 use miette::{Diagnostic, NamedSource, Report, SourceSpan};
 use serde::Serialize;
 use shrbuf_pipeline::element::{Failure, FailureKind};
-use shrbuf_pipeline::file::FileError;
+use shrbuf_pipeline::file::{FileError, Problem};
 use shrbuf_pipeline::graph::Span;
 use shrbuf_pipeline::outline::Outline;
 use shrbuf_pipeline::solve::NegotiationError;
@@ -51,13 +51,21 @@ impl Place {
 /// The outcome of a file that describes no pipeline.
 pub fn wrong_file(error: FileError, as_json: bool) -> Outcome {
     let mut outcome = Outcome::failed(WRONG, "");
+    let left_out: String = std::iter::once(&error).chain(error.others()).filter_map(left_out).collect();
     if as_json {
         let first = json::Error { kind: "file", element: None, message: error.to_string() };
         let errors = std::iter::once(&error).chain(error.others()).map(Place::of).collect();
         outcome.out = json::line(&WrongFile { error: first, errors });
     }
-    outcome.err = show(error);
+    outcome.err = show(error) + &left_out;
     outcome
+}
+
+/// What makes an unknown type known, where a build has it.
+fn left_out(error: &FileError) -> Option<String> {
+    let Problem::UnknownType { name, .. } = error.problem() else { return None };
+    let (_, feature) = shrbuf_elements::left_out().find(|(of, _)| of == name)?;
+    Some(format!("  `{name}` is left out of this build: cargo build --release -p shrbuf-cli --features {feature}\n"))
 }
 
 /// An error as people read it, in colour where standard error is a terminal.
@@ -110,6 +118,11 @@ fn trouble(text: &str, span: Option<Span>, file: &Path) -> Trouble {
         } else {
             help.push(line);
         }
+    }
+    if text.contains("Too many open files") {
+        help.push(
+            "each buffer is a descriptor or more: `ulimit -n` says how many there may be, and with a number sets that",
+        );
     }
     let help = Some(help.join("\n")).filter(|h| !h.is_empty());
     let source = span.as_ref().and_then(|span| source(file, span));

@@ -31,9 +31,10 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are such errors too, with exit code 0. A closed output is nobody's failure.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            // Help and version are such errors too, with exit code 0 and for standard output.
+            let code = u8::try_from(error.exit_code()).unwrap_or(outcome::WRONG);
+            let Err(unwritten) = error.print() else { return ExitCode::from(code) };
+            return ExitCode::from(if error.use_stderr() { code } else { outcome::unwritten(&unwritten, code) });
         }
     };
     let bar = ProgressBar::hidden();

@@ -30,19 +30,23 @@ impl Outcome {
         Outcome { err: err.into(), code, ..Outcome::default() }
     }
 
-    /// Writes it. A reader that has gone (`shrbuf devices | head -1`) has what it wanted: that changes nothing.
+    /// Writes it.
     pub fn write(self) -> ExitCode {
-        let mut code = self.code;
-        if let Err(error) = put(io::stdout().lock(), &self.out)
-            && error.kind() != ErrorKind::BrokenPipe
-        {
-            let _ = put(io::stderr(), &format!("error: standard output: {error}\n"));
-            code = code.max(FAILED);
-        }
+        let code = put(io::stdout().lock(), &self.out).map_or_else(|e| unwritten(&e, self.code), |()| self.code);
         // Where standard error is closed there is nobody to tell.
         let _ = put(io::stderr().lock(), &self.err);
         ExitCode::from(code)
     }
+}
+
+/// The exit code, `code` otherwise, where standard output could not be written; that is said. A reader that has gone
+/// (`shrbuf devices | head -1`) has what it wanted: that changes nothing.
+pub fn unwritten(error: &io::Error, code: u8) -> u8 {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return code;
+    }
+    let _ = put(io::stderr(), &format!("error: standard output: {error}\n"));
+    code.max(FAILED)
 }
 
 fn put(mut to: impl Write, text: &str) -> io::Result<()> {

@@ -79,6 +79,22 @@ pub fn types() -> Vec<ElementType> {
     ]
 }
 
+/// Types of elements that this build is without, and the cargo feature that each would need.
+pub fn left_out() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let with = [
+        ("v4l2-src", "v4l2"),
+        ("v4l2-sink", "v4l2"),
+        ("v4l2-m2m", "v4l2"),
+        ("kms-sink", "kms"),
+        ("kms-capture", "kms"),
+        ("wayland-sink", "wayland"),
+        ("gpu", "gpu"),
+        ("gst", "gstreamer"),
+    ];
+    let types = types();
+    with.into_iter().filter(move |(name, _)| types.iter().all(|t| t.name != *name))
+}
+
 /// What negotiation may put into a link that cannot do without, in order of preference.
 pub const CONVERTERS: &[Converter] = &[
     #[cfg(feature = "gpu")]

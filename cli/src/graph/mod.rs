@@ -4,6 +4,9 @@ mod layout;
 mod svg;
 mod text;
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use shrbuf_pipeline::outline::{Outline, OutlineElement};
 use shrbuf_pipeline::plan::Plan;
 use shrbuf_pipeline::property::Property;
@@ -60,10 +63,20 @@ pub fn graph(args: &GraphArgs) -> Outcome {
         outcome.out = text::draw(&picture);
         return outcome;
     };
+    if is_same(path, &args.source.file) {
+        let why = "it is the pipeline's own file; name another for the picture";
+        return Outcome::failed(WRONG, format!("error: `{}` is not overwritten: {why}\n", path.display()));
+    }
     match std::fs::write(path, svg::draw(&picture)) {
         Ok(()) => outcome,
         Err(e) => Outcome::failed(WRONG, format!("error: cannot write `{}`: {e}\n", path.display())),
     }
+}
+
+/// Whether two paths lead to one file.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|m| (m.dev(), m.ino())).ok();
+    identity(a).is_some_and(|a| identity(b) == Some(a))
 }
 
 fn labels(outline: &Outline, plan: &Plan) -> Vec<Label> {

@@ -41,10 +41,12 @@ fn closed_standard_error_changes_no_exit_code() {
 
 #[test]
 fn a_full_output_is_reported() {
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = Place::new("full").command(&["inspect"]).stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"));
+    for what in ["inspect", "--help", "--version"] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = Place::new("full").command(&[what]).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{what}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("No space left"), "{what}");
+    }
 }
 
 #[test]

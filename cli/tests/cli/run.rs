@@ -198,7 +198,7 @@ fn the_preroll_example_writes_what_was_before_the_trigger() {
     let trigger = std::thread::spawn(move || {
         let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
         let begin = std::time::Instant::now();
-        // From a second on there is something to replay.
+        // A second of pictures is to be replayed; then as soon as there is a socket.
         while begin.elapsed().as_secs() < 1 || socket.send_to(b"trigger", &control).is_err() {
             assert!(begin.elapsed().as_secs() < 20, "no socket");
             std::thread::sleep(std::time::Duration::from_millis(20));

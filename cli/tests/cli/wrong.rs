@@ -89,3 +89,39 @@ fn a_picture_that_cannot_be_written_is_refused() {
     let place = Place::with("no-svg", CAMERA);
     refused(&place, &["graph", "pipeline.toml", "--svg", "nowhere/g.svg"], "cannot write `nowhere/g.svg`");
 }
+
+#[test]
+fn a_picture_does_not_overwrite_its_pipeline() {
+    let place = Place::with("svg-over", CAMERA);
+    std::os::unix::fs::symlink("pipeline.toml", place.0.join("link.svg")).unwrap();
+    for name in ["pipeline.toml", "link.svg"] {
+        refused(&place, &["graph", "pipeline.toml", "--svg", name], "it is the pipeline's own file");
+    }
+    assert_eq!(std::fs::read_to_string(place.0.join("pipeline.toml")).unwrap(), CAMERA);
+}
+
+#[test]
+#[cfg(not(feature = "gstreamer"))]
+fn a_type_that_this_build_is_without_is_told_from_one_that_there_is_not() {
+    let place = Place::with("left-out", &CAMERA.replace("null-sink", "gst"));
+    refused(
+        &place,
+        &["check", "pipeline.toml"],
+        "`gst` is left out of this build: cargo build --release -p shrbuf-cli",
+    );
+    let done = Place::with("no-type", &CAMERA.replace("null-sink", "gstt")).run(&["check", "pipeline.toml"]);
+    assert!(!done.with_code(2).err.contains("left out"));
+}
+
+#[test]
+fn too_few_descriptors_are_told_what_sets_them() {
+    let place = Place::with("few-descriptors", CAMERA);
+    // From hardly started to almost running.
+    for limit in 5..14 {
+        let limited = format!("ulimit -n {limit}; exec {} run pipeline.toml --frames 2", env!("CARGO_BIN_EXE_shrbuf"));
+        let output = std::process::Command::new("sh").args(["-c", &limited]).current_dir(&place.0).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{limit}: {said}");
+        assert!(said.contains("Too many open files") && said.contains("ulimit -n"), "{limit}: {said}");
+    }
+}
