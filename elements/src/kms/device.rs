@@ -114,7 +114,7 @@ fn open_hint(error: &io::Error) -> &'static str {
             "; add the user to the group `video` (usermod -aG video NAME) and log in again"
         }
         io::ErrorKind::NotFound => "; is the driver loaded (ls /dev/dri)?",
-        _ => "",
+        _ => "; is it a display's node, as /dev/dri/card0 is one?",
     }
 }
 

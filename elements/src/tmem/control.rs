@@ -37,6 +37,24 @@ fn config(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
     move |e| Failure::new(FailureKind::Config, format!("{what}: {e}"))
 }
 
+/// Why there is no socket at `path`.
+fn unbound(path: &Path) -> impl FnOnce(io::Error) -> Failure {
+    move |e| {
+        let is_socket = || std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+        let (kind, why) = match e.kind() {
+            io::ErrorKind::AddrInUse if is_socket() => {
+                (FailureKind::InUse, "another program listens there; end it, or set another path".to_owned())
+            }
+            io::ErrorKind::AddrInUse => (
+                FailureKind::Config,
+                "there is a file already, and nothing is overwritten; set another path".to_owned(),
+            ),
+            _ => (FailureKind::Config, format!("{e}; it is made here, in a folder that there is")),
+        };
+        Failure::new(kind, format!("`socket` cannot be {}: {why}", path.display()))
+    }
+}
+
 impl Control {
     /// Opens what is asked for; `None` where that is nothing.
     ///
@@ -51,15 +69,20 @@ impl Control {
         let mut control = Control { epoll, origins: Vec::new() };
         if stdin {
             let fd = io::stdin().as_fd().try_clone_to_owned().map_err(config("standard input"))?;
-            let what = "standard input cannot be waited for (it is a file or /dev/null; a pipe or a terminal can)";
+            let what = "standard input cannot be waited for (it is a file or /dev/null; a pipe or a terminal can, and \
+                        with `stdin` left out nothing is)";
             control.add(Origin::Lines { fd, begun: Vec::new() }).map_err(config(what))?;
         }
         if let Some(path) = socket {
-            let socket = bind(path).map_err(config(path.display()))?;
+            let socket = bind(path).map_err(unbound(path))?;
             control.add(Origin::Socket { socket, path: path.to_owned() }).map_err(config(path.display()))?;
         }
         if let Some(path) = file {
-            control.add(level_or_lines(path).map_err(config(path.display()))?).map_err(config(path.display()))?;
+            let what = format!(
+                "`trigger` cannot be {}, which is to be a FIFO, or a GPIO line's value in sysfs",
+                path.display()
+            );
+            level_or_lines(path).and_then(|origin| control.add(origin)).map_err(config(what))?;
         }
         Ok(Some(control))
     }
@@ -243,6 +266,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_the_way_of_a_socket_is_told_and_left_alone() {
+        let refused = |path: &Path| Control::open(false, Some(path), None).err().unwrap();
+        let path = scratch("taken");
+        std::fs::write(&path, "mine").unwrap();
+        let error = refused(&path);
+        assert!(error.to_string().contains("there is a file already, and nothing is overwritten"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+        std::fs::remove_file(&path).unwrap();
+        let error = refused(&path.join("nowhere"));
+        assert!(error.to_string().contains("in a folder that there is"), "{error}");
+    }
+
+    #[test]
     fn a_last_line_needs_no_end() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         nix::unistd::write(&writer, b"trigger\ntrigger 3").unwrap();
@@ -297,8 +333,9 @@ mod tests {
         drop(UnixDatagram::bind(&path).unwrap());
         let first = Control::open(false, Some(&path), None).unwrap().unwrap();
         let second = Control::open(false, Some(&path), None).err().unwrap();
-        assert_eq!(second.kind(), FailureKind::Config);
-        assert!(second.to_string().contains(&path.display().to_string()), "{second}");
+        let says = format!("`socket` cannot be {}: another program listens there; end it", path.display());
+        assert_eq!(second.kind(), FailureKind::InUse);
+        assert!(second.to_string().contains(&says), "{second}");
         drop(first);
     }
 
