@@ -467,6 +467,7 @@ fn a_frame_that_is_still_being_written_is_waited_for() {
         vec![Box::new(Feed(vec![frame])), software().build().unwrap(), Box::new(probe)];
     let graph = line(elements, &[dma_bufs(Format::Xr24, SIZE), dma_bufs(Format::Nv12, SIZE)]);
     let writer = std::thread::spawn(move || {
+        // Time in which one that did not wait would have made its picture: nothing else says that it waits.
         std::thread::sleep(Duration::from_millis(500));
         signalled.store(true, Ordering::SeqCst);
         writing.end();

@@ -188,6 +188,7 @@ fn paced_frames_wait_for_buffers_and_none_is_lost() {
     write(sink(&path), &pictures(Format::Grey, size, 12), Range::Limited, stream(Format::Grey, size));
     let (sender, receiver) = std::sync::mpsc::channel::<Frame>();
     let slow = std::thread::spawn(move || {
+        // Slower than the frames come.
         receiver
             .into_iter()
             .map(|f| (std::thread::sleep(std::time::Duration::from_millis(3)), f.sequence).1)

@@ -552,7 +552,11 @@ fn graph_runs_again_and_again() {
     for _ in 0..3 {
         negotiate(&mut graph, &NegotiateOptions::default()).unwrap();
         let mut running = shrbuf_pipeline::run::start(graph, None).unwrap_or_else(|e| panic!("{:?}", e.failure));
-        std::thread::sleep(Duration::from_millis(30));
+        let begin = std::time::Instant::now();
+        while running.graph().counts()[1].counts.frames < 3 {
+            assert!(begin.elapsed() < LONG, "nothing comes");
+            std::thread::yield_now();
+        }
         running.end();
         assert!(running.wait(LONG));
         let ended = running.join();

@@ -194,16 +194,22 @@ fn everything_is_given_back() {
         }
         DumbBuffer::new(card, 100, 100, RG16).unwrap();
     };
+    let held = || (card.gem_handles(), dma_bufs(), on_screen());
+    let before = held();
+    assert_eq!(before.0, 0);
     // The kernel frees captures and old frames from work queues.
-    let settled = || {
-        std::thread::sleep(Duration::from_millis(200));
-        (open_fds(), card.gem_handles(), dma_bufs(), on_screen())
+    let settle = || {
+        let begin = Instant::now();
+        while held() != before && begin.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(held(), before);
+        open_fds()
     };
     once();
-    let before = settled();
-    assert_eq!(before.1, 0);
+    let fds = settle();
     (0..5).for_each(|_| once());
-    assert_eq!(settled(), before);
+    assert_eq!(settle(), fds);
 }
 
 #[test]
@@ -218,6 +224,7 @@ fn a_flip_waits_for_its_fence() {
     let fence = written.export_fence(0, shrbuf::Access::Write).unwrap().unwrap();
     let mut buffer = EventBuffer::new();
     screen.flip(&Flip { frame: &frames[1], in_fence: Some(fence.as_fd()), ..flip(&frames[1], 1) }).unwrap();
+    // Six times as long as a flip takes that waits for nothing.
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(card.read_events(&mut buffer).unwrap().count(), 0, "the work is not done");
     work.end();
