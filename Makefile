@@ -60,6 +60,10 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p shrbuf-elements -p shrbuf-cli --features gstreamer --all-targets -- -D warnings
+	# And for GStreamer 1.24 and later, whichever there is here.
+	bash -c '. scripts/gstreamer-any.sh && exec "$$@"' - cargo clippy --all-targets \
+		-p gst-plugin-shrbuf -p shrbuf-gst-memory -p shrbuf-elements -p shrbuf-cli \
+		--features gst-plugin-shrbuf/v1_24,shrbuf-gst-memory/v1_24,shrbuf-elements/gstreamer-v1_24 -- -D warnings
 
 miri:
 	cargo +nightly miri test -p shrbuf --lib
