@@ -80,6 +80,7 @@ mod arrivals;
 mod channel;
 mod consumer;
 mod message;
+mod options;
 mod packet;
 mod path;
 mod peer;
@@ -96,8 +97,9 @@ use std::time::Duration;
 pub use announced::Announced;
 pub use consumer::{Connection, Consumer, Next, Received, Wishes};
 pub use message::{ConsumerStatus, FrameInfo, Policy, Reason};
+pub use options::{Counts, Options, Returns};
 pub use packet::WireError;
-pub use producer::{Counts, Options, Producer, Returns};
+pub use producer::Producer;
 pub use status::{Monitor, Status};
 pub use wire::{VERSION, fuzzing};
 

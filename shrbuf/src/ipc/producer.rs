@@ -4,7 +4,6 @@
 //! called. What a frame costs is a write(2); one for a consumer that lags waits here, and goes out as another is given back.
 
 use std::io;
-use std::ops::Add;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -15,97 +14,18 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::geteuid;
 
 use crate::buffer::Shrbuf;
-use crate::pool::MAX_BUFFERS;
 use crate::state::State;
 use crate::sys::seqpacket;
 
 use super::arrivals::Arrivals;
 use super::channel::Channel;
-use super::message::{FrameInfo, MAX_CONNECTIONS, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
+use super::message::{FrameInfo, Overview, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
+use super::options::{Counts, Options, Returns};
 use super::packet::Packet;
 use super::path::Listener;
 use super::peer::{Close, Peer, Phase, Waiting, sent};
 use super::wire::VERSION;
 use super::{Announced, IpcError, now};
-
-/// What a producer allows.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Permission bits of the socket: who has `w` may connect.
-    pub mode: u32,
-    /// Users who may connect; empty for all whom the mode lets.
-    pub users: Vec<u32>,
-    /// Consumers at most, 1 to 1024.
-    pub consumers: u32,
-    /// Frames that each may hold at once, 1 to 64.
-    pub window: u32,
-    /// What happens to a frame for a consumer that lags. A consumer may ask for another policy, but for
-    /// [`Policy::Block`] only where it stands here.
-    pub policy: Policy,
-    /// Frames that wait for a consumer whose policy drops the oldest, 1 to 64.
-    pub depth: u32,
-    /// When a buffer that a consumer gives back comes back here.
-    pub returns: Returns,
-    /// Connections a second that are taken of one user, 1 to 1,000,000, beyond a burst of twice as many as there can be.
-    pub arrivals: u32,
-}
-
-/// When buffers come back that consumers have given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Returns {
-    /// At once: that makes the producer's descriptor ready.
-    AtOnce,
-    /// With the next frame, or when one waits for room, or somebody asks who holds what: a wake-up less for each frame and
-    /// consumer. For those who have a buffer for the next frame even then, that is `window` buffers more for each consumer than they
-    /// need themselves.
-    WhenNeeded,
-}
-
-impl Default for Options {
-    /// The same user, 8 consumers that hold 2 frames each, the latest for those that lag, buffers back at once, 200
-    /// connections a second.
-    fn default() -> Options {
-        Options {
-            mode: 0o600,
-            users: Vec::new(),
-            consumers: 8,
-            window: 2,
-            policy: Policy::Latest,
-            depth: 2,
-            returns: Returns::AtOnce,
-            arrivals: 200,
-        }
-    }
-}
-
-/// What a producer has done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Frames that somebody took, counted once.
-    pub frames: u64,
-    /// Frames that came while nobody took any.
-    pub unseen: u64,
-    /// Frames sent, for each consumer.
-    pub sent: u64,
-    /// Frames dropped for a consumer that lagged, for each.
-    pub dropped: u64,
-    /// Connections that were refused, or ended for what the peer sent.
-    pub refused: u64,
-}
-
-impl Add for Counts {
-    type Output = Counts;
-
-    fn add(self, other: Counts) -> Counts {
-        Counts {
-            frames: self.frames + other.frames,
-            unseen: self.unseen + other.unseen,
-            sent: self.sent + other.sent,
-            dropped: self.dropped + other.dropped,
-            refused: self.refused + other.refused,
-        }
-    }
-}
 
 const LISTENER: u64 = u64::MAX;
 /// The listener is to be watched again.
@@ -158,7 +78,7 @@ impl Producer {
         announced: Vec<Announced>,
         rate: Option<(u32, u32)>,
     ) -> Result<Producer, IpcError> {
-        check(&options, announced.len())?;
+        options.check(announced.len())?;
         let listener = Listener::bind(path, options.mode)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(IpcError::os("epoll_create1"))?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
@@ -567,20 +487,5 @@ impl AsFd for Producer {
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Producer of {} buffers, {} consumers", self.slots.len(), self.consumers())
-    }
-}
-
-fn check(options: &Options, buffers: usize) -> Result<(), IpcError> {
-    let most = MAX_BUFFERS as u64;
-    let ranges = [
-        ("consumers", u64::from(options.consumers), u64::from(MAX_CONNECTIONS)),
-        ("window", u64::from(options.window), most),
-        ("depth", u64::from(options.depth), most),
-        ("buffers", buffers as u64, most),
-        ("arrivals", u64::from(options.arrivals), 1_000_000),
-    ];
-    match ranges.into_iter().find(|(_, value, most)| !(1..=*most).contains(value)) {
-        Some((name, value, most)) => Err(IpcError::Options(format!("{name} is {value}; it can be 1 to {most}"))),
-        None => Ok(()),
     }
 }
