@@ -188,6 +188,17 @@ fn a_placeholder_runs_where_the_camera_is_missing() {
 }
 
 #[test]
+fn without_a_display_it_says_what_stands_in() {
+    if std::path::Path::new("/dev/dri").exists() {
+        println!("this machine may have a display");
+        return;
+    }
+    let done = Place::with("no-display", &CAMERA.replace("null-sink", "kms-sink")).run(&["run", "pipeline.toml"]);
+    let said = done.with_code(1).err.split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+    assert!(said.contains("there is no display") && said.contains("let a `screen-sink` stand in"), "{said}");
+}
+
+#[test]
 fn the_preroll_example_writes_what_was_before_the_trigger() {
     let example = include_str!("../../../examples/preroll.toml");
     let place = Place::with("preroll", &example.replace("/tmp/preroll", "control"));

@@ -162,7 +162,11 @@ fn find_any(name: Option<&str>) -> Result<Output, Failure> {
             Err(failure) => refused = refused.or(Some(failure)),
         }
     }
-    let none = || Failure::new(FailureKind::Config, "there is no display (no /dev/dri/card* with connectors)");
+    let none = || {
+        let what = "there is no display (no /dev/dri/card* with connectors); load its driver (`modprobe vkms` makes one up), \
+                    or let a `screen-sink` stand in";
+        Failure::new(FailureKind::Config, what)
+    };
     Err(refused.unwrap_or_else(none))
 }
 
