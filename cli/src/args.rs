@@ -73,6 +73,7 @@ Examples:
 
 On a terminal, a line on standard error shows progress; its latency is that of the slowest sink, p50/p99.
 Ctrl-C ends the sources, lets frames on their way arrive, and prints the summary; a second one stops at once.
+SIGTERM does the same, and SIGHUP as a terminal is closed, but under nohup.
 What does not even stop then, such as a driver that hangs, is ended by a third.
 
 The JSON object, in this order:

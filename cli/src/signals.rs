@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first ends a pipeline, the second stops it, the third ends the process. Where nothing streams
+//! SIGINT, SIGTERM, and SIGHUP of a terminal that is closed: the first ends a pipeline, the second stops it, the third ends the process. Where nothing streams
 //! yet, the second does, since there is nothing to be given back.
 
 use std::io;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use shrbuf_pipeline::supervise::Verdict;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 #[derive(Default)]
@@ -28,6 +28,9 @@ impl Interrupts {
         let seen = Arc::new(Seen::default());
         let noted = Arc::clone(&seen);
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        if !is_ignored(SIGHUP) {
+            signals.add_signal(SIGHUP)?;
+        }
         std::thread::Builder::new().name("shrbuf-signals".into()).spawn(move || {
             for signal in signals.forever() {
                 let before = noted.signals.fetch_add(1, Relaxed);
@@ -54,4 +57,11 @@ impl Interrupts {
             _ => Verdict::Stop,
         }
     }
+}
+
+/// Whether whoever started this process wants it to ignore a signal, as nohup(1) does.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 << (signal - 1) != 0)
 }

@@ -1,6 +1,7 @@
-//! Ctrl-C, SIGTERM, SIGKILL.
+//! Ctrl-C, SIGTERM, SIGHUP, SIGKILL.
 
 use std::os::fd::AsFd;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -31,6 +32,28 @@ fn sigterm_ends_it_with_the_json() {
     let json = going.ends().with_code(0).json();
     assert_eq!(json["interrupted"], true);
     assert_eq!(json["elements"]["camera"]["frames"], json["elements"]["display"]["frames"], "{json}");
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_it() {
+    let going = running(&Place::with("hangup", CAMERA), &[]);
+    going.signal(Signal::SIGHUP);
+    assert!(going.ends().with_code(0).out.starts_with("test: interrupted, "));
+}
+
+#[test]
+fn one_that_was_started_to_outlive_its_terminal_does() {
+    let place = Place::with("nohup", CAMERA);
+    let started = format!("trap '' HUP; exec {} -v run pipeline.toml", env!("CARGO_BIN_EXE_shrbuf"));
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &started]).current_dir(&place.0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut going = Going::start(command);
+    going.says("running");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", going.child.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 1, 1, "{status}");
+    going.signal(Signal::SIGTERM);
+    going.ends().with_code(0);
 }
 
 #[test]
