@@ -3,7 +3,9 @@
 //! `camera-to-display [SECONDS] [PICTURE.png]`
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use shrbuf_elements::kms::{Card, KmsSink, Order};
@@ -54,10 +56,16 @@ fn display(screenshot: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Erro
     Ok(ScreenSink { png: screenshot, ..ScreenSink::default() }.build()?)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let mut arguments = std::env::args().skip(1);
-    let seconds = arguments.next().map_or(Ok(10.0), |s| s.parse())?;
+    let Err(error) = show(std::env::args_os().skip(1)) else { return ExitCode::SUCCESS };
+    eprintln!("camera-to-display: {error}");
+    ExitCode::FAILURE
+}
+
+fn show(mut arguments: impl Iterator<Item = OsString>) -> Result<(), Box<dyn Error>> {
+    let seconds = arguments.next().map_or(Ok(10.0), |s| s.to_string_lossy().parse());
+    let seconds = seconds.map_err(|_| "usage: camera-to-display [SECONDS] [PICTURE.png]")?;
 
     let mut graph = Graph::new("camera-to-display");
     graph.set_copies(Copies::Warn);
