@@ -61,11 +61,15 @@ pub fn wrong_file(error: FileError, as_json: bool) -> Outcome {
     outcome
 }
 
-/// What makes an unknown type known, where a build has it.
 fn left_out(error: &FileError) -> Option<String> {
     let Problem::UnknownType { name, .. } = error.problem() else { return None };
-    let (_, feature) = shrbuf_elements::left_out().find(|(of, _)| of == name)?;
-    Some(format!("  `{name}` is left out of this build: cargo build --release -p shrbuf-cli --features {feature}\n"))
+    built_with(name).map(|line| format!("  {line}\n"))
+}
+
+/// What makes an unknown type known, where a build has it.
+pub fn built_with(name: &str) -> Option<String> {
+    let (_, feature) = shrbuf_elements::left_out().find(|(of, _)| *of == name)?;
+    Some(format!("`{name}` is left out of this build: cargo build --release -p shrbuf-cli --features {feature}"))
 }
 
 /// An error as people read it, in colour where standard error is a terminal.

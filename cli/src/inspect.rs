@@ -4,6 +4,7 @@ use shrbuf_pipeline::nearest::nearest;
 use shrbuf_pipeline::{ElementType, reference};
 
 use crate::args::InspectArgs;
+use crate::error;
 use crate::outcome::{Outcome, WRONG};
 use crate::table::{Align, Paint, Table};
 
@@ -30,6 +31,9 @@ fn list(types: &[ElementType]) -> String {
 }
 
 fn unknown(name: &str, types: &[ElementType]) -> String {
+    if let Some(line) = error::built_with(name) {
+        return format!("error: {line}\n");
+    }
     let names: Vec<&str> = types.iter().map(|t| t.name).collect();
     let hint = nearest(name, names.iter().copied()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
     format!("error: there is no element type `{}`{hint}\n\ntypes: {}\n", name.escape_debug(), names.join(", "))

@@ -109,6 +109,7 @@ fn a_type_that_this_build_is_without_is_told_from_one_that_there_is_not() {
         &["check", "pipeline.toml"],
         "`gst` is left out of this build: cargo build --release -p shrbuf-cli",
     );
+    refused(&place, &["inspect", "gst"], "`gst` is left out of this build");
     let done = Place::with("no-type", &CAMERA.replace("null-sink", "gstt")).run(&["check", "pipeline.toml"]);
     assert!(!done.with_code(2).err.contains("left out"));
 }
