@@ -34,6 +34,7 @@ mod memory;
 pub mod null_sink;
 pub mod queue;
 pub mod screen_sink;
+mod supply;
 pub mod tee;
 pub mod test_src;
 pub mod tmem;

@@ -3,10 +3,8 @@
 mod reader;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use shrbuf::{Account, Format, Ledger, Pool, Reason, Shrbuf, State};
+use shrbuf::{Account, Format, Ledger, Reason, Shrbuf, State};
 use shrbuf_pipeline::property::{Build, BuildError, Bytes};
 use shrbuf_pipeline::{
     Context, Element, Environment, Events, Failure, FailureKind, Frame, OutputOffer, Ports, Rate, Rates, Refusal, Size,
@@ -20,6 +18,7 @@ use self::reader::Reader;
 use crate::clock::{Grid, Timer};
 pub use crate::container::{Container, FileError};
 use crate::memory::{self, Memory};
+use crate::supply::Supply;
 
 shrbuf_pipeline::properties! {
     /// Frames from a file: raw, Y4M or PNG.
@@ -109,8 +108,7 @@ struct Source {
 
 /// What exists between start and stop.
 struct Run {
-    pool: Pool,
-    starving: Arc<AtomicBool>,
+    supply: Supply,
     pace: Pace,
     reader: Reader,
     cache: Option<FrameCache>,
@@ -189,20 +187,7 @@ impl Element for Source {
         let Some(mut reader) = self.reader.take() else { return Ok(()) };
         reader.prepare(stream.format)?;
         let waker = start.waker(BUFFER_BACK);
-        let starving = Arc::new(AtomicBool::new(false));
-        let hook = {
-            let (starving, waker) = (Arc::clone(&starving), waker.clone());
-            move |_index| {
-                // Pairs with the fence in `acquire`: either we see it starving, or it sees the buffer.
-                fence(Ordering::SeqCst);
-                if starving.load(Ordering::Relaxed) && starving.swap(false, Ordering::Relaxed) {
-                    waker.wake();
-                }
-            }
-        };
-        let limit = |e: Box<dyn std::error::Error + Send + Sync>| Failure::new(FailureKind::Limit, e);
-        let pool = Pool::new(std::mem::take(&mut self.buffers), hook).map_err(|e| limit(e.into()))?;
-        start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(e.into()))?, FENCES)?;
+        let supply = Supply::new(std::mem::take(&mut self.buffers), waker.clone(), FENCES, start)?;
         let pace = if self.config.free_run {
             waker.wake();
             Pace::Free { waker }
@@ -224,16 +209,15 @@ impl Element for Source {
             let ledger = self.environment.ledger.clone();
             FrameCache::new(&Store::new(&StoreOptions { ledger, ..StoreOptions::new(max) })?, 1)
         });
-        let cache = cache.transpose().map_err(|e| limit(e.into()))?;
-        self.run =
-            Some(Run { pool, starving, pace, reader, cache, turns, next: 0, backwards: false, sequence: 0, account });
+        let cache = cache.transpose().map_err(|e| Failure::new(FailureKind::Limit, e))?;
+        self.run = Some(Run { supply, pace, reader, cache, turns, next: 0, backwards: false, sequence: 0, account });
         Ok(())
     }
 
     fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
         match token {
-            FENCES => run.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            FENCES => run.supply.reap(),
             _ if context.ended() => Ok(()),
             _ => run.next(context),
         }
@@ -273,7 +257,7 @@ impl Run {
             }
             timestamp = grid.time(tick);
         }
-        let Some(buffer) = self.acquire() else {
+        let Some(buffer) = self.supply.take_or_be_woken() else {
             return match &self.pace {
                 Pace::Clock { timer, .. } => timer.disarm(),
                 Pace::Free { .. } => Ok(()),
@@ -288,19 +272,6 @@ impl Run {
             Pace::Free { waker } => waker.wake(),
         }
         self.send(buffer, timestamp, context)
-    }
-
-    fn acquire(&self) -> Option<Shrbuf> {
-        self.pool.acquire().or_else(|| {
-            // A buffer that comes back from here on wakes us; one that did just before is found by looking again.
-            self.starving.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            let found = self.pool.acquire();
-            if found.is_some() {
-                self.starving.store(false, Ordering::Relaxed);
-            }
-            found
-        })
     }
 
     /// The next frame's picture, out of the cache or the file; false at the end.

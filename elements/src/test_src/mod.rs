@@ -6,12 +6,9 @@ mod marker;
 mod overlay;
 mod pattern;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-
 pub use marker::{Marker, MarkerError, read_marker};
 pub use pattern::Pattern;
-use shrbuf::{AccessError, Account, Format, Ledger, Pool, Reason, Shrbuf};
+use shrbuf::{AccessError, Account, Format, Ledger, Reason, Shrbuf};
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
     Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, OutputOffer, Ports, Rate, Refusal,
@@ -24,6 +21,7 @@ use crate::clock::{Grid, Timer};
 use crate::image::color::{self, Coefficients};
 use crate::image::shape;
 use crate::memory::{self, Memory};
+use crate::supply::Supply;
 
 shrbuf_pipeline::properties! {
     /// Pictures to test with: colour bars, ramps, a moving box, noise.
@@ -77,8 +75,7 @@ struct TestSource {
 
 /// What exists between start and stop.
 struct Run {
-    pool: Pool,
-    starving: Arc<AtomicBool>,
+    supply: Supply,
     pace: Pace,
     /// Number of the next frame.
     next: u64,
@@ -137,20 +134,7 @@ impl Element for TestSource {
         painter.prepare(&mut buffers, &account).map_err(access)?;
 
         let waker = start.waker(BUFFER_BACK);
-        let starving = Arc::new(AtomicBool::new(false));
-        let hook = {
-            let (starving, waker) = (Arc::clone(&starving), waker.clone());
-            move |_index| {
-                // Pairs with the fence in `free`: either we see it starving, or it sees the buffer.
-                fence(Ordering::SeqCst);
-                if starving.load(Ordering::Relaxed) && starving.swap(false, Ordering::Relaxed) {
-                    waker.wake();
-                }
-            }
-        };
-        let pool = Pool::new(buffers, hook).map_err(|e| Failure::new(FailureKind::Limit, e))?;
-        let fences = pool.fences_fd().try_clone_to_owned();
-        start.watch(fences.map_err(|e| Failure::new(FailureKind::Limit, e))?, FENCES)?;
+        let supply = Supply::new(buffers, waker.clone(), FENCES, start)?;
         let pace = if self.config.free_run {
             waker.wake();
             Pace::Free { waker }
@@ -162,14 +146,14 @@ impl Element for TestSource {
             Pace::Clock { timer, grid }
         };
         let overlay = Overlay::new(stream.format, coefficients, stream.size);
-        self.run = Some(Run { pool, starving, pace, next: 0, painter, overlay, color, account });
+        self.run = Some(Run { supply, pace, next: 0, painter, overlay, color, account });
         Ok(())
     }
 
     fn ready(&mut self, token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
         match (token, &run.pace) {
-            (FENCES, _) => run.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            (FENCES, _) => run.supply.reap(),
             (TICK, _) => run.tick(context),
             (BUFFER_BACK, Pace::Free { .. }) => run.free(context),
             _ => Ok(()),
@@ -197,7 +181,7 @@ impl Run {
         let timestamp = grid.time(due);
         context.dropped(due - self.next);
         self.next = due + 1;
-        match self.pool.acquire() {
+        match self.supply.take() {
             Some(buffer) => self.send(buffer, due, timestamp, context),
             None => {
                 context.dropped(1);
@@ -211,17 +195,7 @@ impl Run {
         if context.ended() {
             return Ok(());
         }
-        let buffer = self.pool.acquire().or_else(|| {
-            // A buffer that comes back from here on wakes us; one that did just before is found by looking again.
-            self.starving.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            let found = self.pool.acquire();
-            if found.is_some() {
-                self.starving.store(false, Ordering::Relaxed);
-            }
-            found
-        });
-        let Some(buffer) = buffer else { return Ok(()) };
+        let Some(buffer) = self.supply.take_or_be_woken() else { return Ok(()) };
         if let Pace::Free { waker } = &self.pace {
             waker.wake();
         }
