@@ -1,12 +1,7 @@
-//! The first camera on the first display, or in a window of a desktop session; without them, a picture in a terminal.
-//!
+//! The first camera on the first display, or in a window of a desktop session; without them, a picture in a terminal:
 //! `camera-to-display [SECONDS] [PICTURE.png]`
 
-use std::error::Error;
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{env, error::Error, path::PathBuf, process::ExitCode, time::Duration};
 
 use shrbuf_elements::kms::{Card, KmsSink, Order};
 use shrbuf_elements::v4l2::{Device, V4l2Src};
@@ -19,8 +14,7 @@ fn camera() -> Result<Box<dyn Element>, Box<dyn Error>> {
     match Device::first() {
         Ok(device) => {
             println!("camera:  {} ({})", device.path().display(), device.capability().card);
-            let path = device.path().display().to_string();
-            Ok(V4l2Src { device: Some(path), ..V4l2Src::default() }.build()?)
+            Ok(V4l2Src { device: Some(device.path().display().to_string()), ..V4l2Src::default() }.build()?)
         }
         Err(why) => {
             println!("camera:  none ({why}); a test picture instead");
@@ -49,8 +43,7 @@ fn display(screenshot: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Erro
         }
         println!("display: {name} ({})", card.driver);
         // Live: a frame that came too late for its refresh is not waited for.
-        let (card, order) = (Some(card.path), Order::Latest);
-        return Ok(KmsSink { card, screenshot, order, ..KmsSink::default() }.build()?);
+        return Ok(KmsSink { card: Some(card.path), screenshot, order: Order::Latest, ..KmsSink::default() }.build()?);
     }
     println!("display: none; this terminal instead");
     Ok(ScreenSink { png: screenshot, ..ScreenSink::default() }.build()?)
@@ -58,21 +51,20 @@ fn display(screenshot: Option<PathBuf>) -> Result<Box<dyn Element>, Box<dyn Erro
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let Err(error) = show(std::env::args_os().skip(1)) else { return ExitCode::SUCCESS };
+    let Err(error) = show() else { return ExitCode::SUCCESS };
     eprintln!("camera-to-display: {error}");
     ExitCode::FAILURE
 }
 
-fn show(mut arguments: impl Iterator<Item = OsString>) -> Result<(), Box<dyn Error>> {
+fn show() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args_os().skip(1);
     let seconds = arguments.next().map_or(Ok(10.0), |s| s.to_string_lossy().parse());
     let seconds = seconds.map_err(|_| "usage: camera-to-display [SECONDS] [PICTURE.png]")?;
-
     let mut graph = Graph::new("camera-to-display");
     graph.set_copies(Copies::Warn);
     let camera = graph.add("camera", camera()?)?;
     let display = graph.add("display", display(arguments.next().map(PathBuf::from))?)?;
     graph.link(camera, display)?;
-
     let mut options = RunOptions { duration: Some(Duration::try_from_secs_f64(seconds)?), ..RunOptions::default() };
     options.negotiate.converters = CONVERTERS;
     let report = run(graph, &options, |progress| {
