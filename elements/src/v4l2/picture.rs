@@ -242,6 +242,11 @@ pub(super) fn composed(device: &Device, room: Size) -> Result<Rect, ioctl::Failu
     }
 }
 
+/// A part of a buffer that does not begin at its corner, which a frame is to say.
+pub(super) fn off_corner(picture: Rect) -> Option<Rect> {
+    Some(picture).filter(|p| (p.x, p.y) != (0, 0))
+}
+
 /// The queue of a capture format that is set, and its buffers: the driver's own, or of the stream's allocator.
 pub(super) fn allocate(
     device: &Device,
