@@ -182,7 +182,7 @@ fn refusal(weston: &Weston, buffer: &Shrbuf, origin: Origin) -> String {
         rate: None,
         origin,
         stride_align: 1,
-        block: Size::new(1, 1),
+        block: None,
         plane_segments: false,
         read_only: false,
         buffers: 1,

@@ -12,7 +12,7 @@ use shrbuf_pipeline::{
 
 use super::failure::{dequeue_failed, failed, open_failed, queue_failed, set_controls, start_failed};
 use super::ioctl::{Clock, Fraction};
-use super::{Device, OutputQueue, Returned, picture};
+use super::{Device, OutputQueue, Returned, blocks, picture};
 
 properties! {
     /// Frames out of a V4L2 output device: an HDMI or SDI transmitter, a modulator, a loop-back.
@@ -120,7 +120,8 @@ impl Element for Sink {
         let formats = device.formats().map_err(failed)?;
         let mut video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, current)).collect();
         video.retain(|v| !v.format.is_compressed());
-        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], holds: holds(&device), ..Consumes::cpu() };
+        let (kinds, blocks) = (vec![MemoryKind::DmaBuf], blocks::blocks(&device, &formats));
+        let memory = Consumes { kinds, blocks, holds: holds(&device), ..Consumes::cpu() };
         self.device = Some(device);
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: Some(current) })
     }

@@ -4,6 +4,7 @@ mod blocks;
 mod change;
 mod codec;
 mod convert;
+mod rows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -6,7 +6,6 @@
 //! what was made before goes out and the graph is negotiated anew with what the decoder has said. Meanwhile the decoder
 //! keeps what it has of the stream: `incoming` is the side of it that goes on streaming through that.
 
-mod blocks;
 mod incoming;
 mod run;
 
@@ -25,7 +24,7 @@ use self::incoming::Incoming;
 use self::run::Run;
 use super::failure::{failed, open_failed, set_controls};
 use super::ioctl::{self, Codec, SelectionTarget};
-use super::{CaptureQueue, Device, Memory, OutputQueue, picture, sink};
+use super::{CaptureQueue, Device, Memory, OutputQueue, blocks, picture, sink};
 
 properties! {
     /// Frames through a V4L2 memory-to-memory device: a stateful codec, a scaler, a converter.
