@@ -5,6 +5,7 @@ mod change;
 mod codec;
 mod convert;
 mod rows;
+mod screen;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
