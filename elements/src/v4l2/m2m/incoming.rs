@@ -49,6 +49,11 @@ impl Incoming {
         !self.waiting.is_empty()
     }
 
+    /// Whether frames went in that have not come out.
+    pub(super) fn is_inside(&self) -> bool {
+        self.inside.iter().any(Option::is_some)
+    }
+
     pub(super) fn take(&mut self, frame: Frame) -> Result<(), Failure> {
         self.waiting.push_back(frame);
         self.feed()

@@ -6,6 +6,7 @@
 //! what was made before goes out and the graph is negotiated anew with what the decoder has said. Meanwhile the decoder
 //! keeps what it has of the stream: `incoming` is the side of it that goes on streaming through that.
 
+mod habit;
 mod incoming;
 mod run;
 
@@ -331,8 +332,8 @@ impl Element for M2m {
         run.ready(token, events, context, &mut self.counts)
     }
 
-    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
-        self.run.as_mut().map_or(Ok(()), |run| run.take(frame))
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.run.as_mut().map_or(Ok(()), |run| run.take(frame, context, &mut self.counts))
     }
 
     fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {

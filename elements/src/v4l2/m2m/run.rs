@@ -9,6 +9,7 @@ use shrbuf_pipeline::{
     Colorimetry, Context, Events, Failure, FailureKind, Frame, Rect, Size, Start, Stream, Timestamp,
 };
 
+use super::habit::{DoneAtOnce, OneOfEach};
 use super::incoming::{Incoming, Meta};
 use super::{Counts, Found, Made, Opened};
 use crate::v4l2::failure::{dequeue_failed, failed, start_failed};
@@ -56,6 +57,8 @@ pub(super) struct Run {
     /// Frames that the device was promised at once.
     holds: u32,
     given: u64,
+    done_at_once: DoneAtOnce,
+    one_of_each: OneOfEach,
     /// As the watchdog last saw them, and how often it has seen them so.
     seen: (u64, u64, u32),
     quiet_ticks: u32,
@@ -120,6 +123,8 @@ impl Run {
             stall,
             holds: sink::holds(&opened.takes),
             given: 0,
+            done_at_once: DoneAtOnce::default(),
+            one_of_each: OneOfEach::default(),
             seen: (0, 0, 0),
             quiet_ticks: 0,
             changed: false,
@@ -130,8 +135,16 @@ impl Run {
     }
 
     /// A frame has come.
-    pub(super) fn take(&mut self, frame: Frame) -> Result<(), Failure> {
-        self.input.take(frame)
+    pub(super) fn take(&mut self, frame: Frame, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
+        self.input.take(frame)?;
+        if self.output.is_none() || self.found.is_some() || !self.done_at_once.is_likely() {
+            return Ok(());
+        }
+        // Not to be woken for it.
+        let result = self.work(context, counts);
+        // What came of earlier frames would have come anyway.
+        self.done_at_once.looked(!self.input.is_inside());
+        result
     }
 
     /// No more will come.
@@ -170,11 +183,16 @@ impl Run {
         if events.priority {
             self.events()?;
         }
+        self.work(context, counts)
+    }
+
+    /// Takes from the device all that it is done with, on both sides, and does what follows from that.
+    fn work(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
         self.input.reap(counts)?;
         self.input.feed()?;
         // What is left here is not told a second time.
         let last = self.give(context, counts)?;
-        if last {
+        if last && self.codec == Some(Codec::Decoder) {
             // Whether it is the last of all, or the last before a change that came after we had looked.
             self.events()?;
         }
@@ -196,11 +214,22 @@ impl Run {
 
     /// Sends on what the device has made. True after the last of a stream.
     fn give(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<bool, Failure> {
+        let before = self.given;
         loop {
             let Some(output) = &mut self.output else { return Ok(false) };
+            let all = self.given > before && !self.input.is_inside();
+            // A decoder may find several in one buffer at any time, and at the end there is no next frame to wake us.
+            if all && self.one_of_each.is_likely() && self.codec != Some(Codec::Decoder) && !self.ending {
+                return Ok(false);
+            }
             let buffer = match output.dequeue() {
                 Ok(Dequeued::Buffer(buffer)) => buffer,
-                Ok(Dequeued::NotReady) => return Ok(false),
+                Ok(Dequeued::NotReady) => {
+                    if all {
+                        self.one_of_each.hit();
+                    }
+                    return Ok(false);
+                }
                 Ok(Dequeued::EndOfStream) => return Ok(true),
                 Err(DqbufError::Overrun { index, .. }) => {
                     // Its first reference is its last: back it goes.
@@ -218,6 +247,9 @@ impl Run {
                 return Ok(true);
             }
             let meta = self.input.recall(buffer.timestamp.ns);
+            if meta.is_none() {
+                self.one_of_each.missed();
+            }
             match memory {
                 Some(memory) if !buffer.is_corrupt() && Whole::are_in(&self.whole, buffer.planes()) => {
                     self.given += 1;
