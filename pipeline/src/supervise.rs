@@ -68,7 +68,6 @@ pub enum Verdict {
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 pub enum Error {
     /// No plan.
     #[error(transparent)]

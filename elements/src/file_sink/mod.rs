@@ -23,7 +23,8 @@ shrbuf_pipeline::properties! {
     /// Raw and Y4M go from the frame's memory to the file without a stop in between. Y4M takes YU12, YU16, YU24 and
     /// GREY; the others take every format. A PNG whose name has a number in it (`%d`, `%04d`) becomes many, numbered
     /// from 0; one without keeps the last frame. Writing may take longer than a frame; put a `queue` before it. A pipe
-    /// needs its reader first, and is waited for where that is slower.
+    /// needs its reader first, and is waited for where that is slower. A pipeline that is started again, as a stream has
+    /// changed, goes on with the file; into a Y4M, of one size throughout, frames of another are refused.
     ///
     /// ```toml
     /// [element.file]

@@ -25,7 +25,8 @@ properties! {
     /// planes composed, which the display controller's writeback connector writes into buffers of the card: no CPU copies
     /// them. One comes for each change of the screen, or fewer where one takes longer to write than to the next change;
     /// where nothing changes, none comes. The first commit, which sets the mode, gives none. A frame carries the time at which
-    /// it was on screen, and its number counts changes, with gaps for those that were not captured.
+    /// it was on screen, and its number counts changes, with gaps for those that were not captured. For a consumer that reads
+    /// whole blocks (a codec) the buffers have room for these.
     ///
     /// The kernel has a picture written only as part of a commit, and lets only the DRM master commit. So this drives the
     /// display itself, and cannot look over the shoulder of another program. Few display controllers have a writeback

@@ -19,7 +19,8 @@ properties! {
     ///
     /// The driver imports the frames' memory as it is (VIDIOC_QBUF with V4L2_MEMORY_DMABUF), each buffer once. A frame
     /// is held until the driver gives it back, which is when another has replaced it; the device sets the pace. A frame
-    /// whose producer has not finished with it (a GPU) is waited for.
+    /// whose producer has not finished with it (a GPU) is waited for. A driver that cannot be told of longer rows than the
+    /// picture's is offered none.
     ///
     /// ```toml
     /// [element.out]

@@ -34,9 +34,10 @@ properties! {
     /// back. What goes out is in the driver's own buffers, exported once (VIDIOC_EXPBUF) and queued again when the last
     /// reference is dropped; a decoder, which knows its pictures only from the stream, is lent buffers of a dma-heap or
     /// udmabuf. Time stamps and numbers pass through. At the end a codec is drained. A decoder whose stream turns out to
-    /// be of another size or kind than agreed, or becomes that, has the graph negotiated anew; no frame is lost by that. A codec that works in whole blocks is told
-    /// which part of them is picture, and says so of what it makes. A frame that the device reports as damaged is dropped
-    /// and counted.
+    /// be of another size or kind than agreed, or becomes so, has the graph negotiated anew: what was made before arrives,
+    /// and the decoder keeps what it has for afterwards. A codec that works in whole blocks is told which part of them is
+    /// picture, and says so of what it makes. A device that cannot be told of longer rows than the picture's is offered
+    /// none. A frame that the device reports as damaged is dropped and counted.
     ///
     /// ```toml
     /// [element.encode]
