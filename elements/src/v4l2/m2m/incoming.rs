@@ -28,6 +28,8 @@ pub(super) struct Incoming {
     /// Frames that came while every index was taken.
     waiting: VecDeque<Frame>,
     inside: [Option<Meta>; INSIDE],
+    /// How many of these there are.
+    number_inside: usize,
     next_inside: usize,
     /// Frames that the device was given.
     pub(super) taken: u64,
@@ -36,7 +38,7 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn new(queue: OutputQueue, stream: Stream) -> Incoming {
         let waiting = VecDeque::with_capacity(INSIDE);
-        Incoming { queue, stream, waiting, inside: [None; INSIDE], next_inside: 0, taken: 0 }
+        Incoming { queue, stream, waiting, inside: [None; INSIDE], number_inside: 0, next_inside: 0, taken: 0 }
     }
 
     /// Frames that the device has.
@@ -51,7 +53,7 @@ impl Incoming {
 
     /// Whether frames went in that have not come out.
     pub(super) fn is_inside(&self) -> bool {
-        self.inside.iter().any(Option::is_some)
+        self.number_inside > 0
     }
 
     pub(super) fn take(&mut self, frame: Frame) -> Result<(), Failure> {
@@ -91,12 +93,14 @@ impl Incoming {
             self.next_inside = (self.next_inside + 1) % INSIDE;
             self.next_inside
         });
-        self.inside[slot] = Some(meta);
+        self.number_inside += usize::from(self.inside[slot].replace(meta).is_none());
     }
 
     /// Time stamps pass through the kernel in whole microseconds.
     pub(super) fn recall(&mut self, ns: u64) -> Option<Meta> {
         let same = |m: &Option<Meta>| m.as_ref().is_some_and(|m| m.timestamp.0 / 1_000 == ns / 1_000);
-        self.inside.iter_mut().find(|m| same(m))?.take()
+        let meta = self.inside.iter_mut().find(|m| same(m))?.take();
+        self.number_inside -= usize::from(meta.is_some());
+        meta
     }
 }
