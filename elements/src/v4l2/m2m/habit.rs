@@ -8,18 +8,18 @@ const ENOUGH: u32 = 8;
 /// queues a buffer.
 #[derive(Debug, Default)]
 pub(super) struct DoneAtOnce {
-    misses: u32,
+    missed: u32,
 }
 
 impl DoneAtOnce {
-    /// Whether to look at once: not any more after a row of misses.
+    /// Whether to look at once: never again once that has cost more calls than it has saved.
     pub(super) fn is_likely(&self) -> bool {
-        self.misses < ENOUGH
+        self.missed < ENOUGH
     }
 
-    /// What looking at once has found.
+    /// What looking at once has found: for nothing it is a call or two, and otherwise one is saved.
     pub(super) fn looked(&mut self, done: bool) {
-        self.misses = if done { 0 } else { self.misses + 1 };
+        self.missed = if done { self.missed.saturating_sub(1) } else { self.missed + 2 };
     }
 }
 
@@ -61,8 +61,10 @@ mod tests {
     #[test]
     fn a_device_that_mostly_is_goes_on_being_asked() {
         let mut habit = DoneAtOnce::default();
-        (0..1000).for_each(|n| habit.looked(n % 3 == 0));
+        (0..1000).for_each(|n| habit.looked(n % 4 != 0));
         assert!(habit.is_likely());
+        (0..1000).for_each(|n| habit.looked(n % 4 == 0));
+        assert!(!habit.is_likely());
     }
 
     #[test]

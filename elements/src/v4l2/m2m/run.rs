@@ -140,10 +140,12 @@ impl Run {
         if self.output.is_none() || self.found.is_some() || !self.done_at_once.is_likely() {
             return Ok(());
         }
-        // Not to be woken for it.
-        let result = self.work(context, counts);
-        // What came of earlier frames would have come anyway.
-        self.done_at_once.looked(!self.input.is_inside());
+        // Not to be woken for it. What has not read the frame has made nothing of it.
+        self.input.reap(counts)?;
+        self.input.feed()?;
+        let read = self.input.queued() == 0;
+        let result = if read { self.work(context, counts) } else { Ok(()) };
+        self.done_at_once.looked(read && !self.input.is_inside());
         result
     }
 
