@@ -103,6 +103,7 @@ pub fn show_negotiation(error: &NegotiationError, file: &Path) -> String {
 pub fn show_run(error: &Error, outline: &Outline, file: &Path) -> String {
     match error {
         Error::Negotiation(error) => show_negotiation(error, file),
+        Error::Unfit { error: unfit, .. } => show(trouble(&error.to_string(), unfit.span(), file)),
         Error::Element(failure) => {
             let element = outline.elements.iter().find(|e| Some(e.name.as_str()) == failure.element());
             show(trouble(&message(failure), element.and_then(|e| e.span.clone()), file))
@@ -167,6 +168,7 @@ pub fn negotiation(error: &NegotiationError) -> json::Error {
 pub fn run(error: &Error) -> json::Error {
     match error {
         Error::Negotiation(error) => negotiation(error),
+        Error::Unfit { change, .. } => json::Error { message: error.to_string(), ..element(change) },
         Error::Element(failure) => element(failure),
     }
 }

@@ -100,7 +100,7 @@ mod tests {
             rate: None,
             origin: Origin::Memfd,
             stride_align: 1,
-            block: Size::new(16, 16),
+            block: Some(Size::new(16, 16)),
             plane_segments: false,
             read_only: false,
             buffers: 2,

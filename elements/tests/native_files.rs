@@ -12,7 +12,11 @@ use shrbuf_elements::Memory;
 use shrbuf_elements::file_sink::{Container, FileSink};
 use shrbuf_elements::file_src::FileSrc;
 use shrbuf_pipeline::property::Bytes;
-use shrbuf_pipeline::{Build, Colorimetry, Frame, Graph, Range, Rate, Size, Stream, Timestamp};
+use shrbuf_pipeline::supervise::{RunOptions, Verdict, run};
+use shrbuf_pipeline::{
+    Build, Colorimetry, Context, Element, Events, Failure, FailureKind, Frame, Graph, Ports, Range, Rate, Role, Size,
+    Start, Stream, Timestamp,
+};
 
 const SIZES: [Size; 3] = [Size::new(64, 32), Size::new(37, 21), Size::new(2, 1)];
 
@@ -365,4 +369,68 @@ fn a_film_repeats_out_of_the_cache() {
     let expected: Vec<Vec<u8>> = [0, 1, 2, 0, 1, 2, 0].iter().map(|&n: &usize| contents(&before[n])).collect();
     assert_eq!(shown, expected);
     assert_eq!(counters[0], ("cache-hits", 4));
+}
+
+/// Says once, at this frame, that the stream is another from there on, and passes that and what comes on after the next
+/// start.
+struct Halts {
+    at: u64,
+    kept: Vec<Frame>,
+    over: bool,
+}
+
+impl Element for Halts {
+    fn ports(&self) -> Ports {
+        Ports::filter()
+    }
+
+    fn role(&self) -> Role {
+        Role::Passthrough
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        self.over = false;
+        start.waker(0).wake();
+        Ok(())
+    }
+
+    fn ready(&mut self, _token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.kept.drain(..).try_for_each(|frame| context.push(0, frame))
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        if frame.sequence != self.at && !self.over {
+            self.ready(0, Events::default(), context)?;
+            return context.push(0, frame);
+        }
+        self.kept.push(frame);
+        if std::mem::replace(&mut self.over, true) {
+            return Ok(());
+        }
+        context.change(Failure::new(FailureKind::Changed, "a test"))
+    }
+}
+
+#[test]
+fn what_is_started_again_goes_on_where_it_was() {
+    let size = SIZES[0];
+    for name in ["again.raw", "again.y4m"] {
+        let (from, to) = (scratch(name), scratch(&format!("copy-of-{name}")));
+        write(sink(&from), &pictures(Format::Grey, size, 12), Range::Full, stream(Format::Grey, size));
+        let mut graph = Graph::new("again");
+        let raw = name.ends_with("raw").then_some(size);
+        let rate = Some(Rate::new(30, 1));
+        let source = FileSrc { format: Some(Format::Grey), size: raw, rate, free_run: false, ..source(&from) };
+        let halts = Halts { at: 5, kept: Vec::new(), over: false };
+        let elements: [(&str, Box<dyn Element>); 3] =
+            [("source", source.build().unwrap()), ("halts", Box::new(halts)), ("sink", sink(&to).build().unwrap())];
+        let nodes = elements.map(|(name, element)| graph.add(name, element).unwrap());
+        nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
+
+        let report = run(graph, &RunOptions::default(), |_| Verdict::Continue);
+
+        assert!(report.error.is_none(), "{}", report.error.unwrap());
+        assert_eq!(report.restarts, 1);
+        assert!(std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap(), "{name}");
+    }
 }

@@ -250,8 +250,9 @@ pub struct Consumes {
     pub insists: Option<String>,
     /// Strides must be multiples of this many bytes.
     pub stride_align: u32,
-    /// Formats whose pictures it reads in whole blocks of so many pixels (codecs), so that the memory must have room for
-    /// these, below a picture and at its right; a format that is not named here needs none.
+    /// Formats whose rows it reads one right after the other, in whole blocks of so many pixels (codecs), so that the memory
+    /// must have room for these, below a picture and at its right: 1x1 for a device that cannot be told of longer rows than
+    /// the picture's. Of a format that is not named here it takes rows of any length.
     pub blocks: Vec<(Format, Size)>,
     /// Frames it holds at once on the steady path.
     pub holds: u32,
@@ -266,9 +267,9 @@ impl Consumes {
         Consumes { kinds, insists: None, stride_align: 1, blocks: Vec::new(), holds: 1, read_only: false }
     }
 
-    /// The blocks in which pictures of `format` are read: 1x1 where they are read as they are.
-    pub fn block(&self, format: Format) -> Size {
-        self.blocks.iter().find(|(f, _)| *f == format).map_or(Size::new(1, 1), |(_, block)| *block)
+    /// The blocks in which pictures of `format` are read; `None` where rows may be of any length.
+    pub fn block(&self, format: Format) -> Option<Size> {
+        self.blocks.iter().find(|(f, _)| *f == format).map(|(_, block)| *block)
     }
 }
 
@@ -344,9 +345,10 @@ pub struct Stream {
     pub origin: Origin,
     /// Strides are to be multiples of this.
     pub stride_align: u32,
-    /// The memory is to have room for whole blocks of so many pixels: 1x1 for the picture alone. A driver that decides by
-    /// itself does not heed it, and those who import look at what it made.
-    pub block: Size,
+    /// The memory is to have room for whole blocks of so many pixels, and rows no longer than for these, but for
+    /// `stride_align`: 1x1 for rows of the picture alone, `None` for rows as the producer likes them. A driver that decides
+    /// by itself does not heed it, and those who import look at what it made.
+    pub block: Option<Size>,
     /// Each plane is a segment of its own.
     pub plane_segments: bool,
     /// Descriptors are to be made for reading alone, where their exporter can do that.
@@ -359,7 +361,8 @@ impl Stream {
     /// The size that the memory has room for: the picture's, in whole blocks.
     pub fn room(&self) -> Size {
         let whole = |n: u32, block: u32| n.checked_next_multiple_of(block.max(1)).unwrap_or(n);
-        Size::new(whole(self.size.width, self.block.width), whole(self.size.height, self.block.height))
+        let block = self.block.unwrap_or(Size::new(1, 1));
+        Size::new(whole(self.size.width, block.width), whole(self.size.height, block.height))
     }
 }
 

@@ -39,21 +39,14 @@ impl Node {
 /// Every domain of a run, wherever its thread is: at work, asleep, or waiting for room in a ring.
 struct Everybody {
     control: Arc<Control>,
-    bells: Vec<Arc<Bell>>,
     /// With the node of the queue that each stands for.
     rings: Vec<(Arc<Ring>, usize)>,
 }
 
 impl Everybody {
-    fn end(&self) {
-        self.control.end();
-        self.bells.iter().for_each(|b| b.ring());
-    }
-
     fn stop(&self) {
         self.control.stop();
         self.rings.iter().for_each(|(ring, _)| ring.close());
-        self.bells.iter().for_each(|b| b.ring());
     }
 }
 
@@ -112,8 +105,7 @@ impl Graph {
 /// # Errors
 /// The graph, and the failure of the element that did not start; those that did have been stopped.
 pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended>> {
-    let control = Arc::new(Control::default());
-    let (mut domains, bells) = match cut(&mut graph, frames, &control) {
+    let (mut domains, control) = match cut(&mut graph, frames) {
         Ok(cut) => cut,
         Err(failure) => return Err(Box::new(Ended { graph, failure: Some(failure) })),
     };
@@ -129,7 +121,7 @@ pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended
     let of =
         |d: &Domain| d.rings.iter().map(|(ring, slot, _)| (Arc::clone(ring), d.slots[*slot].node)).collect::<Vec<_>>();
     let rings = domains.iter().flat_map(of).collect();
-    let everybody = Arc::new(Everybody { control, bells, rings });
+    let everybody = Arc::new(Everybody { control, rings });
     let mut running = Running { graph, everybody, threads: Vec::new(), done };
     for (i, domain) in domains.into_iter().enumerate() {
         if let Err(failure) = running.spawn(i, domain, sender.clone()) {
@@ -143,11 +135,7 @@ pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended
 }
 
 /// Takes the elements out of the graph into domains, in topological order of both.
-fn cut(
-    graph: &mut Graph,
-    frames: Option<u64>,
-    control: &Arc<Control>,
-) -> Result<(Vec<Domain>, Vec<Arc<Bell>>), Failure> {
+fn cut(graph: &mut Graph, frames: Option<u64>) -> Result<(Vec<Domain>, Arc<Control>), Failure> {
     let order = graph.check().map_err(|e| Failure::new(FailureKind::Config, e))?;
     // Numbers of domains and of slots in them, in topological order.
     let domain_of = graph.domains();
@@ -167,9 +155,10 @@ fn cut(
 
     let os = |e| Failure::new(FailureKind::Limit, format!("no descriptor for a domain's loop: {e}"));
     let bells = roots.iter().map(|_| Bell::new().map(Arc::new)).collect::<Result<Vec<_>, _>>().map_err(os)?;
+    let control = Arc::new(Control::new(bells.clone()));
     let mut domains = bells
         .iter()
-        .map(|bell| Domain::new(Arc::clone(bell), Arc::clone(control)))
+        .map(|bell| Domain::new(Arc::clone(bell), Arc::clone(&control)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(os)?;
 
@@ -199,7 +188,7 @@ fn cut(
         let limit = frames.map(|f| f.saturating_sub(n.stats.read().frames));
         domains[place[node.0].0].add(node.0, n, outputs, limit);
     }
-    Ok((domains, bells))
+    Ok((domains, control))
 }
 
 fn put_back(graph: &mut Graph, mut domain: Domain) {
@@ -266,7 +255,7 @@ impl Running {
 
     /// Has the sources end; what is on its way arrives. Does not block.
     pub fn end(&self) {
-        self.everybody.end();
+        self.everybody.control.end();
     }
 
     /// Whether the sources have been told to end, from here or by an element.
@@ -326,14 +315,15 @@ impl Running {
                 break;
             }
         }
-        let (mut failures, mut hanging) = (Vec::new(), Vec::new());
+        let (mut changes, mut failures, mut hanging) = (Vec::new(), Vec::<Failure>::new(), Vec::new());
         for thread in std::mem::take(&mut self.threads) {
             if !thread.over {
                 hanging.push(self.hangs(&thread.nodes));
                 continue;
             }
             match thread.handle.join() {
-                Ok((domain, result)) => {
+                Ok((mut domain, result)) => {
+                    changes.extend(domain.take_change());
                     put_back(&mut self.graph, domain);
                     failures.extend(result.err());
                 }
@@ -341,8 +331,11 @@ impl Running {
                 Err(_) => failures.push(Failure::new(FailureKind::Panic, "a domain's loop; its elements are lost")),
             }
         }
+        // What waits for buffers that are kept for the next start has stalled because of the change, and not by itself.
+        failures.retain(|f| changes.is_empty() || f.kind() != FailureKind::Stalled);
         let mut failures = failures.into_iter();
         let first = failures.next().or_else(|| (!hanging.is_empty()).then(|| hanging.remove(0)));
+        let first = first.or_else(|| changes.into_iter().next());
         hanging.iter().for_each(|failure| tracing::error!("{failure}"));
         first
     }

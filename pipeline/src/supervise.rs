@@ -76,7 +76,6 @@ pub enum Verdict {
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 pub enum Error {
     /// No plan.
     #[error(transparent)]
@@ -84,6 +83,15 @@ pub enum Error {
     /// An element.
     #[error(transparent)]
     Element(#[from] Failure),
+    /// A stream has changed, and there is no plan for what it is now.
+    #[error("{change}\n  {}", error.to_string().replace('\n', "\n  "))]
+    Unfit {
+        /// The element, from what, and to what.
+        change: Failure,
+        /// Why that does not go on.
+        #[source]
+        error: NegotiationError,
+    },
 }
 
 impl Error {
@@ -91,7 +99,18 @@ impl Error {
     pub fn kind(&self) -> Option<FailureKind> {
         match self {
             Error::Element(f) | Error::Negotiation(NegotiationError::Element { failure: f, .. }) => Some(f.kind()),
+            Error::Unfit { change, .. } => Some(change.kind()),
             Error::Negotiation(_) => None,
+        }
+    }
+
+    /// What it is where the start before it ended with a change.
+    fn after(self, change: Option<Failure>) -> Error {
+        match (self, change) {
+            (Error::Negotiation(error), Some(change)) if !matches!(error, NegotiationError::Element { .. }) => {
+                Error::Unfit { change, error }
+            }
+            (error, _) => error,
         }
     }
 
@@ -99,6 +118,7 @@ impl Error {
     pub fn element(&self) -> Option<&str> {
         match self {
             Error::Element(f) | Error::Negotiation(NegotiationError::Element { failure: f, .. }) => f.element(),
+            Error::Unfit { change, .. } => change.element(),
             Error::Negotiation(_) => None,
         }
     }
@@ -137,6 +157,7 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
     let mut report = Report { graph, plan: Plan::default(), duration: Duration::ZERO, restarts: 0, error: None };
     let mut retry = Retry::default();
     let mut worked = Worked::default();
+    let mut change = None;
     loop {
         let error = match once(&mut report, options, &mut worked, &mut observer) {
             Ok(Step::Over) => return report,
@@ -145,7 +166,7 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
                 report.restarts += 1;
                 continue;
             }
-            Err(error) => error,
+            Err(error) => error.after(change.take()),
         };
         if error.kind() == Some(FailureKind::Panic) || report.graph.has_lost() {
             report.error = Some(error);
@@ -178,6 +199,9 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
                 break;
             }
             std::thread::sleep(left.min(options.tick));
+        }
+        if let Error::Element(failure) = error {
+            change = Some(failure).filter(|f| f.kind() == FailureKind::Changed);
         }
     }
 }
@@ -323,6 +347,7 @@ impl Retry {
         let pause = pause(self.attempts);
         self.attempts += 1;
         match error.kind()? {
+            _ if matches!(error, Error::Unfit { .. }) => None,
             FailureKind::Changed if self.attempts == 1 => Some(Duration::ZERO),
             // A signal that changes again and again needs time, whatever is declared.
             FailureKind::Changed if self.attempts < 10 => Some(pause),

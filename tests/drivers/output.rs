@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use shrbuf::{Format, Ledger, Reason};
 use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::tee::Tee;
 use shrbuf_elements::test_src::{Pattern, TestSrc};
 use shrbuf_elements::v4l2::{Device, V4l2Sink, V4l2Src, ioctl};
 use shrbuf_pipeline::supervise::{Error, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, FailureKind, Frame, Graph, Rate, Size};
-use shrbuf_tests::{Footprint, Growth, Watch, counts, growth, run_frames, set_control};
+use shrbuf_tests::{Aligned, Footprint, Growth, Watch, counts, growth, run_frames, set_control};
 
 /// The first device that puts video out; `None` where vivid has none.
 fn output() -> Option<String> {
@@ -38,12 +39,30 @@ fn picture(frame: &Frame) -> u64 {
 
 /// `source → watch → out`, copies denied.
 fn to_output(source: TestSrc, sink: V4l2Sink, on_frame: impl FnMut(&Frame) + Send + 'static) -> Graph {
+    to_output_beside(source, sink, None, on_frame)
+}
+
+/// The same, with a sink beside `out` that may want longer rows.
+fn to_output_beside(
+    source: TestSrc,
+    sink: V4l2Sink,
+    beside: Option<Aligned>,
+    on_frame: impl FnMut(&Frame) + Send + 'static,
+) -> Graph {
     let mut graph = Graph::new("output");
     let source = graph.add("source", source.build().unwrap()).unwrap();
     let watch = graph.add("watch", Watch::new(on_frame)).unwrap();
     let sink = graph.add("out", sink.build().unwrap()).unwrap();
     graph.link(source, watch).unwrap();
-    graph.link(watch, sink).unwrap();
+    let Some(beside) = beside else {
+        graph.link(watch, sink).unwrap();
+        return graph;
+    };
+    let tee = graph.add("tee", Tee {}.build().unwrap()).unwrap();
+    let beside = graph.add("beside", Box::new(beside)).unwrap();
+    graph.link(watch, tee).unwrap();
+    graph.link(tee, sink).unwrap();
+    graph.link(tee, beside).unwrap();
     graph
 }
 
@@ -61,6 +80,16 @@ fn kind(report: &Report) -> Option<FailureKind> {
 
 #[test]
 fn output_comes_back_pixel_for_pixel() {
+    comes_back(None);
+}
+
+#[test]
+fn output_in_rows_longer_than_the_picture_comes_back_pixel_for_pixel() {
+    comes_back(Some(4096));
+}
+
+/// Puts out 1280x720, whose rows are 5120 bytes, or a multiple of `rows`.
+fn comes_back(rows: Option<u32>) {
     let Some(device) = output() else { return };
     let before = Footprint::now();
     Device::first().unwrap().select_input("HDMI 000-0").unwrap();
@@ -68,7 +97,9 @@ fn output_comes_back_pixel_for_pixel() {
     set_control("osd_text_mode", "None");
     let sent: Arc<Mutex<HashSet<u64>>> = Arc::default();
     let ours = Arc::clone(&sent);
-    let graph = to_output(pattern(), hdmi(&device), move |frame| {
+    let beside = rows.map(|rows| Aligned { rows });
+    let graph = to_output_beside(pattern(), hdmi(&device), beside, move |frame| {
+        assert_eq!(frame.buffer.layout().planes()[0].stride, rows.map_or(5120, |_| 8192));
         ours.lock().unwrap().insert(picture(frame));
     });
     let putting_out = std::thread::spawn(move || {

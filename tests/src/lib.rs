@@ -8,12 +8,14 @@ use shrbuf_pipeline::stats::NodeCounts;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Frame, Graph, Rate, Size};
 
+mod aligned;
 mod footprint;
 mod gem;
 pub mod growth;
 mod heap;
 mod watch;
 
+pub use aligned::Aligned;
 pub use footprint::Footprint;
 pub use growth::Growth;
 pub use watch::Watch;

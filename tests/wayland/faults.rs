@@ -12,7 +12,7 @@ use shrbuf_elements::v4l2::V4l2Src;
 use shrbuf_elements::wayland::WaylandSink;
 use shrbuf_pipeline::solve::NegotiationError;
 use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Origin, Rate, Size, Stream};
+use shrbuf_pipeline::{Build, Failure, FailureKind, Graph, Origin, Rate, Stream};
 use shrbuf_tests::{Footprint, counts, on_test_drivers, press, run_frames};
 
 use crate::weston::Weston;
@@ -182,7 +182,7 @@ fn refusal(weston: &Weston, buffer: &Shrbuf, origin: Origin) -> String {
         rate: None,
         origin,
         stride_align: 1,
-        block: Size::new(1, 1),
+        block: None,
         plane_segments: false,
         read_only: false,
         buffers: 1,

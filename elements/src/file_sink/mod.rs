@@ -23,7 +23,8 @@ shrbuf_pipeline::properties! {
     /// Raw and Y4M go from the frame's memory to the file without a stop in between. Y4M takes YU12, YU16, YU24 and
     /// GREY; the others take every format. A PNG whose name has a number in it (`%d`, `%04d`) becomes many, numbered
     /// from 0; one without keeps the last frame. Writing may take longer than a frame; put a `queue` before it. A pipe
-    /// needs its reader first, and is waited for where that is slower.
+    /// needs its reader first, and is waited for where that is slower. A pipeline that is started again, as a stream has
+    /// changed, goes on with the file; into a Y4M, of one size throughout, frames of another are refused.
     ///
     /// ```toml
     /// [element.file]
@@ -57,7 +58,8 @@ impl Build for FileSink {
         };
         let environment = Environment::new("file-sink", Ledger::default());
         let account = environment.ledger.account(&environment.name, Reason::File);
-        let sink = Sink { config: self, container, environment, account, stream: None, run: None, written: 0 };
+        let sink =
+            Sink { config: self, container, environment, account, stream: None, run: None, y4m: None, written: 0 };
         Ok(Box::new(sink))
     }
 }
@@ -69,6 +71,9 @@ struct Sink {
     account: Account,
     stream: Option<Stream>,
     run: Option<Run>,
+    /// The pictures of the Y4M file that it has begun.
+    y4m: Option<Stream>,
+    /// Frames, in all runs.
     written: u64,
 }
 
@@ -116,6 +121,16 @@ impl Element for Sink {
     }
 
     fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        if let Some(begun) = self.y4m.filter(|b| (b.format, b.size) != (stream.format, stream.size)) {
+            let (path, is, is_to_be) = (self.config.path.display(), begun.size, stream.size);
+            let what = format!(
+                "`{path}` has frames of {} {is} already, and Y4M knows one size for all: {} {is_to_be} does not go into it",
+                begun.format, stream.format
+            );
+            return Err(
+                Refusal::new(what).instead(format!("`gpu` before it, with size = [{}, {}]", is.width, is.height))
+            );
+        }
         self.stream = Some(*stream);
         // Maps them, so that a buffer which a CPU cannot read shows now.
         buffers.iter().try_for_each(|b| b.read().map(drop)).map_err(|e| Refusal::new(e.to_string()))
@@ -125,10 +140,13 @@ impl Element for Sink {
         let path = &self.config.path;
         // A pipe's reader may never come, or never read: that is waited for where a stop is heard. To files it is all one.
         let mut options = File::options();
-        options.write(true).create(true).truncate(true).custom_flags(libc::O_NONBLOCK);
+        options.write(true).create(true).custom_flags(libc::O_NONBLOCK);
+        // Started again, as a stream has changed or a device was away, it goes on with what it has.
+        let again = self.written > 0;
+        options.append(again).truncate(!again);
         let create = |path: &Path| options.open(path).map_err(|e| FileError::open(path, e));
         let writer = match self.container {
-            Container::Y4m => Writer::Y4m { file: create(path)?, header: false },
+            Container::Y4m => Writer::Y4m { file: create(path)?, header: self.y4m.is_some() },
             Container::Png => match Numbered::parse(path) {
                 Some(numbered) => {
                     // A folder that is not there is better known now than with the first frame.
@@ -157,6 +175,7 @@ impl Element for Sink {
         let to = To { path: &self.config.path, number: self.written, account: &self.account, context };
         if run.writer.write(frame, self.stream, &to)? {
             self.written += 1;
+            self.y4m = self.stream.filter(|_| self.container == Container::Y4m);
             context.shown(captured, Timestamp::now());
         }
         Ok(())

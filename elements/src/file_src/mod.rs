@@ -87,6 +87,7 @@ impl Build for FileSrc {
             buffers: Vec::new(),
             stream: None,
             reader: None,
+            place: Place::default(),
             cached: FrameCacheStats::default(),
             run: None,
         };
@@ -102,6 +103,8 @@ struct Source {
     buffers: Vec<Shrbuf>,
     stream: Option<Stream>,
     reader: Option<Reader>,
+    /// Where it goes on, as it has been started before.
+    place: Place,
     cached: FrameCacheStats,
     run: Option<Run>,
 }
@@ -113,11 +116,17 @@ struct Run {
     reader: Reader,
     cache: Option<FrameCache>,
     turns: Turns,
+    place: Place,
+    account: Account,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
     /// The frame that is played next, by its place in the file.
     next: u64,
     backwards: bool,
     sequence: u64,
-    account: Account,
 }
 
 /// What comes at the end.
@@ -210,7 +219,8 @@ impl Element for Source {
             FrameCache::new(&Store::new(&StoreOptions { ledger, ..StoreOptions::new(max) })?, 1)
         });
         let cache = cache.transpose().map_err(|e| Failure::new(FailureKind::Limit, e))?;
-        self.run = Some(Run { supply, pace, reader, cache, turns, next: 0, backwards: false, sequence: 0, account });
+        let place = self.place;
+        self.run = Some(Run { supply, pace, reader, cache, turns, place, account });
         Ok(())
     }
 
@@ -228,13 +238,15 @@ impl Element for Source {
     }
 
     fn stop(&mut self) {
-        if let Some(cache) = self.run.take().and_then(|run| run.cache) {
+        let Some(Run { reader, place, cache, .. }) = self.run.take() else { return };
+        // What comes through a pipe cannot be had again by opening it anew.
+        (self.reader, self.place) = (Some(reader), place);
+        if let Some(cache) = cache {
             let now = cache.stats();
             self.cached.hits += now.hits;
             self.cached.misses += now.misses;
             self.cached.refetches += now.refetches;
         }
-        self.reader = None;
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
@@ -276,7 +288,7 @@ impl Run {
 
     /// The next frame's picture, out of the cache or the file; false at the end.
     fn fill(&mut self, buffer: &mut Shrbuf) -> Result<bool, Failure> {
-        let (reader, account, next) = (&mut self.reader, &self.account, self.next);
+        let (reader, account, next) = (&mut self.reader, &self.account, self.place.next);
         let mut read = |buffer: &mut Shrbuf| {
             reader.seek(next)?;
             reader.read(buffer, account)
@@ -292,21 +304,21 @@ impl Run {
         if !self.fill(&mut buffer)? {
             match self.turns {
                 Turns::Never => return context.end_all(),
-                Turns::ToTheFirst => self.next = 0,
+                Turns::ToTheFirst => self.place.next = 0,
                 Turns::Back => {
-                    self.backwards = true;
-                    self.next = self.next.saturating_sub(2);
+                    self.place.backwards = true;
+                    self.place.next = self.place.next.saturating_sub(2);
                 }
             }
             self.fill(&mut buffer)?;
         }
-        if self.backwards && self.next == 0 {
-            self.backwards = false;
+        if self.place.backwards && self.place.next == 0 {
+            self.place.backwards = false;
         }
-        self.next = if self.backwards { self.next - 1 } else { self.next + 1 };
+        self.place.next = if self.place.backwards { self.place.next - 1 } else { self.place.next + 1 };
         buffer.set_state(State::Filled);
-        let frame = Frame { color: self.reader.color(), ..Frame::new(buffer, timestamp, self.sequence) };
-        self.sequence += 1;
+        let frame = Frame { color: self.reader.color(), ..Frame::new(buffer, timestamp, self.place.sequence) };
+        self.place.sequence += 1;
         context.push(0, frame)
     }
 }

@@ -99,13 +99,21 @@ pub(super) fn allocate(gpu: &Gpu, stream: &Stream, name: &str) -> Result<Vec<Shr
     (0..stream.buffers.max(1)).map(|_| one()).collect()
 }
 
-/// What a buffer has room for. A consumer that works in whole blocks reads rows of just these, one after another; where a
-/// GPU wants longer ones, negotiation tries those next.
+/// What a buffer has room for. A consumer that works in whole blocks, or in those of a single pixel, reads rows of just
+/// these, one after another; where a GPU wants longer ones, negotiation tries those next.
 fn room(stream: &Stream) -> Result<Layout, LayoutError> {
     let Size { width, height } = stream.room();
-    let of_tiles = |s: &Sampling| (width / s.hsub).is_multiple_of(TILE) && (height / s.vsub).is_multiple_of(TILE);
-    if stream.block != Size::new(1, 1) && stream.format.planes().iter().all(of_tiles) {
-        return Layout::linear(stream.format, width, height, stream.stride_align);
+    let planes = stream.format.planes();
+    let across = |s: &Sampling| (width / s.hsub).is_multiple_of(TILE);
+    let down = |s: &Sampling| (height / s.vsub).is_multiple_of(TILE);
+    if stream.block.is_some() && planes.iter().all(across) {
+        if planes.iter().all(down) {
+            return Layout::linear(stream.format, width, height, stream.stride_align);
+        }
+        // Behind a single plane there may be more.
+        if planes.len() == 1 {
+            return Layout::linear(stream.format, width, height.next_multiple_of(TILE), stream.stride_align);
+        }
     }
     Layout::linear(stream.format, width, height.next_multiple_of(2 * TILE), stride(stream))
 }
@@ -133,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    fn planes(format: Format, size: Size, block: Size, stride_align: u32) -> Vec<(u32, u32)> {
+    fn planes(format: Format, size: Size, block: Option<Size>, stride_align: u32) -> Vec<(u32, u32)> {
         let (modifier, origin) = (Some(Modifier::LINEAR), Origin::Udmabuf);
         let (rate, plane_segments, read_only, buffers) = (None, false, false, 2);
         let stream =
@@ -143,18 +151,27 @@ mod tests {
 
     #[test]
     fn rows_are_as_a_gpu_has_them_best() {
-        let (size, any) = (Size::new(652, 362), Size::new(1, 1));
-        assert_eq!(planes(Format::Nv12, size, any, 1), [(0, 768), (768 * 368, 768)]);
-        assert_eq!(planes(Format::Yu12, size, any, 64), [(0, 1024), (1024 * 368, 512), (1024 * (368 + 92), 512)]);
+        let size = Size::new(652, 362);
+        assert_eq!(planes(Format::Nv12, size, None, 1), [(0, 768), (768 * 368, 768)]);
+        assert_eq!(planes(Format::Yu12, size, None, 64), [(0, 1024), (1024 * 368, 512), (1024 * (368 + 92), 512)]);
     }
 
     #[test]
     fn whole_blocks_are_laid_out_as_their_reader_has_them() {
-        let (size, block) = (Size::new(652, 362), Size::new(16, 16));
+        let (size, block) = (Size::new(652, 362), Some(Size::new(16, 16)));
         assert_eq!(planes(Format::Nv12, size, block, 1), [(0, 656), (656 * 368, 656)]);
         assert_eq!(planes(Format::Yu12, size, block, 1), [(0, 656), (656 * 368, 328), (656 * (368 + 92), 328)]);
         assert_eq!(planes(Format::Nv12, size, block, 256), [(0, 768), (768 * 368, 768)]);
         // Rows without a multiple of four pixels would have tiles end in the next.
-        assert_eq!(planes(Format::Nv12, Size::new(650, 362), Size::new(2, 2), 1)[0], (0, 768));
+        assert_eq!(planes(Format::Nv12, Size::new(650, 362), Some(Size::new(2, 2)), 1)[0], (0, 768));
+    }
+
+    #[test]
+    fn rows_are_no_longer_than_the_picture_s_for_a_reader_of_just_these() {
+        let pixel = Some(Size::new(1, 1));
+        assert_eq!(planes(Format::Yuyv, Size::new(328, 243), pixel, 1), [(0, 656)]);
+        assert_eq!(planes(Format::Nv12, Size::new(328, 240), pixel, 1), [(0, 328), (328 * 240, 328)]);
+        // Chroma would begin where a tile of luma has not ended yet.
+        assert_eq!(planes(Format::Nv12, Size::new(328, 242), pixel, 1)[0], (0, 512));
     }
 }

@@ -132,7 +132,7 @@ fn a_gpu_lost_between_two_runs_is_replaced_when_the_next_is_negotiated() {
         rate: None,
         origin,
         stride_align: 1,
-        block: Size::new(1, 1),
+        block: None,
         plane_segments: false,
         read_only: false,
         buffers: 3,

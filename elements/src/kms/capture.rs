@@ -25,7 +25,8 @@ properties! {
     /// planes composed, which the display controller's writeback connector writes into buffers of the card: no CPU copies
     /// them. One comes for each change of the screen, or fewer where one takes longer to write than to the next change;
     /// where nothing changes, none comes. The first commit, which sets the mode, gives none. A frame carries the time at which
-    /// it was on screen, and its number counts changes, with gaps for those that were not captured.
+    /// it was on screen, and its number counts changes, with gaps for those that were not captured. For a consumer that reads
+    /// whole blocks (a codec) the buffers have room for these.
     ///
     /// The kernel has a picture written only as part of a commit, and lets only the DRM master commit. So this drives the
     /// display itself, and cannot look over the shoulder of another program. Few display controllers have a writeback
@@ -93,12 +94,15 @@ fn limit<E: Into<Box<dyn std::error::Error + Send + Sync>>>(error: E) -> Failure
 }
 
 impl Capture {
-    /// Buffers of `card` that pictures are written to.
+    /// Buffers of `card` that pictures are written to, with room behind and beside them for a consumer that reads whole
+    /// blocks: a writeback connector writes a frame buffer, which need not be all of its memory. How long rows are is the
+    /// driver's to say, and looked at by those who import.
     pub(super) fn allocate(&mut self, card: &Card, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.forget();
         let fourcc = stream.format.drm().ok_or_else(|| Refusal::new(format!("DRM knows no {}", stream.format)))?;
+        let (size, room) = (stream.size, stream.room());
         for _ in 0..stream.buffers.max(1) {
-            let made = DumbBuffer::new(card, stream.size.width, stream.size.height, fourcc);
+            let made = DumbBuffer::with_room(card, (size.width, size.height), (room.width, room.height), fourcc);
             let (target, buffer) = made.map_err(|e| Refusal::new(e.to_string()))?.into_parts();
             self.targets.push((buffer.id(), target));
             self.buffers.push(buffer);

@@ -28,14 +28,27 @@ impl DumbBuffer {
     /// # Errors
     /// [`ImportError::Format`] where the driver takes no such format, [`ImportError::Dumb`] where there is no memory.
     pub fn new(card: &Card, width: u32, height: u32, fourcc: u32) -> Result<DumbBuffer, ImportError> {
+        DumbBuffer::with_room(card, (width, height), (width, height), fourcc)
+    }
+
+    /// The same, in memory laid out for a larger one, in whose upper left corner it is.
+    ///
+    /// # Errors
+    /// As [`DumbBuffer::new`].
+    pub fn with_room(
+        card: &Card,
+        (width, height): (u32, u32),
+        room: (u32, u32),
+        fourcc: u32,
+    ) -> Result<DumbBuffer, ImportError> {
         let Some(format) = Format::from_drm(fourcc) else {
             return Err(ImportError::format(card, fourcc));
         };
         let refused = |source| ImportError::Dumb { width, height, fourcc, source };
         let luma = format.planes()[0];
         let bits = luma.bytes * 8 / luma.hsub;
-        let rows = rows(format, height).ok_or_else(|| refused(Errno::EINVAL.into()))?;
-        let made = sys::create_dumb(card.as_fd(), width, rows, bits).map_err(refused)?;
+        let rows = rows(format, room.1).ok_or_else(|| refused(Errno::EINVAL.into()))?;
+        let made = sys::create_dumb(card.as_fd(), room.0, rows, bits).map_err(refused)?;
         let handle = GemHandle::adopt(card, made.handle);
 
         let mut fb = sys::AddFb2 {
@@ -54,7 +67,7 @@ impl DumbBuffer {
             let stride = stride(made.stride, luma, *p);
             planes[i] = Plane { segment: 0, offset, stride };
             (fb.handles[i], fb.strides[i], fb.offsets[i]) = (made.handle, stride, offset);
-            offset = offset.saturating_add(stride.saturating_mul(height.div_ceil(p.vsub)));
+            offset = offset.saturating_add(stride.saturating_mul(room.1.div_ceil(p.vsub)));
         }
         let layout = Layout::new(format, None, width, height, &planes[..format.planes().len()])
             .map_err(|e| refused(std::io::Error::other(e)))?;

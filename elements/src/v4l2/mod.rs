@@ -34,6 +34,7 @@
 
 pub mod ioctl;
 
+mod blocks;
 mod control;
 mod device;
 mod failure;

@@ -134,6 +134,15 @@ impl OutputQueue {
         Ok(queue)
     }
 
+    /// Whether frames of `stream` in `buffers` can go on where the frames before them were in others, while it streams.
+    ///
+    /// # Errors
+    /// As [`OutputQueue::import`], so far as that can be told without the driver.
+    pub fn go_on(&self, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        let format = self.device.format().map_err(|e| Refusal::new(e.to_string()))?;
+        fits(stream, buffers, &format)
+    }
+
     fn request(&mut self, count: u32) -> Result<(), AllocateError> {
         self.slots.clear();
         let granted = ioctl::reqbufs(&self.device, self.device.buf_type(), Memory::Dmabuf, count)?;
@@ -151,11 +160,14 @@ impl OutputQueue {
         self.queued
     }
 
-    /// Starts the stream; a driver that needs some frames first waits for them by itself.
+    /// Starts the stream, unless it streams already; a driver that needs some frames first waits for them by itself.
     ///
     /// # Errors
     /// See [`StreamonError`].
     pub fn start(&mut self) -> Result<(), StreamonError> {
+        if self.streaming {
+            return Ok(());
+        }
         ioctl::streamon(self.device.as_fd(), self.device.buf_type())?;
         self.streaming = true;
         Ok(())
@@ -269,7 +281,14 @@ fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32
     if !stream.format.is_compressed() {
         picture::select(device, SelectionTarget::Crop, stream.size, &format)?;
     }
-    let reads = picture::layout(stream.format, stream.size, &format, &[])?;
+    fits(stream, buffers, &format)?;
+    Ok(format.planes.iter().map(|p| p.sizeimage).collect())
+}
+
+/// Whether the driver, set to `format`, reads frames of `stream` where they lie.
+fn fits(stream: &Stream, buffers: &[Shrbuf], format: &ioctl::Format) -> Result<(), Refusal> {
+    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+    let reads = picture::layout(stream.format, stream.size, format, &[])?;
     for (index, buffer) in buffers.iter().enumerate() {
         let lies = buffer.layout();
         if lies.segments() != reads.segments() {
@@ -285,7 +304,7 @@ fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32
                  rows of {}",
                 l.offset, l.stride, r.offset, r.stride
             );
-            return Err(Refusal::new(what).instead(nearest(stream, &format)));
+            return Err(Refusal::new(what).instead(nearest(stream, format)));
         }
         for (plane, (segment, memory)) in buffer.segments().iter().zip(&format.planes).enumerate() {
             if segment.kind() != MemoryKind::DmaBuf {
@@ -297,7 +316,7 @@ fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32
             }
         }
     }
-    Ok(format.planes.iter().map(|p| p.sizeimage).collect())
+    Ok(())
 }
 
 /// Memory that the driver would read.

@@ -141,8 +141,8 @@ pub(super) fn set_format(device: &Device, stream: &Stream) -> Result<ioctl::Form
 
 /// The refusal of a stream whose planes the driver puts where no consumer that works in blocks looks for them.
 fn apart(stream: &Stream) -> Refusal {
-    let Stream { format, size, block, .. } = *stream;
-    let room = stream.room();
+    let Stream { format, size, .. } = *stream;
+    let (room, block) = (stream.room(), stream.block.unwrap_or(Size::new(1, 1)));
     let what = format!(
         "a consumer reads {format} in whole blocks of {block}, laid out for {room}; the driver lays {size} out for {size}, \
          and cannot be told to write it to a part of its buffers"
@@ -242,6 +242,11 @@ pub(super) fn composed(device: &Device, room: Size) -> Result<Rect, ioctl::Failu
     }
 }
 
+/// A part of a buffer that does not begin at its corner, which a frame is to say.
+pub(super) fn off_corner(picture: Rect) -> Option<Rect> {
+    Some(picture).filter(|p| (p.x, p.y) != (0, 0))
+}
+
 /// The queue of a capture format that is set, and its buffers: the driver's own, or of the stream's allocator.
 pub(super) fn allocate(
     device: &Device,
@@ -272,8 +277,7 @@ pub(super) fn allocate(
         for (plane, segment) in segments.iter().enumerate() {
             let (has, needs) = (segment.size(), needed.map_or(0, |layout| layout.segment_size(plane)));
             if has < needs {
-                let what =
-                    format!("the driver's buffers have {has} bytes, whole blocks of {} need {needs}", stream.block);
+                let what = format!("the driver's buffers have {has} bytes, room for {} needs {needs}", stream.room());
                 return Err(Refusal::new(what).instead("memory = \"dma-heap\" has room"));
             }
         }
@@ -434,7 +438,7 @@ mod tests {
             read_only: false,
             buffers: 1,
         };
-        let (one, sixteen) = (Size::new(1, 1), Size::new(16, 16));
+        let (one, sixteen) = (None, Some(Size::new(16, 16)));
         let bytes = |format, block, planes: &[(u32, u32)]| {
             let plane = |&(bytesperline, sizeimage): &_| ioctl::PlaneFormat { bytesperline, sizeimage };
             let driver = ioctl::Format { height: 42, planes: planes.iter().map(plane).collect(), ..driver(&[]) };

@@ -12,14 +12,15 @@ use shrbuf_pipeline::{
 
 use super::failure::{dequeue_failed, failed, open_failed, queue_failed, set_controls, start_failed};
 use super::ioctl::{Clock, Fraction};
-use super::{Device, OutputQueue, Returned, picture};
+use super::{Device, OutputQueue, Returned, blocks, picture};
 
 properties! {
     /// Frames out of a V4L2 output device: an HDMI or SDI transmitter, a modulator, a loop-back.
     ///
     /// The driver imports the frames' memory as it is (VIDIOC_QBUF with V4L2_MEMORY_DMABUF), each buffer once. A frame
     /// is held until the driver gives it back, which is when another has replaced it; the device sets the pace. A frame
-    /// whose producer has not finished with it (a GPU) is waited for.
+    /// whose producer has not finished with it (a GPU) is waited for. A driver that cannot be told of longer rows than the
+    /// picture's is offered none.
     ///
     /// ```toml
     /// [element.out]
@@ -120,7 +121,8 @@ impl Element for Sink {
         let formats = device.formats().map_err(failed)?;
         let mut video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, current)).collect();
         video.retain(|v| !v.format.is_compressed());
-        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], holds: holds(&device), ..Consumes::cpu() };
+        let (kinds, blocks) = (vec![MemoryKind::DmaBuf], blocks::blocks(&device, &formats));
+        let memory = Consumes { kinds, blocks, holds: holds(&device), ..Consumes::cpu() };
         self.device = Some(device);
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: Some(current) })
     }

@@ -23,7 +23,7 @@ pub fn stream(format: Format, size: Size) -> Stream {
         rate: Some(Rate::new(30, 1)),
         origin: Origin::Memfd,
         stride_align: 64,
-        block: Size::new(1, 1),
+        block: None,
         plane_segments: false,
         read_only: false,
         buffers: 4,

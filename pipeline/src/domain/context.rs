@@ -1,6 +1,6 @@
 //! Elements in a row, and what one can do while it runs: push to those behind it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ pub(super) struct Flags {
     left: Cell<u64>,
     /// An end has been passed on, or a sink is done.
     pub(super) ended: Cell<bool>,
+    /// What goes out has ended already, for this reason.
+    pub(super) changed: OnceCell<Failure>,
     control: Arc<Control>,
     bell: Arc<Bell>,
 }
@@ -46,7 +48,8 @@ pub(super) struct Flags {
 impl Flags {
     /// Of an element that is a source or not, which may push so many frames.
     pub(super) fn new(source: bool, left: u64, control: Arc<Control>, bell: Arc<Bell>) -> Flags {
-        Flags { source, left: Cell::new(left), ended: Cell::new(false), control, bell }
+        let (left, ended, changed) = (Cell::new(left), Cell::new(false), OnceCell::new());
+        Flags { source, left, ended, changed, control, bell }
     }
 }
 
@@ -85,7 +88,8 @@ impl Context<'_> {
     fn push_first(&mut self, output: usize, frame: Frame) -> Result<(), Failure> {
         let left = self.flags.left.get();
         if left == 0 || self.flags.ended.get() {
-            return Ok(());
+            // One that had sent all before the graph was started again.
+            return self.end_all();
         }
         self.flags.left.set(left - 1);
         self.stats.frame();
@@ -135,9 +139,28 @@ impl Context<'_> {
     /// # Errors
     /// That of an element downstream.
     pub fn end_all(&mut self) -> Result<(), Failure> {
-        if self.flags.ended.replace(true) {
+        if self.flags.ended.replace(true) || self.flags.changed.get().is_some() {
             return Ok(());
         }
+        self.end_outputs()
+    }
+
+    /// Says that from here on something else will go out than was agreed (a decoder has found pictures of another size).
+    /// The sources of every domain end, and what is on its way arrives, before and behind this element; then the run is
+    /// over because of `failure`, and one of kind [`Changed`](crate::FailureKind::Changed) has the graph negotiated anew.
+    /// What comes in until then is the element's to keep for that; it pushes nothing more, and passes the end on as ever.
+    ///
+    /// # Errors
+    /// That of an element downstream.
+    pub fn change(&mut self, failure: Failure) -> Result<(), Failure> {
+        if self.flags.changed.set(failure).is_err() {
+            return Ok(());
+        }
+        self.flags.control.end();
+        if self.flags.ended.get() { Ok(()) } else { self.end_outputs() }
+    }
+
+    fn end_outputs(&mut self) -> Result<(), Failure> {
         for output in 0..self.outputs.len() {
             match &self.outputs[output] {
                 Target::Local { slot, input } => {

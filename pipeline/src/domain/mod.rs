@@ -26,24 +26,35 @@ use context::{Flags, Slot};
 pub use start::{Alarm, Events, Start, Waker, Watch};
 use start::{NEVER, Timer, limit};
 
-/// What all domains of a run obey.
-#[derive(Debug, Default)]
+/// What all domains of a run obey, asleep or not.
+#[derive(Debug)]
 pub(crate) struct Control {
     command: AtomicU8,
+    bells: Vec<Arc<Bell>>,
 }
 
 impl Control {
     const END: u8 = 1;
     const STOP: u8 = 2;
 
+    /// Of domains that are woken by these.
+    pub(crate) fn new(bells: Vec<Arc<Bell>>) -> Control {
+        Control { command: AtomicU8::new(0), bells }
+    }
+
     /// Sources end; what is on its way arrives.
     pub(crate) fn end(&self) {
-        self.command.fetch_max(Control::END, Ordering::Relaxed);
+        self.say(Control::END);
     }
 
     /// Every loop ends at its next step.
     pub(crate) fn stop(&self) {
-        self.command.fetch_max(Control::STOP, Ordering::Relaxed);
+        self.say(Control::STOP);
+    }
+
+    fn say(&self, command: u8) {
+        self.command.fetch_max(command, Ordering::Relaxed);
+        self.bells.iter().for_each(|bell| bell.ring());
     }
 
     pub(crate) fn is_ending(&self) -> bool {
@@ -154,6 +165,11 @@ impl Domain {
             Some(slot) => failure.at(&slot.name),
             None => failure,
         })
+    }
+
+    /// Why the run is to be negotiated anew, where an element has said so.
+    pub(crate) fn take_change(&mut self) -> Option<Failure> {
+        self.slots.iter_mut().find_map(|slot| slot.flags.changed.take().map(|failure| failure.at(&slot.name)))
     }
 
     fn close_rings(&self) {

@@ -174,13 +174,11 @@ fn of_format(
     }
 }
 
-/// The least blocks that are whole for every consumer.
-fn common_block(format: Format, consumers: &[&Input]) -> Size {
-    let common = |side: fn(Size) -> u32| {
-        let blocks = consumers.iter().map(|c| u64::from(side(c.offer.memory.block(format)).max(1)));
-        u32::try_from(blocks.fold(1, lcm)).unwrap_or(1)
-    };
-    Size::new(common(|s| s.width), common(|s| s.height))
+/// The least blocks that are whole for every consumer that has any.
+fn common_block(format: Format, consumers: &[&Input]) -> Option<Size> {
+    let common = |a: u32, b: u32| u32::try_from(lcm(a.max(1).into(), b.max(1).into())).unwrap_or(1);
+    let blocks = consumers.iter().filter_map(|c| c.offer.memory.block(format));
+    blocks.reduce(|a, b| Size::new(common(a.width, b.width), common(a.height, b.height)))
 }
 
 fn no_format(producer: &Output, consumers: &[&Input]) -> Obstacle {

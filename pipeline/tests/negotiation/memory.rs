@@ -66,10 +66,14 @@ fn memory_has_room_for_the_blocks_of_every_consumer_of_the_format() {
     };
     let both = plan(&mut fan(source(), vec![("mfc", None, sink(Xr24, 16, 16)), ("vpu", None, sink(Xr24, 8, 24))]));
     let stream = both.links[0].stream;
-    assert_eq!((stream.block, stream.room()), (Size::new(16, 48), Size::new(640, 384)));
+    assert_eq!((stream.block, stream.room()), (Some(Size::new(16, 48)), Size::new(640, 384)));
 
     let other = plan(&mut fan(source(), vec![("mfc", None, sink(Nv12, 16, 16))]));
-    assert_eq!(other.links[0].stream.room(), Size::new(640, 360));
+    assert_eq!((other.links[0].stream.block, other.links[0].stream.room()), (None, Size::new(640, 360)));
+
+    // One that takes rows of the picture alone, beside one that takes any.
+    let tight = plan(&mut fan(source(), vec![("m2m", None, sink(Xr24, 1, 1)), ("gpu", None, sink(Nv12, 16, 16))]));
+    assert_eq!(tight.links[0].stream.block, Some(Size::new(1, 1)));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use shrbuf::exporter::{DmaHeap, Exporter};
 use shrbuf::{Format, Layout, Plane, Segment, Shrbuf};
@@ -10,13 +9,11 @@ use shrbuf_elements::test_src::{Pattern, TestSrc};
 use shrbuf_elements::v4l2::Memory;
 use shrbuf_elements::v4l2::V4l2M2m;
 use shrbuf_pipeline::property::Value;
-use shrbuf_pipeline::{
-    Build, Context, Element, Events, Failure, FailureKind, Frame, Modifiers, Origin, OutputOffer, Ports, Produces,
-    Rate, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
-};
+use shrbuf_pipeline::{Build, Context, Element, Failure, FailureKind, Frame, Ports, Role, Size, Timestamp};
 use shrbuf_tests::{Footprint, Watch, counts, growth, run_frames};
 
-use super::{endures, m2m, node, planes, row, source, unplugged_at};
+use super::change::{Replay, record};
+use super::{endures, m2m, node, row, source, unplugged_at};
 
 pub(super) fn codec() -> Option<(String, String)> {
     Some((node("vicodec", false, true)?, node("vicodec", true, false)?))
@@ -190,113 +187,6 @@ fn a_frame_that_claims_more_than_its_buffer_is_bad_data() {
     }
 }
 
-/// One compressed picture of each size, again and again.
-struct Replay {
-    frames: [Frame; 2],
-    pushed: u32,
-}
-
-impl Replay {
-    const OF_THE_FIRST: u32 = 10;
-}
-
-impl Element for Replay {
-    fn ports(&self) -> Ports {
-        Ports::source()
-    }
-
-    fn output_offer(&mut self, _output: usize, _input: Option<&Stream>) -> Result<OutputOffer, Failure> {
-        let layout = self.frames[0].buffer.layout();
-        let sizes = Sizes::Exact(Size::new(layout.width, layout.height));
-        let sizes = vec![SizeOffer { sizes, rates: Rates::List(vec![Rate::new(30, 1)]) }];
-        let (format, plane_segments) = (layout.format, layout.segments() > 1);
-        let video = Video { format, modifiers: Modifiers::Unknown, sizes, plane_segments };
-        let memory = Produces { origins: vec![Origin::V4l2], max_stride_align: 1, keeps: 1, max_buffers: 32 };
-        Ok(OutputOffer { video: vec![video], memory, wanted: Wanted::default() })
-    }
-
-    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
-        Ok(vec![self.frames[0].buffer.clone(); stream.buffers as usize])
-    }
-
-    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        start.every(Duration::from_millis(20), 0);
-        Ok(())
-    }
-
-    fn ready(&mut self, _token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
-        let frame = &self.frames[usize::from(self.pushed >= Replay::OF_THE_FIRST)];
-        self.pushed += 1;
-        let sequence = u64::from(self.pushed);
-        context.push(0, Frame { timestamp: Timestamp(sequence * 1_000_000), sequence, ..frame.clone() })
-    }
-
-    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
-        Ok(())
-    }
-}
-
-/// The first frame that the encoder makes, which stands for itself, and the picture.
-fn record(encoder: &str, width: u32, height: u32) -> (Frame, Vec<Vec<u8>>) {
-    let kept: Arc<Mutex<Option<Frame>>> = Arc::default();
-    let keep = Arc::clone(&kept);
-    let (graph, sent, _) = row(vec![
-        source(Format::Yu12, width, height).build().unwrap(),
-        m2m(encoder, None).build().unwrap(),
-        Watch::new(move |frame| {
-            keep.lock().unwrap().get_or_insert_with(|| frame.clone());
-        }),
-    ]);
-    let report = run_frames(graph, 3);
-    assert!(report.error.is_none(), "{}", report.error.unwrap());
-    drop(report);
-    let frame = kept.lock().unwrap().take().unwrap();
-    let picture = sent.copies()[&frame.sequence].clone();
-    (frame, picture)
-}
-
-#[test]
-fn a_stream_that_changes_its_size_is_followed() {
-    let Some((encoder, decoder)) = codec() else { return };
-    let before = Footprint::now();
-    let ((small, _), (large, picture)) = (record(&encoder, 640, 480), record(&encoder, 1280, 720));
-    let sequence = large.sequence;
-    let last: Arc<Mutex<Option<Vec<Vec<u8>>>>> = Arc::default();
-    let keep = Arc::clone(&last);
-    let (graph, _, got) = row(vec![
-        Box::new(Replay { frames: [small, large], pushed: 0 }),
-        m2m(&decoder, Some(Format::Yu12)).build().unwrap(),
-        Watch::new(move |frame| *keep.lock().unwrap() = Some(planes(&frame.buffer))),
-    ]);
-
-    let report = run_frames(graph, 40);
-
-    assert!(report.error.is_none(), "{}", report.error.unwrap());
-    assert_eq!(got.sizes(), [Size::new(640, 480), Size::new(1280, 720)]);
-    assert_eq!(report.restarts, 1);
-    let quality = psnr(last.lock().unwrap().as_ref().unwrap(), &picture);
-    assert!(quality > 30.0, "frame {sequence}: {quality:.1} dB");
-    drop(report);
-    assert_eq!(Footprint::now(), before);
-}
-
-#[test]
-fn a_frame_in_a_buffer_smaller_than_agreed_is_bad_data() {
-    let Some((encoder, decoder)) = codec() else { return };
-    let before = Footprint::now();
-    let ((small, _), (large, _)) = (record(&encoder, 640, 480), record(&encoder, 1280, 720));
-    let replay = Replay { frames: [large, small], pushed: 0 };
-    let (graph, ..) = row(vec![Box::new(replay), m2m(&decoder, Some(Format::Yu12)).build().unwrap()]);
-
-    let report = run_frames(graph, 40);
-
-    let error = report.error.as_ref().unwrap();
-    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Data), Some("e1")), "{error}");
-    assert!(error.to_string().contains("make all buffers that large from the start"), "{error}");
-    drop(report);
-    assert_eq!(Footprint::now(), before);
-}
-
 #[test]
 fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
     let Some((encoder, _)) = codec() else { return };
@@ -307,9 +197,8 @@ fn a_codec_unplugged_in_mid_stream_is_a_typed_error() {
 
     assert_eq!(Footprint::now(), before);
     let (encoder, decoder) = codec().unwrap();
-    let (recorded, _) = record(&encoder, 640, 480);
-    let replay = Replay { frames: [recorded.clone(), recorded], pushed: 0 };
-    let elements = vec![Box::new(replay) as Box<dyn Element>, m2m(&decoder, None).build().unwrap()];
+    let recorded = record(&encoder, (640, 480), 1).frames;
+    let elements = vec![Replay::of(recorded) as Box<dyn Element>, m2m(&decoder, None).build().unwrap()];
 
     unplugged_at("vicodec", 20, elements, "e1");
 
@@ -352,8 +241,7 @@ fn buffers_that_a_codec_cannot_read_are_said_before_anything_streams() {
     };
     let refused = |segments, layout, device: &str| {
         let frame = Frame::new(Shrbuf::new(segments, layout).unwrap(), Timestamp(0), 0);
-        let replay = Replay { frames: [frame.clone(), frame], pushed: 0 };
-        let (graph, sent, _) = row(vec![Box::new(replay), m2m(device, None).build().unwrap()]);
+        let (graph, sent, _) = row(vec![Replay::of(vec![frame]), m2m(device, None).build().unwrap()]);
         let error = run_frames(graph, 1).error.unwrap().to_string();
         assert!(sent.sequences().is_empty());
         error

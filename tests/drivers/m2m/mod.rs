@@ -1,8 +1,11 @@
 //! `v4l2-m2m` on vim2m (a converter and scaler) and vicodec (a stateful encoder and decoder).
 
 mod blocks;
+mod change;
 mod codec;
 mod convert;
+mod rows;
+mod screen;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

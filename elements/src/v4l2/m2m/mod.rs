@@ -2,10 +2,12 @@
 //!
 //! `run` has what happens between start and stop. A decoder is special in one thing: it knows its pictures only from the
 //! stream. So its buffers are allocated elsewhere and lent to it once it has said what they are to hold, as the kernel's
-//! "Memory-to-Memory Stateful Video Decoder Interface" wants it. Where that is not what was negotiated, the run fails as
-//! changed, which has the graph negotiated anew with what the decoder has said.
+//! "Memory-to-Memory Stateful Video Decoder Interface" wants it. Where that is not what was negotiated, or is not any more,
+//! what was made before goes out and the graph is negotiated anew with what the decoder has said. Meanwhile the decoder
+//! keeps what it has of the stream: `incoming` is the side of it that goes on streaming through that.
 
-mod blocks;
+mod habit;
+mod incoming;
 mod run;
 
 use std::collections::BTreeMap;
@@ -15,14 +17,15 @@ use shrbuf::{Format, MemoryKind, Shrbuf};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
     Build, BuildError, Colorimetry, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame,
-    InputOffer, Origin, OutputOffer, Ports, Produces, Rates, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream,
-    Video, Wanted, properties,
+    InputOffer, Origin, OutputOffer, Ports, Produces, Rates, Rect, Refusal, Role, Size, SizeOffer, Sizes, Start,
+    Stream, Video, Wanted, properties,
 };
 
+use self::incoming::Incoming;
 use self::run::Run;
 use super::failure::{failed, open_failed, set_controls};
 use super::ioctl::{self, Codec, SelectionTarget};
-use super::{CaptureQueue, Device, Memory, OutputQueue, picture, sink};
+use super::{CaptureQueue, Device, Memory, OutputQueue, blocks, picture, sink};
 
 properties! {
     /// Frames through a V4L2 memory-to-memory device: a stateful codec, a scaler, a converter.
@@ -31,9 +34,10 @@ properties! {
     /// back. What goes out is in the driver's own buffers, exported once (VIDIOC_EXPBUF) and queued again when the last
     /// reference is dropped; a decoder, which knows its pictures only from the stream, is lent buffers of a dma-heap or
     /// udmabuf. Time stamps and numbers pass through. At the end a codec is drained. A decoder whose stream turns out to
-    /// be of another size or kind than agreed has the graph negotiated anew. A codec that works in whole blocks is told
-    /// which part of them is picture, and says so of what it makes. A frame that the device reports as damaged is dropped
-    /// and counted.
+    /// be of another size or kind than agreed, or becomes so, has the graph negotiated anew: what was made before arrives,
+    /// and the decoder keeps what it has for afterwards. A codec that works in whole blocks is told which part of them is
+    /// picture, and says so of what it makes. A device that cannot be told of longer rows than the picture's is offered
+    /// none. A frame that the device reports as damaged is dropped and counted.
     ///
     /// ```toml
     /// [element.encode]
@@ -68,6 +72,7 @@ impl Build for V4l2M2m {
             name: String::new(),
             device: None,
             input: None,
+            kept: None,
             made: None,
             found: None,
             run: None,
@@ -100,6 +105,8 @@ struct Made {
     /// The size that the driver was asked to have room for.
     asked: Size,
     color: Colorimetry,
+    /// The picture, where that is known and does not begin at the corner of its buffer.
+    shown: Option<Rect>,
 }
 
 /// What a decoder has said of its stream.
@@ -129,6 +136,8 @@ struct M2m {
     name: String,
     device: Option<Opened>,
     input: Option<(OutputQueue, Stream)>,
+    /// What `device` has of a stream that goes on after a change.
+    kept: Option<Incoming>,
     made: Option<Made>,
     found: Option<Found>,
     run: Option<Run>,
@@ -236,8 +245,9 @@ impl Element for M2m {
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
         self.made = None;
         self.input = None;
-        self.device = None;
-        let opened = self.open()?;
+        // What fails here is to find a device opened anew the next time.
+        let (kept, device) = (self.kept.take(), self.device.take());
+        let opened = device.filter(|_| kept.is_some()).map_or_else(|| self.open(), Ok)?;
         let takes = &opened.takes;
         let current = takes.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
         let current = Size::new(current.width, current.height);
@@ -249,6 +259,7 @@ impl Element for M2m {
         let (kinds, blocks) = (vec![MemoryKind::DmaBuf], blocks::blocks(takes, &formats));
         let memory = Consumes { kinds, blocks, holds: sink::holds(takes), ..Consumes::cpu() };
         self.device = Some(opened);
+        self.kept = kept;
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: None })
     }
 
@@ -267,6 +278,13 @@ impl Element for M2m {
         // What goes out follows from what comes in, so it is made anew.
         self.made = None;
         self.input = None;
+        if let Some(kept) = &self.kept {
+            if (kept.stream.format, kept.stream.size) == (stream.format, stream.size) {
+                return kept.queue.go_on(stream, buffers);
+            }
+            // Whoever feeds it has changed too: what it had is of no use for what comes now.
+            self.kept = None;
+        }
         let queue = OutputQueue::import(&self.opened()?.takes, stream, buffers)?;
         self.input = Some((queue, *stream));
         Ok(())
@@ -276,47 +294,47 @@ impl Element for M2m {
         self.made = None;
         let opened = self.opened()?;
         let decodes = opened.codec == Some(Codec::Decoder);
-        let of = self.input.as_ref().map(|(_, of)| *of);
+        let of = self.kept.as_ref().map(|kept| kept.stream).or(self.input.as_ref().map(|(_, of)| *of));
         let found = self.found.as_ref().filter(|f| decodes && Some(f.of) == of && f.size == stream.size);
         let asked = found.map_or(stream.size, |f| f.room);
         let format = picture::set_room(&opened.gives, stream, asked)?;
-        let (queue, buffers) = if decodes {
+        let mut shown = None;
+        let (queue, buffers) = if decodes && self.kept.is_none() {
             (None, picture::lend(stream, &format, &self.name)?)
         } else {
-            if !stream.format.is_compressed() {
+            if decodes {
+                let room = Size::new(format.width, format.height);
+                let picture = picture::composed(&opened.gives, room).map_err(|e| Refusal::new(e.to_string()))?;
+                shown = picture::off_corner(picture);
+            } else if !stream.format.is_compressed() {
                 picture::select(&opened.gives, SelectionTarget::Compose, stream.size, &format)?;
             }
             let (queue, buffers) = picture::allocate(&opened.gives, stream, &format, &self.name)?;
             (Some(queue), buffers)
         };
         let color = picture::colorimetry(stream.format, format.colorimetry, stream.size.width);
-        let shown = buffers.clone();
-        self.made = Some(Made { queue, buffers, stream: *stream, asked, color });
-        Ok(shown)
+        let to_show = buffers.clone();
+        self.made = Some(Made { queue, buffers, stream: *stream, asked, color, shown });
+        Ok(to_show)
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        let (Some(opened), Some((input, from)), Some(made)) = (&self.device, self.input.take(), self.made.take())
+        let fresh = self.input.take().map(|(queue, stream)| Incoming::new(queue, stream));
+        let (Some(opened), Some(input), Some(made)) = (&self.device, self.kept.take().or(fresh), self.made.take())
         else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
-        self.run = Some(Run::start(opened, (input, from), made, self.config.stall, start)?);
+        self.run = Some(Run::start(opened, input, made, self.config.stall, start)?);
         Ok(())
     }
 
     fn ready(&mut self, token: u32, events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
-        let result = run.ready(token, events, context, &mut self.counts);
-        if let Some(now) = run.found.take() {
-            let earlier = self.found.take().filter(|f| (f.of, f.size) == (now.of, now.size));
-            let refused = earlier.into_iter().flat_map(|f| f.refused).chain(now.refused.iter().copied()).collect();
-            self.found = Some(Found { refused, ..now });
-        }
-        result
+        run.ready(token, events, context, &mut self.counts)
     }
 
-    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
-        self.run.as_mut().map_or(Ok(()), |run| run.take(frame))
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.run.as_mut().map_or(Ok(()), |run| run.take(frame, context, &mut self.counts))
     }
 
     fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
@@ -327,10 +345,16 @@ impl Element for M2m {
     }
 
     fn stop(&mut self) {
-        self.run = None;
         self.made = None;
         self.input = None;
-        self.device = None;
+        let Some((input, now)) = self.run.take().and_then(Run::stop) else {
+            self.device = None;
+            return;
+        };
+        let earlier = self.found.take().filter(|f| (f.of, f.size) == (now.of, now.size));
+        let refused = earlier.into_iter().flat_map(|f| f.refused).chain(now.refused.iter().copied()).collect();
+        self.found = Some(Found { refused, ..now });
+        self.kept = Some(input);
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {

@@ -1,6 +1,5 @@
 //! A memory-to-memory device while it streams.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,12 +9,14 @@ use shrbuf_pipeline::{
     Colorimetry, Context, Events, Failure, FailureKind, Frame, Rect, Size, Start, Stream, Timestamp,
 };
 
+use super::habit::{DoneAtOnce, OneOfEach};
+use super::incoming::{Incoming, Meta};
 use super::{Counts, Found, Made, Opened};
-use crate::v4l2::failure::{dequeue_failed, failed, queue_failed, start_failed};
+use crate::v4l2::failure::{dequeue_failed, failed, start_failed};
 use crate::v4l2::ioctl::{self, Codec, CodecCmdError, Dequeued, DqbufError, Event};
 use crate::v4l2::picture::{self, Whole};
 use crate::v4l2::sink;
-use crate::v4l2::{CaptureQueue, Device, OutputQueue, Requeue, RequeueError, Returned, StartError};
+use crate::v4l2::{AllocateError, CaptureQueue, Device, Requeue, RequeueError, StartError};
 
 const DEVICE: u32 = 0;
 const FENCES: u32 = 1;
@@ -24,18 +25,6 @@ const WATCHDOG: u32 = 3;
 
 /// Ticks of the watchdog in the time that counts as stalled.
 const TICKS: u32 = 4;
-
-/// Frames inside a device at once: all that two queues can have.
-const INSIDE: usize = 64;
-
-/// What is known of a frame that went in, for the one that comes out.
-#[derive(Clone, Copy)]
-struct Meta {
-    timestamp: Timestamp,
-    sequence: u64,
-    color: Colorimetry,
-    crop: Option<Rect>,
-}
 
 struct Fences(Arc<Pool>);
 
@@ -49,12 +38,7 @@ impl AsFd for Fences {
 pub(super) struct Run {
     gives: Device,
     codec: Option<Codec>,
-    input: OutputQueue,
-    from: Stream,
-    /// Frames that came while every index was taken.
-    waiting: VecDeque<Frame>,
-    inside: [Option<Meta>; INSIDE],
-    next_inside: usize,
+    input: Incoming,
     /// Of a decoder there is none before it has seen the stream.
     output: Option<CaptureQueue>,
     to: Stream,
@@ -72,15 +56,16 @@ pub(super) struct Run {
     stall: Duration,
     /// Frames that the device was promised at once.
     holds: u32,
-    taken: u64,
     given: u64,
+    done_at_once: DoneAtOnce,
+    one_of_each: OneOfEach,
     /// As the watchdog last saw them, and how often it has seen them so.
     seen: (u64, u64, u32),
     quiet_ticks: u32,
     /// The stream is another one from here on.
     changed: bool,
-    /// What it has turned out to be, where that is not what was agreed.
-    pub(super) found: Option<Found>,
+    /// What it has turned out to be, where that is not what was agreed: nothing more goes out.
+    found: Option<Found>,
     ending: bool,
     stopped: bool,
 }
@@ -88,12 +73,12 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn start(
         opened: &Opened,
-        (mut input, from): (OutputQueue, Stream),
+        mut input: Incoming,
         made: Made,
         stall: Duration,
         start: &mut Start<'_>,
     ) -> Result<Run, Failure> {
-        let Made { queue: mut output, buffers, stream: to, asked, color } = made;
+        let Made { queue: mut output, buffers, stream: to, asked, color, shown } = made;
         let Some(layout) = buffers.first().map(|b| *b.layout()) else {
             return Err(Failure::new(FailureKind::Config, "started without buffers"));
         };
@@ -111,11 +96,13 @@ impl Run {
         if opened.codec == Some(Codec::Decoder) {
             ioctl::subscribe_source_change(&opened.gives, 0).map_err(failed)?;
         }
-        input.start().map_err(start_failed)?;
+        input.queue.start().map_err(start_failed)?;
         if let Some(queue) = &mut output {
             let _ = requeue.set(queue.requeue_handle());
             start_output(queue)?;
         }
+        // What came while the graph was negotiated anew.
+        input.feed()?;
         start.every(stall / TICKS, WATCHDOG);
         start.watch_edges(opened.gives.clone(), DEVICE)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
@@ -123,14 +110,10 @@ impl Run {
             gives: opened.gives.clone(),
             codec: opened.codec,
             input,
-            from,
-            waiting: VecDeque::with_capacity(INSIDE),
-            inside: [None; INSIDE],
-            next_inside: 0,
             output,
             to,
             asked,
-            shown: None,
+            shown,
             lent,
             pool,
             requeue,
@@ -139,8 +122,9 @@ impl Run {
             color,
             stall,
             holds: sink::holds(&opened.takes),
-            taken: 0,
             given: 0,
+            done_at_once: DoneAtOnce::default(),
+            one_of_each: OneOfEach::default(),
             seen: (0, 0, 0),
             quiet_ticks: 0,
             changed: false,
@@ -151,15 +135,34 @@ impl Run {
     }
 
     /// A frame has come.
-    pub(super) fn take(&mut self, frame: Frame) -> Result<(), Failure> {
-        self.waiting.push_back(frame);
-        self.feed()
+    pub(super) fn take(&mut self, frame: Frame, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
+        self.input.take(frame)?;
+        if self.output.is_none() || self.found.is_some() || !self.done_at_once.is_likely() {
+            return Ok(());
+        }
+        // Not to be woken for it. What has not read the frame has made nothing of it.
+        self.input.reap(counts)?;
+        self.input.feed()?;
+        let read = self.input.queued() == 0;
+        let result = if read { self.work(context, counts) } else { Ok(()) };
+        self.done_at_once.looked(read && !self.input.is_inside());
+        result
     }
 
     /// No more will come.
     pub(super) fn end(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        if self.found.is_some() {
+            return context.end_all();
+        }
         self.ending = true;
         self.finish(context)
+    }
+
+    /// Stops. Where the stream goes on as another one, what the device has of it, and what it is.
+    pub(super) fn stop(self) -> Option<(Incoming, Found)> {
+        let Run { input, output, found, .. } = self;
+        drop(output);
+        found.map(|found| (input, found))
     }
 
     pub(super) fn ready(
@@ -171,6 +174,7 @@ impl Run {
     ) -> Result<(), Failure> {
         match token {
             FENCES => return self.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            _ if self.found.is_some() => return Ok(()),
             RETRY => {
                 let queued = self.output.as_mut().map_or(Ok(0), CaptureQueue::queue_free);
                 return queued.map(drop).map_err(|e| start_queue_failed(StartError::Qbuf(e)));
@@ -181,10 +185,19 @@ impl Run {
         if events.priority {
             self.events()?;
         }
-        self.reap(counts)?;
-        self.feed()?;
+        self.work(context, counts)
+    }
+
+    /// Takes from the device all that it is done with, on both sides, and does what follows from that.
+    fn work(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
+        self.input.reap(counts)?;
+        self.input.feed()?;
         // What is left here is not told a second time.
         let last = self.give(context, counts)?;
+        if last && self.codec == Some(Codec::Decoder) {
+            // Whether it is the last of all, or the last before a change that came after we had looked.
+            self.events()?;
+        }
         if self.changed && (last || self.output.is_none()) {
             self.changed = false;
             self.follow(context)?;
@@ -201,38 +214,24 @@ impl Run {
         Ok(())
     }
 
-    /// Gives the device what waits, as far as it has room.
-    fn feed(&mut self) -> Result<(), Failure> {
-        while let Some(frame) = self.waiting.pop_front() {
-            let Frame { timestamp, sequence, color, crop, .. } = frame;
-            if let Some(back) = self.input.queue(frame).map_err(queue_failed)? {
-                self.waiting.push_front(back);
-                break;
-            }
-            self.taken += 1;
-            self.remember(Meta { timestamp, sequence, color, crop });
-        }
-        Ok(())
-    }
-
-    /// Takes back what the device has read.
-    fn reap(&mut self, counts: &mut Counts) -> Result<(), Failure> {
-        // Once it has none, asking would cost a system call a frame to be told so.
-        while self.input.queued() > 0 {
-            let Returned::Frame { buffer, frame } = self.input.dequeue().map_err(dequeue_failed)? else { break };
-            counts.not_understood += u64::from(buffer.is_corrupt());
-            drop(frame);
-        }
-        Ok(())
-    }
-
     /// Sends on what the device has made. True after the last of a stream.
     fn give(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<bool, Failure> {
+        let before = self.given;
         loop {
             let Some(output) = &mut self.output else { return Ok(false) };
+            let all = self.given > before && !self.input.is_inside();
+            // A decoder may find several in one buffer at any time, and at the end there is no next frame to wake us.
+            if all && self.one_of_each.is_likely() && self.codec != Some(Codec::Decoder) && !self.ending {
+                return Ok(false);
+            }
             let buffer = match output.dequeue() {
                 Ok(Dequeued::Buffer(buffer)) => buffer,
-                Ok(Dequeued::NotReady) => return Ok(false),
+                Ok(Dequeued::NotReady) => {
+                    if all {
+                        self.one_of_each.hit();
+                    }
+                    return Ok(false);
+                }
                 Ok(Dequeued::EndOfStream) => return Ok(true),
                 Err(DqbufError::Overrun { index, .. }) => {
                     // Its first reference is its last: back it goes.
@@ -244,10 +243,16 @@ impl Run {
             };
             let memory = self.pool.take(buffer.index as usize);
             let payload = buffer.planes().first().map_or(0, |p| p.bytesused);
-            let meta = self.recall(buffer.timestamp.ns);
+            if buffer.is_last() && payload == 0 {
+                // Nothing but that; its time may be that of the first frame after a change.
+                drop(memory);
+                return Ok(true);
+            }
+            let meta = self.input.recall(buffer.timestamp.ns);
+            if meta.is_none() {
+                self.one_of_each.missed();
+            }
             match memory {
-                // The last may be nothing but that.
-                Some(memory) if buffer.is_last() && payload == 0 => drop(memory),
                 Some(memory) if !buffer.is_corrupt() && Whole::are_in(&self.whole, buffer.planes()) => {
                     self.given += 1;
                     memory.set_state(State::Filled);
@@ -274,34 +279,18 @@ impl Run {
     fn frame(&self, buffer: Shrbuf, meta: Option<Meta>, from: &ioctl::Buffer, payload: u32) -> Frame {
         let mut frame = match meta {
             Some(meta) => {
-                let crop = meta.crop.filter(|_| self.from.size == self.to.size).or(self.shown);
+                let crop = meta.crop.filter(|_| self.input.stream.size == self.to.size).or(self.shown);
                 Frame { crop, color: meta.color, ..Frame::new(buffer, meta.timestamp, meta.sequence) }
             }
             None => Frame::new(buffer, Timestamp(from.timestamp.ns), from.sequence.into()),
         };
-        let (before, after) = (self.from.format, self.to.format);
+        let (before, after) = (self.input.stream.format, self.to.format);
         let same = before.is_compressed() || after.is_compressed() || before.family() == after.family();
         if meta.is_none() || !same {
             frame.color = self.color;
         }
         frame.payload = payload;
         frame
-    }
-
-    /// The oldest is forgotten where the device has swallowed so many.
-    fn remember(&mut self, meta: Meta) {
-        let free = self.inside.iter().position(Option::is_none);
-        let slot = free.unwrap_or_else(|| {
-            self.next_inside = (self.next_inside + 1) % INSIDE;
-            self.next_inside
-        });
-        self.inside[slot] = Some(meta);
-    }
-
-    /// Time stamps pass through the kernel in whole microseconds.
-    fn recall(&mut self, ns: u64) -> Option<Meta> {
-        let same = |m: &Option<Meta>| m.as_ref().is_some_and(|m| m.timestamp.0 / 1_000 == ns / 1_000);
-        self.inside.iter_mut().find(|m| same(m))?.take()
     }
 
     /// A decoder has seen what its stream is: lends it the buffers, or has the graph negotiated anew.
@@ -311,25 +300,24 @@ impl Run {
         let picture = picture::composed(&self.gives, room).map_err(failed)?;
         let size = Size::new(picture.x + picture.width, picture.y + picture.height);
         let native = Format::from_v4l2(format.pixelformat.0).map(|(format, _)| format);
-        let refused = match () {
-            // Told of a change to what it is already: it does not make this format of this stream.
-            () if size == self.to.size && self.output.is_some() => vec![self.to.format],
-            () if size == self.to.size => match self.lend(room) {
+        if size == self.to.size && self.output.is_none() {
+            match self.lend(room) {
                 Ok(()) => {
-                    self.shown = Some(picture).filter(|p| (p.x, p.y) != (0, 0));
+                    self.shown = picture::off_corner(picture);
                     return Ok(());
                 }
                 Err(failure) if failure.kind() != FailureKind::Changed => return Err(failure),
-                // What it needs room for was not known when it was asked.
-                Err(_) if self.asked != room => Vec::new(),
-                Err(_) => vec![self.to.format],
-            },
-            () => Vec::new(),
-        };
-        context.dropped(u64::from(self.input.queued()) + self.waiting.len() as u64);
-        let what = format!("the stream is {} of {size}, agreed were {}", format.pixelformat, self.to);
-        self.found = Some(Found { of: self.from, size, room, native, refused });
-        Err(Failure::new(FailureKind::Changed, what))
+                Err(_) => {}
+            }
+        }
+        // Told of a change to what it is already: it does not make this format of this stream, whatever it has said.
+        let again = (size, room) == (self.to.size, self.asked) && self.output.is_some();
+        let refused = if again && native != Some(self.to.format) { vec![self.to.format] } else { Vec::new() };
+        let what = format!("its pictures are {} {size} from here on, agreed were {}", format.pixelformat, self.to);
+        let failure = Failure::new(FailureKind::Changed, what);
+        self.found = Some(Found { of: self.input.stream, size, room, native, refused });
+        // Where nothing has gone out there is nothing that is to arrive, and an encoder before us may wait for its buffers.
+        if self.given == 0 { Err(failure) } else { context.change(failure) }
     }
 
     fn lend(&mut self, room: Size) -> Result<(), Failure> {
@@ -340,22 +328,27 @@ impl Run {
             return Err(Failure::new(FailureKind::Changed, "the driver lays pictures out in another way now"));
         }
         let queue = CaptureQueue::dmabuf(&self.gives, std::mem::take(&mut self.lent));
-        let mut queue = queue.map_err(|e| Failure::new(FailureKind::Device, e))?;
+        let mut queue = queue.map_err(|e| match e {
+            // It needs more behind a picture than it said before it had seen the stream.
+            AllocateError::TooSmall { .. } => Failure::new(FailureKind::Changed, e),
+            e => Failure::new(FailureKind::Device, e),
+        })?;
         let _ = self.requeue.set(queue.requeue_handle());
         start_output(&mut queue)?;
         self.output = Some(queue);
+        self.asked = room;
         Ok(())
     }
 
     /// At the end: has a codec work off what it has; a converter is done when it has given back all.
     fn finish(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if !self.ending || !self.waiting.is_empty() {
+        if !self.ending || self.input.is_waiting() {
             return Ok(());
         }
         let empty = self.input.queued() == 0;
         match self.codec {
             // Nothing of the stream, or nothing that could be understood.
-            Some(_) if self.taken == 0 || (self.output.is_none() && empty) => context.end_all(),
+            Some(_) if self.input.taken == 0 || (self.output.is_none() && empty) => context.end_all(),
             // It will say what the stream is first.
             Some(_) if self.output.is_none() || self.stopped => Ok(()),
             Some(codec) => {
@@ -365,7 +358,7 @@ impl Run {
                     other => Failure::new(FailureKind::Device, other),
                 })
             }
-            None if empty && self.given >= self.taken => context.end_all(),
+            None if empty && self.given >= self.input.taken => context.end_all(),
             None => Ok(()),
         }
     }
@@ -373,11 +366,11 @@ impl Run {
     /// Counts quiet ticks, not time: where this thread itself was kept away, the timer has ticked once.
     fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let queued = self.input.queued();
-        let now = (self.taken, self.given, queued);
+        let now = (self.input.taken, self.given, queued);
         self.quiet_ticks = if now == self.seen { self.quiet_ticks + 1 } else { 0 };
         self.seen = now;
         // A codec may keep frames that it needs for the next, as long as there is room for that.
-        let work = self.ending || !self.waiting.is_empty() || queued >= self.holds;
+        let work = self.ending || self.input.is_waiting() || queued >= self.holds;
         if self.quiet_ticks < TICKS || !work {
             return Ok(());
         }

@@ -1,31 +1,46 @@
 //! The blocks in which a driver works: what it makes of a size that is no whole number of them.
 //!
 //! No call says how large they are. So each format is tried (VIDIOC_TRY_FMT) at a size that is a large power of two, of
-//! which any block is a part, and one more: what the driver makes of the one is a block.
+//! which any block is a part, and one more: what the driver makes of the one is a block. Nor does a call say whether a
+//! driver can be told of rows that are longer than the picture's: it is asked for some.
 
 use shrbuf::Format;
 use shrbuf_pipeline::Size;
 
-use crate::v4l2::ioctl::{FormatRequest, FrameSizes};
-use crate::v4l2::{Device, FormatInfo};
+use super::ioctl::{FormatRequest, FrameSizes};
+use super::{Device, FormatInfo};
 
-/// Formats of pixels whose pictures the driver takes in blocks of more than one.
+/// Formats of pixels whose pictures the driver takes in blocks of more than one, or in rows that cannot be longer.
 pub(super) fn blocks(device: &Device, formats: &[FormatInfo]) -> Vec<(Format, Size)> {
     let known = formats.iter().filter_map(|info| Some((Format::from_v4l2(info.description.pixelformat.0)?.0, info)));
     known
         .filter(|(format, _)| !format.is_compressed())
         .filter_map(|(format, info)| Some((format, block(device, info)?)))
-        .filter(|(_, block)| *block != Size::new(1, 1))
         .collect()
 }
 
 fn block(device: &Device, info: &FormatInfo) -> Option<Size> {
-    let FrameSizes::Stepwise { min, max, .. } = &info.sizes else { return None };
-    let (width, height) = (power(min.width, max.width)?, power(min.height, max.height)?);
     let pixelformat = info.description.pixelformat;
-    let request = FormatRequest { width: width + 1, height: height + 1, pixelformat, bytesperline: None };
-    let answer = device.try_format(&request).ok()?;
-    Some(Size::new(beyond(width, answer.width), beyond(height, answer.height)))
+    let answer = |width, height, bytesperline| {
+        device.try_format(&FormatRequest { width, height, pixelformat, bytesperline }).ok()
+    };
+    let range = match &info.sizes {
+        FrameSizes::Stepwise { min, max, .. } => power(min.width, max.width).zip(power(min.height, max.height)),
+        _ => None,
+    };
+    let block = range.and_then(|(width, height)| {
+        let made = answer(width + 1, height + 1, None)?;
+        Some(Size::new(beyond(width, made.width), beyond(height, made.height)))
+    });
+    if let Some(block) = block.filter(|block| *block != Size::new(1, 1)) {
+        return Some(block);
+    }
+    // Where sizes are not a range, the driver makes one that it has of it.
+    let (width, height) = range.unwrap_or((640, 480));
+    let row = |asked: Option<u32>| Some(answer(width, height, asked)?.planes.first()?.bytesperline);
+    let own = row(None).filter(|&own| own > 0)?;
+    let longer = own.checked_mul(2)?;
+    (row(Some(longer))? < longer).then_some(Size::new(1, 1))
 }
 
 /// The largest power of two that has a next size in the range.
