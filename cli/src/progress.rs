@@ -19,6 +19,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The line.
 pub struct Line<'a> {
     bar: &'a ProgressBar,
+    /// Somebody sees it. Otherwise what it says is not worked out, several times a second.
+    seen: bool,
     limit: Option<u64>,
     /// Where the window began.
     mark: (Duration, u64),
@@ -40,7 +42,8 @@ impl<'a> Line<'a> {
         }
         bar.set_length(args.frames.or(args.duration.map(millis)).unwrap_or(1));
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HZ));
-        Line { bar, limit: args.frames, mark: (Duration::ZERO, 0), rate: None, running: false, trouble: None }
+        let (seen, mark) = (!bar.is_hidden(), (Duration::ZERO, 0));
+        Line { bar, seen, limit: args.frames, mark, rate: None, running: false, trouble: None }
     }
 
     /// It runs.
@@ -49,6 +52,9 @@ impl<'a> Line<'a> {
             self.running = true;
             self.trouble = None;
             tracing::info!("running");
+        }
+        if !self.seen {
+            return;
         }
         let totals = Totals::of(&graph.counts(), outline);
         self.bar.set_position(self.limit.map_or(millis(elapsed), |_| totals.frames));

@@ -154,10 +154,16 @@ impl Drop for Programs {
 }
 
 impl Programs {
-    fn new(gpu: &Gpu, current: &Current<'_>, from: Shape, target: &Target, sampler: Sampler) -> Result<Self, GpuError> {
+    fn new(
+        gpu: &Gpu,
+        current: &Current<'_>,
+        from: Shape,
+        target: &Target,
+        (sampler, opaque): (Sampler, bool),
+    ) -> Result<Self, GpuError> {
         let mut programs = Programs { all: Vec::new(), gone: Arc::clone(&gpu.gone) };
         for plane in 0..target.planes() {
-            let fragment = shader::fragment(from, target.shape, plane, sampler);
+            let fragment = shader::fragment(from, target.shape, plane, sampler, opaque);
             programs.all.push(current.program(shader::VERTEX, &fragment)?);
         }
         Ok(programs)
@@ -178,11 +184,16 @@ impl Input {
         let place = setting.place.unwrap_or(Place::all(target.size));
         let scaled = setting.seen(stream.size) != place.size();
         // Without scaling there is nothing between pixels, and one fetch does.
-        let sampler = if scaled && setting.smooth { Sampler::Bilinear } else { Sampler::Nearest };
-        let programs = Programs::new(gpu, current, from, target, sampler)?;
+        let sampler = match scaled && setting.smooth {
+            _ if setting.is_plain() && stream.size == target.size => Sampler::Same,
+            true => Sampler::Bilinear,
+            false => Sampler::Nearest,
+        };
+        let compile = |sampler| Programs::new(gpu, current, from, target, (sampler, setting.alpha == OPAQUE));
+        let programs = compile(sampler)?;
         // A crop that comes with a frame may need scaling where all of it does not.
         let may_scale = setting.smooth && !scaled && setting.part.is_none() && !setting.is_plain();
-        let scaling = may_scale.then(|| Programs::new(gpu, current, from, target, Sampler::Bilinear)).transpose()?;
+        let scaling = may_scale.then(|| compile(Sampler::Bilinear)).transpose()?;
         let (uploaded, row) = uploads;
         Ok(Input { stream, setting, programs, scaling, told: None, scales: false, row: vec![0; row], uploaded })
     }

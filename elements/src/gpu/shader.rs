@@ -2,9 +2,11 @@
 //!
 //! A fragment of the target finds its place in the source (`map`), fetches texels there by whole numbers, unpacks them
 //! to three code values and alpha, and makes those of the target by one matrix. Nothing is left to a driver's sampler.
+//! Steps that change nothing for a pair, or for where its pictures go, are not in its program.
 
 use std::fmt::Write as _;
 
+use super::plan::is_yuv;
 use crate::image::shape::Shape;
 
 /// A triangle that covers everything.
@@ -30,13 +32,30 @@ uniform float opacity;
 out vec4 made;
 ";
 
+const SAME: &str = "vec4 source(vec2 at) {
+    return texel(ivec2(at));
+}
+";
+
+/// Chroma of a picture with an odd side is the mean of a block that ends behind it.
+const SAME_OR_LAST: &str = "vec4 source(vec2 at) {
+    return texel(min(ivec2(at), bounds.zw));
+}
+";
+
+const MAPPED: &str = "vec2 mapped(vec2 at) {
+    vec3 whole = vec3(at, 1.0);
+    return vec2(dot(map_x, whole), dot(map_y, whole));
+}
+";
+
 const NEAREST: &str = "vec4 source(vec2 at) {
-    return texel(clamp(ivec2(floor(at)), bounds.xy, bounds.zw));
+    return texel(clamp(ivec2(floor(mapped(at))), bounds.xy, bounds.zw));
 }
 ";
 
 const BILINEAR: &str = "vec4 source(vec2 at) {
-    vec2 corner = at - 0.5;
+    vec2 corner = mapped(at) - 0.5;
     vec2 part = fract(corner);
     ivec2 low = clamp(ivec2(floor(corner)), bounds.xy, bounds.zw);
     ivec2 high = clamp(ivec2(floor(corner)) + 1, bounds.xy, bounds.zw);
@@ -46,16 +65,30 @@ const BILINEAR: &str = "vec4 source(vec2 at) {
 }
 ";
 
-const PIXEL: &str = "vec4 pixel(vec2 at) {
-    vec3 whole = vec3(at, 1.0);
-    vec4 raw = source(vec2(dot(map_x, whole), dot(map_y, whole)));
-    return vec4(clamp(matrix * raw.rgb + offset, 0.0, 1.0), raw.a) * opacity;
+/// `made_of`: three code values of the target.
+const ANY: &str = "vec3 made_of(vec3 raw) {
+    return matrix * raw + offset;
 }
 ";
 
-/// How pixels between pixels are made.
+const RGB_OF_RGB: &str = "vec3 made_of(vec3 raw) {
+    return raw;
+}
+";
+
+/// Luma counts the same for all three, U not for red, V not for blue: half of the matrix's products.
+const RGB_OF_YUV: &str = "vec3 made_of(vec3 raw) {
+    float u = raw.y, v = raw.z;
+    vec3 chroma = vec3(v * matrix[2].r, u * matrix[1].g + v * matrix[2].g, u * matrix[1].b);
+    return raw.x * matrix[0].r + (chroma + offset);
+}
+";
+
+/// Which pixels of the source a pixel is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Sampler {
+    /// The one at the same place: pictures are as large, and neither cut, moved nor turned.
+    Same,
     Nearest,
     Bilinear,
 }
@@ -88,6 +121,22 @@ fn texel(shape: Shape) -> String {
         Shape::Gray => "return vec4(texelFetch(plane0, p, 0).r, vec2(128.0 / 255.0), 1.0);".to_owned(),
     };
     format!("vec4 texel(ivec2 p) {{\n    {body}\n}}\n")
+}
+
+/// `pixel`: code values and alpha, as they are written.
+fn pixel(from: Shape, to: Shape, opaque: bool) -> String {
+    let made_of = match (is_yuv(from), is_yuv(to)) {
+        (false, false) => RGB_OF_RGB,
+        (true, false) => RGB_OF_YUV,
+        _ => ANY,
+    };
+    // Values are limited where they are written. Those that go into a mean, or count in part, are before that.
+    let made = match (opaque, is_yuv(to)) {
+        (true, false) => "vec4(made_of(raw.rgb), raw.a)",
+        (true, true) => "vec4(clamp(made_of(raw.rgb), 0.0, 1.0), raw.a)",
+        (false, _) => "vec4(clamp(made_of(raw.rgb), 0.0, 1.0), raw.a) * opacity",
+    };
+    format!("{made_of}vec4 pixel(vec2 at) {{\n    vec4 raw = source(at);\n    return {made};\n}}\n")
 }
 
 /// The mean of the pixels of one block of chroma.
@@ -148,11 +197,14 @@ fn main(shape: Shape, plane: usize) -> String {
     format!("void main() {{\n    {body}}}\n")
 }
 
-/// The fragment shader that makes plane `plane` of a picture of shape `to` out of one of shape `from`.
-pub(super) fn fragment(from: Shape, to: Shape, plane: usize, sampler: Sampler) -> String {
+/// The fragment shader that makes plane `plane` of a picture of shape `to` out of one of shape `from`, which hides what is
+/// below it if it is `opaque`.
+pub(super) fn fragment(from: Shape, to: Shape, plane: usize, sampler: Sampler, opaque: bool) -> String {
     let sampling = match sampler {
-        Sampler::Nearest => NEAREST,
-        Sampler::Bilinear => BILINEAR,
+        Sampler::Same if is_yuv(to) => SAME_OR_LAST.to_owned(),
+        Sampler::Same => SAME.to_owned(),
+        Sampler::Nearest => [MAPPED, NEAREST].concat(),
+        Sampler::Bilinear => [MAPPED, BILINEAR].concat(),
     };
-    [HEAD, &texel(from), sampling, PIXEL, &main(to, plane)].concat()
+    [HEAD, &texel(from), &sampling, &pixel(from, to, opaque), &main(to, plane)].concat()
 }

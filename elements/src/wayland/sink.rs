@@ -129,6 +129,17 @@ impl Running {
         let stopped = self.ending || self.idle > 1;
         stopped || !self.waiting.is_empty() || self.resizing > 0 || held > HOLDS as usize
     }
+
+    /// Whether frames flow: one was committed since the last tick, for which the compositor had asked. The next will read what
+    /// else it says.
+    fn flows(&self) -> bool {
+        self.idle == 0 && !self.ending && !self.unsent && !self.socket.is_on()
+    }
+
+    fn tick(&mut self) {
+        self.idle += 1;
+        self.resizing = self.resizing.saturating_sub(1);
+    }
 }
 
 /// How what the compositor says is taken.
@@ -298,12 +309,16 @@ impl Sink {
     }
 
     fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        if let Some(running) = self.running.as_mut().filter(|r| r.flows()) {
+            running.silent = 0;
+            running.tick();
+            return Ok(());
+        }
         self.catch_up(context, Session::read)?;
         self.flush()?;
         let patience = self.patience();
         let (Some(running), Some(session)) = (&mut self.running, &mut self.session) else { return Ok(()) };
-        running.idle += 1;
-        running.resizing = running.resizing.saturating_sub(1);
+        running.tick();
         // At the end, for word of what was shown too: one that shows nothing (its screen is off) may never send it.
         let waits = session.state.in_flight || (running.ending && session.state.untold > 0);
         let answers = !running.unsent && (!waits || session.ask());
