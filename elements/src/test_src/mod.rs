@@ -6,9 +6,6 @@ mod marker;
 mod overlay;
 mod pattern;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-
 pub use marker::{Marker, MarkerError, read_marker};
 pub use pattern::Pattern;
 use shrbuf::{AccessError, Account, Format, Ledger, Pool, Reason, Shrbuf};
@@ -78,7 +75,6 @@ struct TestSource {
 /// What exists between start and stop.
 struct Run {
     pool: Pool,
-    starving: Arc<AtomicBool>,
     pace: Pace,
     /// Number of the next frame.
     next: u64,
@@ -137,16 +133,9 @@ impl Element for TestSource {
         painter.prepare(&mut buffers, &account).map_err(access)?;
 
         let waker = start.waker(BUFFER_BACK);
-        let starving = Arc::new(AtomicBool::new(false));
         let hook = {
-            let (starving, waker) = (Arc::clone(&starving), waker.clone());
-            move |_index| {
-                // Pairs with the fence in `free`: either we see it starving, or it sees the buffer.
-                fence(Ordering::SeqCst);
-                if starving.load(Ordering::Relaxed) && starving.swap(false, Ordering::Relaxed) {
-                    waker.wake();
-                }
-            }
+            let waker = self.config.free_run.then(|| waker.clone());
+            move |_index| waker.iter().for_each(Waker::wake)
         };
         let pool = Pool::new(buffers, hook).map_err(|e| Failure::new(FailureKind::Limit, e))?;
         let fences = pool.fences_fd().try_clone_to_owned();
@@ -162,7 +151,7 @@ impl Element for TestSource {
             Pace::Clock { timer, grid }
         };
         let overlay = Overlay::new(stream.format, coefficients, stream.size);
-        self.run = Some(Run { pool, starving, pace, next: 0, painter, overlay, color, account });
+        self.run = Some(Run { pool, pace, next: 0, painter, overlay, color, account });
         Ok(())
     }
 
@@ -211,19 +200,10 @@ impl Run {
         if context.ended() {
             return Ok(());
         }
-        let buffer = self.pool.acquire().or_else(|| {
-            // A buffer that comes back from here on wakes us; one that did just before is found by looking again.
-            self.starving.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            let found = self.pool.acquire();
-            if found.is_some() {
-                self.starving.store(false, Ordering::Relaxed);
-            }
-            found
-        });
-        let Some(buffer) = buffer else { return Ok(()) };
+        // Where there is none, one that comes back wakes us.
+        let Some(buffer) = self.pool.acquire() else { return Ok(()) };
         if let Pace::Free { waker } = &self.pace {
-            waker.wake();
+            waker.again();
         }
         let number = self.next;
         self.next += 1;
