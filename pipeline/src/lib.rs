@@ -20,6 +20,7 @@ pub mod solve;
 mod spin;
 pub mod stats;
 pub mod supervise;
+mod sync;
 
 pub use domain::{Alarm, Context, Events, Start, Waker, Watch};
 pub use element::{Element, Environment, Failure, FailureKind, Ports, Refusal, Role};

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
@@ -14,6 +13,7 @@ use crate::frame::Frame;
 use crate::queue::{Full, QueueSpec};
 use crate::spin::Spin;
 use crate::stats::NodeStats;
+use crate::sync::{AtomicBool, Ordering, fence};
 
 /// Wakes a domain's loop, with a system call only where it sleeps.
 #[derive(Debug)]
@@ -57,11 +57,20 @@ impl Bell {
         Ok(fds[0].any() == Some(true))
     }
 
+    /// Whether somebody has rung since the last look.
+    #[cfg(all(test, loom))]
+    pub(crate) fn has_rung(&self) -> bool {
+        self.event.read().is_ok()
+    }
+
     /// To be watched edge-triggered, so that it need not be read.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
 }
+
+/// Pauses in which a reader at work makes room for several frames.
+const SEVERAL: u32 = 512;
 
 /// What comes out of a ring.
 #[derive(Debug)]
@@ -125,7 +134,7 @@ impl Ring {
                 Ok(()) => return,
                 Err(back) => back,
             };
-            if self.spin.until(|| !self.frames.is_full()) {
+            if self.spin.until(|spent| self.has_room(spent)) {
                 continue;
             }
             self.writer.get_or_init(std::thread::current);
@@ -140,6 +149,13 @@ impl Ring {
             }
             self.writer_waits.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Whether a writer that has waited for so many pauses goes on. For a while it wants room for several frames: with one
+    /// it would be back at once, and each look takes the line that the reader writes from it.
+    fn has_room(&self, spent: u32) -> bool {
+        let capacity = self.frames.capacity();
+        self.frames.len() <= if spent < SEVERAL { capacity * 3 / 4 } else { capacity - 1 }
     }
 
     pub(crate) fn pop(&self) -> Option<Item> {
@@ -178,6 +194,29 @@ impl Ring {
     fn wake_writer(&self) {
         if let Some(writer) = self.writer.get() {
             writer.unpark();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use shrbuf::exporter::Memfd;
+    use shrbuf::{Format, Layout};
+
+    use super::*;
+    use crate::frame::Timestamp;
+
+    #[test]
+    fn a_writer_waits_for_room_for_several_and_in_the_end_for_one() {
+        let buffer = Memfd::new("ring").allocate(&Layout::linear(Format::Grey, 1, 1, 1).unwrap()).unwrap();
+        for (depth, several) in [(1, 1), (2, 1), (3, 1), (8, 2), (60, 15)] {
+            let bell = Arc::new(Bell::new().unwrap());
+            let ring = Ring::new(QueueSpec { depth, full: Full::Block }, bell, Arc::default());
+            (0..depth).for_each(|i| ring.push(Frame::new(buffer.clone(), Timestamp(0), i.into())));
+            let reads_until = |spent| (0..=depth).find(|_| ring.has_room(spent) || ring.pop().is_none());
+
+            assert_eq!(reads_until(SEVERAL), Some(1), "{depth}");
+            assert_eq!(reads_until(0), Some(several - 1), "{depth}");
         }
     }
 }

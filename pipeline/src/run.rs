@@ -185,7 +185,7 @@ fn cut(graph: &mut Graph, frames: Option<u64>) -> Result<(Vec<Domain>, Arc<Contr
         if outputs.is_empty() {
             n.stats.keep_latency();
         }
-        let limit = frames.map(|f| f.saturating_sub(n.stats.read().frames));
+        let limit = frames.map(|f| f.saturating_sub(n.stats.frames()));
         domains[place[node.0].0].add(node.0, n, outputs, limit);
     }
     Ok((domains, control))

@@ -3,7 +3,8 @@
 //! To sleep and be woken costs a thread and its waker some µs each, in a virtual machine tens of them. Where work comes
 //! faster than that, looking again is cheaper; where it does not, all looking is lost. Which of these holds is seen from
 //! whether it helped: each time in vain doubles the sleeps until the next try, as KVM does before it halts a processor
-//! (Documentation/virt/kvm/halt-polling.rst).
+//! (Documentation/virt/kvm/halt-polling.rst). A loop whose sleeps are ended by
+//! descriptors does not look at all: it would not see those.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,8 +34,8 @@ impl Spin {
         Spin { skip: AtomicU32::new(if alone { u32::MAX } else { 0 }), skipped: AtomicU32::new(0) }
     }
 
-    /// True when `ready` has become so; false when it is time to sleep.
-    pub(crate) fn until(&self, ready: impl Fn() -> bool) -> bool {
+    /// True when `ready`, which is told the pauses so far, has become so; false when it is time to sleep.
+    pub(crate) fn until(&self, ready: impl Fn(u32) -> bool) -> bool {
         match self.skip.load(Ordering::Relaxed) {
             0 => {}
             u32::MAX => return false,
@@ -45,7 +46,7 @@ impl Spin {
         }
         let (mut spent, mut pauses) = (0, 1);
         while spent < PAUSES {
-            if ready() {
+            if ready(spent) {
                 self.skipped.store(0, Ordering::Relaxed);
                 return true;
             }
@@ -69,7 +70,7 @@ mod tests {
         let looked = AtomicU32::new(0);
         let looks = |_: &usize| {
             let before = looked.load(Ordering::Relaxed);
-            let never = || {
+            let never = |_| {
                 looked.fetch_add(1, Ordering::Relaxed);
                 false
             };
@@ -87,7 +88,7 @@ mod tests {
     fn what_is_ready_is_seen_at_once() {
         let spin = with_company();
         for _ in 0..10 {
-            assert!(spin.until(|| true));
+            assert!(spin.until(|_| true));
         }
     }
 
@@ -110,7 +111,7 @@ mod tests {
     fn a_success_starts_it_over() {
         let spin = with_company();
         tries(&spin, 63);
-        while !spin.until(|| true) {}
+        while !spin.until(|_| true) {}
 
         assert_eq!(tries(&spin, 7), [0, 2, 6]);
     }
@@ -118,6 +119,6 @@ mod tests {
     #[test]
     fn on_one_processor_it_sleeps_at_once() {
         let spin = Spin { skip: AtomicU32::new(u32::MAX), skipped: AtomicU32::new(0) };
-        assert!(!spin.until(|| true));
+        assert!(!spin.until(|_| true));
     }
 }

@@ -103,10 +103,15 @@ impl NodeStats {
         }
     }
 
+    /// [`NodeCounts::frames`] alone, without adding up a latency.
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames.load(Relaxed)
+    }
+
     /// The counters now.
     pub fn read(&self) -> NodeCounts {
         NodeCounts {
-            frames: self.frames.load(Relaxed),
+            frames: self.frames(),
             dropped: self.dropped.load(Relaxed),
             corrupt: self.corrupt.load(Relaxed),
             latency: self.latency.get().and_then(|h| h.read()),

@@ -319,7 +319,7 @@ impl Worked {
         let first = self.0.is_empty();
         self.0.resize_with(graph.nodes.len(), Had::default);
         for (had, node) in self.0.iter_mut().zip(&graph.nodes) {
-            let frames = node.stats.read().frames;
+            let frames = node.stats.frames();
             if frames > had.frames && !first {
                 had.at = since_start;
             }

@@ -2,7 +2,10 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
+/// On a cache line of its own: it changes hands twice a frame where a buffer is given back on another thread than it is
+/// taken on, and would take its neighbours along.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct IdleSet(AtomicU64);
 
 impl Default for IdleSet {

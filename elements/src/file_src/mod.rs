@@ -281,7 +281,7 @@ impl Run {
                 *due = grid.last_due(Timestamp::now()) + 1;
                 timer.arm(grid.time(*due))?;
             }
-            Pace::Free { waker } => waker.wake(),
+            Pace::Free { waker } => waker.again(),
         }
         self.send(buffer, timestamp, context)
     }

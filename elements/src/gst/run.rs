@@ -367,7 +367,7 @@ impl Run {
             return Ok(());
         };
         let Some(frame) = out.frame(sample, self.base.unwrap_or_default(), &self.terms, lender)? else { return Ok(()) };
-        out.waker.wake();
+        out.waker.again();
         context.push(0, frame)
     }
 }

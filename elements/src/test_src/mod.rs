@@ -197,7 +197,7 @@ impl Run {
         }
         let Some(buffer) = self.supply.take_or_be_woken() else { return Ok(()) };
         if let Pace::Free { waker } = &self.pace {
-            waker.wake();
+            waker.again();
         }
         let number = self.next;
         self.next += 1;

@@ -5,12 +5,13 @@
 
 mod context;
 mod start;
+mod waker;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -23,8 +24,10 @@ use crate::spin::Spin;
 pub use context::Context;
 pub(crate) use context::Target;
 use context::{Flags, Slot};
-pub use start::{Alarm, Events, Start, Waker, Watch};
+pub use start::{Alarm, Events, Start, Watch};
 use start::{NEVER, Timer, limit};
+use waker::Calls;
+pub use waker::Waker;
 
 /// What all domains of a run obey, asleep or not.
 #[derive(Debug)]
@@ -77,10 +80,12 @@ pub(crate) struct Domain {
     pub(crate) rings: Vec<(Arc<Ring>, usize, usize)>,
     epoll: Arc<Epoll>,
     bell: Arc<Bell>,
-    wakers: Vec<(Arc<AtomicBool>, usize, u32)>,
+    wakers: Vec<(Arc<Calls>, usize, u32)>,
     timers: Vec<Timer>,
     control: Arc<Control>,
     spin: Spin,
+    /// Another thread ended the last sleep, not a descriptor or the time: so looking again may do instead of the next.
+    rung: bool,
 }
 
 /// No slot has this number.
@@ -103,6 +108,7 @@ impl Domain {
             timers: Vec::new(),
             control,
             spin: Spin::new(),
+            rung: false,
         })
     }
 
@@ -206,13 +212,14 @@ impl Domain {
                 return Ok(());
             }
             let worked = self.rings_round()? | self.wakers_round()?;
-            let busy = worked || self.spin.until(|| self.has_work());
+            let busy = worked || self.rung && self.spin.until(|_| self.has_work());
             rounds = if busy { rounds + 1 } else { 0 };
             if busy && rounds % ROUNDS != 0 {
                 continue;
             }
             let until_due = self.timers_round()?;
-            let timeout = if busy || !self.may_sleep() { EpollTimeout::ZERO } else { until_due };
+            let sleeps = !busy && self.may_sleep();
+            let timeout = if sleeps { until_due } else { EpollTimeout::ZERO };
             let result = self.epoll.wait(&mut events, timeout);
             self.bell.awake();
             let n = match result {
@@ -220,6 +227,9 @@ impl Domain {
                 Err(nix::Error::EINTR) => 0,
                 Err(e) => return Err(limit("epoll_wait", e)),
             };
+            if sleeps {
+                self.rung = events[..n].iter().any(|event| event.data() == BELL);
+            }
             for event in &events[..n] {
                 self.dispatch(event)?;
             }
@@ -238,8 +248,7 @@ impl Domain {
     }
 
     fn has_work(&self) -> bool {
-        self.rings.iter().any(|(r, ..)| !r.is_empty())
-            || self.wakers.iter().any(|(pending, ..)| pending.load(Ordering::Relaxed))
+        self.rings.iter().any(|(r, ..)| !r.is_empty()) || self.wakers.iter().any(|(calls, ..)| calls.are_due())
     }
 
     fn rings_round(&mut self) -> Result<bool, Failure> {
@@ -266,9 +275,9 @@ impl Domain {
     fn wakers_round(&mut self) -> Result<bool, Failure> {
         let mut worked = false;
         for i in 0..self.wakers.len() {
-            let (pending, slot, token) = &self.wakers[i];
+            let (calls, slot, token) = &self.wakers[i];
             let (slot, token) = (*slot, *token);
-            if pending.load(Ordering::Relaxed) && pending.swap(false, Ordering::Acquire) {
+            if calls.take() {
                 worked = true;
                 self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
             }

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -10,6 +10,8 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use crate::element::{Failure, FailureKind};
 use crate::frame::Timestamp;
 use crate::ring::Bell;
+
+use super::waker::{Calls, Waker};
 
 /// Kept until its element stops.
 pub(super) type Watched = Arc<dyn AsFd + Send + Sync>;
@@ -27,27 +29,12 @@ pub struct Events {
     pub error: bool,
 }
 
-/// Calls an element's `ready` from any thread.
-#[derive(Debug, Clone)]
-pub struct Waker {
-    pending: Arc<AtomicBool>,
-    bell: Arc<Bell>,
-}
-
-impl Waker {
-    /// Has `ready` called soon, once for any number of wakes. A system call only where the domain sleeps.
-    pub fn wake(&self) {
-        self.pending.store(true, Ordering::Release);
-        self.bell.ring();
-    }
-}
-
 /// What an element can register as it starts.
 pub struct Start<'a> {
     pub(super) slot: usize,
     pub(super) watched: &'a mut Vec<Watched>,
     pub(super) epoll: &'a Arc<Epoll>,
-    pub(super) wakers: &'a mut Vec<(Arc<AtomicBool>, usize, u32)>,
+    pub(super) wakers: &'a mut Vec<(Arc<Calls>, usize, u32)>,
     pub(super) timers: &'a mut Vec<Timer>,
     pub(super) bell: &'a Arc<Bell>,
 }
@@ -186,9 +173,9 @@ impl Start<'_> {
 
     /// Something that has `ready(token)` called from other threads, or from a buffer's release.
     pub fn waker(&mut self, token: u32) -> Waker {
-        let pending = Arc::new(AtomicBool::new(false));
-        self.wakers.push((Arc::clone(&pending), self.slot, token));
-        Waker { pending, bell: Arc::clone(self.bell) }
+        let calls = Arc::new(Calls::default());
+        self.wakers.push((Arc::clone(&calls), self.slot, token));
+        Waker::new(calls, Arc::clone(self.bell))
     }
 }
 

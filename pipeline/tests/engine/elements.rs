@@ -66,7 +66,7 @@ impl Element for Source {
         }
         let Some(buffer) = pool.acquire() else { return Ok(()) };
         // Asked again at once: a source that is always ready.
-        waker.wake();
+        waker.again();
         self.sequence += 1;
         context.push(0, Frame::new(buffer, Timestamp::now(), self.sequence))
     }
