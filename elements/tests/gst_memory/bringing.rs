@@ -1,15 +1,14 @@
 //! Elements of GStreamer's for tests: a source that brings memory of its own, as cameras and decoders do, and one that
 //! notes what passes.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use gst_base::subclass::prelude::*;
 use gst_video::VideoInfo;
 use shrbuf::exporter::{Exporter, Memfd, Udmabuf};
 use shrbuf::{Layout, MemoryKind};
@@ -31,6 +30,11 @@ pub fn noted() -> Vec<(u64, u64)> {
     std::mem::take(&mut NOTED.lock().unwrap())
 }
 
+/// The same, which stay.
+pub fn peek() -> Vec<(u64, u64)> {
+    NOTED.lock().unwrap().clone()
+}
+
 /// The byte at `at` of frame `n`, rows one behind the other without padding.
 pub fn byte(n: u64, at: usize) -> u8 {
     (n as usize * 7 + at * 3 + at / 64) as u8
@@ -43,17 +47,21 @@ pub fn sum(bytes: &[u8]) -> u64 {
 
 /// Makes them known as `bringing` and `noting`.
 pub fn register() {
-    gst::init().unwrap();
-    gst::Element::register(None, "bringing", gst::Rank::NONE, Bringing::static_type()).unwrap();
-    gst::Element::register(None, "noting", gst::Rank::NONE, Noting::static_type()).unwrap();
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        gst::Element::register(None, "bringing", gst::Rank::NONE, Bringing::static_type()).unwrap();
+        gst::Element::register(None, "noting", gst::Rank::NONE, Noting::static_type()).unwrap();
+    });
 }
 
-struct Alive;
+/// Of one memory; its file.
+struct Alive(Option<(MemoryKind, OwnedFd)>);
 
 impl Alive {
-    fn new() -> Alive {
+    fn new(file: Option<(MemoryKind, OwnedFd)>) -> Alive {
         MEMORIES.fetch_add(1, Ordering::Relaxed);
-        Alive
+        Alive(file)
     }
 }
 
@@ -64,13 +72,16 @@ impl Drop for Alive {
 }
 
 glib::wrapper! {
-    pub struct Bringing(ObjectSubclass<Source>) @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object;
+    pub struct Bringing(ObjectSubclass<Source>) @extends gst::Element, gst::Object;
 }
 
 /// NV12 frames, in buffers of its own whatever it is offered.
-#[derive(Default, glib::Properties)]
+#[derive(glib::Properties)]
 #[properties(wrapper_type = Bringing)]
 pub struct Source {
+    /// Frames until it ends; 0 for ever.
+    #[property(name = "num-buffers", get, set, type = u32)]
+    frames: Mutex<u32>,
     /// Buffers at least; so many and no more with `fixed`.
     #[property(name = "buffers", get, set, type = u32)]
     buffers: Mutex<u32>,
@@ -87,25 +98,44 @@ pub struct Source {
     /// Bytes that rows are longer than pictures are wide.
     #[property(name = "padding", get, set, type = u32)]
     padding: Mutex<u32>,
-    /// Each frame is in a new memory of the same descriptor's file.
+    /// Each frame is in a new memory, of another descriptor of the same file.
     #[property(name = "rewraps", get, set, type = bool)]
     rewraps: Mutex<bool>,
     next: Mutex<u64>,
     pool: Mutex<Option<OwnPool>>,
+    pad: gst::Pad,
 }
 
 #[glib::object_subclass]
 impl ObjectSubclass for Source {
     const NAME: &'static str = "Bringing";
     type Type = Bringing;
-    type ParentType = gst_base::PushSrc;
+    type ParentType = gst::Element;
+
+    fn with_class(class: &Self::Class) -> Source {
+        let pad = gst::Pad::from_template(&class.pad_template("src").unwrap());
+        Source {
+            frames: Mutex::default(),
+            buffers: Mutex::default(),
+            fixed: Mutex::default(),
+            dma_bufs: Mutex::default(),
+            told: Mutex::default(),
+            live: Mutex::default(),
+            padding: Mutex::default(),
+            rewraps: Mutex::default(),
+            next: Mutex::default(),
+            pool: Mutex::default(),
+            pad,
+        }
+    }
 }
 
 #[glib::derived_properties]
 impl ObjectImpl for Source {
     fn constructed(&self) {
         self.parent_constructed();
-        self.obj().set_format(gst::Format::Time);
+        self.obj().set_element_flags(gst::ElementFlags::SOURCE);
+        self.obj().add_pad(&self.pad).unwrap();
     }
 }
 
@@ -129,45 +159,68 @@ impl ElementImpl for Source {
         });
         &TEMPLATES
     }
-}
 
-impl BaseSrcImpl for Source {
-    fn start(&self) -> Result<(), gst::ErrorMessage> {
-        self.obj().set_live(*self.live.lock().unwrap());
-        *self.next.lock().unwrap() = 0;
-        Ok(())
-    }
-
-    fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(pool) = self.pool.lock().unwrap().take() {
-            pool.set_active(false).unwrap();
-        }
-        Ok(())
-    }
-
-    fn unlock(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(pool) = &*self.pool.lock().unwrap() {
+    fn change_state(&self, change: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        let live = *self.live.lock().unwrap();
+        if change == gst::StateChange::PausedToReady
+            && let Some(pool) = &*self.pool.lock().unwrap()
+        {
             pool.set_flushing(true);
         }
-        Ok(())
-    }
-
-    fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
-        if let Some(pool) = &*self.pool.lock().unwrap() {
-            pool.set_flushing(false);
+        let changed = self.parent_change_state(change)?;
+        match change {
+            gst::StateChange::ReadyToPaused if !live => self.go_on(),
+            gst::StateChange::PausedToPlaying if live => self.go_on(),
+            gst::StateChange::PausedToReady => {
+                self.pad.stop_task().unwrap();
+                *self.next.lock().unwrap() = 0;
+                if let Some(pool) = self.pool.lock().unwrap().take() {
+                    pool.set_active(false).unwrap();
+                }
+            }
+            _ => {}
         }
-        Ok(())
+        let to_paused = [gst::StateChange::ReadyToPaused, gst::StateChange::PlayingToPaused].contains(&change);
+        Ok(if live && to_paused { gst::StateChangeSuccess::NoPreroll } else { changed })
+    }
+}
+
+impl Source {
+    fn go_on(&self) {
+        let this = self.obj().downgrade();
+        let step = move || {
+            if let Some(this) = this.upgrade() {
+                this.imp().step();
+            }
+        };
+        self.pad.start_task(step).unwrap();
     }
 
-    fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
-        let caps = query.get_owned().0.unwrap();
-        let asked = query.allocation_pools().next().map_or(0, |(_, _, least, _)| least);
-        let buffers = if *self.fixed.lock().unwrap() {
-            *self.buffers.lock().unwrap()
-        } else {
-            asked.max(*self.buffers.lock().unwrap())
-        };
-        let most = if *self.fixed.lock().unwrap() { buffers } else { 0 };
+    /// One frame, or the end.
+    fn step(&self) {
+        let sent = self.pool().and_then(|pool| self.frame(&pool)).and_then(|frame| self.pad.push(frame));
+        if let Err(why) = sent {
+            if why != gst::FlowError::Flushing {
+                self.pad.push_event(gst::event::Eos::new());
+            }
+            let _ = self.pad.pause_task();
+        }
+    }
+
+    /// The pool, once caps are known.
+    fn pool(&self) -> Result<OwnPool, gst::FlowError> {
+        if let Some(pool) = &*self.pool.lock().unwrap() {
+            return Ok(pool.clone());
+        }
+        let mut caps = self.pad.allowed_caps().ok_or(gst::FlowError::NotNegotiated)?;
+        caps.fixate();
+        self.pad.push_event(gst::event::StreamStart::new("bringing"));
+        self.pad.push_event(gst::event::Caps::new(&caps));
+        self.pad.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        let mut query = gst::query::Allocation::new(Some(&caps), true);
+        let answered = self.pad.peer_query(&mut query);
+        let asked = query.allocation_pools().next().filter(|_| answered).map_or(0, |(_, _, least, _)| least);
+        let (buffers, fixed) = (*self.buffers.lock().unwrap(), *self.fixed.lock().unwrap());
         let told = caps.features(0).is_some_and(|features| features.contains(dma_buf::FEATURE));
         let system = *self.told.lock().unwrap() && !told;
         let kind = match (system, *self.dma_bufs.lock().unwrap()) {
@@ -177,25 +230,21 @@ impl BaseSrcImpl for Source {
         };
         let pool = OwnPool::of(&dma_buf::info(&caps).unwrap(), *self.padding.lock().unwrap(), kind);
         let mut config = pool.config();
-        config.set_params(Some(&caps), pool.size(), buffers, most);
+        let (least, most) = if fixed { (buffers, buffers) } else { (asked.max(buffers), 0) };
+        config.set_params(Some(&caps), pool.size(), least, most);
         pool.set_config(config).unwrap();
         pool.set_active(true).unwrap();
-        if let Some(before) = self.pool.lock().unwrap().replace(pool) {
-            before.set_active(false).unwrap();
-        }
-        Ok(())
+        Ok(self.pool.lock().unwrap().insert(pool).clone())
     }
-}
 
-impl PushSrcImpl for Source {
-    fn create(&self, _: Option<&mut gst::BufferRef>) -> Result<gst_base::subclass::base_src::CreateSuccess, gst::FlowError> {
-        let pool = self.pool.lock().unwrap().clone().ok_or(gst::FlowError::Flushing)?;
+    fn frame(&self, pool: &OwnPool) -> Result<gst::Buffer, gst::FlowError> {
+        let n = *self.next.lock().unwrap();
+        let frames = u64::from(*self.frames.lock().unwrap());
+        if frames > 0 && n >= frames {
+            return Err(gst::FlowError::Eos);
+        }
         let mut frame = pool.acquire_buffer(None)?;
-        let n = {
-            let mut next = self.next.lock().unwrap();
-            *next += 1;
-            *next - 1
-        };
+        *self.next.lock().unwrap() += 1;
         let (width, stride) = (SIZE.0 as usize, (SIZE.0 + *self.padding.lock().unwrap()) as usize);
         let writable = frame.get_mut().unwrap();
         let mut map = writable.map_writable().unwrap();
@@ -207,23 +256,18 @@ impl PushSrcImpl for Source {
         let period = gst::ClockTime::from_mseconds(5);
         writable.set_pts(period * n);
         writable.set_duration(period);
-        if *self.rewraps.lock().unwrap() {
-            frame = rewrapped(frame);
-        }
-        Ok(gst_base::subclass::base_src::CreateSuccess::NewBuffer(frame))
+        Ok(if *self.rewraps.lock().unwrap() { rewrapped(frame) } else { frame })
     }
 }
 
 /// The same frame in a memory made just now, which keeps the one that it is of.
 fn rewrapped(frame: gst::Buffer) -> gst::Buffer {
     let memory = frame.peek_memory(0);
-    let fd = memory.downcast_memory_ref::<gst_allocators::FdMemory>().unwrap().fd();
-    // SAFETY: the memory has it open.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().unwrap();
-    let kind = if memory.is_type("dmabuf") { MemoryKind::DmaBuf } else { MemoryKind::Memfd };
-    let mut memory = FdMemories::new().wrap(kind, fd, memory.size()).unwrap();
+    let Alive(Some((kind, fd))) = shrbuf_gst_memory::tied::<Alive>(memory).unwrap() else { panic!("of no file") };
+    let mut memory = FdMemories::new().wrap(*kind, fd.try_clone().unwrap(), memory.size()).unwrap();
     let mut again = gst::Buffer::new();
-    frame.copy_into(again.make_mut(), gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::META, ..).unwrap();
+    let flags = gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::META;
+    frame.copy_into(again.make_mut(), flags, ..).unwrap();
     shrbuf_gst_memory::tie(memory.make_mut(), frame);
     again.make_mut().append_memory(memory);
     again
@@ -267,19 +311,17 @@ impl BufferPoolImpl for Pool {
     fn alloc_buffer(&self, _: Option<&gst::BufferPoolAcquireParams>) -> Result<gst::Buffer, gst::FlowError> {
         let (layout, info, kind) = self.0.lock().unwrap().clone().unwrap();
         let size = self.obj().size() as usize;
-        let exported = |exporter: Exporter| -> OwnedFd { exporter.allocate(&layout).unwrap().export(0).unwrap() };
-        let mut memory = match kind {
+        let exporter = kind.map(|kind| match kind {
+            MemoryKind::Memfd => Exporter::Memfd(Memfd::new("bringing")),
+            MemoryKind::DmaBuf => Exporter::Udmabuf(Udmabuf::open("bringing").unwrap()),
+        });
+        let file = exporter.map(|exporter| exporter.allocate(&layout).unwrap().export(0).unwrap());
+        let file = kind.zip(file);
+        let mut memory = match &file {
             None => gst::Memory::with_size(size),
-            Some(MemoryKind::Memfd) => {
-                let fd = exported(Exporter::Memfd(Memfd::new("bringing")));
-                FdMemories::new().wrap(MemoryKind::Memfd, fd, size).unwrap()
-            }
-            Some(MemoryKind::DmaBuf) => {
-                let fd = exported(Exporter::Udmabuf(Udmabuf::open("bringing").unwrap()));
-                FdMemories::new().wrap(MemoryKind::DmaBuf, fd, size).unwrap()
-            }
+            Some((kind, fd)) => FdMemories::new().wrap(*kind, fd.try_clone().unwrap(), size).unwrap(),
         };
-        shrbuf_gst_memory::tie(memory.make_mut(), Alive::new());
+        shrbuf_gst_memory::tie(memory.make_mut(), Alive::new(file));
         let mut frame = gst::Buffer::new();
         let writable = frame.make_mut();
         writable.append_memory(memory);

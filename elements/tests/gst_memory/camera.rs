@@ -1,0 +1,78 @@
+//! A camera of GStreamer's own, vivid, whose dma-bufs come out: on vkms, and to whoever else wants them.
+
+use std::sync::{Arc, Mutex};
+
+use shrbuf::MemoryKind;
+use shrbuf_elements::kms::KmsSink;
+use shrbuf_pipeline::{Build, Frame, Graph, Origin};
+use shrbuf_tests::{Footprint, on_test_drivers};
+
+use super::bringing::{noted, sum};
+use super::{Probe, alone, finish, own, part, pixels, run, well};
+
+const FRAMES: u64 = 300;
+const CAMERA: &str = "v4l2src device=/dev/video0 io-mode=dmabuf ! \
+    video/x-raw,format=BGRx,width=640,height=360,framerate=60/1";
+
+#[test]
+fn dma_bufs_of_a_camera_of_gstreamers_are_on_a_display_without_a_copy() {
+    let _alone = alone();
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let mut imports = 0;
+    for frames in [FRAMES, FRAMES] {
+        let mut graph = Graph::new("camera");
+        let camera = graph.add("part", part(&format!("{CAMERA} ! noting")).build().unwrap()).unwrap();
+        let compared = Arc::new(Mutex::new((0, 0)));
+        let result = Arc::clone(&compared);
+        // What is on screen, read back, beside what GStreamer saw in the frame of that stamp.
+        let screen = KmsSink::default().build_capturing(Box::new(move |frames, screen| {
+            let noted = super::bringing::peek();
+            let (source, shown) = (frames[0].buffer.layout(), screen.layout());
+            assert_eq!((source.width, source.height), (shown.width, shown.height));
+            let mut on_screen = pixels(&Frame::new(screen.clone(), frames[0].timestamp, 0));
+            on_screen.chunks_exact_mut(4).for_each(|pixel| pixel[3] = 0xff);
+            let mut drawn = pixels(frames[0]);
+            let is_known = noted.contains(&(frames[0].timestamp.0, sum(&drawn)));
+            drawn.chunks_exact_mut(4).for_each(|pixel| pixel[3] = 0xff);
+            let mut result = result.lock().unwrap();
+            result.0 += 1;
+            result.1 += u64::from(is_known && on_screen == drawn);
+        }));
+        let display = graph.add("sink", screen).unwrap();
+        graph.link(camera, display).unwrap();
+        let report = finish(graph, Some(frames + 1));
+        well(&report);
+        assert_eq!(*compared.lock().unwrap(), (frames, frames));
+        assert_eq!(report.plan.links[0].stream.origin, Origin::Gstreamer);
+        let granted = u64::from(report.plan.budgets[0].granted);
+        assert_eq!(own(&report, "imports"), granted, "all were known before the first frame");
+        assert!(imports == 0 || imports == granted);
+        imports = granted;
+        drop(report);
+        noted();
+    }
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+#[test]
+fn dma_bufs_of_a_camera_of_gstreamers_are_the_same_pixels_here_and_there() {
+    let _alone = alone();
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now().dma_bufs;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sums = Arc::clone(&seen);
+    let probe = Probe(vec![MemoryKind::DmaBuf], move |frame: Frame| {
+        sums.lock().unwrap().push((frame.timestamp.0, sum(&pixels(&frame))));
+    });
+    let report = run(part(&format!("{CAMERA} ! noting")), probe, Some(FRAMES));
+    well(&report);
+    let (seen, noted) = (seen.lock().unwrap(), noted());
+    assert!(seen.len() as u64 == FRAMES && seen.iter().all(|frame| noted.contains(frame)));
+    drop(report);
+    assert_eq!(Footprint::now().dma_bufs, before);
+}
