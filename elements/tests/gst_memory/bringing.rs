@@ -4,7 +4,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -266,8 +265,12 @@ fn rewrapped(frame: gst::Buffer) -> gst::Buffer {
     let Alive(Some((kind, fd))) = shrbuf_gst_memory::tied::<Alive>(memory).unwrap() else { panic!("of no file") };
     let mut memory = FdMemories::new().wrap(*kind, fd.try_clone().unwrap(), memory.size()).unwrap();
     let mut again = gst::Buffer::new();
-    let flags = gst::BufferCopyFlags::TIMESTAMPS | gst::BufferCopyFlags::META;
-    frame.copy_into(again.make_mut(), flags, ..).unwrap();
+    let writable = again.make_mut();
+    frame.copy_into(writable, gst::BufferCopyFlags::TIMESTAMPS, ..).unwrap();
+    let meta = frame.meta::<gst_video::VideoMeta>().unwrap();
+    let flags = gst_video::VideoFrameFlags::empty();
+    gst_video::VideoMeta::add_full(writable, flags, meta.format(), SIZE.0, SIZE.1, meta.offset(), meta.stride())
+        .unwrap();
     shrbuf_gst_memory::tie(memory.make_mut(), frame);
     again.make_mut().append_memory(memory);
     again
@@ -394,14 +397,5 @@ impl Notes {
         let mapped = sum(&frame.map_readable().unwrap());
         NOTED.lock().unwrap().push((stamp, mapped));
         self.src.push(frame)
-    }
-}
-
-/// Waits until something is so.
-pub fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "not {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -9,11 +9,13 @@ mod native;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bringing::{SIZE, byte, memories, noted, register, sum, until};
+use bringing::{SIZE, byte, memories, noted, register, sum};
 use shrbuf::{Format, MemoryKind};
+use shrbuf_elements::Memory;
 use shrbuf_elements::gst::Gst;
-use shrbuf_elements::ipc::{IpcSink, IpcSrc};
-use shrbuf_elements::{Memory, null_sink::NullSink};
+use shrbuf_elements::ipc::IpcSink;
+use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::tee::Tee;
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
 use shrbuf_pipeline::{
     Build, Consumes, Context, Element, Failure, Frame, Graph, InputOffer, Origin, Ports, Video, Wanted,
@@ -181,7 +183,8 @@ fn frames_stay_whole_after_the_end_and_their_memory_goes_with_the_last_of_them()
         drop(report);
         let last = frames.unwrap_or(60);
         let mut kept = kept.lock().unwrap();
-        assert_eq!(memories(), 2);
+        // GStreamer frees a pool as a whole.
+        assert!(memories() >= 2);
         for (frame, n) in kept.iter().zip(last - 2..) {
             assert!(pixels(frame) == expected(n), "frame {n}");
         }
@@ -194,31 +197,27 @@ fn frames_stay_whole_after_the_end_and_their_memory_goes_with_the_last_of_them()
 fn live_sources_are_known_in_full_before_anything_streams_so_that_other_processes_are_told() {
     let _alone = alone();
     let socket = std::env::temp_dir().join(format!("shrbuf-gst-memory-{}", std::process::id()));
-    let mut out = Graph::new("out");
-    let launch = format!("bringing live=true buffers=24 ! {CAPS} ! noting");
-    let source = out.add("part", Gst { sync: true, ..part(&launch) }.build().unwrap()).unwrap();
-    let sink = IpcSink { path: socket.clone(), consumers: 1, ..IpcSink::default() };
-    let sink = out.add("sink", sink.build().unwrap()).unwrap();
-    out.link(source, sink).unwrap();
-    let out = std::thread::spawn(move || finish(out, Some(300)));
-    until("there", || socket.exists());
-    let mut graph = Graph::new("in");
-    let source = IpcSrc { path: socket.clone(), ..IpcSrc::default() };
-    let source = graph.add("source", source.build().unwrap()).unwrap();
+    let mut graph = Graph::new("out");
+    let launch = format!("bringing live=true buffers=40 ! {CAPS} ! noting");
+    let source = graph.add("part", Gst { sync: true, ..part(&launch) }.build().unwrap()).unwrap();
+    let split = graph.add("split", Tee::default().build().unwrap()).unwrap();
+    // What it was not told of it would not send.
+    let out = IpcSink { path: socket, ..IpcSink::default() };
+    let out = graph.add("out", out.build().unwrap()).unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sums = Arc::clone(&seen);
     let probe = Probe(any(), move |frame: Frame| sums.lock().unwrap().push((frame.timestamp.0, sum(&pixels(&frame)))));
     let sink = graph.add("sink", Box::new(probe)).unwrap();
-    graph.link(source, sink).unwrap();
-    let came = finish(graph, None);
-    assert!(came.error.is_none(), "{}", came.error.unwrap());
-    let report = out.join().unwrap();
+    graph.link(source, split).unwrap();
+    graph.link(split, out).unwrap();
+    graph.link(split, sink).unwrap();
+    let report = finish(graph, Some(300));
     well(&report);
-    assert_eq!(own(&report, "imports"), 24);
-    // In other words: stamps and pixels are those that GStreamer saw.
+    assert_eq!(own(&report, "imports"), 40);
+    // Stamps and pixels are those that GStreamer saw.
     let (seen, noted) = (seen.lock().unwrap(), noted());
-    assert!(seen.len() > 50 && seen.iter().all(|frame| noted.contains(frame)), "{} frames", seen.len());
-    drop((report, came));
+    assert!(seen.len() == 300 && seen.iter().all(|frame| noted.contains(frame)), "{} frames", seen.len());
+    drop(report);
     assert_eq!(memories(), 0);
 }
 
@@ -322,12 +321,16 @@ fn dma_bufs_of_a_sources_own_come_out_without_a_copy_however_caps_call_them() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sums = Arc::clone(&seen);
         let probe = Probe(vec![MemoryKind::DmaBuf], move |frame: Frame| {
-            sums.lock().unwrap().push((frame.timestamp.0, sum(&pixels(&frame))));
+            sums.lock().unwrap().push(sum(&pixels(&frame)));
         });
         let report = run(part(&launch), probe, None);
         well(&report);
-        let (seen, noted) = (seen.lock().unwrap(), noted());
-        assert!(seen.len() > 200 && seen.iter().all(|frame| noted.contains(frame)), "{launch}: {}", seen.len());
+        // One after the other as GStreamer saw them; of a live source, from somewhere on.
+        let seen = seen.lock().unwrap();
+        let noted: Vec<u64> = noted().into_iter().map(|(_, sum)| sum).collect();
+        let first = noted.iter().position(|sum| *sum == seen[0]).unwrap();
+        assert!(seen.len() > 200 && noted[first..] == seen[..], "{launch}: {} from {first} on", seen.len());
+        assert!(first == 0 || set.contains("live"), "{launch}: {first}");
         assert_eq!((own(&report, "imports"), report.plan.links[0].stream.origin), (12, Origin::Gstreamer), "{launch}");
         drop(report);
         assert_eq!(memories(), 0);
