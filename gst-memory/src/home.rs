@@ -25,12 +25,12 @@ pub struct Home {
 }
 
 impl Home {
-    /// Of these, which are nobody else's. `back(index)` is called from any thread when one is free again that went out by
-    /// [`Home::take`].
+    /// Of these, which are nobody else's. `back(index, sent)` is called from any thread when one is free again: whether it
+    /// went out by [`Home::send`], and so is GStreamer's again, or by [`Home::take`].
     ///
     /// # Errors
     /// As of [`Pool::new`].
-    pub fn of(buffers: Vec<Shrbuf>, back: impl Fn(usize) + Send + Sync + 'static) -> Result<Home, PoolError> {
+    pub fn of(buffers: Vec<Shrbuf>, back: impl Fn(usize, bool) + Send + Sync + 'static) -> Result<Home, PoolError> {
         let weak = buffers.iter().map(Shrbuf::downgrade).collect();
         let out: Arc<[Mutex<Out>]> = buffers.iter().map(|_| Mutex::default()).collect();
         let of_hook = Arc::clone(&out);
@@ -39,11 +39,12 @@ impl Home {
             out.times = out.times.saturating_sub(1);
             let (last, frame) = (out.times == 0, if out.times == 0 { out.frame.take() } else { None });
             drop(out);
-            if last && frame.is_none() {
-                back(index);
-            }
+            let sent = frame.is_some();
             // To the pool that it is of, where GStreamer may be waiting for it.
             drop(frame);
+            if last {
+                back(index, sent);
+            }
         })?;
         Ok(Home { pool, weak, out })
     }
@@ -117,7 +118,7 @@ mod tests {
     fn home() -> Home {
         gst::init().unwrap();
         let layout = Layout::linear(Format::Grey, 64, 48, 1).unwrap();
-        Home::of(vec![Memfd::new("test").allocate(&layout).unwrap()], |_| {}).unwrap()
+        Home::of(vec![Memfd::new("test").allocate(&layout).unwrap()], |_, _| {}).unwrap()
     }
 
     /// A frame, and what is dropped with its memory.

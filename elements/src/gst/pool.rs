@@ -61,8 +61,8 @@ impl Buffers {
         copy_back: impl Fn() + Send + Sync + 'static,
     ) -> Result<&Pool, PoolError> {
         let this = Arc::downgrade(self);
-        let home = Home::of(buffers, move |index| {
-            let Some(this) = this.upgrade() else { return };
+        let home = Home::of(buffers, move |index, sent| {
+            let Some(this) = this.upgrade().filter(|_| !sent) else { return };
             lock(&this.spare).push(index);
             copy_back();
         })?;

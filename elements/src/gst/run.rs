@@ -170,7 +170,7 @@ impl Run {
                 out.warned = elsewhere.is_some();
                 out.sink.set_caps(Some(&caps));
                 if let Some(made) = made {
-                    let gathered = out.make(made, buffers, start)?;
+                    let gathered = out.make(made, buffers, terms.holds, start)?;
                     terms.counts.imported.fetch_add(gathered, Ordering::Relaxed);
                 }
                 Some(out)
@@ -348,6 +348,9 @@ impl Run {
             return Ok(());
         }
         let lender = self.input.as_ref().map(|input| &input.input.lender);
+        if out.theirs.as_ref().is_some_and(|theirs| !theirs.has_room()) {
+            return Ok(());
+        }
         let Some(sample) = out.waiting.pop_front().or_else(|| out.sink.try_pull_sample(ClockTime::ZERO)) else {
             return Ok(());
         };
@@ -373,7 +376,7 @@ impl Out {
     }
 
     /// Frames that GStreamer makes come in these buffers. Says how many of them are its own.
-    fn make(&mut self, made: Made, buffers: Vec<Shrbuf>, start: &mut Start<'_>) -> Result<u64, Failure> {
+    fn make(&mut self, made: Made, buffers: Vec<Shrbuf>, keeps: u32, start: &mut Start<'_>) -> Result<u64, Failure> {
         let limit = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Limit, e.to_string());
         let mut gathered = buffers;
         if let Some(ours) = &made.buffers {
@@ -382,7 +385,9 @@ impl Out {
             start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(&e))?, FENCES)?;
         }
         let imported = gathered.len() as u64;
-        let theirs = Theirs::new(made.info, made.stream, gathered)?;
+        // What consumers hold, and one on its way to them; all others are GStreamer's to keep.
+        let (most, back) = (made.stream.buffers.saturating_sub(keeps) + 1, self.waker.clone());
+        let theirs = Theirs::new(made.info, made.stream, gathered, most, move || back.wake())?;
         start.watch(theirs.fences_fd().map_err(|e| limit(&e))?, FENCES)?;
         (self.buffers, self.theirs) = (made.buffers, Some(theirs));
         Ok(imported)

@@ -8,6 +8,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use gst_video::VideoInfo;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -29,8 +30,17 @@ pub(super) struct Theirs {
     /// What was agreed on.
     stream: Stream,
     seats: Vec<Seat>,
+    /// Frames that may be out at once. GStreamer's pools grow, so that they alone would hold nobody.
+    most: usize,
+    turn: Arc<Turn>,
     /// Of all homes: readable while devices have come to the end of what they still read.
     fences: Epoll,
+}
+
+/// Who waits for a frame to come back.
+struct Turn {
+    waits: AtomicBool,
+    back: Box<dyn Fn() + Send + Sync>,
 }
 
 /// What a frame's memory is.
@@ -47,10 +57,19 @@ fn limit(e: impl std::error::Error + Send + Sync + 'static) -> Failure {
 
 impl Theirs {
     /// Frames are as `info` says, or their `GstVideoMeta`, and their consumers as `stream`; these have been imported by
-    /// them.
-    pub(super) fn new(info: VideoInfo, stream: Stream, gathered: Vec<Shrbuf>) -> Result<Theirs, Failure> {
+    /// them. At most so many are out at once; `back` is called, from any thread, when there is room for one more after
+    /// there was none.
+    pub(super) fn new(
+        info: VideoInfo,
+        stream: Stream,
+        gathered: Vec<Shrbuf>,
+        most: u32,
+        back: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Theirs, Failure> {
         let fences = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(limit)?;
-        let mut theirs = Theirs { info, stream, seats: Vec::with_capacity(MAX_BUFFERS), fences };
+        let (seats, most) = (Vec::with_capacity(MAX_BUFFERS), most.max(1) as usize);
+        let turn = Arc::new(Turn { waits: AtomicBool::new(false), back: Box::new(back) });
+        let mut theirs = Theirs { info, stream, seats, most, turn, fences };
         for buffer in gathered {
             theirs.seat(buffer)?;
         }
@@ -59,12 +78,32 @@ impl Theirs {
 
     fn seat(&mut self, buffer: Shrbuf) -> Result<&Seat, Failure> {
         let (segments, layout) = (buffer.segments().to_vec(), *buffer.layout());
-        let home = Home::of(vec![buffer], |_| {}).map_err(limit)?;
+        let turn = Arc::clone(&self.turn);
+        let home = Home::of(vec![buffer], move |_, _| {
+            // It is idle by now, which whoever waits looks at after saying so.
+            fence(Ordering::SeqCst);
+            if turn.waits.swap(false, Ordering::SeqCst) {
+                (turn.back)();
+            }
+        });
+        let home = home.map_err(limit)?;
         let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
         self.fences.add(home.pool().fences_fd(), event).map_err(limit)?;
         let at = self.seats.len();
         self.seats.push(Seat { segments, layout, home });
         Ok(&self.seats[at])
+    }
+
+    /// True where one more frame may come out; else `back` is called once it may.
+    pub(super) fn has_room(&self) -> bool {
+        let room = || self.seats.iter().filter(|seat| seat.home.pool().idle() == 0).count() < self.most;
+        if room() {
+            return true;
+        }
+        self.turn.waits.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        // One may have come back in between.
+        room()
     }
 
     /// The buffer that `frame` is in, which is kept until its last reference is dropped.
@@ -143,7 +182,7 @@ mod tests {
             read_only: false,
             buffers: 2,
         };
-        Theirs::new(video::info(Format::Nv12, SIZE, None, None).unwrap(), stream, Vec::new()).unwrap()
+        Theirs::new(video::info(Format::Nv12, SIZE, None, None).unwrap(), stream, Vec::new(), 64, || {}).unwrap()
     }
 
     fn frame(theirs: &Theirs) -> gst::Buffer {

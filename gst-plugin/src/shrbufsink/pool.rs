@@ -69,7 +69,7 @@ impl Buffers {
         let buffers = (0..lent + copies).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>()?;
         let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>()?;
         let fds = buffers[..lent].iter().map(|b| b.export(0)).collect::<Result<_, _>>()?;
-        let home = Home::of(buffers, |_| {})?;
+        let home = Home::of(buffers, |_, _| {})?;
         let (info, memories, spare) = (info.clone(), FdMemories::new(), Mutex::new((0..lent).collect()));
         let theirs = Vec::new();
         Ok((Arc::new(Buffers { info, drm: None, lent, home, theirs, fds, memories, spare }), announced))
@@ -84,7 +84,7 @@ impl Buffers {
         let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>()?;
         let (info, lent, memories, spare) = (info.clone(), buffers.len(), FdMemories::new(), Mutex::default());
         let theirs = buffers.iter().map(|buffer| (buffer.segments().to_vec(), *buffer.layout())).collect();
-        let home = Home::of(buffers, |_| {})?;
+        let home = Home::of(buffers, |_, _| {})?;
         Ok((Arc::new(Buffers { info, drm, lent, home, theirs, fds: Vec::new(), memories, spare }), announced))
     }
 
