@@ -26,6 +26,8 @@
 //! | [`video`] | what a picture is called on both sides, and where its planes lie |
 //! | [`dma_buf`] | frames in dma-bufs, as caps say it to elements that insist on being told |
 //! | `lend` | our buffers as GStreamer's memories, for reading |
+//! | `home` | frames of GStreamer's that are out in buffers of ours |
+//! | `place`, `gather` | GStreamer's own dma-bufs and sealed memfds as our buffers |
 //! | `copy` | a frame of GStreamer's copied into a buffer of ours |
 //! | `sys` | the few calls for which the bindings have no safe one |
 //!
@@ -34,11 +36,17 @@
 
 mod copy;
 pub mod dma_buf;
+mod gather;
+mod home;
 mod lend;
+mod place;
 mod sys;
 pub mod video;
 
 pub use copy::{CopyError, copy};
+pub use gather::{Gathering, Seen};
+pub use home::Home;
 pub use lend::{Lender, WrapError};
+pub use place::Place;
 pub use sys::{FdMemories, tie, tied};
 pub use video::{Planes, PlanesError};

@@ -1,10 +1,10 @@
-//! What GStreamer's bindings have no safe call for: memory from a descriptor, something tied to a memory's life, and a
-//! memory that comes back instead of being freed.
+//! What GStreamer's bindings have no safe call for: memory from a descriptor and its descriptor, something tied to a
+//! memory's life or made of it once, and a memory that comes back instead of being freed.
 
 use std::any::Any;
 use std::cell::Cell;
-use std::os::fd::{IntoRawFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gst::glib::ffi::{GFALSE, GQuark, GTRUE, gboolean, gpointer};
 use gst::glib::translate::{IntoGlib, from_glib_none};
@@ -54,10 +54,6 @@ fn quark() -> GQuark {
 
 /// Keeps `value` until `memory` is freed, or until something else is tied to it.
 pub fn tie(memory: &mut gst::MemoryRef, value: impl Any + Send + Sync) {
-    unsafe extern "C" fn untie(data: gpointer) {
-        // SAFETY: `data` is the box made below; GStreamer calls this once.
-        drop(unsafe { Box::from_raw(data.cast::<Tied>()) });
-    }
     let data: Box<Tied> = Box::new(Box::new(value));
     // SAFETY: the memory is borrowed mutably; the data is freed by `untie` and by nobody else.
     unsafe {
@@ -75,6 +71,44 @@ pub fn tied<T: Any>(memory: &gst::MemoryRef) -> Option<&T> {
         ffi::gst_mini_object_get_qdata(object, quark()).cast::<Tied>().as_ref()
     };
     tied.and_then(|tied| tied.downcast_ref())
+}
+
+unsafe extern "C" fn untie(data: gpointer) {
+    // SAFETY: `data` is the box that was tied; GStreamer calls this once.
+    drop(unsafe { Box::from_raw(data.cast::<Tied>()) });
+}
+
+/// What was made of `memory` by an earlier call, or is by `make` now; kept until `memory` is freed. Of one type, and
+/// for one use: whoever comes later finds what the first one made.
+pub(crate) fn made_once<T: Any + Send + Sync>(memory: &gst::MemoryRef, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+    static QUARK: OnceLock<glib::Quark> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    let quark =
+        || QUARK.get_or_init(|| glib::Quark::from_str(format!("shrbuf-made-{:p}", &raw const QUARK))).into_glib();
+    // SAFETY: under this quark there are only boxes made below, each set once and freed with the memory.
+    let made = || unsafe {
+        let object = memory.as_ptr().cast_mut().cast::<ffi::GstMiniObject>();
+        ffi::gst_mini_object_get_qdata(object, quark()).cast::<Tied>().as_ref()
+    };
+    if made().is_none() {
+        let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        if made().is_none() {
+            let data: Box<Tied> = Box::new(Box::new(make()?));
+            // SAFETY: GStreamer guards what is tied to an object by a lock of its own; nobody else sets this.
+            unsafe {
+                let object = memory.as_ptr().cast_mut().cast::<ffi::GstMiniObject>();
+                ffi::gst_mini_object_set_qdata(object, quark(), Box::into_raw(data).cast(), Some(untie));
+            }
+        }
+    }
+    made().and_then(|made| made.downcast_ref())
+}
+
+/// Another descriptor of the memory's dma-buf or file; `None` for memory that has none.
+pub(crate) fn descriptor(memory: &gst::MemoryRef) -> Option<std::io::Result<OwnedFd>> {
+    let fd = memory.downcast_memory_ref::<gst_allocators::FdMemory>()?.fd();
+    // SAFETY: the memory has it open for as long as it is borrowed.
+    Some(unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned())
 }
 
 /// A memory whose last reference has been dropped.

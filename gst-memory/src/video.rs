@@ -7,7 +7,7 @@ use gst_video::{
 use shrbuf::layout::{Layout, LayoutError, Plane};
 use shrbuf::{Format, Modifier, Shrbuf};
 
-use crate::dma_buf;
+use crate::dma_buf::{self, Drm};
 
 /// Of each pair the planes are in the same order, too.
 const FORMATS: [(Format, VideoFormat); 19] = [
@@ -91,6 +91,13 @@ pub fn planes(info: &VideoInfo) -> Result<Vec<Plane>, LayoutError> {
 /// As of [`planes`], or the format has others.
 pub fn layout(format: Format, info: &VideoInfo) -> Result<Layout, LayoutError> {
     Layout::new(format, Some(Modifier::LINEAR), info.width(), info.height(), &planes(info)?)
+}
+
+/// The layout of frames whose planes lie there, of the format that `drm` or else `info` says; `None` where that is none of
+/// ours, or it has others.
+pub fn layout_of(info: &VideoInfo, drm: Option<Drm>, planes: &[Plane]) -> Option<Layout> {
+    let (format, modifier) = drm.or_else(|| Some((ours(info.format())?, Modifier::LINEAR)))?;
+    Layout::new(format, Some(modifier), info.width(), info.height(), planes).ok()
 }
 
 /// Why it cannot be said where the planes of buffers lie.

@@ -16,12 +16,11 @@
 //! | [`shrbufsink`] | frames for other processes, in memory that upstream is given to write to |
 //! | [`shrbuftmem`] | the last seconds in compressed memory, sent when they are asked for |
 //! | `frames` | a producer's frames as GStreamer's |
-//! | `upstream` | GStreamer's memories as our buffers |
 //! | `video` | what a picture is called on both sides |
 //! | `clock` | stamps of CLOCK_MONOTONIC and running time |
 //! | `sys` | the few calls for which the bindings have no safe one |
 //!
-//! Our buffers as GStreamer's memories are in `shrbuf-gst-memory`, which the element `gst` has too.
+//! Our buffers as GStreamer's memories, and its memories as our buffers, are in `shrbuf-gst-memory`, which the element `gst` has too.
 
 #![allow(
     missing_docs,
@@ -34,7 +33,6 @@ pub mod shrbufsink;
 pub mod shrbufsrc;
 pub mod shrbuftmem;
 mod sys;
-mod upstream;
 mod video;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! What a picture is called on both sides, DMA_DRM caps and all.
 
 use gst_video::{VideoFormat, VideoInfo};
-use shrbuf::layout::{Layout, LayoutError, Plane};
+use shrbuf::layout::{Layout, LayoutError};
 use shrbuf::{Format, MemoryKind, Modifier, Shrbuf};
 pub(crate) use shrbuf_gst_memory::dma_buf::{Drm, FEATURE as DMA_BUF, drm_of, with_feature as with_dma_buf};
 use shrbuf_gst_memory::video::{self, Planes, PlanesError};
@@ -81,14 +81,8 @@ impl Picture {
 
 /// The layout of frames as GStreamer lays them out by default, in one segment.
 pub(crate) fn layout(info: &VideoInfo) -> Result<Layout, VideoError> {
-    layout_of(info, None, &video::planes(info)?)
-}
-
-/// The layout of frames whose planes lie there.
-pub(crate) fn layout_of(info: &VideoInfo, drm: Option<Drm>, planes: &[Plane]) -> Result<Layout, VideoError> {
-    let known = video::ours(info.format()).map(|format| (format, Modifier::LINEAR));
-    let (format, modifier) = drm.or(known).ok_or(VideoError::NoFourcc(info.format()))?;
-    Ok(Layout::new(format, Some(modifier), info.width(), info.height(), planes)?)
+    let format = video::ours(info.format()).ok_or(VideoError::NoFourcc(info.format()))?;
+    Ok(video::layout(format, info)?)
 }
 
 /// Caps of every format that both sides know, with and without [`DMA_BUF`], and DMA_DRM where there is such a thing.
@@ -105,6 +99,8 @@ pub(crate) fn template() -> gst::Caps {
 
 #[cfg(all(test, feature = "v1_24"))]
 mod tests {
+    use shrbuf::layout::Plane;
+
     use super::*;
 
     /// AMD's 64K_S tiles: of a real device's modifiers, one with parameters in it.
@@ -127,7 +123,7 @@ mod tests {
             assert_eq!((info.format(), info.width(), info.height()), (VideoFormat::DmaDrm, 64, 48));
             let plane = Plane { segment: 0, offset: 0, stride: 256 };
             let planes = [plane, Plane { offset: 256 * 64, ..plane }];
-            let again = layout_of(&info, Some((format, modifier)), &planes[..format.planes().len()]).unwrap();
+            let again = video::layout_of(&info, Some((format, modifier)), &planes[..format.planes().len()]).unwrap();
             assert_eq!(again, layout(format, modifier));
         }
     }

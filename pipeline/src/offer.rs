@@ -197,6 +197,8 @@ pub enum Origin {
     Gbm,
     /// Another process, which passes its dma-bufs.
     Process,
+    /// An element of GStreamer's, which brings its own dma-bufs.
+    Gstreamer,
 }
 
 impl Origin {
@@ -210,6 +212,7 @@ impl Origin {
             Origin::Dumb => "dumb",
             Origin::Gbm => "gbm",
             Origin::Process => "process",
+            Origin::Gstreamer => "gstreamer",
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::attach::next_consumer;
 use crate::fence::{Access, Fence};
 use crate::layout::Layout;
 use crate::pool::Home;
@@ -263,6 +264,11 @@ impl Shrbuf {
         dma_buf::import_sync_file(s.as_fd(), flags(access), fence.as_fd())?;
         self.core.fenced.fetch_or(IMPORTED, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Keeps `value` for as long as the memory is there, in anybody's hands: for whoever made it and goes before that.
+    pub fn keep(&self, value: impl Any + Send + Sync) {
+        self.attach(next_consumer(), Arc::new(value));
     }
 
     pub(crate) fn attach(&self, consumer: u64, value: Arc<dyn Any + Send + Sync>) {

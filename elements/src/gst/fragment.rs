@@ -19,6 +19,9 @@ use super::pool::LendingPool;
 const IN: &str = "in";
 const OUT: &str = "out";
 
+/// What is left to say of a pipeline that does not come up.
+const SILENT: &str = "GStreamer cannot bring it up, and does not say why; GST_DEBUG=3 in the environment tells more";
+
 /// Elements behind which frames are the very same, in the same memory.
 const PASS_ON: [&str; 6] = ["capsfilter", "clocksync", "identity", "queue", "tee", "valve"];
 
@@ -50,8 +53,17 @@ pub(super) enum FragmentError {
     Unfit { name: String, why: String },
 }
 
-/// The pool that upstream is offered, once there is one.
-pub(super) type PoolCell = Arc<Mutex<Option<LendingPool>>>;
+/// What upstream is told about memory when it asks.
+#[derive(Debug)]
+pub(super) enum Offered {
+    /// To take its buffers from there.
+    Ours(LendingPool),
+    /// To have so many of its own, at least.
+    Theirs(u32),
+}
+
+/// What upstream is offered, once that is known.
+type OfferCell = Arc<Mutex<Option<Offered>>>;
 
 type CapsCell = Arc<Mutex<Option<gst::Caps>>>;
 
@@ -60,7 +72,7 @@ pub(super) struct Fragment {
     pub(super) pipeline: gst::Pipeline,
     pub(super) input: Option<AppSrc>,
     pub(super) output: Option<AppSink>,
-    pub(super) pool: PoolCell,
+    offered: OfferCell,
     /// What is going to come in, while that is being negotiated.
     coming: CapsCell,
 }
@@ -83,8 +95,13 @@ impl Fragment {
         // Both are new.
         let add = |e: glib::BoolError| FragmentError::Parse(e.to_string());
         pipeline.add(&bin).map_err(add)?;
-        let mut fragment =
-            Fragment { pipeline, input: None, output: None, pool: PoolCell::default(), coming: CapsCell::default() };
+        let mut fragment = Fragment {
+            pipeline,
+            input: None,
+            output: None,
+            offered: OfferCell::default(),
+            coming: CapsCell::default(),
+        };
         // Both looked for before either is linked.
         let (first, last) = (open_end(&bin, PadDirection::Sink)?, open_end(&bin, PadDirection::Src)?);
         if let Some(element) = first {
@@ -92,7 +109,7 @@ impl Fragment {
         }
         if let Some(element) = last {
             let synchronised = synchronised && fragment.input.is_none();
-            fragment.output = Some(link_output(&bin, &element, synchronised, &fragment.pool)?);
+            fragment.output = Some(link_output(&bin, &element, synchronised, &fragment.offered)?);
         }
         if fragment.input.is_none() && fragment.output.is_none() {
             return Err(FragmentError::Closed);
@@ -133,7 +150,7 @@ impl Fragment {
             }
         }
         let what = if change.is_err() {
-            "GStreamer cannot bring it up, and does not say why; GST_DEBUG=3 in the environment tells more".to_owned()
+            SILENT.to_owned()
         } else {
             format!("GStreamer has no picture after {longest:?}; where that is not enough set `timeout`")
         };
@@ -181,6 +198,14 @@ impl Fragment {
         Called::first_of(&pad.peer_query_caps(None), plain, kind)
     }
 
+    /// What the pad beyond our output calls frames of these plain caps where it says that they are dma-bufs; `None` where it
+    /// does not.
+    pub(super) fn calls_dma_bufs(&self, plain: &gst::Caps) -> Option<Called> {
+        let pad = self.end(PadDirection::Src).filter(|pad| pad.is_linked())?;
+        let said = shrbuf_gst_memory::dma_buf::caps(plain);
+        Called::first_of(&pad.peer_query_caps(Some(&said)), plain, MemoryKind::DmaBuf)
+    }
+
     /// Who beyond our end has frames in dma-bufs alone; `None` where nobody insists on that.
     pub(super) fn insists(&self, direction: PadDirection) -> Option<String> {
         dma_buf::who_insists(&self.end(direction)?)
@@ -226,16 +251,51 @@ impl Fragment {
         *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = caps;
     }
 
-    /// Has upstream offered this pool the next time it asks.
-    pub(super) fn offer(&self, pool: Option<LendingPool>) {
-        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = pool;
+    /// Tells upstream of this the next time it asks.
+    pub(super) fn offer(&self, offered: Offered) {
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = Some(offered);
+    }
+
+    /// True where what comes out begins with a device that makes pictures, and not with somebody who may have none yet.
+    pub(super) fn films(&self) -> bool {
+        let mut pad = self.end(PadDirection::Src).and_then(|pad| pad.peer());
+        while let Some(element) = pad.as_ref().and_then(|pad| pad.parent_element()) {
+            match element.sink_pads().first() {
+                Some(sink) => pad = sink.peer(),
+                None => {
+                    let class = element.metadata(gst::ELEMENT_METADATA_KLASS);
+                    return class.is_some_and(|class| class.contains("Source/Video"));
+                }
+            }
+        }
+        false
+    }
+
+    /// Plays, with running time 0 at `base`. Does not wait.
+    ///
+    /// # Errors
+    /// GStreamer's.
+    pub(super) fn play(&self, base: u64) -> Result<(), Failure> {
+        self.pipeline.set_base_time(gst::ClockTime::from_nseconds(base));
+        self.change(gst::State::Playing)
+    }
+
+    /// Goes to `state`. Does not wait.
+    ///
+    /// # Errors
+    /// GStreamer's, where it has not said them on the bus.
+    pub(super) fn change(&self, state: gst::State) -> Result<(), Failure> {
+        match self.pipeline.set_state(state) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failure::new(FailureKind::Config, SILENT)),
+        }
     }
 }
 
 impl Drop for Fragment {
     fn drop(&mut self) {
         // A thread that waits for a buffer would not see that the pipeline stops.
-        if let Some(pool) = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(Offered::Ours(pool)) = self.offered.lock().unwrap_or_else(PoisonError::into_inner).take() {
             pool.set_flushing(true);
         }
         if let Some(bus) = self.pipeline.bus() {
@@ -344,14 +404,14 @@ fn link_output(
     bin: &gst::Bin,
     element: &gst::Element,
     synchronised: bool,
-    pool: &PoolCell,
+    offered: &OfferCell,
 ) -> Result<AppSink, FragmentError> {
     let sink = AppSink::builder().name("shrbuf-out").sync(synchronised).max_buffers(2).drop(false).build();
     sink.set_enable_last_sample(false);
     sink.set_caps(Some(&dma_buf::every()));
     bin.add(&sink).map_err(|e| unfit(element, e))?;
     let pad = sink.static_pad("sink").ok_or_else(|| unfit(element, "there is no pad to link it to"))?;
-    answer_allocation(&pad, Arc::clone(pool));
+    answer_allocation(&pad, Arc::clone(offered));
     let sometimes = |t: &gst::PadTemplate| t.direction() == PadDirection::Src && t.presence() == PadPresence::Sometimes;
     if element.src_pads().is_empty() && element.pad_template_list().iter().any(sometimes) {
         let ours = pad.downgrade();
@@ -383,17 +443,24 @@ fn answer_caps(pad: &gst::Pad, coming: CapsCell) {
 }
 
 /// appsink itself has no answer before 1.24.
-fn answer_allocation(pad: &gst::Pad, pool: PoolCell) {
+fn answer_allocation(pad: &gst::Pad, offered: OfferCell) {
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, move |_, info| {
         let Some(query) = info.query_mut() else { return gst::PadProbeReturn::Ok };
         let gst::QueryViewMut::Allocation(query) = query.view_mut() else { return gst::PadProbeReturn::Ok };
         query.add_allocation_meta::<gst_video::VideoMeta>(None);
         query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
-        let pool = pool.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let (Some(pool), (Some(caps), true)) = (pool, query.get_owned())
-            && let Some((size, most)) = pool.prepare(&caps)
-        {
-            query.add_allocation_pool(Some(&pool), size, 0, most);
+        let (Some(caps), needs_pool) = query.get_owned() else { return gst::PadProbeReturn::Handled };
+        match &*offered.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Offered::Ours(pool)) if needs_pool => {
+                if let Some((size, most)) = pool.prepare(&caps) {
+                    query.add_allocation_pool(Some(pool), size, 0, most);
+                }
+            }
+            Some(Offered::Theirs(least)) => {
+                let size = shrbuf_gst_memory::dma_buf::info(&caps).map_or(0, |info| info.size());
+                query.add_allocation_pool(None::<&gst::BufferPool>, u32::try_from(size).unwrap_or(0), *least, 0);
+            }
+            _ => {}
         }
         gst::PadProbeReturn::Handled
     });

@@ -2,6 +2,7 @@
 
 use gst::prelude::*;
 use gst::{MessageView, glib};
+use gst_app::AppSink;
 use shrbuf_pipeline::{Failure, FailureKind};
 
 /// An element of the fragment has failed.
@@ -40,6 +41,20 @@ pub(super) fn name_of(source: Option<&gst::Object>) -> String {
         Some(factory) => format!("{} ({})", source.name(), factory.name()),
         None => source.name().into(),
     }
+}
+
+/// The element that the frames come from which come to `sink`.
+pub(super) fn origin_of(sink: &AppSink) -> String {
+    let mut pad = sink.static_pad("sink").and_then(|pad| pad.peer());
+    // Past those that only hand frames on.
+    while let Some(element) = pad.as_ref().and_then(|pad| pad.parent_element()) {
+        let hands_on = element.metadata(gst::ELEMENT_METADATA_KLASS).is_some_and(|class| class.contains("Generic"));
+        match element.sink_pads().first().and_then(|sink| sink.peer()).filter(|_| hands_on) {
+            Some(before) => pad = Some(before),
+            None => return name_of(Some(element.upcast_ref())),
+        }
+    }
+    "GStreamer".to_owned()
 }
 
 fn kind(error: &glib::Error) -> FailureKind {

@@ -9,18 +9,23 @@
 //! | `caps`, `video` | what a picture is called on both sides, in the words of a pipeline |
 //! | `dma_buf` | which caps frames have, where elements insist on dma-bufs |
 //! | `pool` | our buffers, lent to GStreamer for writing |
+//! | `gather` | a source's first pictures, before anything streams |
+//! | `theirs` | GStreamer's own memory, as our buffers |
 //! | `sys` | the one call for which the bindings have no safe one |
 //!
-//! Lending our buffers for reading is `shrbuf-gst-memory`'s, which the GStreamer plugin has too.
+//! Lending our buffers for reading, and looking at GStreamer's memories, is `shrbuf-gst-memory`'s, which the GStreamer
+//! plugin has too.
 
 mod caps;
 mod dma_buf;
 mod fragment;
+mod gather;
 mod message;
 #[allow(missing_docs, reason = "the bindings' macros make items that cannot be documented")]
 mod pool;
 mod run;
 mod sys;
+mod theirs;
 mod video;
 
 use std::sync::Arc;
@@ -34,14 +39,14 @@ use shrbuf_gst_memory::Lender;
 use shrbuf_pipeline::graph::Copies;
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
-    Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer, OutputOffer, Ports,
-    Produces, Refusal, Role, Start, Stream, Video, Wanted,
+    Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer, Origin, OutputOffer,
+    Ports, Produces, Refusal, Role, Start, Stream, Video, Wanted,
 };
 
 use self::dma_buf::Called;
-use self::fragment::Fragment;
+use self::fragment::{Fragment, Offered};
 use self::pool::{Buffers, LendingPool};
-use self::run::{Input, Output, Run};
+use self::run::{Input, Made, Output, Run};
 use crate::memory::{self, Memory};
 
 shrbuf_pipeline::properties! {
@@ -52,8 +57,9 @@ shrbuf_pipeline::properties! {
     /// `name=out`. Frames go in as they are, memfds and dma-bufs; elements that insist on the caps feature
     /// `memory:DMABuf` have it for dma-bufs. What comes out is written straight into our buffers by every element that
     /// takes the pool of the next one: decoders, converters, test pictures; what is only passed on is the frame that
-    /// came in. Other frames have to be copied, which `copies` of the pipeline denies unless it is told otherwise. Time
-    /// stamps keep their values. Only in builds with the feature `gstreamer`.
+    /// came in; and dma-bufs and sealed memfds of GStreamer's own, such as a camera's, come out as they are. Other frames
+    /// have to be copied, which `copies` of the pipeline denies unless it is told otherwise. Time stamps keep their
+    /// values. Only in builds with the feature `gstreamer`.
     ///
     /// ```toml
     /// [element.record]
@@ -70,7 +76,8 @@ shrbuf_pipeline::properties! {
         /// Longest time that the first picture may take, where it must be seen before anything streams; and that GStreamer
         /// may have `holds` frames without giving one back or getting another.
         timeout: Duration = Duration::from_secs(10),
-        /// Memory of frames that come out: "auto" takes the first that all consumers can import.
+        /// Memory of frames that come out: "auto" takes the first that all consumers can import, or what the part brings
+        /// itself.
         memory: Memory = Memory::Auto,
     }
 }
@@ -99,6 +106,7 @@ impl Build for Gst {
             copies: Copies::Deny,
             fragment: None,
             tried: false,
+            brings: None,
             input: None,
             output: None,
             buffers: Vec::new(),
@@ -114,6 +122,8 @@ impl Build for Gst {
 struct Counts {
     /// Frames that came out in other memory, and were copied.
     copied: AtomicU64,
+    /// Buffers of GStreamer's own that frames came out in, the first time that each was seen.
+    imported: AtomicU64,
 }
 
 struct Part {
@@ -128,6 +138,8 @@ struct Part {
     fragment: Option<Fragment>,
     /// It has been tried with one candidate, at least.
     tried: bool,
+    /// The memory of its own that it is known to make frames in.
+    brings: Option<MemoryKind>,
     /// Between negotiation and start.
     input: Option<Input>,
     output: Option<Output>,
@@ -179,11 +191,15 @@ impl Part {
     }
 
     /// What the pad beyond our end calls the frames of `stream`. Of what comes out plain caps where it has them, since
-    /// whoever gives frames with those takes our memory.
+    /// whoever gives frames with those takes our memory; but of its own dma-bufs that they are, since some make them only
+    /// where that is said.
     fn called(&mut self, direction: PadDirection, stream: &Stream) -> Result<Called, Refusal> {
         let plain = video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?;
         let fragment = self.fragment().map_err(refusal)?;
         let calls = |kind| fragment.calls(direction, &plain, kind);
+        if stream.origin == Origin::Gstreamer {
+            return Ok(fragment.calls_dma_bufs(&plain).unwrap_or(Called::Plain));
+        }
         if direction == PadDirection::Src && calls(MemoryKind::Memfd).is_some() {
             return Ok(Called::Plain);
         }
@@ -236,18 +252,74 @@ impl Part {
         Ok(offers)
     }
 
-    /// Lets a source make its first frame, and looks where it is. `None` where it is in our memory, or cannot be known
-    /// yet; else why not.
+    /// Lets a source that has been offered our buffers make its first frame, and looks where it is. `None` where it is in
+    /// one of them, or cannot be known yet; else why it would have to be copied.
     fn look_at_first(&mut self) -> Result<Option<String>, Refusal> {
-        let (Some(fragment), Some(output)) = (&self.fragment, &self.output) else { return Ok(None) };
+        let (Some(fragment), Some(output)) = (&self.fragment, &mut self.output) else { return Ok(None) };
         let Some(sink) = fragment.output.as_ref().filter(|_| fragment.input.is_none()) else { return Ok(None) };
-        if !fragment.reach(::gst::State::Paused, self.config.timeout).map_err(refusal)? {
-            return Ok(None);
-        }
-        let first = sink.try_pull_preroll(::gst::ClockTime::ZERO);
-        let first = first.as_ref().and_then(|sample| sample.buffer());
-        let ours = |frame: &&::gst::BufferRef| output.buffers.as_ref().is_some_and(|buffers| buffers.has(frame));
-        Ok(first.filter(|first| !ours(first)).map(|_| run::elsewhere(sink)))
+        let Some(made @ Made { buffers: Some(_), .. }) = &mut output.made else { return Ok(None) };
+        let preroll = fragment.reach(::gst::State::Paused, self.config.timeout).map_err(refusal)?;
+        let first = if preroll {
+            sink.try_pull_preroll(::gst::ClockTime::ZERO)
+        } else if fragment.films() {
+            let begun = gather::first(fragment, sink, self.config.timeout).map_err(refusal)?;
+            made.begun.insert(begun).held.front().cloned()
+        } else {
+            None
+        };
+        let first = first.as_ref().and_then(|sample| sample.buffer_owned());
+        let ours = |frame: &::gst::Buffer| made.buffers.as_ref().is_some_and(|buffers| buffers.has(frame));
+        let Some(first) = first.filter(|first| !ours(first)) else { return Ok(None) };
+        self.brings = gather::kind_of(&first, &made.info);
+        Ok(Some(self.brings.map_or_else(|| run::elsewhere(sink), |kind| self.brings_its_own(kind))))
+    }
+
+    /// The origin of streams in the part's own memory, where that is known and comes out without a copy, of this stream or
+    /// of another candidate.
+    fn own_origin(&self, stream: &Stream) -> Option<Origin> {
+        let own = match self.brings.filter(|_| !self.ends.0)? {
+            MemoryKind::DmaBuf => Origin::Gstreamer,
+            MemoryKind::Memfd => Origin::Memfd,
+        };
+        (self.config.memory == Memory::Auto || own == stream.origin).then_some(own)
+    }
+
+    fn brings_its_own(&self, kind: MemoryKind) -> String {
+        let sink = self.fragment.as_ref().and_then(|fragment| fragment.output.as_ref());
+        format!(
+            "{} makes frames in {kind}s of its own",
+            sink.map_or_else(|| "GStreamer".to_owned(), message::origin_of)
+        )
+    }
+
+    /// All buffers of the part's own memory.
+    fn gather(&mut self, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
+        let caps = video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?;
+        let caps = self.called(PadDirection::Src, stream)?.caps(caps);
+        let (longest, needed) = (self.config.timeout, stream.buffers);
+        let fragment = self.fragment().map_err(refusal)?;
+        let Some(sink) = fragment.output.clone() else { return Err(refusal("there is no output")) };
+        fragment.offer(Offered::Theirs(needed));
+        sink.set_caps(Some(&caps));
+        let gathered = gather::all(fragment, &sink, &info, needed as usize, longest);
+        self.tried = true;
+        self.brings = gathered.as_ref().ok().and_then(|(buffers, _)| buffers.first()).map(Shrbuf::kind);
+        let gathered = gathered.and_then(|(buffers, begun)| {
+            let (kind, wanted) = (self.brings, stream.origin.kind());
+            match kind.filter(|kind| *kind != wanted) {
+                Some(kind) => Err(config(self.brings_its_own(kind))),
+                None => Ok((buffers, begun)),
+            }
+        });
+        let (buffers, begun) = gathered.map_err(|failure| {
+            self.fragment = None;
+            Refusal::new(failure.to_string())
+        })?;
+        let made = Made { info, stream: *stream, buffers: None, begun: Some(begun) };
+        self.output = Some(Output { caps, made: Some(made), elsewhere: None });
+        self.buffers = buffers;
+        Ok(self.buffers.clone())
     }
 }
 
@@ -301,36 +373,62 @@ impl Element for Part {
                 self.source_offers()?
             }
         };
-        let memory = Produces { max_stride_align: STRIDE, keeps: self.config.holds, ..self.config.memory.offer() };
+        let mut memory = Produces { max_stride_align: STRIDE, keeps: self.config.holds, ..self.config.memory.offer() };
+        if input.is_none() && self.config.memory == Memory::Auto {
+            match self.brings {
+                Some(MemoryKind::DmaBuf) => memory.origins = vec![Origin::Gstreamer],
+                Some(MemoryKind::Memfd) => memory.origins = vec![Origin::Memfd],
+                // What they are shows once the first of ours has been offered.
+                None => memory.origins.insert(memory.origins.len().min(1), Origin::Gstreamer),
+            }
+        }
         Ok(OutputOffer { video, memory, wanted: Wanted::default() })
     }
 
     fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.output = None;
         self.buffers.clear();
+        let own = self.own_origin(stream);
+        if let Some((kind, _)) = self.brings.zip(own).filter(|(_, own)| *own != stream.origin) {
+            return Err(Refusal::new(self.brings_its_own(kind)));
+        }
         if std::mem::take(&mut self.tried) {
             self.again().map_err(refusal)?;
+        }
+        if own.is_some() || stream.origin == Origin::Gstreamer {
+            return self.gather(stream);
         }
         let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
         let layout = shrbuf_gst_memory::video::layout(stream.format, &info).map_err(refusal)?;
         let memory = memory::allocate_as(stream, &layout, &self.environment.name)?;
-        let buffers = Buffers::new(&memory, info).map_err(refusal)?;
+        let buffers = Buffers::new(&memory, info.clone()).map_err(refusal)?;
         if let Some(input) = self.input.as_ref().map(|input| input.stream) {
             self.expect(&input)?;
         }
         let called = self.called(PadDirection::Src, stream)?;
         let caps = called.caps(video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?);
         let fragment = self.fragment().map_err(refusal)?;
-        fragment.offer(Some(LendingPool::of(&buffers)));
+        fragment.offer(Offered::Ours(LendingPool::of(&buffers)));
         if let Some(sink) = &fragment.output {
             sink.set_caps(Some(&caps));
         }
-        self.output = Some(Output { caps, buffers: Some(buffers), elsewhere: None });
+        let made = Made { info, stream: *stream, buffers: Some(buffers), begun: None };
+        self.output = Some(Output { caps, made: Some(made), elsewhere: None });
         self.tried = true;
         let elsewhere = self.look_at_first()?;
-        if let (Some(why), Copies::Deny) = (&elsewhere, self.copies) {
+        let own = self.own_origin(stream);
+        if own == Some(stream.origin) {
+            self.again().map_err(refusal)?;
+            return self.gather(stream);
+        }
+        if let Some(why) = elsewhere.as_ref().filter(|_| own.is_some() || self.copies == Copies::Deny) {
+            let refusal = Refusal::new(why.clone());
             self.fragment = None;
-            return Err(Refusal::new(why.clone()).instead(run::ADVICE));
+            return Err(match (self.brings, own) {
+                (None, _) => refusal.instead(run::ADVICE),
+                (Some(_), None) => refusal.instead("memory = \"auto\" takes them as they are"),
+                (Some(_), Some(_)) => refusal,
+            });
         }
         if let Some(output) = &mut self.output {
             output.elsewhere = elsewhere;
@@ -392,6 +490,7 @@ impl Element for Part {
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         if self.ends.1 {
             report("copied-frames", self.counts.copied.load(Ordering::Relaxed));
+            report("imports", self.counts.imported.load(Ordering::Relaxed));
         }
     }
 }

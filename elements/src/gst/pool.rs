@@ -7,22 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use gst::glib;
 use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
-use shrbuf::{Account, MemoryKind, Pool, PoolError, Shrbuf, State, WeakShrbuf};
-use shrbuf_gst_memory::{CopyError, FdMemories, dma_buf};
+use shrbuf::{Account, MemoryKind, Pool, PoolError, Shrbuf};
+use shrbuf_gst_memory::{CopyError, FdMemories, Home, dma_buf};
 
 /// What a lock guards is whole at every step, so that a panic elsewhere does not matter.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What upstream gave us in one of our buffers, for as long as somebody reads it.
-#[derive(Default)]
-struct Out {
-    frame: Option<gst::Buffer>,
-    /// Times that it was sent and has yet to come back.
-    times: u32,
-    /// It was copied into, and is not upstream's.
-    copied: bool,
 }
 
 /// All buffers of a stream.
@@ -30,11 +20,9 @@ pub(super) struct Buffers {
     info: VideoInfo,
     kind: MemoryKind,
     /// Once negotiation is over, and the buffers are nobody else's.
-    home: OnceLock<Pool>,
-    weak: Vec<WeakShrbuf>,
+    home: OnceLock<Home>,
     fds: Vec<OwnedFd>,
     memories: FdMemories,
-    out: Vec<Mutex<Out>>,
     /// Those that are not memory of a `GstBuffer`.
     spare: Mutex<Vec<usize>>,
 }
@@ -59,10 +47,8 @@ impl Buffers {
             info,
             kind: buffers.first().map_or(MemoryKind::Memfd, Shrbuf::kind),
             home: OnceLock::new(),
-            weak: buffers.iter().map(Shrbuf::downgrade).collect(),
             fds,
             memories: FdMemories::new(),
-            out: buffers.iter().map(|_| Mutex::default()).collect(),
             spare: Mutex::new((0..buffers.len()).collect()),
         }))
     }
@@ -75,26 +61,17 @@ impl Buffers {
         copy_back: impl Fn() + Send + Sync + 'static,
     ) -> Result<&Pool, PoolError> {
         let this = Arc::downgrade(self);
-        let pool = Pool::new(buffers, move |index| {
-            let Some(this) = this.upgrade() else { return };
-            let mut out = lock(&this.out[index]);
-            out.times = out.times.saturating_sub(1);
-            let back = if out.times == 0 { out.frame.take() } else { None };
-            let copied = out.times == 0 && std::mem::take(&mut out.copied);
-            drop(out);
-            // To the pool that it is of, where upstream may be waiting for it.
-            drop(back);
-            if copied {
-                lock(&this.spare).push(index);
-                copy_back();
-            }
+        let home = Home::of(buffers, move |index, sent| {
+            let Some(this) = this.upgrade().filter(|_| !sent) else { return };
+            lock(&this.spare).push(index);
+            copy_back();
         })?;
-        Ok(self.home.get_or_init(|| pool))
+        Ok(self.home.get_or_init(|| home).pool())
     }
 
     /// Where they come back to, once they are settled.
     pub(super) fn pool(&self) -> Option<&Pool> {
-        self.home.get()
+        self.home.get().map(Home::pool)
     }
 
     /// One of those that are not out, as a memory to write to.
@@ -126,26 +103,10 @@ impl Buffers {
     /// The buffer that `frame` is in, without a copy; `None` where it is in other memory. `frame` is kept until the
     /// last reference is dropped.
     pub(super) fn adopt(self: &Arc<Self>, frame: gst::Buffer) -> Result<Shrbuf, gst::Buffer> {
-        let (Some(index), Some(home)) = (self.index_of(&frame), self.home.get()) else { return Err(frame) };
-        let buffer = loop {
-            let mut out = lock(&self.out[index]);
-            if let Some(buffer) = home.take(index) {
-                out.times += 1;
-                let before = out.frame.replace(frame);
-                drop(out);
-                drop(before);
-                break buffer;
-            }
-            drop(out);
-            // The same frame again, while somebody still has it: another reference. Or its last one is being dropped
-            // right now, by another thread, and it will be back in a moment.
-            match self.weak[index].upgrade() {
-                Some(buffer) => break buffer,
-                None => std::thread::yield_now(),
-            }
-        };
-        buffer.set_state(State::Filled);
-        Ok(buffer)
+        match self.home.get().zip(self.index_of(&frame)) {
+            Some((home, index)) => Ok(home.send(index, frame)),
+            None => Err(frame),
+        }
     }
 
     /// Copies the frame's pixels into a buffer that is not upstream's, each byte counted; `None` where all are out.
@@ -157,9 +118,6 @@ impl Buffers {
             return Ok(None);
         };
         // From here on its last drop gives it back.
-        let mut out = lock(&self.out[index]);
-        (out.times, out.copied) = (1, true);
-        drop(out);
         shrbuf_gst_memory::copy(frame, &self.info, &mut into, account)?;
         Ok(Some(into))
     }
@@ -292,7 +250,7 @@ mod tests {
         let (first, second) = (buffers.adopt(frame.clone()).unwrap(), buffers.adopt(frame).unwrap());
         assert_eq!((first.id(), first.references()), (second.id(), 2));
         drop((first, second));
-        assert!(buffers.out.iter().all(|out| lock(out).frame.is_none()));
+        assert_eq!(buffers.home.get().unwrap().frames(), 0);
         pool.set_active(false).unwrap();
     }
 

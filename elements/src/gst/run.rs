@@ -5,6 +5,7 @@
 //! source without a free buffer waits or drops as it always does, and an upstream of GStreamer's without one waits in
 //! its pool.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,8 +24,10 @@ use shrbuf_pipeline::{
 
 use super::dma_buf::Called;
 use super::fragment::Fragment;
-use super::message::{Heard, name_of};
+use super::gather::Begun;
+use super::message::{Heard, name_of, origin_of};
 use super::pool::Buffers;
+use super::theirs::{Found, Theirs};
 use super::{Counts, config, video};
 use crate::ipc;
 
@@ -36,9 +39,10 @@ const WATCHDOG: u32 = 3;
 /// Of the watchdog, in `timeout`: it counts them, so that a thread that was itself kept away has ticked once.
 const TICKS: u32 = 4;
 
-/// What helps where frames come out in other memory than ours.
-pub(super) const ADVICE: &str = "put an element there that takes the pool of the next one and makes its frames anew, \
-    such as a videoconvert to another format; or have them copied with copies = \"allow\"";
+/// What helps where frames come out in memory that cannot be shared.
+pub(super) const ADVICE: &str = "have it make dma-bufs, where it can (io-mode=dmabuf); or put an element there that takes \
+    the pool of the next one and makes its frames anew, such as a videoconvert to another format; or have them copied \
+    with copies = \"allow\"";
 
 /// The terms of a run.
 pub(super) struct Terms {
@@ -62,9 +66,19 @@ pub(super) struct Input {
 pub(super) struct Output {
     pub(super) caps: gst::Caps,
     /// `None` where it is what came in.
-    pub(super) buffers: Option<Arc<Buffers>>,
-    /// Frames come in other memory: why.
+    pub(super) made: Option<Made>,
+    /// Frames have to be copied: why.
     pub(super) elsewhere: Option<String>,
+}
+
+/// Frames that GStreamer makes.
+pub(super) struct Made {
+    pub(super) info: gst_video::VideoInfo,
+    pub(super) stream: Stream,
+    /// Ours, for it to write; `None` where it brings its own.
+    pub(super) buffers: Option<Arc<Buffers>>,
+    /// It plays already.
+    pub(super) begun: Option<Begun>,
 }
 
 impl Output {
@@ -72,7 +86,7 @@ impl Output {
     pub(super) fn of_input(input: &Input) -> Result<Output, Failure> {
         let Stream { format, size, rate, .. } = input.stream;
         let caps = input.called.caps(video::caps(format, size, rate).map_err(config)?);
-        Ok(Output { caps, buffers: None, elsewhere: None })
+        Ok(Output { caps, made: None, elsewhere: None })
     }
 }
 
@@ -89,13 +103,15 @@ struct In {
 
 struct Out {
     sink: AppSink,
-    /// `None` where frames are in those of the input.
+    /// Ours, that it writes; `None` where frames are in those of the input, or in its own.
     buffers: Option<Arc<Buffers>>,
+    /// Its own; `None` where frames are in those of the input.
+    theirs: Option<Theirs>,
     account: Account,
     /// Has itself called again.
     waker: Waker,
-    /// Waits for a buffer to be copied into.
-    waiting: Option<gst::Sample>,
+    /// Come before all others: what was made before the start, and what waits for a buffer to be copied into.
+    waiting: VecDeque<gst::Sample>,
     /// What the caps say, and the caps.
     caps: Option<gst::Caps>,
     color: Colorimetry,
@@ -117,18 +133,9 @@ pub(super) struct Run {
     fragment: Fragment,
 }
 
-/// Why a frame is not in our memory.
+/// Why a frame would have to be copied.
 pub(super) fn elsewhere(sink: &AppSink) -> String {
-    let mut pad = sink.static_pad("sink").and_then(|pad| pad.peer());
-    // Past those that only hand frames on.
-    while let Some(element) = pad.as_ref().and_then(|pad| pad.parent_element()) {
-        let hands_on = element.metadata(gst::ELEMENT_METADATA_KLASS).is_some_and(|class| class.contains("Generic"));
-        match element.sink_pads().first().and_then(|sink| sink.peer()).filter(|_| hands_on) {
-            Some(before) => pad = Some(before),
-            None => return format!("{} makes frames in memory of its own", name_of(Some(element.upcast_ref()))),
-        }
-    }
-    "GStreamer makes frames in memory of its own".to_owned()
+    format!("{} makes frames in memory of its own", origin_of(sink))
 }
 
 impl Run {
@@ -141,7 +148,6 @@ impl Run {
         buffers: Vec<Shrbuf>,
         start: &mut Start<'_>,
     ) -> Result<Run, Failure> {
-        let limit = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Limit, e.to_string());
         let bus = fragment.bus()?;
         let said = start.waker(SAID);
         // What has been said since negotiation is heard at once.
@@ -154,36 +160,20 @@ impl Run {
             said.wake();
             gst::BusSyncReply::Drop
         });
+        let mut begun = None;
         let output = match (output, fragment.output.clone()) {
-            (Some(Output { caps, buffers: shared, elsewhere }), Some(sink)) => {
-                let waker = start.waker(CAME);
-                if let Some(shared) = &shared {
-                    let back = waker.clone();
-                    let pool = shared.settle(buffers, move || back.wake()).map_err(|e| limit(&e))?;
-                    start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(&e))?, FENCES)?;
+            (Some(output), Some(sink)) => {
+                let Output { caps, mut made, elsewhere } = output;
+                begun = made.as_mut().and_then(|made| made.begun.take());
+                let mut out = Out::of(sink, &terms, start.waker(CAME));
+                // What was known before has been said before.
+                out.warned = elsewhere.is_some();
+                out.sink.set_caps(Some(&caps));
+                if let Some(made) = made {
+                    let gathered = out.make(made, buffers, terms.holds, start)?;
+                    terms.counts.imported.fetch_add(gathered, Ordering::Relaxed);
                 }
-                let came = waker.clone();
-                let callbacks = AppSinkCallbacks::builder().new_sample(move |_| {
-                    came.wake();
-                    Ok(gst::FlowSuccess::Ok)
-                });
-                sink.set_callbacks(callbacks.build());
-                // A frame that was looked at in negotiation is there already.
-                waker.wake();
-                let account = terms.environment.ledger.account(&terms.environment.name, Reason::Transfer);
-                sink.set_caps(Some(&caps));
-                Some(Out {
-                    sink,
-                    buffers: shared,
-                    account,
-                    waker,
-                    waiting: None,
-                    caps: None,
-                    color: Colorimetry::default(),
-                    number: 0,
-                    // What was known before has been said before.
-                    warned: elsewhere.is_some(),
-                })
+                Some(out)
             }
             _ => None,
         };
@@ -192,6 +182,10 @@ impl Run {
             start.every(terms.timeout / TICKS, WATCHDOG);
         }
         let mut run = Run { terms, input, output, bus, posted, heard: Heard::default(), base: None, fragment };
+        if let (Some(Begun { base, held, heard }), Some(out)) = (begun, &mut run.output) {
+            (run.base, run.heard, out.waiting) = (Some(base), heard, held);
+            out.sink.set_drop(false);
+        }
         run.fragment.expect(None);
         if let Some(input) = &run.input {
             // Files are opened here, and devices.
@@ -200,29 +194,20 @@ impl Run {
             }
             run.caps_of(&input.input, None).and_then(|caps| run.set_caps(&caps))?;
             run.change(gst::State::Paused)?;
-        } else {
+        } else if run.base.is_none() {
             run.play(Timestamp::now().0)?;
         }
         Ok(run)
     }
 
     fn change(&mut self, state: gst::State) -> Result<(), Failure> {
-        match self.fragment.pipeline.set_state(state) {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                self.hear()?;
-                Err(config(
-                    "GStreamer cannot bring it up, and does not say why; GST_DEBUG=3 in the environment tells more",
-                ))
-            }
-        }
+        self.fragment.change(state).or_else(|silent| self.hear().and(Err(silent)))
     }
 
     /// Lets it play, with running time 0 at this moment.
     fn play(&mut self, base: u64) -> Result<(), Failure> {
         self.base = Some(base);
-        self.fragment.pipeline.set_base_time(ClockTime::from_nseconds(base));
-        self.change(gst::State::Playing)
+        self.fragment.play(base).or_else(|silent| self.hear().and(Err(silent)))
     }
 
     /// What was said in negotiation and since.
@@ -293,8 +278,8 @@ impl Run {
             CAME => self.take_one(context)?,
             WATCHDOG => return self.watch(),
             FENCES => {
-                let pool = self.output.as_ref().and_then(|out| out.buffers.as_ref()?.pool());
-                return pool.map_or(Ok(()), |pool| pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)));
+                let reaped = self.output.as_ref().map_or(Ok(()), Out::reap);
+                return reaped.map_err(|e| Failure::new(FailureKind::Device, e));
             }
             _ => {
                 self.hear()?;
@@ -302,7 +287,7 @@ impl Run {
             }
         }
         // The last sink has had everything, ours too, before that is said.
-        if self.heard.ended && self.output.as_ref().is_none_or(|out| out.waiting.is_none()) {
+        if self.heard.ended && self.output.as_ref().is_none_or(|out| out.waiting.is_empty()) {
             if self.output.is_some() {
                 return context.end_all();
             }
@@ -363,7 +348,10 @@ impl Run {
             return Ok(());
         }
         let lender = self.input.as_ref().map(|input| &input.input.lender);
-        let Some(sample) = out.waiting.take().or_else(|| out.sink.try_pull_sample(ClockTime::ZERO)) else {
+        if out.theirs.as_ref().is_some_and(|theirs| !theirs.has_room()) {
+            return Ok(());
+        }
+        let Some(sample) = out.waiting.pop_front().or_else(|| out.sink.try_pull_sample(ClockTime::ZERO)) else {
             return Ok(());
         };
         let Some(frame) = out.frame(sample, self.base.unwrap_or_default(), &self.terms, lender)? else { return Ok(()) };
@@ -373,6 +361,44 @@ impl Run {
 }
 
 impl Out {
+    fn of(sink: AppSink, terms: &Terms, waker: Waker) -> Out {
+        let came = waker.clone();
+        let callbacks = AppSinkCallbacks::builder().new_sample(move |_| {
+            came.wake();
+            Ok(gst::FlowSuccess::Ok)
+        });
+        sink.set_callbacks(callbacks.build());
+        // A frame that was looked at in negotiation is there already.
+        waker.wake();
+        let account = terms.environment.ledger.account(&terms.environment.name, Reason::Transfer);
+        let (color, waiting) = (Colorimetry::default(), VecDeque::new());
+        Out { sink, buffers: None, theirs: None, account, waker, waiting, caps: None, color, number: 0, warned: false }
+    }
+
+    /// Frames that GStreamer makes come in these buffers. Says how many of them are its own.
+    fn make(&mut self, made: Made, buffers: Vec<Shrbuf>, keeps: u32, start: &mut Start<'_>) -> Result<u64, Failure> {
+        let limit = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Limit, e.to_string());
+        let mut gathered = buffers;
+        if let Some(ours) = &made.buffers {
+            let back = self.waker.clone();
+            let pool = ours.settle(std::mem::take(&mut gathered), move || back.wake()).map_err(|e| limit(&e))?;
+            start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(&e))?, FENCES)?;
+        }
+        let imported = gathered.len() as u64;
+        // What consumers hold, and one on its way to them; all others are GStreamer's to keep.
+        let (most, back) = (made.stream.buffers.saturating_sub(keeps) + 1, self.waker.clone());
+        let theirs = Theirs::new(made.info, made.stream, gathered, most, move || back.wake())?;
+        start.watch(theirs.fences_fd().map_err(|e| limit(&e))?, FENCES)?;
+        (self.buffers, self.theirs) = (made.buffers, Some(theirs));
+        Ok(imported)
+    }
+
+    /// GStreamer gets back what no device reads any more.
+    fn reap(&self) -> std::io::Result<()> {
+        let pool = self.buffers.as_ref().and_then(|buffers| buffers.pool());
+        pool.map_or(Ok(()), |pool| pool.reap()).and(self.theirs.as_ref().map_or(Ok(()), Theirs::reap))
+    }
+
     /// `None` where it waits for a buffer.
     fn frame(
         &mut self,
@@ -396,35 +422,61 @@ impl Out {
             Rect { x, y, width, height }
         });
         let corrupt = frame.flags().contains(gst::BufferFlags::CORRUPTED);
-        let found = match &self.buffers {
-            Some(buffers) => buffers.adopt(frame),
-            None => lender.and_then(|lender| lender.lent_as(&frame)).ok_or(frame),
-        };
-        let buffer = match found {
-            Ok(buffer) => buffer,
-            Err(frame) => match self.copied(&frame, terms)? {
-                Some(buffer) => buffer,
-                None => {
-                    self.waiting = Some(sample);
-                    return Ok(None);
-                }
-            },
+        let Some(buffer) = self.buffer(frame, terms, lender)? else {
+            self.waiting.push_front(sample);
+            return Ok(None);
         };
         let sequence = self.number;
         self.number += 1;
         Ok(Some(Frame { buffer, timestamp, sequence, color: self.color, crop, corrupt, payload: 0 }))
     }
 
+    /// The buffer that a frame is in, or where that has to be a copy of it; `None` where none is free for one.
+    fn buffer(
+        &mut self,
+        frame: gst::Buffer,
+        terms: &Terms,
+        lender: Option<&Lender>,
+    ) -> Result<Option<Shrbuf>, Failure> {
+        let frame = match self.buffers.as_ref() {
+            Some(ours) => match ours.adopt(frame) {
+                Ok(buffer) => return Ok(Some(buffer)),
+                Err(frame) => frame,
+            },
+            None => frame,
+        };
+        let Some(theirs) = &mut self.theirs else {
+            let came_in = lender.and_then(|lender| lender.lent_as(&frame));
+            let lost = || config(format!("{}, and there is none of ours to copy them to", elsewhere(&self.sink)));
+            return came_in.ok_or_else(lost).map(Some);
+        };
+        match theirs.adopt(&frame)? {
+            Found::Buffer { buffer, new } => {
+                terms.counts.imported.fetch_add(u64::from(new), Ordering::Relaxed);
+                Ok(Some(buffer))
+            }
+            Found::Not(why) => self.copied(&frame, why, terms),
+        }
+    }
+
     /// A copy of a frame in other memory, where copies are allowed.
-    fn copied(&mut self, frame: &gst::Buffer, terms: &Terms) -> Result<Option<Shrbuf>, Failure> {
+    fn copied(&mut self, frame: &gst::Buffer, why: Option<String>, terms: &Terms) -> Result<Option<Shrbuf>, Failure> {
+        let why = match why {
+            Some(why) => format!("{} makes frames {why}", origin_of(&self.sink)),
+            None => elsewhere(&self.sink),
+        };
         let Some(buffers) = &self.buffers else {
-            return Err(config(format!("{}, and there is none of ours to copy them to", elsewhere(&self.sink))));
+            // It has given others before.
+            return Err(config(format!(
+                "{why}, and did not before: where it has no buffer left that it could share it may copy, so set `holds` \
+                 higher, for it to have more"
+            )));
         };
         if terms.copies == Copies::Deny {
-            return Err(config(format!("{}, so that they would have to be copied; {ADVICE}", elsewhere(&self.sink))));
+            return Err(config(format!("{why}, so that they would have to be copied; {ADVICE}")));
         }
         if terms.copies == Copies::Warn && !std::mem::replace(&mut self.warned, true) {
-            tracing::warn!(element = terms.environment.name, "{}; they are copied", elsewhere(&self.sink));
+            tracing::warn!(element = terms.environment.name, "{why}; they are copied");
         }
         let copy = buffers.copy(frame, &self.account).map_err(|e| Failure::new(FailureKind::Data, e))?;
         if copy.is_some() {

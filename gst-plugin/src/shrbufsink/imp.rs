@@ -12,8 +12,8 @@ use gst_video::{VideoCropMeta, VideoInfo, VideoMeta};
 use shrbuf::ipc::{Counts, FrameInfo, IpcError};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{Account, Ledger, Reason, Shrbuf};
+use shrbuf_gst_memory::Seen;
 
-use super::gather::Seen;
 use super::pool::LendingPool;
 use super::run::{Offer, Refused, Run, Settings, Share, Total};
 use super::{Copies, Policy};

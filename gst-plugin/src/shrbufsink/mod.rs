@@ -19,12 +19,11 @@
 //! has given it back, however that one ended.
 //!
 //! # State
-//! With caps come the buffers to offer (`pool`), with the first frame in them, or with upstream's own (`gather`), the
+//! With caps come the buffers to offer (`pool`), with the first frame in them, or with upstream's own (`shrbuf-gst-memory`), the
 //! run (`run`) and the producer that announces them (`serve`); other caps make new ones, and consumers hear that the
 //! stream has ended. A thread deals with the consumers; the streaming thread sends. They share the producer behind a
 //! lock that neither holds while it waits.
 
-mod gather;
 mod imp;
 mod pool;
 mod run;

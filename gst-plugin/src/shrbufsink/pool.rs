@@ -9,11 +9,11 @@ use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
 use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::ipc::{Announced, IpcError};
-use shrbuf::{Layout, Pool, PoolError, Segment, Shrbuf, State, WeakShrbuf};
-use shrbuf_gst_memory::FdMemories;
+use shrbuf::{Layout, PoolError, Segment, Shrbuf};
+use shrbuf_gst_memory::{FdMemories, Home, Place};
 
+use crate::lock;
 use crate::video::{self, Drm, VideoError};
-use crate::{lock, upstream};
 
 /// Why there are no buffers.
 #[derive(Debug, thiserror::Error)]
@@ -30,27 +30,17 @@ pub(super) enum BuffersError {
     Os(#[from] std::io::Error),
 }
 
-/// What upstream gave us in one of our buffers, for as long as a consumer may read it.
-#[derive(Default)]
-struct Out {
-    frame: Option<gst::Buffer>,
-    /// Times that it was sent and has yet to come back.
-    times: u32,
-}
-
 /// All buffers of a stream. The first `lent` are upstream's to write, the rest is for copies.
 pub(super) struct Buffers {
     pub(super) info: VideoInfo,
     /// What they are, where `info` does not say it.
     pub(super) drm: Option<Drm>,
     lent: usize,
-    home: Pool,
+    home: Home,
     /// Where they are upstream's own, their memory.
     theirs: Vec<(Vec<Arc<Segment>>, Layout)>,
-    weak: Vec<WeakShrbuf>,
     fds: Vec<OwnedFd>,
     memories: FdMemories,
-    out: Arc<[Mutex<Out>]>,
     /// Of the first, those that are not memory of a `GstBuffer`.
     spare: Mutex<Vec<usize>>,
 }
@@ -79,24 +69,23 @@ impl Buffers {
         let buffers = (0..lent + copies).map(|_| exporter.allocate(&layout)).collect::<Result<Vec<_>, _>>()?;
         let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>()?;
         let fds = buffers[..lent].iter().map(|b| b.export(0)).collect::<Result<_, _>>()?;
-        let weak = buffers.iter().map(Shrbuf::downgrade).collect();
-        let Home { pool: home, out } = Home::of(buffers)?;
+        let home = Home::of(buffers, |_, _| {})?;
         let (info, memories, spare) = (info.clone(), FdMemories::new(), Mutex::new((0..lent).collect()));
         let theirs = Vec::new();
-        Ok((Arc::new(Buffers { info, drm: None, lent, home, theirs, weak, fds, memories, out, spare }), announced))
+        Ok((Arc::new(Buffers { info, drm: None, lent, home, theirs, fds, memories, spare }), announced))
     }
 
-    /// Upstream's own.
+    /// Upstream's own, and what to announce.
     pub(super) fn of_upstream(
         info: &VideoInfo,
         drm: Option<Drm>,
         buffers: Vec<Shrbuf>,
-    ) -> Result<Arc<Buffers>, BuffersError> {
+    ) -> Result<(Arc<Buffers>, Vec<Announced>), BuffersError> {
+        let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>()?;
         let (info, lent, memories, spare) = (info.clone(), buffers.len(), FdMemories::new(), Mutex::default());
-        let weak = buffers.iter().map(Shrbuf::downgrade).collect();
         let theirs = buffers.iter().map(|buffer| (buffer.segments().to_vec(), *buffer.layout())).collect();
-        let Home { pool: home, out } = Home::of(buffers)?;
-        Ok(Arc::new(Buffers { info, drm, lent, home, theirs, weak, fds: Vec::new(), memories, out, spare }))
+        let home = Home::of(buffers, |_, _| {})?;
+        Ok((Arc::new(Buffers { info, drm, lent, home, theirs, fds: Vec::new(), memories, spare }), announced))
     }
 
     /// How many upstream may have.
@@ -118,46 +107,23 @@ impl Buffers {
     /// The buffer that `frame` is in, without a copy, to be sent: `None` where it is in other memory, or not where
     /// consumers look for its planes. `frame` is kept until the last consumer has given it back.
     pub(super) fn adopt(self: &Arc<Self>, frame: &gst::Buffer) -> Option<Shrbuf> {
-        let index = self.place_of(frame)?;
-        let buffer = loop {
-            let mut out = lock(&self.out[index]);
-            if let Some(buffer) = self.home.take(index) {
-                out.times += 1;
-                let before = out.frame.replace(frame.clone());
-                drop(out);
-                drop(before);
-                break buffer;
-            }
-            // The same frame again, while devices still read what consumers gave back: both come back at once.
-            if let Some(buffer) = self.home.take_draining(index) {
-                break buffer;
-            }
-            drop(out);
-            // Or while consumers still have it: another reference. Or its last one is being dropped right now, by the
-            // thread that serves them, and it will be back in a moment.
-            match self.weak[index].upgrade() {
-                Some(buffer) => break buffer,
-                None => std::thread::yield_now(),
-            }
-        };
-        buffer.set_state(State::Filled);
-        Some(buffer)
+        Some(self.home.send(self.place_of(frame)?, frame.clone()))
     }
 
     /// Readable while devices have come to the end of what consumers gave back before; [`Buffers::reap`] is for that.
     pub(super) fn fences_fd(&self) -> BorrowedFd<'_> {
-        self.home.fences_fd()
+        self.home.pool().fences_fd()
     }
 
     /// Upstream gets back what no device reads any more.
     pub(super) fn reap(&self) -> std::io::Result<()> {
-        self.home.reap()
+        self.home.pool().reap()
     }
 
     /// Which of them `frame` is in.
     pub(super) fn place_of(self: &Arc<Self>, frame: &gst::Buffer) -> Option<usize> {
         if !self.theirs.is_empty() {
-            let place = upstream::Place::of(frame, &self.info, self.drm)?;
+            let place = Place::of(frame, &self.info, self.drm)?;
             return self.theirs.iter().position(|(segments, layout)| place.has(segments, layout));
         }
         let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
@@ -175,34 +141,7 @@ impl Buffers {
 
     /// A buffer to copy into; `None` where all are out.
     pub(super) fn for_copy(&self) -> Option<Shrbuf> {
-        (self.lent..self.home.len()).find_map(|index| {
-            let mut out = lock(&self.out[index]);
-            let buffer = self.home.take(index)?;
-            out.times += 1;
-            Some(buffer)
-        })
-    }
-}
-
-/// A pool of buffers, and what of upstream's is out with each.
-struct Home {
-    pool: Pool,
-    out: Arc<[Mutex<Out>]>,
-}
-
-impl Home {
-    fn of(buffers: Vec<Shrbuf>) -> Result<Home, PoolError> {
-        let out: Arc<[Mutex<Out>]> = buffers.iter().map(|_| Mutex::default()).collect();
-        let back = Arc::clone(&out);
-        let pool = Pool::new(buffers, move |index| {
-            let mut out = lock(&back[index]);
-            out.times = out.times.saturating_sub(1);
-            let frame = if out.times == 0 { out.frame.take() } else { None };
-            drop(out);
-            // To the pool that it is of, where upstream may be waiting for it.
-            drop(frame);
-        })?;
-        Ok(Home { pool, out })
+        (self.lent..self.home.pool().len()).find_map(|index| self.home.take(index))
     }
 }
 
@@ -283,7 +222,8 @@ impl BufferPoolImpl for LendingPoolImpl {
 mod tests {
     use gst::prelude::*;
     use gst_video::VideoFormat;
-    use shrbuf::{Ledger, Reason};
+    use shrbuf::{Ledger, MemoryKind, Reason, State};
+    use shrbuf_gst_memory::{Gathering, Seen};
 
     use super::*;
 
@@ -336,10 +276,41 @@ mod tests {
         drop(second);
         let third = buffers.adopt(&frame).unwrap();
         drop(frame);
-        assert_eq!(buffers.out.iter().filter(|out| lock(out).frame.is_some()).count(), 1);
+        assert_eq!(buffers.home.frames(), 1);
         drop(third);
-        assert_eq!(buffers.out.iter().filter(|out| lock(out).frame.is_some()).count(), 0);
+        assert_eq!(buffers.home.frames(), 0);
         pool.set_active(false).unwrap();
+    }
+
+    /// As of a pool of somebody else's, whose memory holds on to what is returned as well.
+    fn theirs(info: &VideoInfo) -> (gst::Buffer, Arc<()>) {
+        let fd = Memfd::new("test").allocate(&video::layout(info).unwrap()).unwrap().export(0).unwrap();
+        let mut memory = FdMemories::new().wrap(MemoryKind::Memfd, fd, info.size()).unwrap();
+        let held = Arc::new(());
+        shrbuf_gst_memory::tie(memory.make_mut(), Arc::clone(&held));
+        let mut frame = gst::Buffer::new();
+        frame.make_mut().append_memory(memory);
+        (frame, held)
+    }
+
+    #[test]
+    fn upstreams_memory_is_known_once_one_comes_again_and_its_again_once_consumers_gave_it_back() {
+        let info = buffers().info.clone();
+        let frames = [theirs(&info), theirs(&info), theirs(&info)];
+        let mut gathering = Gathering::default();
+        let seen: Vec<Seen> = frames.iter().chain(&frames[..1]).map(|(f, _)| gathering.see(f, &info, None)).collect();
+        assert_eq!(seen, [Seen::New, Seen::New, Seen::New, Seen::Again]);
+        let (buffers, announced) = Buffers::of_upstream(&info, None, gathering.into_buffers()).unwrap();
+        assert_eq!((announced.len(), buffers.lent(), buffers.are_upstreams()), (3, 3, true));
+        let sent = buffers.adopt(&frames[1].0).unwrap();
+        assert_eq!((sent.id(), sent.state()), (buffers.adopt(&frames[1].0).unwrap().id(), State::Filled));
+        let (other, _) = theirs(&info);
+        assert!(buffers.adopt(&other).is_none());
+        let [_, (frame, held), _] = frames;
+        drop(frame);
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(sent);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use gst_video::VideoInfo;
 use shrbuf::ipc::{Announced, Counts, Options, Returns, access};
 use shrbuf::pool::MAX_BUFFERS;
+use shrbuf_gst_memory::{Gathering, Place};
 
-use super::gather::Gathering;
 use super::pool::Buffers;
 use super::serve::Service;
 use super::{Copies, Policy};
-use crate::upstream::Place;
 use crate::video::{self, Drm};
 
 #[derive(Clone)]
@@ -140,7 +139,7 @@ impl Offer {
 
     /// Consumers are told of upstream's.
     pub(super) fn gathered(self) -> Result<Run, Refused> {
-        let made = self.gathering.buffers(&self.info, self.drm);
+        let made = Buffers::of_upstream(&self.info, self.drm, self.gathering.into_buffers());
         let (buffers, announced) = made.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
         Run::new(self.settings, buffers, announced)
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use shrbuf::{Account, State as Filling};
+use shrbuf_gst_memory::Place;
 
 use super::run::{Incoming, Run, Shared};
-use crate::{lock, upstream};
+use crate::lock;
 
 /// Puts what comes in until everything stops.
 pub(super) fn run(shared: &Shared, copies: &Account) {
@@ -48,7 +49,7 @@ fn next(shared: &Shared) -> Option<(Arc<Run>, Incoming)> {
 
 fn put(run: &Run, Incoming { frame, at, info }: &Incoming, copies: &Account) -> Result<(), String> {
     let lasts = info.duration.map_or_else(|| run.frame_time(), Into::into);
-    let place = upstream::Place::of(frame, &run.video, None);
+    let place = Place::of(frame, &run.video, None);
     if let Some(buffer) = place.and_then(|place| place.buffer().ok()) {
         buffer.set_state(Filling::Filled);
         return run.preroll.put(&buffer, *at, lasts, info.clone()).map_err(|e| e.to_string());

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use gst_video::{VideoInfo, VideoMeta};
 use shrbuf::layout::{Layout, Plane};
-use shrbuf::{ImportError, Segment, Shrbuf};
+use shrbuf::{ImportError, MemoryKind, Segment, Shrbuf};
 
-use crate::video::Drm;
+use crate::dma_buf::Drm;
 use crate::{sys, video};
 
 /// Most memories that a frame lies in.
@@ -15,15 +15,15 @@ const MEMORIES: usize = 4;
 /// Where a frame lies, if all of it lies in dma-bufs and sealed memfds: their segments, and the layout of what is in
 /// them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub struct Place<'a> {
     segments: [Option<&'a Arc<Segment>>; MEMORIES],
-    pub(crate) layout: Layout,
+    layout: Layout,
 }
 
 impl<'a> Place<'a> {
     /// `None` where some of it lies elsewhere, or as no layout says. Each memory is imported once, by whoever asks
     /// first.
-    pub(crate) fn of(frame: &'a gst::BufferRef, info: &VideoInfo, drm: Option<Drm>) -> Option<Place<'a>> {
+    pub fn of(frame: &'a gst::BufferRef, info: &VideoInfo, drm: Option<Drm>) -> Option<Place<'a>> {
         let meta = frame.meta::<VideoMeta>();
         let (offsets, strides) =
             meta.as_ref().map_or((info.offset(), info.stride()), |meta| (meta.offset(), meta.stride()));
@@ -39,27 +39,45 @@ impl<'a> Place<'a> {
             *plane = Plane { segment: at as u8, offset, stride: u32::try_from(stride).ok()? };
         }
         let planes = &place[..offsets.len().min(MEMORIES)];
-        Some(Place { segments, layout: video::layout_of(info, drm, planes).ok()? })
+        Some(Place { segments, layout: video::layout_of(info, drm, planes)? })
     }
 
     /// True where `buffer` is of this memory and layout.
-    pub(crate) fn is(&self, buffer: &Shrbuf) -> bool {
+    pub fn is(&self, buffer: &Shrbuf) -> bool {
         self.has(buffer.segments(), buffer.layout())
     }
 
     /// As [`Place::is`], of what a buffer is made of.
-    pub(crate) fn has(&self, segments: &[Arc<Segment>], layout: &Layout) -> bool {
+    pub fn has(&self, segments: &[Arc<Segment>], layout: &Layout) -> bool {
         let mine = self.segments.iter().flatten();
         *layout == self.layout
             && mine.clone().count() == segments.len()
             && mine.zip(segments).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
+    /// Its layout, which names the segments in the order of [`Place::buffer`].
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What holds the memory.
+    pub fn kind(&self) -> MemoryKind {
+        self.segments.iter().flatten().next().map_or(MemoryKind::Memfd, |segment| segment.kind())
+    }
+
+    /// A buffer of this memory that is nobody else's: `None` where it is in a pool of this process already, to which it
+    /// would go back, or cannot be one.
+    pub fn buffer_of_its_own(&self) -> Option<Shrbuf> {
+        // Gone with its only handle, it is nobody else's.
+        let elsewhere = self.buffer().ok()?.downgrade();
+        if elsewhere.is_gone() { self.buffer().ok() } else { None }
+    }
+
     /// A buffer of this memory.
     ///
     /// # Errors
     /// As [`Shrbuf::new`].
-    pub(crate) fn buffer(&self) -> Result<Shrbuf, ImportError> {
+    pub fn buffer(&self) -> Result<Shrbuf, ImportError> {
         let buffer = Shrbuf::new(self.segments.iter().flatten().map(|s| Arc::clone(s)).collect(), self.layout)?;
         // Whoever wrote it may have had a device do so.
         buffer.expect_fences();
