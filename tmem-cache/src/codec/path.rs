@@ -88,7 +88,10 @@ impl Path {
             Path::Portable => dense::encode::encode(dense::rans::Portable, task, samples, rows, shared, out),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Path::Avx2 | Path::Avx512 => unsafe { x86::encode_dense(task, samples, rows, shared, out) },
+            Path::Avx2 => unsafe { x86::encode_dense_avx2(task, samples, rows, shared, out) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe { x86::encode_dense_avx512(task, samples, rows, shared, out) },
         }
     }
 
@@ -183,9 +186,9 @@ mod x86 {
         super::decode(unsafe { Avx512::new() }, task, coded, room, samples)
     }
 
-    /// Plain loops become vector code of AVX2, which a processor with AVX-512 has as well.
+    /// Plain loops become vector code, too.
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-    pub fn encode_dense<S: Bucket>(
+    pub fn encode_dense_avx2<S: Bucket>(
         task: &dense::Task<'_, S>,
         samples: &[u8],
         rows: &mut dense::encode::Rows<S>,
@@ -196,6 +199,19 @@ mod x86 {
         dense::encode::encode(unsafe { dense::avx2::Avx2::new() }, task, samples, rows, shared, out);
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn encode_dense_avx512<S: Bucket>(
+        task: &dense::Task<'_, S>,
+        samples: &[u8],
+        rows: &mut dense::encode::Rows<S>,
+        shared: &mut dense::encode::Shared,
+        out: &mut Vec<u8>,
+    ) {
+        // SAFETY: as above.
+        dense::encode::encode(unsafe { dense::avx512::Avx512::new() }, task, samples, rows, shared, out);
+    }
+
+    /// A processor with AVX-512 decodes by AVX2 as well.
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn decode_dense<S: Bucket>(
         task: &dense::Task<'_, S>,

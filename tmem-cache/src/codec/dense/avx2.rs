@@ -9,7 +9,9 @@ use std::arch::x86_64::*;
 
 use super::context::{CONTEXTS, OF};
 use super::model::{BITS, TOTAL};
-use super::rans::{Chosen, LEAST, Numbers, Portable, REST, Reader, SHIFT, STATES, Slots, Symbols, Writer};
+use super::rans::{
+    GIVES, LEAST, MOST_START, Numbers, Portable, Reader, SHIFT, SIZE, START, STATES, Shares, Slots, Symbols, Writer,
+};
 
 /// A processor with AVX2 and POPCNT.
 #[derive(Debug, Clone, Copy)]
@@ -68,18 +70,18 @@ static BEFORE: [[u8; EIGHT]; 256] = {
     out
 };
 
-/// Of each set of states that give words, where the bytes of these are: those of the last state first.
+/// Of each set of states that give words, where the bytes of these are; they come last.
 static GIVEN: [[u8; 2 * EIGHT]; 256] = {
     let mut out = [[0; 2 * EIGHT]; 256];
     let mut set = 0usize;
     while set < 256 {
-        let (mut i, mut at) = (EIGHT, 0);
+        let (mut i, mut at) = (EIGHT, 2 * EIGHT);
         while i > 0 {
             i -= 1;
             if set >> i & 1 == 1 {
+                at -= 2;
                 out[set][at] = 2 * i as u8;
                 out[set][at + 1] = 2 * i as u8 + 1;
-                at += 2;
             }
         }
         set += 1;
@@ -177,15 +179,51 @@ impl Symbols for Avx2 {
     }
 
     #[inline(always)]
-    fn put(self, writer: &mut Writer, chosen: &Chosen<'_>, metrics: &[u8], symbols: &[u8], first: usize) {
+    fn cells(self, metrics: &[u8], symbols: &[u8], out: &mut [u16]) {
         let (metrics, metrics_left) = metrics.as_chunks::<STATES>();
         let (symbols, symbols_left) = symbols.as_chunks::<STATES>();
-        Portable.put(writer, chosen, metrics_left, symbols_left, first + metrics.len() * STATES);
-        let Writer { states: all, words, escaped } = writer;
-        let mut at = words.len();
-        words.resize(at + metrics.len() * STATES + EIGHT, 0);
-        // SAFETY: `self` says that the processor has AVX2. No eight states give more than the eight words that there is
-        // room for, and eight are stored from where those before end.
+        let (out, out_left) = out.as_chunks_mut::<STATES>();
+        for ((metrics, symbols), out) in metrics.iter().zip(symbols).zip(out) {
+            // SAFETY: `self` says that the processor has AVX2; 32 bytes are one vector, and as many words are two.
+            unsafe {
+                let contexts = contexts_of(_mm256_loadu_si256(metrics.as_ptr().cast()));
+                let symbols = _mm256_loadu_si256(symbols.as_ptr().cast());
+                let (a, b) = (_mm256_unpacklo_epi8(symbols, contexts), _mm256_unpackhi_epi8(symbols, contexts));
+                let to = out.as_mut_ptr().cast::<__m256i>();
+                _mm256_storeu_si256(to, _mm256_permute2x128_si256::<0x20>(a, b));
+                _mm256_storeu_si256(to.add(1), _mm256_permute2x128_si256::<0x31>(a, b));
+            }
+        }
+        Portable.cells(metrics_left, symbols_left, out_left);
+    }
+
+    #[inline(always)]
+    fn choose(self, models: &[u8; CONTEXTS], cells: &mut [u16]) {
+        let (cells, left) = cells.as_chunks_mut::<{ STATES / 2 }>();
+        for cells in cells {
+            // SAFETY: as above.
+            unsafe {
+                let models = _mm256_broadcastsi128_si256(_mm_loadu_si128(models.as_ptr().cast()));
+                let at = cells.as_mut_ptr().cast::<__m256i>();
+                let cells = _mm256_loadu_si256(at);
+                let models = _mm256_slli_epi16::<8>(_mm256_shuffle_epi8(models, _mm256_srli_epi16::<8>(cells)));
+                let symbols = _mm256_and_si256(cells, _mm256_set1_epi16(255));
+                _mm256_storeu_si256(at, _mm256_or_si256(models, symbols));
+            }
+        }
+        Portable.choose(models, left);
+    }
+
+    #[inline(always)]
+    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16], first: usize) {
+        let (cells, left) = cells.as_chunks::<STATES>();
+        Portable.put(writer, shares, left, first + cells.len() * STATES);
+        let escapes;
+        let mut all = writer.states;
+        let (words, words_at) = writer.room(cells.len() * STATES);
+        let mut at = *words_at;
+        // SAFETY: `self` says that the processor has AVX2. No eight states give more than the eight words that are stored
+        // before those put so far, for all of which there is room.
         unsafe {
             let to = words.as_mut_ptr();
             let from = all.as_mut_ptr().cast::<__m256i>();
@@ -195,46 +233,45 @@ impl Symbols for Avx2 {
                 _mm256_loadu_si256(from.add(2)),
                 _mm256_loadu_si256(from.add(3)),
             ];
-            for (number, (metric, symbol)) in metrics.iter().zip(symbols).enumerate().rev() {
+            let mut any = _mm256_setzero_si256();
+            for cells in cells.iter().rev() {
                 macro_rules! eight {
                     ($group:literal) => {{
                         const AT: usize = $group * EIGHT;
-                        macro_rules! shares {
-                            ($i:expr) => {{
-                                let (i, j) = (AT + $i, AT + $i + 4);
-                                let low = &chosen[usize::from(metric[i])].shares[usize::from(symbol[i])];
-                                let high = &chosen[usize::from(metric[j])].shares[usize::from(symbol[j])];
-                                let low = _mm_load_si128((&raw const *low).cast());
-                                _mm256_set_m128i(_mm_load_si128((&raw const *high).cast()), low)
-                            }};
+                        macro_rules! share {
+                            ($i:expr) => {
+                                shares[usize::from(cells[AT + $i])] as i64
+                            };
                         }
-                        let (a, b, c, d) = (shares!(0), shares!(1), shares!(2), shares!(3));
-                        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
-                        let (most, reciprocal) = (_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-                        let (ab, cd) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
-                        let (start, rest) = (_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-                        let escapes = _mm256_movemask_ps(_mm256_castsi256_ps(rest));
-                        if escapes != 0 {
-                            let places = (0..EIGHT).rev().filter(|i| escapes >> i & 1 == 1);
-                            escaped.extend(places.map(|i| (first + number * STATES + AT + i) as u32));
-                        }
+                        // Two halves of the vector each, whose lower and upper halves are then put together.
+                        let a = _mm256_setr_epi64x(share!(0), share!(1), share!(4), share!(5));
+                        let b = _mm256_setr_epi64x(share!(2), share!(3), share!(6), share!(7));
+                        let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+                        let reciprocal = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+                        let parts = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+                        any = _mm256_or_si256(any, parts);
 
                         let x = states[$group];
-                        let keep = _mm256_cmpgt_epi32(most, x);
+                        let size = _mm256_and_si256(parts, _mm256_set1_epi32(SIZE as i32));
+                        let keep = _mm256_cmpgt_epi32(_mm256_slli_epi32::<{ GIVES as i32 }>(size), x);
                         let set = !_mm256_movemask_ps(_mm256_castsi256_ps(keep)) as usize & 255;
                         let low = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
                         let low = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
                         let given = _mm_shuffle_epi8(low, _mm_loadu_si128(GIVEN[set].as_ptr().cast()));
-                        _mm_storeu_si128(to.add(at).cast(), given);
-                        at += set.count_ones() as usize;
+                        _mm_storeu_si128(to.add(at - 2 * EIGHT).cast(), given);
+                        at -= 2 * set.count_ones() as usize;
                         let x = _mm256_blendv_epi8(_mm256_srli_epi32::<16>(x), x, keep);
                         let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(x), _mm256_srli_epi64::<32>(reciprocal));
                         let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(x, reciprocal));
                         let quotient = _mm256_blend_epi32::<0b1010_1010>(even, odd);
                         let shift =
-                            _mm256_and_si256(_mm256_srli_epi32::<{ SHIFT as i32 }>(rest), _mm256_set1_epi32(31));
+                            _mm256_and_si256(_mm256_srli_epi32::<{ SHIFT as i32 }>(parts), _mm256_set1_epi32(15));
                         let quotient = _mm256_srlv_epi32(quotient, shift);
-                        let rest = _mm256_and_si256(rest, _mm256_set1_epi32(REST as i32));
+                        let start = _mm256_and_si256(
+                            _mm256_srli_epi32::<{ START as i32 }>(parts),
+                            _mm256_set1_epi32(MOST_START as i32),
+                        );
+                        let rest = _mm256_sub_epi32(_mm256_set1_epi32(TOTAL as i32), size);
                         states[$group] =
                             _mm256_add_epi32(_mm256_add_epi32(x, start), _mm256_mullo_epi32(quotient, rest));
                     }};
@@ -247,8 +284,14 @@ impl Symbols for Avx2 {
             for (i, states) in states.into_iter().enumerate() {
                 _mm256_storeu_si256(from.add(i), states);
             }
+            // Their sign.
+            escapes = _mm256_movemask_ps(_mm256_castsi256_ps(any));
         }
-        words.truncate(at);
+        *words_at = at;
+        writer.states = all;
+        if escapes != 0 {
+            writer.escape(shares, cells.as_flattened(), first);
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! One stripe to bytes.
 
 use super::super::bits::BitWriter;
-use super::context::{self, CONTEXTS, OF, Ring, SETS};
+use super::context::{self, CONTEXTS, Ring, SETS};
 use super::fit::{self, SLACK};
 use super::lanes::{ORDER, PAD};
 use super::linear;
 use super::model::SCALES;
 use super::predict::{self, Forward, Mode};
-use super::rans::{Model, Models, Symbols, Writer};
+use super::rans::{Costs, Models, Symbols, Writer};
 use super::rows::BLOCK;
 use super::rows::{Task, estimate};
 use super::{Bucket, LINEAR, MODES};
@@ -30,13 +30,19 @@ pub(crate) struct Shared {
     weights: Vec<i8>,
     modes: Vec<u8>,
     ring: Ring,
-    symbols: Vec<u8>,
+    /// The metrics of a lane.
     metrics: Vec<u8>,
-    counts: Vec<[u32; 256]>,
+    /// Contexts and symbols, in the order of coding.
+    cells: Vec<u16>,
+    /// How often each cell of a set occurs.
+    counts: Vec<[u32; CELLS]>,
     models: Models,
     writer: Writer,
     low: Vec<u8>,
 }
+
+/// A symbol in each of the contexts of a set.
+const CELLS: usize = CONTEXTS << 8;
 
 /// Appends the coded stripe to `out`.
 #[inline(always)]
@@ -51,7 +57,7 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
     residuals(task, samples, rows, shared);
     let (lanes, n) = (task.lanes, task.lanes.samples());
     let components = lanes.components().len();
-    let Shared { weights, modes, ring, symbols, metrics, counts, models, writer, low } = shared;
+    let Shared { weights, modes, ring, metrics, cells, counts, models, writer, low } = shared;
     let Rows { residuals, .. } = rows;
 
     out.extend_from_slice(modes);
@@ -63,10 +69,10 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
 
     let mut bits = BitWriter::default();
     low.resize(task.rows * (2 * n + 8 * 4 * components) + 8, 0);
-    symbols.resize(task.rows * n, 0);
-    metrics.resize(task.rows * n + PAD, 0);
+    metrics.resize(n + PAD, 0);
+    cells.resize(task.rows * n, 0);
     counts.clear();
-    counts.resize(components * SETS * CONTEXTS, [0; 256]);
+    counts.resize(components * SETS, [0; CELLS]);
     ring.clear(lanes.size());
     let mut at = 0;
     for y in 0..task.rows {
@@ -75,9 +81,8 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
         for (component, &low_bits) in lanes.components().iter().zip(&low_bits) {
             for phase in ORDER {
                 let lane = component[phase];
-                let range = of_row..of_row + lane.len;
-                of_row = range.end;
-                let residuals = &mut residuals[range.clone()];
+                let residuals = &mut residuals[of_row..of_row + lane.len];
+                of_row += lane.len;
                 if low_bits > 0 {
                     for four in residuals.chunks_mut(4) {
                         let mut word = 0;
@@ -89,47 +94,65 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
                         bits.put(low, word, four.len() as u32 * low_bits);
                     }
                 }
-                let symbols = &mut symbols[range];
+                let symbols = &mut row[lane.start..lane.start + lane.len];
                 symbols.iter_mut().zip(residuals).for_each(|(symbol, v)| *symbol = v.symbol());
-                row[lane.start..lane.start + lane.len].copy_from_slice(symbols);
             }
         }
-        for (number, component) in lanes.components().iter().enumerate() {
+        let from = at;
+        for component in lanes.components() {
             for phase in ORDER {
-                let len = component[phase].len;
-                context::metrics(component, phase, row, above, &mut metrics[at..]);
-                let set = &mut counts[(number * SETS + usize::from(phase > 0)) * CONTEXTS..][..CONTEXTS];
-                for (metric, symbol) in metrics[at..at + len].iter().zip(&symbols[at..at + len]) {
-                    set[usize::from(OF[usize::from(*metric)])][usize::from(*symbol)] += 1;
-                }
-                at += len;
+                let lane = component[phase];
+                context::metrics(component, phase, row, above, metrics);
+                let cells = &mut cells[at..at + lane.len];
+                at += lane.len;
+                way.cells(&metrics[..lane.len], &row[lane.start..lane.start + lane.len], cells);
+            }
+        }
+        // Once they are all stored: those just stored are not loaded at once.
+        let mut cells = &cells[from..at];
+        for (component, counts) in lanes.components().iter().zip(counts.chunks_exact_mut(SETS)) {
+            for phase in ORDER {
+                let here;
+                (here, cells) = cells.split_at(component[phase].len);
+                let counts = &mut counts[usize::from(phase > 0)];
+                here.iter().for_each(|&cell| counts[usize::from(cell) % CELLS] += 1);
             }
         }
     }
 
-    let mut names = vec![[0; 256]; components * SETS];
-    for (names, counts) in names.iter_mut().zip(counts.chunks(CONTEXTS)) {
+    let mut chosen = vec![[0; CONTEXTS]; components * SETS];
+    for (chosen, counts) in chosen.iter_mut().zip(&*counts) {
+        let at = out.len();
+        out.extend_from_slice(&[0; 2]);
+        let mut used = 0u16;
         // No closure, which would not have the instructions that this function has.
-        let mut chosen = [None; CONTEXTS];
-        for (chosen, counts) in chosen.iter_mut().zip(counts) {
-            *chosen = best_model::<S>(models, counts);
+        for (context, counts) in counts.as_chunks::<256>().0.iter().enumerate() {
+            if let Some(model) = best_model::<S>(models, counts) {
+                chosen[context] = model;
+                used |= 1 << context;
+                out.push(model);
+            }
         }
-        let used = (0..CONTEXTS).fold(0u16, |used, i| used | u16::from(chosen[i].is_some()) << i);
-        out.extend_from_slice(&used.to_le_bytes());
-        out.extend(chosen.iter().flatten());
-        *names = OF.map(|context| chosen[usize::from(context)].unwrap_or(0));
+        out[at..at + 2].copy_from_slice(&used.to_le_bytes());
     }
 
-    writer.clear();
-    // Those of contexts without symbols, too.
-    models.get(0);
-    let chosen: Vec<_> = names.iter().map(|names| models.chosen(names)).collect();
+    let mut rest = cells.as_mut_slice();
     for _ in 0..task.rows {
-        for (component, chosen) in lanes.components().iter().zip(chosen.chunks(SETS)).rev() {
+        for (component, chosen) in lanes.components().iter().zip(chosen.chunks(SETS)) {
+            for phase in ORDER {
+                let cells;
+                (cells, rest) = rest.split_at_mut(component[phase].len);
+                way.choose(&chosen[usize::from(phase > 0)], cells);
+            }
+        }
+    }
+    writer.begin(cells.len());
+    for _ in 0..task.rows {
+        for component in lanes.components().iter().rev() {
             for phase in ORDER.into_iter().rev() {
                 let range = at - component[phase].len..at;
                 at = range.start;
-                way.put(writer, &chosen[usize::from(phase > 0)], &metrics[range.clone()], &symbols[range], at);
+                way.put(writer, models.shares(), &cells[range], at);
             }
         }
     }
@@ -141,7 +164,7 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
     }
     out.extend_from_slice(&low[..bits.len()]);
     out.extend(writer.states.iter().flat_map(|state| state.to_le_bytes()));
-    out.extend(writer.words.iter().rev().flat_map(|word| word.to_le_bytes()));
+    out.extend_from_slice(writer.words());
 }
 
 /// All residuals of the stripe, and the mode of each group.
@@ -227,24 +250,30 @@ fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
 #[inline(always)]
 fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8> {
     let most = counts.iter().rposition(|&count| count > 0)?;
-    let counts = &counts[..=most];
     let number: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
+    // Numbers of 15 bits, which vectors multiply by twos.
+    let down = number.ilog2().saturating_sub(14);
+    let mut small = [0; 256];
+    for (small, &count) in small.iter_mut().zip(counts) {
+        *small = ((count + (1 << down >> 1)) >> down).min(i16::MAX as u32) as i16;
+    }
+    let small = &small[..(most + 1).next_multiple_of(TOGETHER)];
     // The scale that makes the mean that of the symbols, nearly: from there downhill; and for other shapes from that of
     // the last one, which is not far.
-    let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
     let mut start = ((sum * 16 / number + 1).ilog2() * 6).clamp(1, SCALES as u32 - 2) as i32;
-    let mut best = (u64::MAX, 0);
+    let mut best = (i32::MAX, 0);
     let mut steps = [-4, 4, -2, 2, -1, 1].as_slice();
     for shape in 0..4 {
         let first = shape * SCALES as i32;
-        let mut here = (cost::<S>(models.get((first + start) as u8), counts, number), start);
+        let mut here = (cost::<S>(models.costs((first + start) as u8), small), start);
         for step in steps {
             loop {
                 let there = here.1 + step;
                 if !(0..SCALES as i32).contains(&there) {
                     break;
                 }
-                let bits = cost::<S>(models.get((first + there) as u8), counts, number);
+                let bits = cost::<S>(models.costs((first + there) as u8), small);
                 if bits >= here.0 {
                     break;
                 }
@@ -258,16 +287,12 @@ fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8>
     Some(best.1 as u8)
 }
 
-/// Bits of so many symbols, `number` in all, in 256ths.
-#[inline(always)]
-fn cost<S: Bucket>(model: &Model, counts: &[u32], number: u64) -> u64 {
-    let pairs = counts.iter().zip(&model.costs[S::BYTES - 1]);
-    if number <= FEW {
-        pairs.fold(0u32, |sum, (&count, &cost)| sum + count * cost).into()
-    } else {
-        pairs.fold(0, |sum, (&count, &cost)| sum + u64::from(count) * u64::from(cost))
-    }
-}
+/// Symbols whose costs are added up together.
+const TOGETHER: usize = 32;
 
-/// So many symbols have a cost together that fits 32 bits: of each, 11 bits and 16 of an escape, in 256ths.
-const FEW: u64 = u32::MAX as u64 / ((11 + 16) * 256);
+/// Bits of so many symbols in 256ths.
+#[inline(always)]
+fn cost<S: Bucket>(costs: &Costs, counts: &[i16]) -> i32 {
+    let pairs = counts.iter().zip(&costs[S::BYTES - 1]);
+    pairs.fold(0, |sum, (&count, &cost)| sum + i32::from(count) * i32::from(cost))
+}

@@ -64,8 +64,15 @@ pub(crate) trait Symbols: Copy {
     /// Beyond the last word anything is read; [`Reader::ended`] then says so.
     fn symbols(self, reader: &mut Reader<'_>, tables: &[Slots], numbers: &Numbers, metrics: &[u8], out: &mut [u8]);
 
-    /// Puts symbols before those put so far. The first has number `first` in the stripe.
-    fn put(self, writer: &mut Writer, chosen: &Chosen<'_>, metrics: &[u8], symbols: &[u8], first: usize);
+    /// The cell of each symbol: in its upper byte the context of the metric, in its lower one the symbol.
+    fn cells(self, metrics: &[u8], symbols: &[u8], out: &mut [u16]);
+
+    /// The cells of contexts to those of the models that these have.
+    fn choose(self, models: &[u8; CONTEXTS], cells: &mut [u16]);
+
+    /// Puts symbols before those put so far, each by the model that its cell says. The first has number `first` in the
+    /// stripe.
+    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16], first: usize);
 }
 
 /// One after the other, on any processor.
@@ -93,25 +100,38 @@ impl Symbols for Portable {
     }
 
     #[inline(always)]
-    fn put(self, writer: &mut Writer, chosen: &Chosen<'_>, metrics: &[u8], symbols: &[u8], first: usize) {
-        let Writer { states, words, escaped } = writer;
-        // Room for a word of each, of which those written stay.
-        let mut at = words.len();
-        words.resize(at + metrics.len(), 0);
-        for (i, (metric, symbol)) in metrics.iter().zip(symbols).enumerate().rev() {
-            let share = &chosen[usize::from(*metric)].shares[usize::from(*symbol)];
-            if share.rest & ESCAPED != 0 {
-                escaped.push((first + i) as u32);
-            }
-            let mut x = states[i % STATES];
-            words[at] = x as u16;
-            let high = u32::from(x >= share.most);
-            at += high as usize;
-            x >>= 16 * high;
-            let quotient = ((u64::from(x) * u64::from(share.reciprocal)) >> 32) as u32 >> (share.rest >> SHIFT & 31);
-            states[i % STATES] = x + share.start + quotient * (share.rest & REST);
+    fn cells(self, metrics: &[u8], symbols: &[u8], out: &mut [u16]) {
+        for ((metric, symbol), out) in metrics.iter().zip(symbols).zip(out) {
+            *out = u16::from(OF[usize::from(*metric)]) << 8 | u16::from(*symbol);
         }
-        words.truncate(at);
+    }
+
+    #[inline(always)]
+    fn choose(self, models: &[u8; CONTEXTS], cells: &mut [u16]) {
+        for cell in cells {
+            *cell = u16::from(models[usize::from(*cell >> 8) % CONTEXTS]) << 8 | *cell & 255;
+        }
+    }
+
+    #[inline(always)]
+    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16], first: usize) {
+        let Writer { states, words, at, .. } = writer;
+        let mut any = 0;
+        for (i, &cell) in cells.iter().enumerate().rev() {
+            let share = shares[usize::from(cell)];
+            let (reciprocal, parts) = (share as u32, (share >> 32) as u32);
+            any |= parts;
+            let (mut x, size) = (states[i % STATES], parts & SIZE);
+            words[*at - 2..*at].copy_from_slice(&(x as u16).to_le_bytes());
+            let high = u32::from(x >= size << GIVES);
+            *at -= 2 * high as usize;
+            x >>= 16 * high;
+            let quotient = ((u64::from(x) * u64::from(reciprocal)) >> 32) as u32 >> (parts >> SHIFT & 15);
+            states[i % STATES] = x + (parts >> START & MOST_START) + quotient * (TOTAL as u32 - size);
+        }
+        if any & ESCAPED != 0 {
+            writer.escape(shares, cells, first);
+        }
     }
 }
 
@@ -144,67 +164,67 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How a symbol of a model is encoded; one that the model does not have is, as its escape.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C, align(16))]
-pub(super) struct Share {
-    /// States from here on give a word away first.
-    most: u32,
-    /// The reciprocal of the share's size.
-    reciprocal: u32,
-    /// What is added to the state.
-    start: u32,
-    /// What is added for each time the share's size goes into it, the reciprocal's shift, and whether it is an escape.
-    rest: u32,
-}
+/// How a symbol of a model is encoded: in the lower half the reciprocal of its share's size, in the upper one these parts.
+/// One that the model does not have is encoded as its escape.
+///
+/// A state x becomes x + start + (x / size) * (TOTAL - size), after it has given a word away if it is size << GIVES or more.
+pub(crate) type Share = u64;
 
-/// The parts of [`Share::rest`]. The escape is its sign.
-pub(super) const REST: u32 = TOTAL as u32 - 1;
-pub(super) const SHIFT: u32 = 16;
-const ESCAPED: u32 = 1 << 31;
+/// The parts: the share's size from bit 0 on, then what is added to the state, and the shift after the multiplication by
+/// the reciprocal. The escape is the sign.
+pub(super) const SIZE: u32 = TOTAL as u32 - 1;
+pub(super) const START: u32 = BITS;
+pub(super) const MOST_START: u32 = 2 * TOTAL as u32 - 1;
+pub(super) const SHIFT: u32 = START + BITS + 1;
+pub(super) const ESCAPED: u32 = 1 << 31;
 
-/// The encoder's table of a model.
-#[derive(Debug)]
-pub(crate) struct Model {
-    pub(super) shares: [Share; 256],
-    /// Bits of a symbol, in 256ths, where an escape is followed by 8 bits, and by 16.
-    pub costs: [[u32; 256]; 2],
-}
+/// A state that is a share's size shifted by so much or more gives a word away first.
+pub(super) const GIVES: u32 = 31 - BITS;
 
-impl Model {
-    fn of(model: u8) -> Model {
-        let (mut shares, mut costs) = ([Share::default(); 256], [[0; 256]; 2]);
-        let all = frequencies(model);
-        let mut start = 0;
-        for (symbol, size) in all.into_iter().map(u32::from).enumerate() {
-            let escaped = size == 0 || symbol == usize::from(ESCAPE);
-            let code = cost(if escaped { all[usize::from(ESCAPE)].into() } else { size });
-            costs[0][symbol] = code + if escaped { 8 << 8 } else { 0 };
-            costs[1][symbol] = code + if escaped { 16 << 8 } else { 0 };
-            if size > 0 {
-                // Division by a constant after Alverson (1991): exact for 31 bits.
-                let shift = (size - 1).checked_ilog2().map_or(0, |bit| bit + 1);
-                shares[symbol] = if size == 1 {
-                    let (reciprocal, rest) = (u32::MAX, TOTAL as u32 - 1);
-                    Share { most: 1 << (31 - BITS), reciprocal, start: start + TOTAL as u32 - 1, rest }
-                } else {
-                    let reciprocal = ((1u64 << (shift + 31)).div_ceil(u64::from(size))) as u32;
-                    let rest = (TOTAL as u32 - size) | (shift - 1) << SHIFT;
-                    Share { most: size << (31 - BITS), reciprocal, start, rest }
-                };
-            }
-            start += size;
+/// The shares of all models, one model's after the other's.
+pub(crate) type Shares = [Share; MODELS << 8];
+
+/// Bits of each symbol of a model, in 256ths, where an escape is followed by 8 bits, and by 16.
+pub(crate) type Costs = [[i16; 256]; 2];
+
+fn shares(all: &[u16; 256], out: &mut [Share]) {
+    let mut start = 0;
+    for (out, size) in out.iter_mut().zip(all.map(u32::from)) {
+        if size > 0 {
+            // Division by a constant after Alverson (1991): exact for 31 bits. One by 1 is of x - 1, to be made up for.
+            let (reciprocal, shift, more) = match size {
+                1 => (u32::MAX, 0, TOTAL as u32 - 1),
+                _ => {
+                    let shift = (size - 1).ilog2();
+                    ((1u64 << (shift + 32)).div_ceil(size.into()) as u32, shift, 0)
+                }
+            };
+            let parts = size | (start + more) << START | shift << SHIFT;
+            *out = u64::from(parts) << 32 | u64::from(reciprocal);
         }
-        shares[usize::from(ESCAPE)].rest |= ESCAPED;
-        for (symbol, _) in all.iter().enumerate().filter(|(_, size)| **size == 0) {
-            shares[symbol] = shares[usize::from(ESCAPE)];
-        }
-        Model { shares, costs }
+        start += size;
+    }
+    let escape = out[usize::from(ESCAPE)] | u64::from(ESCAPED) << 32;
+    out[usize::from(ESCAPE)] = escape;
+    for (out, _) in out.iter_mut().zip(all).filter(|(_, size)| **size == 0) {
+        *out = escape;
     }
 }
 
+fn costs(all: &[u16; 256]) -> Costs {
+    [8, 16].map(|more| {
+        std::array::from_fn(|symbol| {
+            if all[symbol] == 0 || symbol == usize::from(ESCAPE) {
+                cost(all[usize::from(ESCAPE)].into()) + (more << 8)
+            } else {
+                cost(all[symbol].into())
+            }
+        })
+    })
+}
+
 /// Bits of a symbol that occurs `size` times of [`TOTAL`], in 256ths: the logarithm, bit by bit.
-fn cost(size: u32) -> u32 {
+fn cost(size: u32) -> i16 {
     let whole = size.ilog2();
     let mut x = u64::from(size) << (31 - whole);
     let mut log = whole;
@@ -214,56 +234,93 @@ fn cost(size: u32) -> u32 {
         log = log << 1 | more;
         x >>= more;
     }
-    BITS * 256 - log
+    (BITS * 256 - log) as i16
 }
 
 /// The encoder's tables, made as they are needed.
 #[derive(Debug)]
-pub(crate) struct Models(Vec<Option<Box<Model>>>);
+pub(crate) struct Models {
+    shares: Box<Shares>,
+    costs: Vec<Option<Box<Costs>>>,
+}
 
 impl Default for Models {
     fn default() -> Models {
-        Models(std::iter::repeat_with(|| None).take(MODELS).collect())
+        let Ok(shares) = vec![0; MODELS << 8].into_boxed_slice().try_into() else { unreachable!("it has that length") };
+        Models { shares, costs: vec![None; MODELS] }
     }
 }
 
 impl Models {
-    pub fn get(&mut self, model: u8) -> &Model {
-        self.0[usize::from(model)].get_or_insert_with(|| Box::new(Model::of(model)))
+    /// Makes a model's tables, where they are not there yet.
+    pub fn costs(&mut self, model: u8) -> &Costs {
+        let Models { shares: all, costs: of } = self;
+        of[usize::from(model)].get_or_insert_with(|| {
+            let frequencies = frequencies(model);
+            shares(&frequencies, &mut all[usize::from(model) << 8..][..256]);
+            Box::new(costs(&frequencies))
+        })
     }
 
-    /// Those that [`Models::get`] has made before, by metric.
-    pub fn chosen(&self, names: &[u8; 256]) -> Chosen<'_> {
-        let made = |name: u8| self.0[usize::from(name)].as_deref();
-        names.map(|name| made(name).unwrap_or_else(|| unreachable!("all that have names were made")))
+    /// Those of the models of which [`Models::costs`] was asked for.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
     }
 }
 
-/// The model of each metric.
-pub(crate) type Chosen<'a> = [&'a Model; 256];
-
-/// The encoder's states, and the words in reverse.
+/// The encoder's states, and the words: from the last one to the first.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub states: [u32; STATES],
-    pub words: Vec<u16>,
+    /// Words are put before what is there, from `at` on.
+    words: Vec<u8>,
+    at: usize,
     /// Which symbols were escaped, the last first.
     pub escaped: Vec<u32>,
 }
 
 impl Default for Writer {
     fn default() -> Writer {
-        Writer { states: [LEAST; STATES], words: Vec::new(), escaped: Vec::new() }
+        Writer { states: [LEAST; STATES], words: Vec::new(), at: 0, escaped: Vec::new() }
     }
 }
 
 impl Writer {
-    pub fn clear(&mut self) {
+    /// Begins a run of so many symbols, the last one first.
+    pub fn begin(&mut self, symbols: usize) {
         self.states = [LEAST; STATES];
-        self.words.clear();
+        // A word for each, and room before them for what vectors write.
+        let room = 2 * symbols + ROOM;
+        if self.words.len() < room {
+            self.words.resize(room, 0);
+        }
+        self.at = self.words.len();
         self.escaped.clear();
     }
+
+    /// Notes those of the cells that are escaped. There are few, and seldom any.
+    #[cold]
+    pub(super) fn escape(&mut self, shares: &Shares, cells: &[u16], first: usize) {
+        let escaped = |cell: u16| shares[usize::from(cell)] >> 32 & u64::from(ESCAPED) != 0;
+        let places = cells.iter().enumerate().rev().filter(|(_, cell)| escaped(**cell));
+        self.escaped.extend(places.map(|(i, _)| (first + i) as u32));
+    }
+
+    /// The words in the order in which the decoder needs them.
+    pub fn words(&self) -> &[u8] {
+        &self.words[self.at..]
+    }
+
+    /// All words, of which those from the byte that comes with them on are put; at least [`ROOM`] before them and a word
+    /// for each of so many symbols is free.
+    pub(super) fn room(&mut self, symbols: usize) -> (&mut [u8], &mut usize) {
+        assert!((ROOM + 2 * symbols..=self.words.len()).contains(&self.at), "there is a word for each symbol");
+        (&mut self.words, &mut self.at)
+    }
 }
+
+/// Bytes that vectors write before the words that they put.
+const ROOM: usize = 2 * STATES;
 
 #[cfg(test)]
 mod tests {
@@ -290,12 +347,15 @@ mod tests {
             })
             .take(1000)
             .collect();
-            let metric = vec![0; symbols.len()];
-            models.get(model);
-            writer.clear();
-            Portable.put(&mut writer, &models.chosen(&[model; 256]), &metric, &symbols, 0);
+            let (metric, mut cells) = (vec![0; symbols.len()], vec![0; symbols.len()]);
+            Portable.cells(&metric, &symbols, &mut cells);
+            models.costs(model);
+            writer.begin(symbols.len());
+            Portable.choose(&[model; CONTEXTS], &mut cells);
+            Portable.put(&mut writer, models.shares(), &cells, 0);
             assert_eq!(writer.escaped, []);
-            let words: Vec<u16> = writer.words.iter().rev().copied().chain([0; STATES]).collect();
+            let pairs = writer.words().as_chunks().0.iter();
+            let words: Vec<u16> = pairs.map(|&two| u16::from_le_bytes(two)).chain([0; STATES]).collect();
             let mut reader = Reader::new(writer.states, &words).unwrap();
             let mut back = vec![0; symbols.len()];
             let numbers = Numbers::of([tables.number(model); CONTEXTS]);

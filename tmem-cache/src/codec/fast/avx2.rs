@@ -137,6 +137,12 @@ impl Kernel for Avx2 {
     type Quotients = Quotients;
 
     #[inline(always)]
+    fn fetch(self, bytes: &[u8], at: usize) {
+        // SAFETY: nothing is read, wherever that is.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) }
+    }
+
+    #[inline(always)]
     fn load(self, bytes: &[u8; BYTES]) -> Two {
         let from = bytes.as_ptr().cast::<__m256i>();
         // SAFETY: `self` says that the processor has AVX2; 64 bytes are two vectors.

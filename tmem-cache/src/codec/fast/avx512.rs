@@ -116,6 +116,12 @@ impl Kernel for Avx512 {
     type Quotients = Quotients;
 
     #[inline(always)]
+    fn fetch(self, bytes: &[u8], at: usize) {
+        // SAFETY: nothing is read, wherever that is.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(at).cast()) }
+    }
+
+    #[inline(always)]
     fn load(self, bytes: &[u8; BYTES]) -> __m512i {
         // SAFETY: `self` says that the processor has what is used here and below; 64 bytes are one vector.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }

@@ -41,11 +41,15 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
     let (codes, coded) = coded.split_at_checked(u16::from_le_bytes([c0, c1]).into()).ok_or(SHORT)?;
     let (masks, fields) = coded.split_at_checked(u32::from_le_bytes([m0, m1, m2, m3]) as usize).ok_or(SHORT)?;
     let codes = codes::get(codes, blocks(samples.len(), N, WIDE), &mut room.codes)?;
-    if codes.iter().any(|&pair| !known::<WIDE>(pair & 15) || !known::<WIDE>(pair >> 4)) {
+    // A loop, as closures would not have the instructions that this function has.
+    let (mut unknown, mut needed) = (false, 0);
+    for &pair in codes {
+        unknown |= !known::<WIDE>(pair & 15) | !known::<WIDE>(pair >> 4);
+        needed += 8 * usize::from(width::<WIDE>(pair & 15) + width::<WIDE>(pair >> 4));
+    }
+    if unknown {
         return Err("it has a code of no meaning");
     }
-    let needed: usize =
-        codes.iter().map(|&pair| 8 * usize::from(width::<WIDE>(pair & 15) + width::<WIDE>(pair >> 4))).sum();
     let (fields, exceptions) = fields.split_at_checked(needed).ok_or("its fields are not as many as its codes say")?;
 
     let predictor = Predictor::<'_, K, WIDE> { kernel, geometry: Geometry::of(task.plane), reference: task.reference };
@@ -74,7 +78,16 @@ pub(crate) fn decode<K: Kernel, const N: usize, const WIDE: bool>(
         }
         let widths = &widths[..count];
         let (units, _) = differences.as_chunks_mut::<N>();
-        for (unit, widths) in units.iter_mut().zip(widths.chunks_exact(if WIDE { 1 } else { N })) {
+        let ahead = (start + CHUNK..start + 2 * CHUNK).step_by(N * BYTES);
+        for ((unit, widths), ahead) in units.iter_mut().zip(widths.chunks_exact(if WIDE { 1 } else { N })).zip(ahead) {
+            for i in 0..N {
+                // Where the next chunk goes, and what it is made of.
+                kernel.fetch(samples, ahead + i * BYTES);
+                if let Some(reference) = task.reference {
+                    kernel.fetch(reference, ahead + i * BYTES);
+                }
+            }
+            kernel.fetch(fields, from.at + CHUNK);
             let mut v = [kernel.zero(); N];
             if WIDE {
                 let (a, b) = from.words(widths[0]);

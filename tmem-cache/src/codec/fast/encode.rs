@@ -84,8 +84,11 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
         let codes_here;
         (codes_here, codes_left) = std::mem::take(&mut codes_left).split_at_mut(blocks(bytes, N, WIDE));
         let (units, _) = residuals.as_chunks_mut::<N>();
+        // The next chunk comes while this one is coded.
+        let ahead = start + CHUNK..start + 2 * CHUNK;
         if WIDE {
-            for (unit, code) in units.iter_mut().zip(&mut *codes_here) {
+            for ((unit, code), at) in units.iter_mut().zip(&mut *codes_here).zip(ahead.step_by(N * BYTES)) {
+                fetch::<_, N>(kernel, task, samples, at);
                 let (a, b) = (kernel.load(&unit[0]), kernel.load(&unit[1]));
                 let (a, b) = (kernel.zigzag::<true>(a), kernel.zigzag::<true>(b));
                 kernel.store(a, &mut unit[0]);
@@ -93,7 +96,10 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
                 *code = code_of::<WIDE>(kernel.most_words(a, b));
             }
         } else {
-            for (unit, codes) in units.iter_mut().zip(codes_here.chunks_exact_mut(N)) {
+            for ((unit, codes), at) in
+                units.iter_mut().zip(codes_here.chunks_exact_mut(N)).zip(ahead.step_by(N * BYTES))
+            {
+                fetch::<_, N>(kernel, task, samples, at);
                 let mut v = [kernel.zero(); N];
                 for i in 0..N {
                     v[i] = kernel.load(&unit[i]);
@@ -186,6 +192,17 @@ pub(crate) fn encode<K: Kernel, const N: usize, const WIDE: bool>(
     out.extend_from_slice(&masks[..bits.len()]);
     out.extend_from_slice(&fields[..fields_len]);
     out.extend_from_slice(exceptions);
+}
+
+/// Asks for what a unit is made of.
+#[inline(always)]
+fn fetch<K: Kernel, const N: usize>(kernel: K, task: &Task<'_>, samples: &[u8], at: usize) {
+    for i in 0..N {
+        kernel.fetch(samples, at + i * BYTES);
+        if let Some(reference) = task.reference {
+            kernel.fetch(reference, at + i * BYTES);
+        }
+    }
 }
 
 fn grow(room: &mut Vec<u8>, len: usize) {

@@ -14,6 +14,9 @@ pub(crate) trait Kernel: Copy {
     /// What 64 residuals have from bit `k` on: numbers q of 4 at most.
     type Quotients: Copy;
 
+    /// Asks for the bytes from there on, or what comes after all of them in memory: they will be needed soon. A processor
+    /// foresees that by itself, but not beyond a page.
+    fn fetch(self, bytes: &[u8], at: usize);
     fn load(self, bytes: &[u8; BYTES]) -> Self::Vector;
     fn store(self, v: Self::Vector, bytes: &mut [u8; BYTES]);
     fn zero(self) -> Self::Vector;

@@ -25,6 +25,9 @@ impl Kernel for Portable {
     type Quotients = Levels;
 
     #[inline(always)]
+    fn fetch(self, _: &[u8], _: usize) {}
+
+    #[inline(always)]
     fn load(self, bytes: &Bytes) -> Bytes {
         *bytes
     }

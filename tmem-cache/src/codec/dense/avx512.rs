@@ -1,0 +1,186 @@
+//! Symbols by AVX-512: sixteen states a vector on their way in. On their way out the tables take most of the time, and
+//! [`super::avx2`] does as well.
+//!
+//! As in the fast tier's kernels, closures are left out on purpose.
+
+use std::arch::x86_64::*;
+
+use super::avx2::Avx2;
+use super::context::{CONTEXTS, OF};
+use super::model::TOTAL;
+use super::rans::{
+    GIVES, MOST_START, Numbers, Portable, Reader, SHIFT, SIZE, START, STATES, Shares, Slots, Symbols, Writer,
+};
+
+/// A processor with AVX-512 F, BW, VL and VBMI, and POPCNT.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512(Avx2);
+
+impl Avx512 {
+    /// # Safety
+    /// The processor has what [`Avx512`] says, and the caller runs code compiled for it.
+    #[inline(always)]
+    pub unsafe fn new() -> Avx512 {
+        // SAFETY: the caller's promise.
+        Avx512(unsafe { Avx2::new() })
+    }
+}
+
+/// States of a vector.
+const SIXTEEN: usize = 16;
+
+#[repr(C, align(64))]
+struct Tables {
+    /// The context of each metric.
+    of: [u8; 256],
+    /// The lower and the upper halves of the 64-bit numbers in two vectors.
+    halves: [[u32; SIXTEEN]; 2],
+    /// The even words of a vector; others do not matter.
+    even: [u16; 2 * SIXTEEN],
+}
+
+static TABLES: Tables = {
+    let mut t = Tables { of: OF, halves: [[0; SIXTEEN]; 2], even: [0; 2 * SIXTEEN] };
+    let mut i = 0;
+    while i < SIXTEEN {
+        t.halves[0][i] = 2 * i as u32;
+        t.halves[1][i] = 2 * i as u32 + 1;
+        t.even[i] = 2 * i as u16;
+        i += 1;
+    }
+    t
+};
+
+impl Symbols for Avx512 {
+    #[inline(always)]
+    fn symbols(self, reader: &mut Reader<'_>, tables: &[Slots], numbers: &Numbers, metrics: &[u8], out: &mut [u8]) {
+        self.0.symbols(reader, tables, numbers, metrics, out);
+    }
+
+    #[inline(always)]
+    fn cells(self, metrics: &[u8], symbols: &[u8], out: &mut [u16]) {
+        let (metrics, metrics_left) = metrics.as_chunks::<STATES>();
+        let (symbols, symbols_left) = symbols.as_chunks::<STATES>();
+        let (out, out_left) = out.as_chunks_mut::<STATES>();
+        // SAFETY: `self` says that the processor has what is used; 32 bytes are half a vector, and as many words a whole one.
+        unsafe {
+            let of = (&raw const TABLES.of).cast::<__m512i>();
+            let [a, b, c, d] = [
+                _mm512_load_si512(of),
+                _mm512_load_si512(of.add(1)),
+                _mm512_load_si512(of.add(2)),
+                _mm512_load_si512(of.add(3)),
+            ];
+            for ((metrics, symbols), out) in metrics.iter().zip(symbols).zip(out) {
+                let metrics = _mm512_cvtepu8_epi16(_mm256_loadu_si256(metrics.as_ptr().cast()));
+                let symbols = _mm512_cvtepu8_epi16(_mm256_loadu_si256(symbols.as_ptr().cast()));
+                // Bytes between those of metrics are of metric 0, whose context is 0.
+                let low = _mm512_permutex2var_epi8(a, metrics, b);
+                let high = _mm512_movepi8_mask(metrics);
+                let contexts = _mm512_mask_mov_epi8(low, high, _mm512_permutex2var_epi8(c, metrics, d));
+                let cells = _mm512_or_si512(_mm512_slli_epi16::<8>(contexts), symbols);
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), cells);
+            }
+        }
+        Portable.cells(metrics_left, symbols_left, out_left);
+    }
+
+    #[inline(always)]
+    fn choose(self, models: &[u8; CONTEXTS], cells: &mut [u16]) {
+        let (cells, left) = cells.as_chunks_mut::<STATES>();
+        for cells in cells {
+            // SAFETY: as above.
+            unsafe {
+                let models = _mm512_broadcast_i32x4(_mm_loadu_si128(models.as_ptr().cast()));
+                let at = cells.as_mut_ptr().cast::<__m512i>();
+                let cells = _mm512_loadu_si512(at);
+                let models = _mm512_slli_epi16::<8>(_mm512_shuffle_epi8(models, _mm512_srli_epi16::<8>(cells)));
+                let symbols = _mm512_and_si512(cells, _mm512_set1_epi16(255));
+                _mm512_storeu_si512(at, _mm512_or_si512(models, symbols));
+            }
+        }
+        Portable.choose(models, left);
+    }
+
+    #[inline(always)]
+    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16], first: usize) {
+        let (cells, left) = cells.as_chunks::<STATES>();
+        Portable.put(writer, shares, left, first + cells.len() * STATES);
+        let escapes;
+        let mut all = writer.states;
+        let (words, words_at) = writer.room(cells.len() * STATES);
+        let mut at = *words_at;
+        // SAFETY: `self` says that the processor has what is used. No sixteen states give more than the sixteen words that
+        // are stored before those put so far, for all of which there is room.
+        unsafe {
+            let to = words.as_mut_ptr();
+            let from = all.as_mut_ptr().cast::<__m512i>();
+            let halves = (&raw const TABLES.halves).cast::<__m512i>();
+            let (lower, upper) = (_mm512_load_si512(halves), _mm512_load_si512(halves.add(1)));
+            let even = _mm512_load_si512((&raw const TABLES.even).cast());
+            let mut states = [_mm512_loadu_si512(from), _mm512_loadu_si512(from.add(1))];
+            let mut any = _mm512_setzero_si512();
+            for cells in cells.iter().rev() {
+                macro_rules! sixteen {
+                    ($group:literal) => {{
+                        const AT: usize = $group * SIXTEEN;
+                        macro_rules! shares {
+                            ($at:expr, $i0:expr, $i1:expr, $i2:expr, $i3:expr, $i4:expr, $i5:expr, $i6:expr, $i7:expr) => {
+                                _mm512_setr_epi64(
+                                    shares[usize::from(cells[$at + $i0])] as i64,
+                                    shares[usize::from(cells[$at + $i1])] as i64,
+                                    shares[usize::from(cells[$at + $i2])] as i64,
+                                    shares[usize::from(cells[$at + $i3])] as i64,
+                                    shares[usize::from(cells[$at + $i4])] as i64,
+                                    shares[usize::from(cells[$at + $i5])] as i64,
+                                    shares[usize::from(cells[$at + $i6])] as i64,
+                                    shares[usize::from(cells[$at + $i7])] as i64,
+                                )
+                            };
+                        }
+                        let a = shares!(AT, 0, 1, 2, 3, 4, 5, 6, 7);
+                        let b = shares!(AT + 8, 0, 1, 2, 3, 4, 5, 6, 7);
+                        let reciprocal = _mm512_permutex2var_epi32(a, lower, b);
+                        let parts = _mm512_permutex2var_epi32(a, upper, b);
+                        any = _mm512_or_si512(any, parts);
+
+                        let x = states[$group];
+                        let size = _mm512_and_si512(parts, _mm512_set1_epi32(SIZE as i32));
+                        let give = _mm512_cmpge_epi32_mask(x, _mm512_slli_epi32::<{ GIVES }>(size));
+                        let given = give.count_ones();
+                        // Those that are given, moved together; the lower halves of these to the end.
+                        let low = _mm512_maskz_compress_epi32(give, x);
+                        let last = _mm512_add_epi16(even, _mm512_set1_epi16(2 * given as i16));
+                        let low = _mm512_castsi512_si256(_mm512_permutexvar_epi16(last, low));
+                        _mm256_storeu_si256(to.add(at - 2 * SIXTEEN).cast(), low);
+                        at -= 2 * given as usize;
+                        let x = _mm512_mask_srli_epi32::<16>(x, give, x);
+                        let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(x), _mm512_srli_epi64::<32>(reciprocal));
+                        let even = _mm512_srli_epi64::<32>(_mm512_mul_epu32(x, reciprocal));
+                        let quotient = _mm512_mask_mov_epi32(even, 0xaaaa, odd);
+                        let shift = _mm512_and_si512(_mm512_srli_epi32::<SHIFT>(parts), _mm512_set1_epi32(15));
+                        let quotient = _mm512_srlv_epi32(quotient, shift);
+                        let start = _mm512_and_si512(
+                            _mm512_srli_epi32::<START>(parts),
+                            _mm512_set1_epi32(MOST_START as i32),
+                        );
+                        let rest = _mm512_sub_epi32(_mm512_set1_epi32(TOTAL as i32), size);
+                        states[$group] =
+                            _mm512_add_epi32(_mm512_add_epi32(x, start), _mm512_mullo_epi32(quotient, rest));
+                    }};
+                }
+                sixteen!(1);
+                sixteen!(0);
+            }
+            _mm512_storeu_si512(from, states[0]);
+            _mm512_storeu_si512(from.add(1), states[1]);
+            // Their sign.
+            escapes = _mm512_cmplt_epi32_mask(any, _mm512_setzero_si512());
+        }
+        *words_at = at;
+        writer.states = all;
+        if escapes != 0 {
+            writer.escape(shares, cells.as_flattened(), first);
+        }
+    }
+}
