@@ -1,7 +1,7 @@
 //! Ctrl-C, SIGTERM, SIGHUP, SIGKILL.
 
 use std::os::fd::AsFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,21 +34,27 @@ fn sigterm_ends_it_with_the_json() {
     assert_eq!(json["elements"]["camera"]["frames"], json["elements"]["display"]["frames"], "{json}");
 }
 
+/// Started with SIGHUP as env(1) is told, whatever the tests were started with.
+fn hung_up(name: &str, how: &str) -> Going {
+    let place = Place::with(name, CAMERA);
+    let mut command = Command::new("env");
+    command.args([how, env!("CARGO_BIN_EXE_shrbuf"), "-v", "run", "pipeline.toml"]).current_dir(&place.0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut going = Going::start(command);
+    going.says("running");
+    going.signal(Signal::SIGHUP);
+    going
+}
+
 #[test]
 fn a_terminal_that_is_closed_ends_it() {
-    let going = running(&Place::with("hangup", CAMERA), &[]);
-    going.signal(Signal::SIGHUP);
+    let going = hung_up("hangup", "--default-signal=HUP");
     assert!(going.ends().with_code(0).out.starts_with("test: interrupted, "));
 }
 
 #[test]
 fn one_that_was_started_to_outlive_its_terminal_does() {
-    let place = Place::with("nohup", CAMERA);
-    let started = format!("trap '' HUP; exec {} -v run pipeline.toml", env!("CARGO_BIN_EXE_shrbuf"));
-    let mut command = std::process::Command::new("sh");
-    command.args(["-c", &started]).current_dir(&place.0).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut going = Going::start(command);
-    going.says("running");
+    let going = hung_up("nohup", "--ignore-signal=HUP");
     let status = std::fs::read_to_string(format!("/proc/{}/status", going.child.id())).unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & 1, 1, "{status}");
