@@ -36,7 +36,8 @@ pub(crate) struct Shared {
     cells: Vec<u16>,
     /// How often each cell of a set occurs.
     counts: Vec<[u32; CELLS]>,
-    models: Models,
+    /// Half a MiB, for which the fast tier has no use.
+    models: Option<Models>,
     writer: Writer,
     low: Vec<u8>,
 }
@@ -58,6 +59,7 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
     let (lanes, n) = (task.lanes, task.lanes.samples());
     let components = lanes.components().len();
     let Shared { weights, modes, ring, metrics, cells, counts, models, writer, low } = shared;
+    let models = models.get_or_insert_default();
     let Rows { residuals, .. } = rows;
 
     out.extend_from_slice(modes);
