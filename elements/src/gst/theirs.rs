@@ -177,7 +177,7 @@ mod tests {
             rate: None,
             origin: Origin::Memfd,
             stride_align,
-            block: Size::new(1, 1),
+            block: None,
             plane_segments: false,
             read_only: false,
             buffers: 2,
