@@ -117,12 +117,18 @@ fn a_type_that_this_build_is_without_is_told_from_one_that_there_is_not() {
 #[test]
 fn too_few_descriptors_are_told_what_sets_them() {
     let place = Place::with("few-descriptors", CAMERA);
-    // From hardly started to almost running.
-    for limit in 5..14 {
+    // From hardly started to running: how many that takes depends on what is
+    // inherited and on which devices are there.
+    let runs = (5..64).find(|limit| {
         let limited = format!("ulimit -n {limit}; exec {} run pipeline.toml --frames 2", env!("CARGO_BIN_EXE_shrbuf"));
         let output = std::process::Command::new("sh").args(["-c", &limited]).current_dir(&place.0).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
+        if output.status.code() == Some(0) {
+            return true;
+        }
         assert_eq!(output.status.code(), Some(1), "{limit}: {said}");
         assert!(said.contains("Too many open files") && said.contains("ulimit -n"), "{limit}: {said}");
-    }
+        false
+    });
+    assert!(runs.is_some_and(|limit| limit > 10), "{runs:?}");
 }
