@@ -1,7 +1,7 @@
 //! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms.
 //!
-//! `report DIR native ipc guest paths` runs those parts and writes JSON into DIR; `report guest` and `report paths` are
-//! what it runs in the virtual machine.
+//! `report DIR PART...` runs those parts and writes JSON into DIR; `report --in-guest PART` is what it runs in the virtual
+//! machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,36 +35,43 @@ fn write(folder: &Path, name: &str, value: &Value) -> Result<()> {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (folder, parts) = match arguments.split_first().ok_or("usage: report DIR [native] [ipc] [guest] [paths]")? {
-        (part, []) if part == "guest" => {
+    let parts: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (folder, parts) = match &*parts {
+        ["--in-guest", "guest"] => {
             println!("{}", guest::measure()?);
             return Ok(());
         }
-        (part, []) if part == "paths" => {
-            println!("{}", paths::measure()?);
+        ["--in-guest", part] => {
+            println!("{}", paths::measure(way_of(part))?);
             return Ok(());
         }
-        (folder, parts) => (PathBuf::from(folder), parts),
+        [folder, parts @ ..] => (PathBuf::from(folder), parts),
+        [] => return Err("usage: report DIR [native] [ipc] [guest] [paths | paths/WAY]".into()),
     };
+    let paths = parts.iter().find(|part| **part == "paths" || way_of(part).is_some());
+    if let Some(way) = paths.and_then(|part| way_of(part)).filter(|way| !paths::keys().any(|key| key == *way)) {
+        let keys: Vec<&str> = paths::keys().collect();
+        return Err(format!("paths/{way} is none of paths/{}", keys.join(", paths/")).into());
+    }
     fs::create_dir_all(&folder)?;
     if !peer::installed() {
         eprintln!("bench: gst-launch-1.0 is not installed; ours alone (scripts/setup bench installs the peer)");
     }
     let mut rows = Vec::new();
     let mut notes = Vec::new();
-    if parts.iter().any(|part| part == "native") {
+    if parts.contains(&"native") {
         eprintln!("bench: hops and queues, natively");
         let native = native::measure()?;
         write(&folder, "native.json", &native)?;
         rows.extend(native::rows(&native));
     }
-    if parts.iter().any(|part| part == "ipc") {
+    if parts.contains(&"ipc") {
         eprintln!("bench: frames into another process");
         let ipc = crossing::measure()?;
         write(&folder, "ipc.json", &ipc)?;
         rows.extend(crossing::rows(&ipc));
     }
-    if parts.iter().any(|part| part == "guest") {
+    if parts.contains(&"guest") {
         eprintln!("bench: camera to display, in the virtual machine");
         match in_guest("guest", &[]) {
             Ok(guest) => {
@@ -74,9 +81,9 @@ fn main() -> Result<()> {
             Err(why) => eprintln!("bench: nothing of the virtual machine: {why}"),
         }
     }
-    if parts.iter().any(|part| part == "paths") {
+    if let Some(part) = paths {
         eprintln!("bench: GPU, window, converter and encoder, in the virtual machine");
-        match in_guest("paths", &paths::GUEST) {
+        match in_guest(part, &paths::GUEST) {
             Ok(paths) => {
                 write(&folder, "paths.json", &paths)?;
                 rows.extend(paths::rows(&paths));
@@ -91,10 +98,20 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// The one way of `paths/WAY`.
+fn way_of(part: &str) -> Option<&str> {
+    part.strip_prefix("paths/")
+}
+
 /// What this program says of itself in there.
 fn in_guest(part: &str, options: &[&str]) -> Result<Value> {
     let mut command = Command::new("guest/run");
-    command.args(["--timeout", "1500"]).args(options).arg("--").arg(std::env::current_exe()?).arg(part);
+    command
+        .args(["--timeout", "1500"])
+        .args(options)
+        .arg("--")
+        .arg(std::env::current_exe()?)
+        .args(["--in-guest", part]);
     let used = shrbuf_bench::process::run(&mut command)?;
     let line = used.output.lines().last().ok_or("the virtual machine said nothing")?;
     Ok(serde_json::from_str(line)?)
