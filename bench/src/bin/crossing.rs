@@ -3,6 +3,7 @@
 //! `crossing send SOCKET WIDTH HEIGHT FRAMES` and `crossing receive SOCKET FRAMES` are pipelines of `ipc-sink` and
 //! `ipc-src`; `crossing floor FRAMES` sends as many time stamps to a process that waits in read(2) on an eventfd, which
 //! answers by another: nothing between two processes is faster that sleeps. Each prints its one-way latency.
+//! `crossing bare FRAMES` is the same without the answer: a clock's tick and a wake-up, the least that a frame can cost.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -135,18 +136,24 @@ fn receive(socket: &str, frames: u64) -> Result<()> {
     play(graph, frames)
 }
 
-fn floor(frames: u64) -> Result<()> {
+/// What the other process does with each time stamp, as it is told.
+const ANSWER: &str = "answer";
+const LISTEN: &str = "listen";
+
+fn floor(frames: u64, other: &str) -> Result<()> {
     let (to_child, from_child) =
         (EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?, EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?);
     let (ping, pong) = (to_child.as_fd().try_clone_to_owned()?, from_child.as_fd().try_clone_to_owned()?);
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("answer").arg(frames.to_string()).stdin(Stdio::from(ping)).stdout(Stdio::from(pong));
+    command.arg(other).arg(frames.to_string()).stdin(Stdio::from(ping)).stdout(Stdio::from(pong));
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let timer = timer()?;
     for _ in 0..frames {
         timer.wait()?;
         to_child.write(Timestamp::now().0)?;
-        from_child.read()?;
+        if other == ANSWER {
+            from_child.read()?;
+        }
     }
     let mut said = String::new();
     if let Some(mut stderr) = child.stderr.take() {
@@ -157,8 +164,8 @@ fn floor(frames: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits in read(2) for a time stamp, and answers.
-fn answer(frames: u64) -> Result<()> {
+/// Waits in read(2) for a time stamp, and answers if it `answers`.
+fn other(frames: u64, answers: bool) -> Result<()> {
     let mut ping = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut pong = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let mut ages = Vec::with_capacity(frames as usize);
@@ -166,7 +173,9 @@ fn answer(frames: u64) -> Result<()> {
         let mut sent = [0; 8];
         ping.read_exact(&mut sent)?;
         ages.push(Timestamp::now().since(Timestamp(u64::from_ne_bytes(sent))));
-        pong.write_all(&1_u64.to_ne_bytes())?;
+        if answers {
+            pong.write_all(&1_u64.to_ne_bytes())?;
+        }
     }
     eprintln!("{}", latency(ages));
     Ok(())
@@ -180,8 +189,13 @@ fn main() -> Result<()> {
             send(socket, Size::new(width.parse()?, height.parse()?), frames.parse()?)
         }
         ["receive", socket, frames] => receive(socket, frames.parse()?),
-        ["floor", frames] => floor(frames.parse()?),
-        ["answer", frames] => answer(frames.parse()?),
-        _ => Err("usage: crossing send SOCKET WIDTH HEIGHT FRAMES | receive SOCKET FRAMES | floor FRAMES".into()),
+        ["floor", frames] => floor(frames.parse()?, ANSWER),
+        ["bare", frames] => floor(frames.parse()?, LISTEN),
+        [ANSWER, frames] => other(frames.parse()?, true),
+        [LISTEN, frames] => other(frames.parse()?, false),
+        _ => {
+            Err("usage: crossing send SOCKET WIDTH HEIGHT FRAMES | receive SOCKET FRAMES | floor FRAMES | bare FRAMES"
+                .into())
+        }
     }
 }

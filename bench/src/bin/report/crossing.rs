@@ -83,21 +83,26 @@ fn iceoryx((width, height): (u32, u32), frames: u64) -> Result<(f64, Value)> {
     Ok((sent.cpu_us() + received.cpu_us(), serde_json::from_str(&received.output)?))
 }
 
-fn floor() -> Result<Value> {
+/// As `ours`, of two processes with nothing but eventfds between them.
+fn eventfds(how: &str, frames: u64) -> Result<(f64, Value)> {
     let mut command = Command::new(crate::ours("crossing")?);
-    command.arg("floor").arg(LONG.to_string());
-    Ok(serde_json::from_str(&process::run(&mut command)?.output)?)
+    command.arg(how).arg(frames.to_string());
+    // It waits for the other process, whose time is in its own then.
+    let used = process::run(&mut command)?;
+    Ok((used.cpu_us(), serde_json::from_str(&used.output)?))
 }
 
-/// `{floor, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: as ours, iceoryx2: as ours}]}`, a frame.
+/// `{floor: {p50_ns, p99_ns, bare_cpu_us}, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: as ours, iceoryx2: as ours}]}`, a frame.
 pub fn measure() -> Result<Value> {
     let peer = peer::installed();
     let mut floors = Vec::new();
+    let mut bare = Vec::new();
     let mut of_ours = vec![Vec::new(); SIZES.len()];
     let mut of_theirs = vec![Vec::new(); SIZES.len()];
     let mut of_iceoryx = vec![Vec::new(); SIZES.len()];
     for _ in 0..ROUNDS {
-        floors.push(floor()?);
+        floors.push(eventfds("floor", LONG)?.1);
+        bare.push((eventfds("bare", LONG)?.0 - eventfds("bare", SHORT)?.0) / (LONG - SHORT) as f64);
         for (i, &size) in SIZES.iter().enumerate() {
             let ((short, _), (long, said)) = (ours(size, SHORT)?, ours(size, LONG)?);
             of_ours[i].push(((long - short) / (LONG - SHORT) as f64, said));
@@ -128,7 +133,8 @@ pub fn measure() -> Result<Value> {
         })
     });
     let sizes: Vec<Value> = sizes.collect();
-    let floor = json!({ "p50_ns": best(&mut floors.iter(), "/p50_ns"), "p99_ns": best(&mut floors.iter(), "/p99_ns") });
+    let [p50, p99] = ["/p50_ns", "/p99_ns"].map(|part| best(&mut floors.iter(), part));
+    let floor = json!({ "p50_ns": p50, "p99_ns": p99, "bare_cpu_us": least(bare) });
     Ok(json!({ "floor": floor, "sizes": sizes }))
 }
 
@@ -142,6 +148,12 @@ pub fn rows(measured: &Value) -> Vec<Row> {
         let cpu = |whose: &str| crate::figure(size, &format!("/{whose}/cpu_us"));
         rows.push(Row::new(format!("{of}: CPU µs"), cpu("ours"), cpu("theirs"), goal));
         rows.push(Row::new(format!("{of}: CPU µs (iceoryx2)"), cpu("ours"), cpu("iceoryx2"), Goal::None));
+        rows.push(Row::new(
+            format!("{of}: CPU µs (a tick and an eventfd)"),
+            cpu("ours"),
+            crate::figure(measured, "/floor/bare_cpu_us"),
+            Goal::None,
+        ));
         for (whose, name) in [("theirs", "shmsink ! shmsrc"), ("iceoryx2", "iceoryx2")] {
             for part in ["p50", "p99"] {
                 let [ours, theirs] = ["ours", whose].map(|side| us(size, &format!("/{side}/{part}_ns")));
