@@ -10,7 +10,7 @@ use shrbuf_tests::{Footprint, on_test_drivers};
 use super::bringing::{noted, sum};
 use super::{Probe, alone, finish, native, own, part, pixels, run, well};
 
-const FRAMES: u64 = 300;
+const FRAMES: u64 = 120;
 const CAMERA: &str = "v4l2src device=/dev/video0 io-mode=dmabuf ! \
     video/x-raw,format=BGRx,width=640,height=360,framerate=60/1";
 

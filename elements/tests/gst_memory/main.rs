@@ -16,12 +16,12 @@ use shrbuf_elements::gst::Gst;
 use shrbuf_elements::ipc::IpcSink;
 use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::tee::Tee;
-use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
+use shrbuf_pipeline::supervise::{self, Progress, Report, RunOptions, Verdict};
 use shrbuf_pipeline::{
     Build, Consumes, Context, Element, Failure, Frame, Graph, InputOffer, Origin, Ports, Video, Wanted,
 };
 
-/// Longer than anything takes on a busy machine: what takes longer hangs.
+/// Longer than any frame takes on a busy machine: where none comes for longer, it hangs.
 const LONG: Duration = Duration::from_secs(20);
 const CAPS: &str = "video/x-raw,format=NV12,width=64,height=48,framerate=200/1";
 
@@ -72,11 +72,19 @@ fn run(part: Gst, sink: impl Element + 'static, frames: Option<u64>) -> Report {
 }
 
 fn finish(graph: Graph, frames: Option<u64>) -> Report {
-    let begin = Instant::now();
+    let (mut last, mut frames_then, mut hangs) = (Instant::now(), 0, false);
     let options = RunOptions { frames, tick: Duration::from_millis(20), ..RunOptions::default() };
-    let verdict = |_: supervise::Progress<'_>| if begin.elapsed() < LONG { Verdict::Continue } else { Verdict::Stop };
-    let report = supervise::run(graph, &options, verdict);
-    assert!(begin.elapsed() < LONG, "it hangs: {:?}", report.error);
+    let report = supervise::run(graph, &options, |progress| {
+        if let Progress::Running(graph, _) = progress {
+            let frames_now = graph.counts().iter().map(|e| e.counts.frames).sum::<u64>();
+            if frames_now != frames_then {
+                (last, frames_then) = (Instant::now(), frames_now);
+            }
+        }
+        hangs = last.elapsed() > LONG;
+        if hangs { Verdict::Stop } else { Verdict::Continue }
+    });
+    assert!(!hangs, "it hangs after {frames_then} frames: {:?}", report.error);
     report
 }
 
