@@ -179,7 +179,7 @@ impl Run {
         };
         let input = input.map(|input| In { input, color: None, seen: (0, 0), frames: 0, quiet: 0 });
         if input.is_some() {
-            start.every(terms.timeout / TICKS, WATCHDOG);
+            start.every(terms.timeout / TICKS, WATCHDOG)?;
         }
         let mut run = Run { terms, input, output, bus, posted, heard: Heard::default(), base: None, fragment };
         if let (Some(Begun { base, held, heard }), Some(out)) = (begun, &mut run.output) {

@@ -416,7 +416,7 @@ impl Element for Display {
         };
         let mut flips = start.watch_at_times(output.card().clone(), EVENT)?;
         flips.set(self.on_capture.is_some())?;
-        start.every(FLIP_LIMIT / TICKS, WATCHDOG);
+        start.every(FLIP_LIMIT / TICKS, WATCHDOG)?;
         let held = start.alarm(HELD);
         self.inputs.iter_mut().for_each(|input| input.sample = None);
         if let Some(capture) = &mut self.capture {

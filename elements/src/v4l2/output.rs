@@ -122,9 +122,8 @@ impl OutputQueue {
         let count = u32::try_from(buffers.len()).unwrap_or(u32::MAX).clamp(1, MAX_BUFFERS);
         queue.request(count).map_err(|e| refuse(&e))?;
         for (index, buffer) in (0..).zip(buffers).take(queue.slots.len()) {
-            queue
-                .with_planes(buffer, 0, |planes| ioctl::prepare_output(device, device.buf_type(), index, planes))
-                .map_err(|e| refuse(&e))?;
+            let planes = queue.planes(buffer, 0).map_err(|e| refuse(&e))?;
+            ioctl::prepare_output(device, device.buf_type(), index, planes).map_err(|e| refuse(&e))?;
         }
         // An index that is prepared stays what it is, whichever frame comes.
         queue.request(count).map_err(|e| refuse(&e))?;
@@ -194,39 +193,39 @@ impl OutputQueue {
                 }
             }
         }
-        let device = &self.device;
-        self.with_planes(&frame.buffer, frame.payload, |planes| {
-            ioctl::qbuf_output(device, device.buf_type(), index as u32, planes, frame.timestamp.0)
-        })?;
+        let (device, planes) = (&self.device, self.planes(&frame.buffer, frame.payload)?);
+        ioctl::qbuf_output(device, device.buf_type(), index as u32, planes, frame.timestamp.0)?;
         self.queued += 1;
         self.slots[index] = Slot { last: Some(id), frame: Some(frame) };
         Ok(None)
     }
 
-    fn with_planes(
-        &self,
-        buffer: &Shrbuf,
+    /// The memory planes of a picture, all of which the driver can take.
+    fn planes<'a>(
+        &'a self,
+        buffer: &'a Shrbuf,
         payload: u32,
-        call: impl FnOnce(&[OutputPlane<'_>]) -> Result<(), QbufError>,
-    ) -> Result<(), QueueError> {
+    ) -> Result<impl ExactSizeIterator<Item = OutputPlane<'a>>, QueueError> {
         let (segments, expected) = (buffer.segments(), self.sizes.len());
         if segments.len() != expected || expected > VIDEO_MAX_PLANES {
             return Err(QueueError::Planes { given: segments.len(), expected });
         }
-        let no_plane = OutputPlane { fd: self.device.as_fd(), length: 0, bytesused: 0 };
-        let mut planes = [no_plane; VIDEO_MAX_PLANES];
-        for ((plane, segment), &sizeimage) in planes.iter_mut().zip(segments).zip(&self.sizes) {
-            let size = segment.size();
+        let of_payload = self.compressed && self.streaming;
+        let bytesused = move |sizeimage| if of_payload { payload } else { sizeimage };
+        for (segment, &sizeimage) in segments.iter().zip(&self.sizes) {
+            let (size, bytesused) = (segment.size(), bytesused(sizeimage));
             if size < u64::from(sizeimage) {
                 return Err(QueueError::TooSmall { size, sizeimage });
             }
-            let bytesused = if self.compressed && self.streaming { payload } else { sizeimage };
             if bytesused == 0 || u64::from(bytesused) > size {
                 return Err(QueueError::Payload { payload: bytesused, size });
             }
-            *plane = OutputPlane { fd: segment.as_fd(), length: u32::try_from(size).unwrap_or(u32::MAX), bytesused };
         }
-        Ok(call(&planes[..expected])?)
+        Ok(segments.iter().zip(&self.sizes).map(move |(segment, &sizeimage)| OutputPlane {
+            fd: segment.as_fd(),
+            length: u32::try_from(segment.size()).unwrap_or(u32::MAX),
+            bytesused: bytesused(sizeimage),
+        }))
     }
 
     /// Takes back a frame that the device is done with. Never waits.

@@ -453,7 +453,7 @@ mod tests {
     }
 
     fn payload(data_offset: u32, bytesused: u32) -> PlanePayload {
-        PlanePayload { data_offset, bytesused, length: 65536 }
+        PlanePayload { data_offset, bytesused }
     }
 
     #[test]

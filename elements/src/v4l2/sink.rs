@@ -145,7 +145,7 @@ impl Element for Sink {
         };
         queue.start().map_err(start_failed)?;
         start.watch_edges(queue.device().clone(), DEVICE)?;
-        start.every(self.config.stall / TICKS, WATCHDOG);
+        start.every(self.config.stall / TICKS, WATCHDOG)?;
         self.run = Some(Run {
             holds: holds(queue.device()),
             queue,

@@ -267,7 +267,7 @@ impl Element for Source {
             |asked| (asked, TICKS),
         );
         // Some ticks in the limit, not a timer armed for each frame: that would be a system call a frame.
-        start.every(stall / TICKS, WATCHDOG);
+        start.every(stall / TICKS, WATCHDOG)?;
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
         let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, Sequence::default());

@@ -410,7 +410,7 @@ impl Element for Sink {
         };
         let socket = start.watch_at_times(session.socket(), SOCKET)?;
         let points = session.done().map(|done| start.watch_at_times(done, RELEASED)).transpose()?;
-        start.every(TICK, WATCHDOG);
+        start.every(TICK, WATCHDOG)?;
         self.running = Some(Running {
             // A pool's worth, so that the steady path never grows it.
             waiting: VecDeque::with_capacity(shrbuf::pool::MAX_BUFFERS),

@@ -91,7 +91,7 @@ impl Element for Source {
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        start.every(Duration::from_millis(10), 0);
+        start.every(Duration::from_millis(10), 0)?;
         Ok(())
     }
 

@@ -23,7 +23,6 @@ fn frames_come_in_every_format_with_what_they_hold() {
             assert_eq!(frame.planes().len(), format.planes.len(), "{name}");
             for (plane, payload) in frame.planes().iter().enumerate() {
                 let memory = &buffers[frame.index as usize].planes[plane];
-                assert_eq!(payload.length, memory.length, "{name}");
                 let end = payload.data_offset + payload.bytesused;
                 assert!(end <= format.planes[plane].sizeimage && payload.bytesused > 0, "{name} {payload:?}");
                 let picture = bytes(&memory.fd, payload.data_offset, payload.bytesused);

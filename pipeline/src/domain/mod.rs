@@ -25,7 +25,7 @@ pub use context::Context;
 pub(crate) use context::Target;
 use context::{Flags, Slot};
 pub use start::{Alarm, Events, Start, Watch};
-use start::{NEVER, Timer, limit};
+use start::{Due, NEVER, TICK, Tick, limit};
 use waker::Calls;
 pub use waker::Waker;
 
@@ -81,7 +81,8 @@ pub(crate) struct Domain {
     epoll: Arc<Epoll>,
     bell: Arc<Bell>,
     wakers: Vec<(Arc<Calls>, usize, u32)>,
-    timers: Vec<Timer>,
+    ticks: Vec<Tick>,
+    alarms: Vec<Due>,
     control: Arc<Control>,
     spin: Spin,
     /// Another thread ended the last sleep, not a descriptor or the time: so looking again may do instead of the next.
@@ -105,7 +106,8 @@ impl Domain {
             epoll: Arc::new(epoll),
             bell,
             wakers: Vec::new(),
-            timers: Vec::new(),
+            ticks: Vec::new(),
+            alarms: Vec::new(),
             control,
             spin: Spin::new(),
             rung: false,
@@ -130,7 +132,8 @@ impl Domain {
                 watched: &mut slot.watched,
                 epoll: &self.epoll,
                 wakers: &mut self.wakers,
-                timers: &mut self.timers,
+                ticks: &mut self.ticks,
+                alarms: &mut self.alarms,
                 bell: &self.bell,
             };
             if let Err(failure) = slot.element.start(&mut start) {
@@ -217,7 +220,7 @@ impl Domain {
             if busy && rounds % ROUNDS != 0 {
                 continue;
             }
-            let until_due = self.timers_round()?;
+            let until_due = self.alarms_round()?;
             let sleeps = !busy && self.may_sleep();
             let timeout = if sleeps { until_due } else { EpollTimeout::ZERO };
             let result = self.epoll.wait(&mut events, timeout);
@@ -227,11 +230,16 @@ impl Domain {
                 Err(nix::Error::EINTR) => 0,
                 Err(e) => return Err(limit("epoll_wait", e)),
             };
-            if sleeps {
-                self.rung = events[..n].iter().any(|event| event.data() == BELL);
-            }
+            let mut rung = false;
             for event in &events[..n] {
-                self.dispatch(event)?;
+                if event.data() == BELL {
+                    rung = true;
+                } else {
+                    self.dispatch(event)?;
+                }
+            }
+            if sleeps {
+                self.rung = rung;
             }
         }
     }
@@ -285,32 +293,29 @@ impl Domain {
         Ok(worked)
     }
 
-    /// Calls what is due, and says how long nothing more will be: one look at the clock for both.
-    fn timers_round(&mut self) -> Result<EpollTimeout, Failure> {
-        if self.timers.is_empty() {
+    /// Calls what is due, and says how long nothing more will be. Looks at the clock only where an alarm is set.
+    fn alarms_round(&mut self) -> Result<EpollTimeout, Failure> {
+        if self.alarms.iter().all(|alarm| alarm.at.load(Ordering::Relaxed) == NEVER) {
             return Ok(EpollTimeout::NONE);
         }
         let now = Timestamp::now();
         let (mut next, mut called) = (NEVER, false);
-        for i in 0..self.timers.len() {
-            // A source that ends takes its timers with it.
-            let Some(timer) = self.timers.get(i) else { break };
-            let due = timer.due.load(Ordering::Relaxed);
+        for i in 0..self.alarms.len() {
+            // A source that ends takes its alarms with it.
+            let Some(alarm) = self.alarms.get(i) else { break };
+            let due = alarm.at.load(Ordering::Relaxed);
             if due > now.0 {
                 next = next.min(due);
                 continue;
             }
-            timer.due.store(now.0.saturating_add(timer.interval), Ordering::Relaxed);
-            let (slot, token) = (timer.slot, timer.token);
+            alarm.at.store(NEVER, Ordering::Relaxed);
+            let (slot, token) = (alarm.slot, alarm.token);
             self.call(slot, |element, context| element.ready(token, Events::default(), context))?;
             called = true;
         }
         if called {
             // That took time, and may have set others.
             return Ok(EpollTimeout::ZERO);
-        }
-        if next == NEVER {
-            return Ok(EpollTimeout::NONE);
         }
         // Rounded up, so that the last millisecond does not become a busy loop.
         let left = Timestamp(next).since(now).div_ceil(1_000_000);
@@ -319,8 +324,8 @@ impl Domain {
 
     fn dispatch(&mut self, event: &EpollEvent) -> Result<(), Failure> {
         let data = event.data();
-        if data == BELL {
-            return Ok(());
+        if data & TICK != 0 {
+            return self.tick((data & !TICK) as usize);
         }
         let (slot, token) = ((data >> 32) as usize, data as u32);
         let flags = event.events();
@@ -331,6 +336,15 @@ impl Domain {
             error: flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
         };
         self.call(slot, |element, context| element.ready(token, events, context))
+    }
+
+    #[cold]
+    fn tick(&mut self, number: usize) -> Result<(), Failure> {
+        let Tick { clock, slot, token } = &self.ticks[number];
+        let (slot, token) = (*slot, *token);
+        // Which starts it again. It has gone off, and nobody else reads it.
+        let _ = clock.wait();
+        self.call(slot, |element, context| element.ready(token, Events::default(), context))
     }
 
     fn call(
@@ -355,7 +369,7 @@ impl Domain {
     }
 
     fn unwatch(&mut self, slot: usize) {
-        self.timers.retain(|t| t.slot != slot);
+        self.alarms.retain(|alarm| alarm.slot != slot);
         for fd in self.slots[slot].watched.drain(..) {
             // A descriptor that is already gone from the set needs no removing.
             let _ = self.epoll.delete(fd.as_fd());

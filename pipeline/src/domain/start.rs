@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::element::{Failure, FailureKind};
 use crate::frame::Timestamp;
@@ -35,7 +37,8 @@ pub struct Start<'a> {
     pub(super) watched: &'a mut Vec<Watched>,
     pub(super) epoll: &'a Arc<Epoll>,
     pub(super) wakers: &'a mut Vec<(Arc<Calls>, usize, u32)>,
-    pub(super) timers: &'a mut Vec<Timer>,
+    pub(super) ticks: &'a mut Vec<Tick>,
+    pub(super) alarms: &'a mut Vec<Due>,
     pub(super) bell: &'a Arc<Bell>,
 }
 
@@ -92,12 +95,20 @@ impl std::fmt::Debug for Watch {
     }
 }
 
-/// Calls `ready` when due.
+/// Calls `ready` again and again.
+pub(super) struct Tick {
+    pub(super) clock: Arc<TimerFd>,
+    pub(super) slot: usize,
+    pub(super) token: u32,
+}
+
+/// In an event's data, that the rest of it is the number of a tick.
+pub(super) const TICK: u64 = 1 << 63;
+
+/// Calls `ready` when an alarm goes off.
 #[derive(Clone)]
-pub(super) struct Timer {
-    pub(super) due: Arc<AtomicU64>,
-    /// From one time to the next; [`NEVER`] for an alarm.
-    pub(super) interval: u64,
+pub(super) struct Due {
+    pub(super) at: Arc<AtomicU64>,
     pub(super) slot: usize,
     pub(super) token: u32,
 }
@@ -149,26 +160,44 @@ impl Start<'_> {
         token: u32,
     ) -> Result<(Watched, u64), Failure> {
         let data = (self.slot as u64) << 32 | u64::from(token);
+        Ok((self.register_as(fd, flags, data)?, data))
+    }
+
+    fn register_as(
+        &mut self,
+        fd: impl AsFd + Send + Sync + 'static,
+        flags: EpollFlags,
+        data: u64,
+    ) -> Result<Watched, Failure> {
         self.epoll.add(&fd, EpollEvent::new(flags, data)).map_err(|e| limit("epoll_ctl", e))?;
         let fd: Watched = Arc::new(fd);
         self.watched.push(Arc::clone(&fd));
-        Ok((fd, data))
+        Ok(fd)
     }
 
     /// Has `ready(token)` called each `interval`, or later where the domain is busy: for watchdogs. Ticks that were
-    /// missed are not made up for. No descriptor and no system call: it is the time-out of the loop's own wait, to
-    /// the millisecond. What needs a clock watches a timerfd.
-    pub fn every(&mut self, interval: Duration, token: u32) {
-        let interval = interval.as_nanos().min(u128::from(u64::MAX / 2)) as u64;
-        let due = Arc::new(AtomicU64::new(Timestamp::now().0.saturating_add(interval)));
-        self.timers.push(Timer { due, interval, slot: self.slot, token });
+    /// missed are not made up for. A timerfd, which costs nothing between two ticks.
+    ///
+    /// # Errors
+    /// That of timerfd_create(2), timerfd_settime(2) or epoll_ctl(2).
+    pub fn every(&mut self, interval: Duration, token: u32) -> Result<(), Failure> {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let clock = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(|e| limit("timerfd_create", e))?;
+        // None at all would be no timer.
+        let interval = Expiration::Interval(TimeSpec::from_duration(interval.max(Duration::from_nanos(1))));
+        clock.set(interval, TimerSetTimeFlags::empty()).map_err(|e| limit("timerfd_settime", e))?;
+        let clock = Arc::new(clock);
+        self.register_as(Arc::clone(&clock), EpollFlags::EPOLLIN, TICK | self.ticks.len() as u64)?;
+        self.ticks.push(Tick { clock, slot: self.slot, token });
+        Ok(())
     }
 
-    /// As [`Start::every`], once, when the element says.
+    /// As [`Start::every`], once, when the element says. No descriptor and no system call: it is the time-out of the
+    /// loop's own wait, to the millisecond.
     pub fn alarm(&mut self, token: u32) -> Alarm {
-        let due = Arc::new(AtomicU64::new(NEVER));
-        self.timers.push(Timer { due: Arc::clone(&due), interval: NEVER, slot: self.slot, token });
-        Alarm(due)
+        let at = Arc::new(AtomicU64::new(NEVER));
+        self.alarms.push(Due { at: Arc::clone(&at), slot: self.slot, token });
+        Alarm(at)
     }
 
     /// Something that has `ready(token)` called from other threads, or from a buffer's release.

@@ -222,7 +222,7 @@ fn a_timer_ticks_without_a_descriptor_until_the_run_ends() {
             shrbuf_pipeline::Ports::source()
         }
         fn start(&mut self, start: &mut shrbuf_pipeline::Start<'_>) -> Result<(), shrbuf_pipeline::Failure> {
-            start.every(Duration::from_millis(2), 7);
+            start.every(Duration::from_millis(2), 7)?;
             Ok(())
         }
         fn ready(

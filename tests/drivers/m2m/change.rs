@@ -58,7 +58,7 @@ impl Element for Replay {
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        start.every(Duration::from_millis(20), 0);
+        start.every(Duration::from_millis(20), 0)?;
         Ok(())
     }
 

@@ -67,15 +67,13 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// What was written to a plane. `data_offset <= data_offset + bytesused <= length` holds.
+/// What was written to a plane, none of it outside of the plane's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PlanePayload {
     /// Bytes from the start of the plane's memory to the picture; 0 save for some multi-planar drivers.
     pub data_offset: u32,
     /// Bytes of picture after `data_offset` (the kernel's own field includes it).
     pub bytesused: u32,
-    /// Bytes of memory.
-    pub length: u32,
 }
 
 /// When a buffer was captured.
@@ -152,6 +150,7 @@ pub enum DqbufError {
 ///
 /// # Errors
 /// See [`DqbufError`].
+#[inline]
 pub fn dqbuf(fd: impl AsFd, buf_type: BufType, memory: Memory, num_planes: usize) -> Result<Dequeued, DqbufError> {
     let fd = fd.as_fd();
     let mut buffer = RawBuffer::new(buf_type, memory, 0, num_planes);
@@ -168,6 +167,8 @@ pub fn dqbuf(fd: impl AsFd, buf_type: BufType, memory: Memory, num_planes: usize
 }
 
 impl Buffer {
+    // Always, so that it is made where it stays: else a frame's are moved three times.
+    #[inline(always)]
     fn checked(raw: &RawBuffer) -> Result<Buffer, DqbufError> {
         let b = &raw.buffer;
         let mut planes = [PlanePayload::default(); VIDEO_MAX_PLANES];
@@ -195,7 +196,7 @@ impl PlanePayload {
         }
         // An empty plane (a damaged frame, the last buffer) may come with the offset that a full one has.
         let bytesused = end.saturating_sub(data_offset);
-        Ok(PlanePayload { data_offset: data_offset.min(length), bytesused, length })
+        Ok(PlanePayload { data_offset: data_offset.min(length), bytesused })
     }
 }
 
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn payload_is_what_follows_data_offset() {
         let raw = RawPlane { bytesused: 100, data_offset: 40, length: 100 };
-        let expected = PlanePayload { data_offset: 40, bytesused: 60, length: 100 };
+        let expected = PlanePayload { data_offset: 40, bytesused: 60 };
         assert_eq!(PlanePayload::checked(raw, 0, 0), Ok(expected));
     }
 
@@ -254,7 +255,7 @@ mod tests {
     #[test]
     fn empty_plane_with_an_offset_is_empty() {
         let raw = RawPlane { bytesused: 0, data_offset: 400, length: 100 };
-        let expected = PlanePayload { data_offset: 100, bytesused: 0, length: 100 };
+        let expected = PlanePayload { data_offset: 100, bytesused: 0 };
         assert_eq!(PlanePayload::checked(raw, 0, 0), Ok(expected));
     }
 }

@@ -38,11 +38,11 @@ pub fn prepare_buf(
 ///
 /// # Errors
 /// As [`qbuf_output`](super::qbuf_output).
-pub fn prepare_output(
+pub fn prepare_output<'a>(
     fd: impl AsFd,
     buf_type: BufType,
     index: u32,
-    planes: &[OutputPlane<'_>],
+    planes: impl ExactSizeIterator<Item = OutputPlane<'a>>,
 ) -> Result<(), QbufError> {
     let mut buffer = RawBuffer::of_output(buf_type, index, planes);
     call(fd.as_fd(), index, &mut buffer).map(drop)

@@ -87,11 +87,11 @@ pub struct OutputPlane<'a> {
 ///
 /// # Errors
 /// See [`QbufError`].
-pub fn qbuf_output(
+pub fn qbuf_output<'a>(
     fd: impl AsFd,
     buf_type: BufType,
     index: u32,
-    planes: &[OutputPlane<'_>],
+    planes: impl ExactSizeIterator<Item = OutputPlane<'a>>,
     timestamp_ns: u64,
 ) -> Result<(), QbufError> {
     let mut buffer = RawBuffer::of_output(buf_type, index, planes);
@@ -113,9 +113,13 @@ fn call(fd: BorrowedFd<'_>, index: u32, buffer: &mut RawBuffer) -> Result<(), Qb
 
 impl RawBuffer {
     #[inline]
-    pub(super) fn of_output(buf_type: BufType, index: u32, planes: &[OutputPlane<'_>]) -> RawBuffer {
+    pub(super) fn of_output<'a>(
+        buf_type: BufType,
+        index: u32,
+        planes: impl ExactSizeIterator<Item = OutputPlane<'a>>,
+    ) -> RawBuffer {
         let mut buffer = RawBuffer::new(buf_type, Memory::Dmabuf, index, planes.len());
-        for (plane, p) in planes.iter().enumerate().take(buffer.num_planes()) {
+        for (plane, p) in planes.enumerate().take(buffer.num_planes()) {
             buffer.set_dmabuf(plane, p.fd, p.length);
             buffer.set_payload(plane, p.bytesused);
         }

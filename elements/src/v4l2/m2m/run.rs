@@ -103,7 +103,7 @@ impl Run {
         }
         // What came while the graph was negotiated anew.
         input.feed()?;
-        start.every(stall / TICKS, WATCHDOG);
+        start.every(stall / TICKS, WATCHDOG)?;
         start.watch_edges(opened.gives.clone(), DEVICE)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
         Ok(Run {
