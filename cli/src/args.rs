@@ -85,8 +85,10 @@ The JSON object, in this order:
   interrupted       true where a signal ended it
   restarts          times that it was started again after a device failed
   links[]           from, to, format, modifier, width, height, rate, memory, allocator, stride, zero_copy, reason
-  elements{}        frames, dropped, corrupt, counters{} of its own, of sinks latency_us {p50, p99, max}, and of
-                    stores held {seconds, bytes, bytes_stored, ratio}
+  elements{}        frames, dropped, corrupt, misdated, counters{} of its own; of sinks latency_us {p50, p99, max}, from the
+                    time stamp of the capture to when a frame was shown or consumed. Frames that were shown before
+                    the moment of their time stamp count as misdated, and not in latency_us, which is left out where
+                    there were no others. Of stores held {seconds, bytes, bytes_stored, ratio}
   error             kind, element, message; only where it failed
 
 Exit codes: 0 done, 1 the pipeline failed, 2 the file or the arguments are wrong.")]

@@ -74,6 +74,8 @@ impl<'a> Line<'a> {
         if let Some(latency) = totals.latency {
             let ms = |ns: u64| ns as f64 / 1e6;
             text.push_str(&format!(", latency {:.1}/{:.1} ms", ms(latency.p50), ms(latency.p99)));
+        } else if totals.misdated {
+            text.push_str(", latency unknown");
         }
         for (name, held) in &totals.held {
             text.push_str(&format!(", {name} holds {:.1} s at {:.2}:1", held.time.as_secs_f64(), held.ratio()));

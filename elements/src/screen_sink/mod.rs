@@ -221,8 +221,10 @@ impl Run {
     /// Shows the next frame. Gives the number of flips: 1, or 0 where the timer was early.
     fn refresh(&mut self, account: &Account, context: &mut Context<'_>) -> Result<u64, Failure> {
         let Some(frame) = self.waiting.pop_front() else { return Ok(0) };
-        let now = self.grid.time(self.grid.last_due(Timestamp::now()));
-        context.shown(frame.timestamp, now);
+        let late = Timestamp::now();
+        let now = self.grid.time(self.grid.last_due(late));
+        // A refresh that this thread comes to late shows what has come meanwhile too: then, and not when it was due.
+        context.shown(frame.timestamp, if frame.timestamp > now { late } else { now });
         let frame = self.shown.insert(frame);
         if let Some(terminal) = self.terminal.as_mut().filter(|t| t.wants(now)) {
             let drawn = terminal.draw(frame, now, account);
