@@ -1,12 +1,9 @@
 //! `file-src` and `file-sink`: round trips, and files that are not what they should be.
 
-mod native;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use native::{Feed, Probe, line, noise, picture, plane, run_well, stream};
 use shrbuf::{Format, Reason, Shrbuf};
 use shrbuf_elements::Memory;
 use shrbuf_elements::file_sink::{Container, FileSink};
@@ -19,6 +16,7 @@ use shrbuf_pipeline::{
     Build, Colorimetry, Context, Element, Events, Failure, FailureKind, Frame, Graph, Ports, Range, Rate, Refusal,
     Role, Size, Start, Stream, Timestamp,
 };
+use shrbuf_tests::native::{Feed, Probe, line, noise, picture, plane, run_well, stream};
 
 const SIZES: [Size; 3] = [Size::new(64, 32), Size::new(37, 21), Size::new(2, 1)];
 

@@ -1,12 +1,9 @@
 //! A device that goes away, its placeholder, and the device back again.
 
-mod native;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
-use native::Probe;
 use shrbuf::Shrbuf;
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
@@ -15,6 +12,7 @@ use shrbuf_pipeline::{
     Build, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, OutputOffer, Ports, Refusal,
     Size, Start, Stream,
 };
+use shrbuf_tests::native::Probe;
 
 const CAMERA: Size = Size::new(128, 96);
 const CARD: Size = Size::new(64, 48);
