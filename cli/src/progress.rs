@@ -13,6 +13,8 @@ use crate::table::bytes;
 
 /// Updates a second, at most.
 const HZ: u8 = 10;
+/// Between two updates of a line that somebody sees.
+const TICK: Duration = Duration::from_millis(250);
 /// The rate shown is that of about the last so long.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,11 @@ impl<'a> Line<'a> {
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(HZ));
         let (seen, mark) = (!bar.is_hidden(), (Duration::ZERO, 0));
         Line { bar, seen, limit: args.frames, mark, rate: None, running: false, trouble: None }
+    }
+
+    /// How often it wants to be told how the run goes; `None` where nobody sees it.
+    pub fn tick(&self) -> Option<Duration> {
+        self.seen.then_some(TICK)
     }
 
     /// It runs.
