@@ -33,7 +33,7 @@ shrbuf_pipeline::properties! {
     /// every = 10
     /// ```
     pub struct FileSink = "file-sink" {
-        /// Where to write; what is there is overwritten as the first frame comes, and stays where none does.
+        /// Where to write; what is there is overwritten, once a frame comes.
         path: PathBuf = PathBuf::new(),
         /// What to write: "auto" goes by the name.
         container: Container = Container::Auto,
