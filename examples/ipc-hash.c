@@ -1,6 +1,6 @@
 /* Prints a hash of each frame that an ipc-sink sends: a whole consumer.
  *
- *   cc -I shrbuf/include -o ipc-hash examples/ipc-hash.c && ./ipc-hash /run/user/1000/camera
+ *   cc -I shrbuf/include -o ipc-hash examples/ipc-hash.c && ./ipc-hash /tmp/shrbuf-camera   (of examples/ipc-out.toml)
  */
 #define _GNU_SOURCE
 #include <err.h>

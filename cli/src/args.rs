@@ -71,22 +71,32 @@ Examples:
   shrbuf run camera.toml --frames 600 --set camera.device=/dev/video2 --set camera.size=1920x1080
   shrbuf run camera.toml --frames 600 --json | tail -n 1 | jq .elements.display.latency_us
 
-On a terminal, a line on standard error shows progress; its latency is that of the slowest sink, p50/p99.
-Ctrl-C ends the sources, lets frames on their way arrive, and prints the summary; a second one stops at once.
+On a terminal, a line on standard error shows progress; its latency is that of the slowest sink,
+p50/p99.
+Ctrl-C ends the sources, lets frames on their way arrive, and prints the summary; a second one
+stops at once.
 SIGTERM does the same, and SIGHUP as a terminal is closed, but under nohup.
 What does not even stop then, such as a driver that hangs, is ended by a third.
 
 The JSON object, in this order:
-  frames            frames that reached every sink: the least of the sinks' counts, without what they dropped
+  frames            frames that reached every sink: the least of the sinks' counts, without what
+                    they dropped
   dropped           frames dropped by all elements together
   duration_s        seconds in which frames flowed
-  bytes_copied      bytes that the CPU wrote a second time (conversions and transfers; 0 is zero-copy)
-  cpu_us_per_frame  CPU time of the process (user + system) in microseconds, by frames; null without frames
+  bytes_copied      bytes that the CPU wrote a second time (conversions and transfers; 0 is
+                    zero-copy)
+  cpu_us_per_frame  CPU time of the process (user + system) in microseconds, by frames; null
+                    without frames
   interrupted       true where a signal ended it
   restarts          times that it was started again after a device failed
-  links[]           from, to, format, modifier, width, height, rate, memory, allocator, stride, zero_copy, reason
-  elements{}        frames, dropped, corrupt, counters{} of its own, of sinks latency_us {p50, p99, max}, and of
-                    stores held {seconds, bytes, bytes_stored, ratio}
+  links[]           from, to, format, modifier, width, height, rate, memory, allocator, stride,
+                    zero_copy, reason
+  elements{}        frames, dropped, corrupt, misdated, counters{} of its own; of sinks
+                    latency_us {p50, p99, max}, from the time stamp of the capture to when a
+                    frame was shown or consumed; of stores held {seconds, bytes, bytes_stored,
+                    ratio}. Frames shown before the moment of their own time stamp count as
+                    misdated: they are not in latency_us, which is left out where there were no
+                    others
   error             kind, element, message; only where it failed
 
 Exit codes: 0 done, 1 the pipeline failed, 2 the file or the arguments are wrong.")]

@@ -87,10 +87,12 @@ pub struct Element {
     dropped: u64,
     /// Frames that their producer marked as damaged.
     corrupt: u64,
+    /// Of a sink: frames shown or consumed before the moment of their time stamp, which are in no latency.
+    misdated: u64,
     /// What the element itself counts.
     #[serde(serialize_with = "in_order")]
     counters: Vec<(&'static str, u64)>,
-    /// Of a sink: from the capture time stamp to when the frame was shown or consumed.
+    /// Of a sink: from the capture time stamp to when the frame was shown or consumed; left out where that is known of none.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_us: Option<Latency>,
     /// Of a store: what it holds at the end.
@@ -127,6 +129,7 @@ impl Element {
                     frames: e.counts.frames,
                     dropped: e.counts.dropped,
                     corrupt: e.counts.corrupt,
+                    misdated: e.counts.misdated,
                     counters: e.own.clone(),
                     latency_us: latency,
                     held: e.counts.held.map(|h| Held {

@@ -13,6 +13,8 @@ use crate::table::bytes;
 
 /// Updates a second, at most.
 const HZ: u8 = 10;
+/// Between two updates of a line that somebody sees.
+const TICK: Duration = Duration::from_millis(250);
 /// The rate shown is that of about the last so long.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,11 @@ impl<'a> Line<'a> {
         Line { bar, seen, limit: args.frames, mark, rate: None, running: false, trouble: None }
     }
 
+    /// How often it wants to be told how the run goes; `None` where nobody sees it.
+    pub fn tick(&self) -> Option<Duration> {
+        self.seen.then_some(TICK)
+    }
+
     /// It runs.
     pub fn running(&mut self, graph: &Graph, elapsed: Duration, outline: &Outline) {
         if !self.running {
@@ -74,6 +81,8 @@ impl<'a> Line<'a> {
         if let Some(latency) = totals.latency {
             let ms = |ns: u64| ns as f64 / 1e6;
             text.push_str(&format!(", latency {:.1}/{:.1} ms", ms(latency.p50), ms(latency.p99)));
+        } else if totals.misdated {
+            text.push_str(", latency unknown");
         }
         for (name, held) in &totals.held {
             text.push_str(&format!(", {name} holds {:.1} s at {:.2}:1", held.time.as_secs_f64(), held.ratio()));

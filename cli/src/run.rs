@@ -26,14 +26,14 @@ pub fn run(args: &RunArgs, bar: &ProgressBar) -> Outcome {
         Ok(interrupts) => interrupts,
         Err(e) => return Outcome::failed(FAILED, format!("error: signals cannot be watched: {e}\n")),
     };
+    let mut outline = graph.outline();
+    let mut line = Line::new(bar, args);
     let options = RunOptions {
         frames: args.frames,
         duration: args.duration,
+        tick: line.tick().unwrap_or(RunOptions::default().tick),
         negotiate: explain::options(),
-        ..RunOptions::default()
     };
-    let mut outline = graph.outline();
-    let mut line = Line::new(bar, args);
     let mut started: Option<Duration> = None;
     let report = supervise::run(graph, &options, |progress| {
         match progress {

@@ -24,6 +24,8 @@ pub struct Totals {
     pub dropped: u64,
     /// Of the sink with the worst p99.
     pub latency: Option<Latency>,
+    /// A sink got frames whose time stamp was wrong.
+    pub misdated: bool,
     /// What stores hold, by name.
     pub held: Vec<(String, Held)>,
 }
@@ -38,6 +40,7 @@ impl Totals {
             frames: sinks().map(|c| c.counts.frames.saturating_sub(c.counts.dropped)).min().unwrap_or(0),
             dropped: counts.iter().map(|c| c.counts.dropped).sum(),
             latency: sinks().filter_map(|c| c.counts.latency).max_by_key(|l| l.p99),
+            misdated: sinks().any(|c| c.counts.misdated > 0),
             held: counts.iter().filter_map(|c| Some((c.name.clone(), c.counts.held?))).collect(),
         }
     }
@@ -158,6 +161,7 @@ fn elements(counts: &[ElementCounts], outline: &Outline, paint: Paint) -> String
         ("frames", Align::Right),
         ("dropped", Align::Right),
         ("corrupt", Align::Right),
+        ("misdated", Align::Right),
         ("latency p50", Align::Right),
         ("p99", Align::Right),
         ("max", Align::Right),
@@ -166,14 +170,17 @@ fn elements(counts: &[ElementCounts], outline: &Outline, paint: Paint) -> String
     let own_queue = |name: &str| outline.elements.iter().any(|e| e.name == name && is_own_queue(e));
     for element in counts {
         let c = &element.counts;
-        let latency = |of: fn(&Latency) -> u64| c.latency.as_ref().map(|l| time(of(l))).unwrap_or_default();
+        let unknown = if c.misdated > 0 { "unknown" } else { "" };
+        let latency = |of: fn(&Latency) -> u64| c.latency.as_ref().map_or(unknown.to_owned(), |l| time(of(l)));
+        let some = |n: u64| if n > 0 { n.to_string() } else { String::new() };
         let mut own: Vec<String> = element.own.iter().map(|(name, n)| format!("{name} {n}")).collect();
         own.extend(c.held.map(|h| format!("holds {:.1} s at {:.2}:1", h.time.as_secs_f64(), h.ratio())));
         table.row([
             format!("{}{}", if own_queue(&element.name) { "queue " } else { "" }, element.name),
             c.frames.to_string(),
             c.dropped.to_string(),
-            if c.corrupt > 0 { c.corrupt.to_string() } else { String::new() },
+            some(c.corrupt),
+            some(c.misdated),
             latency(|l| l.p50),
             latency(|l| l.p99),
             latency(|l| l.max),
@@ -181,4 +188,27 @@ fn elements(counts: &[ElementCounts], outline: &Outline, paint: Paint) -> String
         ]);
     }
     table.show(paint)
+}
+
+#[cfg(test)]
+mod tests {
+    use shrbuf_pipeline::stats::NodeCounts;
+
+    use super::*;
+
+    #[test]
+    fn a_latency_that_is_known_of_no_frame_is_unknown() {
+        let of = |name: &str, counts| ElementCounts { name: name.into(), counts, own: Vec::new() };
+        let camera = of("camera", NodeCounts { frames: 30, ..NodeCounts::default() });
+        let display = of("display", NodeCounts { frames: 30, misdated: 30, ..NodeCounts::default() });
+        let outline = Outline { elements: Vec::new(), links: Vec::new() };
+        let plain = Paint::stdout();
+
+        let shown = elements(&[camera, display], &outline, plain);
+
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let rows: Vec<_> = shown.lines().map(words).collect();
+        assert_eq!(rows[1], ["camera", "30", "0"]);
+        assert_eq!(rows[2], ["display", "30", "0", "30", "unknown", "unknown", "unknown"]);
+    }
 }

@@ -31,6 +31,7 @@ pub mod ipc;
 #[cfg(feature = "kms")]
 pub mod kms;
 mod memory;
+mod new_file;
 pub mod null_sink;
 pub mod queue;
 pub mod screen_sink;

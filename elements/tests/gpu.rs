@@ -2,7 +2,6 @@
 //! stands in for a GPU: what it is given and what it makes are the same buffers, by the same calls.
 #![cfg(feature = "gpu")]
 
-mod native;
 #[path = "../../shrbuf/tests/common/vgem.rs"]
 mod vgem;
 
@@ -11,8 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use native::reference::{colours, difference, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
-use native::{Feed, Probe, line, noise, picture_in, plane, run, run_well, stream};
 use shrbuf::exporter::{Exporter, Udmabuf};
 use shrbuf::{Access, Format, Layout, Modifier, Plane, Shrbuf};
 use shrbuf_elements::gpu::{Filter, Gpu, Part, Rotate};
@@ -22,6 +19,8 @@ use shrbuf_pipeline::{
     Build, Colorimetry, Copies, Element, Environment, Frame, Graph, Matrix, Origin, Range, Rect, Role, Size, Stream,
     Timestamp,
 };
+use shrbuf_tests::native::reference::{colours, difference, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
+use shrbuf_tests::native::{self, Feed, Probe, line, noise, picture_in, plane, run, run_well, stream};
 use vgem::Vgem;
 
 const SIZE: Size = Size::new(64, 34);

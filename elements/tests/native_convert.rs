@@ -1,16 +1,14 @@
 //! `convert` against a reference in floating point that shares nothing with it.
 
-mod native;
-
 use std::sync::{Arc, Mutex};
 
-use native::reference::{self, colours, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
-use native::{Feed, Probe, SIZES, line, noise, picture, run_well, stream};
 use shrbuf::{Format, Ledger, Reason, Shrbuf};
 use shrbuf_elements::Memory;
 use shrbuf_elements::convert::Convert;
 use shrbuf_elements::test_src::{Pattern, TestSrc, read_marker};
 use shrbuf_pipeline::{Build, Colorimetry, Element, Frame, Graph, Matrix, Range, Size, Timestamp};
+use shrbuf_tests::native::reference::{self, colours, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
+use shrbuf_tests::native::{self, Feed, Probe, SIZES, line, noise, picture, run_well, stream};
 
 const TO_RGB: [Format; 4] = [Format::Xr24, Format::Ar24, Format::Rg24, Format::Rg16];
 const TO_YUV: [Format; 2] = [Format::Nv12, Format::Yu12];

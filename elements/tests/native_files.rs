@@ -1,22 +1,22 @@
 //! `file-src` and `file-sink`: round trips, and files that are not what they should be.
 
-mod native;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use native::{Feed, Probe, line, noise, picture, plane, run_well, stream};
 use shrbuf::{Format, Reason, Shrbuf};
 use shrbuf_elements::Memory;
 use shrbuf_elements::file_sink::{Container, FileSink};
 use shrbuf_elements::file_src::FileSrc;
+use shrbuf_elements::screen_sink::{ScreenSink, TerminalUse};
 use shrbuf_pipeline::property::Bytes;
+use shrbuf_pipeline::run::start;
 use shrbuf_pipeline::supervise::{RunOptions, Verdict, run};
 use shrbuf_pipeline::{
-    Build, Colorimetry, Context, Element, Events, Failure, FailureKind, Frame, Graph, Ports, Range, Rate, Role, Size,
-    Start, Stream, Timestamp,
+    Build, Colorimetry, Context, Element, Events, Failure, FailureKind, Frame, Graph, Ports, Range, Rate, Refusal,
+    Role, Size, Start, Stream, Timestamp,
 };
+use shrbuf_tests::native::{Feed, Probe, line, noise, picture, plane, run_well, stream};
 
 const SIZES: [Size; 3] = [Size::new(64, 32), Size::new(37, 21), Size::new(2, 1)];
 
@@ -277,7 +277,7 @@ fn pictures_of_another_size_are_refused() {
 fn write_failure(config: FileSink) -> String {
     let feed = Feed(vec![Frame::new(picture(Format::Grey, SIZES[0], noise(0)), Timestamp(0), 0)]);
     let graph = line(vec![Box::new(feed), config.build().unwrap()], &[stream(Format::Grey, SIZES[0])]);
-    match shrbuf_pipeline::run::start(graph, None) {
+    match start(graph, None) {
         Ok(running) => running.join().failure.unwrap().to_string(),
         Err(ended) => ended.failure.unwrap().to_string(),
     }
@@ -299,6 +299,72 @@ fn paths_that_cannot_be_written_are_refused_at_the_start() {
     assert!(text.starts_with("`e1`: configuration: cannot open /nowhere/0000.png: No such file"), "{text}");
     let text = write_failure(FileSink { container: Container::Raw, ..sink(Path::new("/tmp")) });
     assert!(text.starts_with("`e1`: configuration: /tmp is a directory"), "{text}");
+}
+
+/// A source that does not start; by then its sink has.
+struct Broken;
+
+impl Element for Broken {
+    fn ports(&self) -> Ports {
+        Ports::source()
+    }
+
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        Ok(pictures(stream.format, stream.size, 1))
+    }
+
+    fn start(&mut self, _start: &mut Start<'_>) -> Result<(), Failure> {
+        Err(Failure::new(FailureKind::Device, "a test"))
+    }
+
+    fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_run_without_frames_leaves_what_was_there() {
+    let names = ["kept.raw", "kept.y4m", "kept-%d.png", "kept.png", "screen.png"];
+    let before: [Option<&[u8]>; 2] = [None, Some(b"the last run's")];
+    for (name, before) in names.iter().flat_map(|name| before.map(|before| (name, before))) {
+        let path = scratch(name);
+        let there = scratch(&name.replace("%d", "0"));
+        let element = || match *name {
+            "screen.png" => {
+                let terminal = TerminalUse::Never;
+                ScreenSink { png: Some(path.clone()), terminal, ..ScreenSink::default() }.build().unwrap()
+            }
+            _ => sink(&path).build().unwrap(),
+        };
+        let stream = stream(if name.ends_with("png") { Format::Bg24 } else { Format::Grey }, SIZES[0]);
+        let _ = std::fs::remove_file(&there);
+        if let Some(bytes) = before {
+            std::fs::write(&there, bytes).unwrap();
+        }
+
+        let failed = start(line(vec![Box::new(Broken), element()], &[stream]), None).err().unwrap();
+        assert_eq!(failed.failure.unwrap().element(), Some("e0"));
+        assert_eq!(std::fs::read(&there).ok().as_deref(), before, "{name}, a run that failed");
+
+        run_well(line(vec![Box::new(Feed(Vec::new())), element()], &[stream]), None);
+        assert_eq!(std::fs::read(&there).ok().as_deref(), before, "{name}, a run that ended");
+    }
+}
+
+#[test]
+fn the_first_frame_takes_the_place_of_what_was_there() {
+    for name in ["new.raw", "new.y4m", "new.png"] {
+        let (path, format) = (scratch(name), if name.ends_with("png") { Format::Bg24 } else { Format::Grey });
+        let frames = pictures(format, SIZES[0], 1);
+        let _ = std::fs::remove_file(&path);
+        write(sink(&path), &frames, Range::Full, stream(format, SIZES[0]));
+        let alone = std::fs::read(&path).unwrap();
+        std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+
+        write(sink(&path), &frames, Range::Full, stream(format, SIZES[0]));
+
+        assert!(std::fs::read(&path).unwrap() == alone, "{name}");
+    }
 }
 
 #[test]

@@ -1,10 +1,7 @@
 //! Whole graphs of the elements that need no device, negotiated and run as a user's are.
 
-mod native;
-
 use std::path::PathBuf;
 
-use native::run_well;
 use shrbuf::{Format, Ledger, MemoryKind, Reason};
 use shrbuf_elements::convert::Convert;
 use shrbuf_elements::file_sink::FileSink;
@@ -17,6 +14,7 @@ use shrbuf_elements::{CONVERTERS, Memory, types};
 use shrbuf_pipeline::plan::Plan;
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::{Build, Copies, Element, Frame, Graph, QueueSpec, Size};
+use shrbuf_tests::native::{self, run_well};
 
 const OPTIONS: NegotiateOptions = NegotiateOptions { converters: CONVERTERS };
 

@@ -2,7 +2,6 @@
 #![cfg(feature = "gstreamer")]
 
 mod insistent;
-mod native;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +17,7 @@ use shrbuf_pipeline::file::{self, FileError};
 use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
 use shrbuf_pipeline::{Build, Element, ElementType, Frame, Graph, Origin, Rate, Size, Stream, Timestamp};
+use shrbuf_tests::{has_udmabuf, native};
 
 /// Longer than anything takes on a busy machine: what takes longer hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -132,16 +132,6 @@ fn frames_come_out_without_a_copy() {
         run_well(&toml(&line, &FILE.replace("FILE", file.path()), OUT).replace("[[link", "sync = false\n[[link"), None);
     assert_eq!((report.graph.ledger().copied(), report.plan.is_zero_copy()), (0, true));
     assert!(file.bytes() == theirs(&line), "{} bytes", file.bytes().len());
-}
-
-/// False where the kernel has none, which is said.
-fn has_udmabuf() -> bool {
-    let has = std::path::Path::new("/dev/udmabuf").exists();
-    assert!(has || std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
-    if !has {
-        println!("no udmabuf here");
-    }
-    has
 }
 
 /// A tee before `part`, whose other way is `here`.

@@ -1,19 +1,17 @@
 //! `file-sink` into pipes: a reader that is slow, gone, or was never there.
 
-mod native;
-
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use native::{Feed, line, noise, picture, plane, run, stream};
 use nix::sys::stat::Mode;
 use shrbuf::{Format, Shrbuf};
 use shrbuf_elements::file_sink::FileSink;
 use shrbuf_pipeline::run::{Running, start};
 use shrbuf_pipeline::{Build, FailureKind, Frame, Graph, Size, Timestamp};
+use shrbuf_tests::native::{Feed, line, noise, picture, plane, run, stream};
 
 /// More than a pipe holds.
 const SIZE: Size = Size::new(640, 480);

@@ -1,12 +1,10 @@
 //! A device that goes away, its placeholder, and the device back again.
 
-mod native;
-
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use native::Probe;
 use shrbuf::Shrbuf;
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
@@ -15,6 +13,7 @@ use shrbuf_pipeline::{
     Build, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, OutputOffer, Ports, Refusal,
     Size, Start, Stream,
 };
+use shrbuf_tests::native::Probe;
 
 const CAMERA: Size = Size::new(128, 96);
 const CARD: Size = Size::new(64, 48);
@@ -90,7 +89,7 @@ fn unplugged(plugged_at_first: bool) -> (Report, Vec<u32>, Vec<String>) {
     graph.link(camera, sink).unwrap();
 
     let (mut seen, mut told, mut parts) = (Vec::new(), Vec::new(), Vec::<(u32, u32)>::new());
-    let options = RunOptions { tick: std::time::Duration::from_millis(5), ..RunOptions::default() };
+    let options = RunOptions { tick: Duration::from_millis(5), ..RunOptions::default() };
     let report = run(graph, &options, |progress| {
         if let Progress::StandingIn(why) = progress {
             told.push(why.to_string());
@@ -131,6 +130,31 @@ fn a_placeholder_stands_in_for_a_device_that_is_missing_from_the_start() {
     assert!(report.error.is_none(), "{:?}", report.error);
     assert_eq!(seen, [CARD.width, CAMERA.width]);
     assert_eq!((told.len(), report.restarts), (1, 2));
+}
+
+#[test]
+fn a_device_is_asked_again_though_nobody_looks_at_the_run() {
+    let plugged = Arc::new(AtomicBool::new(false));
+    let mut graph = Graph::new("test");
+    let camera = Pluggable { inner: source(CAMERA), plugged: Arc::clone(&plugged) };
+    let camera = graph.add("camera", Box::new(camera)).unwrap();
+    graph.set_placeholder(camera, source(CARD)).unwrap();
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let widths = Arc::clone(&noted);
+    let display = Probe(move |frame: Frame| {
+        widths.lock().unwrap().push(frame.buffer.layout().width);
+        plugged.store(true, Ordering::Relaxed);
+    });
+    let sink = graph.add("display", Box::new(display)).unwrap();
+    graph.link(camera, sink).unwrap();
+    let (tick, duration) = (Duration::MAX, Some(Duration::from_secs(1)));
+
+    let report = run(graph, &RunOptions { tick, duration, ..RunOptions::default() }, |_| Verdict::Continue);
+
+    assert!(report.error.is_none(), "{:?}", report.error);
+    let mut seen = noted.lock().unwrap().clone();
+    seen.dedup();
+    assert_eq!(seen, [CARD.width, CAMERA.width]);
 }
 
 #[test]

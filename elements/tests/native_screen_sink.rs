@@ -1,10 +1,7 @@
 //! `screen-sink`, `tee`, `queue` and `null-sink` behind `test-src`.
 
-mod native;
-
 use std::path::PathBuf;
 
-use native::{SIZES, line, run_well, stream};
 use shrbuf::{Format, Reason};
 use shrbuf_elements::Memory;
 use shrbuf_elements::null_sink::NullSink;
@@ -12,6 +9,7 @@ use shrbuf_elements::screen_sink::{ScreenMode, ScreenSink, TerminalUse};
 use shrbuf_elements::tee::Tee;
 use shrbuf_elements::test_src::{Marker, Pattern, TestSrc};
 use shrbuf_pipeline::{Build, Element, Graph, QueueSpec, Rate, Size, Stream};
+use shrbuf_tests::native::{SIZES, line, run_well, stream};
 
 fn source(pattern: Pattern) -> TestSrc {
     TestSrc { pattern, memory: Memory::Memfd, ..TestSrc::default() }

@@ -1,40 +1,14 @@
 //! `test-src`: markers, pace, starvation, steady cost.
 
-mod native;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use native::{Probe, SIZES, line, run_well, stream};
 use shrbuf::{Format, Ledger, Reason};
 use shrbuf_elements::Memory;
 use shrbuf_elements::convert::Convert;
 use shrbuf_elements::test_src::{Pattern, TestSrc, read_marker};
 use shrbuf_pipeline::{Build, Frame, Rate, Size};
-
-struct Counting;
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-thread_local!(static WATCHED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if WATCHED.try_with(|w| w.get()).unwrap_or(false) {
-            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: the caller's promises are those of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use shrbuf_tests::allocations;
+use shrbuf_tests::native::{Probe, SIZES, line, run_well, stream};
 
 fn source(pattern: Pattern, free_run: bool) -> TestSrc {
     TestSrc { pattern, free_run, memory: Memory::Memfd, ..TestSrc::default() }
@@ -147,28 +121,35 @@ fn free_running_goes_on_when_a_buffer_comes_back_from_another_thread() {
     returns.join().unwrap();
 }
 
+/// A sink that notes how often its thread has allocated between two of its frames.
+fn steady(first: u64, last: u64, noted: &Arc<Mutex<Vec<u64>>>) -> Probe<impl FnMut(Frame) + Send + 'static> {
+    let (noted, mut seen, mut before) = (Arc::clone(noted), 0, 0);
+    Probe(move |_| {
+        seen += 1;
+        if seen == first {
+            before = allocations();
+        }
+        if seen == last {
+            let since = allocations() - before;
+            noted.lock().unwrap().push(since);
+        }
+    })
+}
+
 #[test]
 fn the_steady_path_allocates_nothing_with_or_without_a_conversion() {
+    let noted = Arc::default();
     for pattern in [Pattern::Bars, Pattern::Box, Pattern::Noise] {
-        let mut seen = 0;
-        let probe = Probe(move |_| {
-            seen += 1;
-            WATCHED.set((10..=110).contains(&seen));
-        });
-        let elements = vec![source(pattern, true).build().unwrap(), Box::new(probe)];
+        let elements = vec![source(pattern, true).build().unwrap(), Box::new(steady(10, 110, &noted))];
         run_well(line(elements, &[stream(Format::Yuyv, SIZES[0])]), Some(120));
     }
     for (from, to) in [(Format::Yuyv, Format::Xr24), (Format::Xr24, Format::Nv12), (Format::Srggb10, Format::Rg16)] {
-        let mut seen = 0;
-        let probe = Probe(move |_| {
-            seen += 1;
-            WATCHED.set((10..=30).contains(&seen));
-        });
-        let convert = Convert { memory: Memory::Memfd, ..Convert::default() };
-        let elements = vec![source(Pattern::Bars, true).build().unwrap(), convert.build().unwrap(), Box::new(probe)];
+        let convert = Convert { memory: Memory::Memfd, ..Convert::default() }.build().unwrap();
+        let elements =
+            vec![source(Pattern::Bars, true).build().unwrap(), convert, Box::new(steady(10, 30, &noted)) as _];
         run_well(line(elements, &[stream(from, SIZES[0]), stream(to, SIZES[0])]), Some(40));
     }
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
+    assert_eq!(*noted.lock().unwrap(), [0; 6]);
 }
 
 #[test]

@@ -1,12 +1,9 @@
 //! The store in a pipeline: what is kept comes back as it was, when it is asked for.
 
-mod native;
-
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use native::Probe;
 use shrbuf::{Ledger, Reason};
 use shrbuf_elements::Memory;
 use shrbuf_elements::null_sink::NullSink;
@@ -16,6 +13,7 @@ use shrbuf_pipeline::property::Bytes;
 use shrbuf_pipeline::stats::NodeCounts;
 use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Frame, Graph, Rate, Size};
+use shrbuf_tests::native::Probe;
 
 const RATE: u32 = 100;
 

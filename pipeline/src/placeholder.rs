@@ -70,6 +70,12 @@ impl Graph {
         true
     }
 
+    /// When a device is to be asked, the first of those whose placeholders have their places.
+    pub(crate) fn asks_again(&self) -> Option<Instant> {
+        let standbys = self.nodes.iter().filter_map(|n| n.standby.as_ref());
+        standbys.filter(|s| s.standing_in).map(|s| s.due).min()
+    }
+
     /// Asks devices whose placeholders have their places, where that is due; true where one has answered. They may be
     /// asked while the graph runs. May block as long as a device takes to open.
     pub(crate) fn device_is_back(&mut self) -> bool {

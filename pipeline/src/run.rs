@@ -1,11 +1,11 @@
 //! A graph while it runs: cut into domains, a thread each, watched and ended from outside.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::domain::{Context, Control, Domain, Target};
+use crate::domain::{Context, Control, Domain, News, Target};
 use crate::element::{Element, Failure, FailureKind, Ports, Role};
 use crate::frame::Frame;
 use crate::graph::{Graph, Node, Port};
@@ -63,8 +63,7 @@ pub struct Running {
     graph: Graph,
     everybody: Arc<Everybody>,
     threads: Vec<Thread>,
-    /// Numbers of threads that are over.
-    done: Receiver<usize>,
+    news: Receiver<News>,
 }
 
 /// A graph that has run, ready to be negotiated and run again.
@@ -105,7 +104,8 @@ impl Graph {
 /// # Errors
 /// The graph, and the failure of the element that did not start; those that did have been stopped.
 pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended>> {
-    let (mut domains, control) = match cut(&mut graph, frames) {
+    let (sender, news) = channel();
+    let (mut domains, control) = match cut(&mut graph, frames, sender.clone()) {
         Ok(cut) => cut,
         Err(failure) => return Err(Box::new(Ended { graph, failure: Some(failure) })),
     };
@@ -117,12 +117,11 @@ pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended
             return Err(Box::new(Ended { graph, failure: Some(failure) }));
         }
     }
-    let (sender, done) = channel();
     let of =
         |d: &Domain| d.rings.iter().map(|(ring, slot, _)| (Arc::clone(ring), d.slots[*slot].node)).collect::<Vec<_>>();
     let rings = domains.iter().flat_map(of).collect();
     let everybody = Arc::new(Everybody { control, rings });
-    let mut running = Running { graph, everybody, threads: Vec::new(), done };
+    let mut running = Running { graph, everybody, threads: Vec::new(), news };
     for (i, domain) in domains.into_iter().enumerate() {
         if let Err(failure) = running.spawn(i, domain, sender.clone()) {
             running.stop();
@@ -135,7 +134,7 @@ pub fn start(mut graph: Graph, frames: Option<u64>) -> Result<Running, Box<Ended
 }
 
 /// Takes the elements out of the graph into domains, in topological order of both.
-fn cut(graph: &mut Graph, frames: Option<u64>) -> Result<(Vec<Domain>, Arc<Control>), Failure> {
+fn cut(graph: &mut Graph, frames: Option<u64>, owner: Sender<News>) -> Result<(Vec<Domain>, Arc<Control>), Failure> {
     let order = graph.check().map_err(|e| Failure::new(FailureKind::Config, e))?;
     // Numbers of domains and of slots in them, in topological order.
     let domain_of = graph.domains();
@@ -155,7 +154,7 @@ fn cut(graph: &mut Graph, frames: Option<u64>) -> Result<(Vec<Domain>, Arc<Contr
 
     let os = |e| Failure::new(FailureKind::Limit, format!("no descriptor for a domain's loop: {e}"));
     let bells = roots.iter().map(|_| Bell::new().map(Arc::new)).collect::<Result<Vec<_>, _>>().map_err(os)?;
-    let control = Arc::new(Control::new(bells.clone()));
+    let control = Arc::new(Control::new(bells.clone(), owner));
     let mut domains = bells
         .iter()
         .map(|bell| Domain::new(Arc::clone(bell), Arc::clone(&control)))
@@ -202,7 +201,7 @@ fn put_back(graph: &mut Graph, mut domain: Domain) {
 /// Tells the owner that a thread is over, and the others to stop where it ends badly.
 struct Last {
     number: usize,
-    sender: Sender<usize>,
+    sender: Sender<News>,
     everybody: Arc<Everybody>,
     well: bool,
 }
@@ -213,12 +212,12 @@ impl Drop for Last {
             self.everybody.stop();
         }
         // Nobody listens where `Running` has been dropped.
-        let _ = self.sender.send(self.number);
+        let _ = self.sender.send(News::Over(self.number));
     }
 }
 
 impl Running {
-    fn spawn(&mut self, number: usize, mut domain: Domain, sender: Sender<usize>) -> Result<(), Failure> {
+    fn spawn(&mut self, number: usize, mut domain: Domain, sender: Sender<News>) -> Result<(), Failure> {
         let works = |role| !matches!(role, Role::Queue(_));
         let nodes = domain.slots.iter().filter(|s| works(s.element.role())).map(|s| s.node).collect();
         let mut last = Last { number, sender, everybody: Arc::clone(&self.everybody), well: false };
@@ -235,20 +234,26 @@ impl Running {
 
     /// **Blocks** until the run is over or `timeout` has passed; true where it is over.
     pub fn wait(&mut self, timeout: Duration) -> bool {
-        while self.threads.iter().any(|t| !t.over) {
-            if !self.wait_for_one(timeout) {
+        let begin = Instant::now();
+        while !self.is_over() {
+            if !self.wait_for_news(timeout.saturating_sub(begin.elapsed())) {
                 return false;
             }
         }
         true
     }
 
-    /// **Blocks** until one more thread is over, which is true, or `timeout` has passed.
-    fn wait_for_one(&mut self, timeout: Duration) -> bool {
-        match self.done.recv_timeout(timeout) {
-            Ok(number) => self.threads[number].over = true,
-            Err(RecvTimeoutError::Timeout) => return false,
-            Err(RecvTimeoutError::Disconnected) => self.threads.iter_mut().for_each(|t| t.over = true),
+    pub(crate) fn is_over(&self) -> bool {
+        self.threads.iter().all(|t| t.over)
+    }
+
+    /// **Blocks** until one more thread is over, or everybody has been told to end or to stop, which is true, or `timeout`
+    /// has passed. Not to be called of a run that is over.
+    pub(crate) fn wait_for_news(&mut self, timeout: Duration) -> bool {
+        // Never without a sender: `everybody` has one.
+        let Ok(news) = self.news.recv_timeout(timeout) else { return false };
+        if let News::Over(number) = news {
+            self.threads[number].over = true;
         }
         true
     }
@@ -290,6 +295,11 @@ impl Running {
         })
     }
 
+    /// When that is worth asking; `None` where no placeholder has a device's place.
+    pub(crate) fn asks_again(&self) -> Option<Instant> {
+        self.graph.asks_again()
+    }
+
     /// Whether a device that a placeholder stands in for has answered.
     pub(crate) fn device_is_back(&mut self) -> bool {
         self.graph.device_is_back()
@@ -306,12 +316,12 @@ impl Running {
 
     fn collect(&mut self) -> Option<Failure> {
         let mut stopping = None;
-        while self.threads.iter().any(|t| !t.over) {
+        while !self.is_over() {
             let limit = match self.is_stopping() {
                 true => STOPPING.saturating_sub(stopping.get_or_insert_with(Instant::now).elapsed()),
                 false => Duration::MAX,
             };
-            if !self.wait_for_one(limit) {
+            if !self.wait_for_news(limit) {
                 break;
             }
         }

@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::frame::Timestamp;
+
 /// Counters of one element.
 #[derive(Debug, Default)]
 pub struct NodeStats {
     frames: AtomicU64,
     dropped: AtomicU64,
     corrupt: AtomicU64,
+    misdated: AtomicU64,
     latency: OnceLock<Box<Histogram>>,
     held: Arc<HeldGauge>,
     /// Its domain's thread is in it, or in one that it has pushed to.
@@ -97,9 +100,12 @@ impl NodeStats {
         let _ = self.latency.set(Box::default());
     }
 
-    pub(crate) fn latency(&self, ns: u64) {
-        if let Some(h) = self.latency.get() {
-            h.record(ns);
+    /// One thread alone calls a sink.
+    pub(crate) fn shown(&self, captured: Timestamp, shown: Timestamp) {
+        let Some(latency) = self.latency.get() else { return };
+        match shown.0.checked_sub(captured.0) {
+            Some(ns) => latency.record(ns),
+            None => self.misdated.store(self.misdated.load(Relaxed) + 1, Relaxed),
         }
     }
 
@@ -114,6 +120,7 @@ impl NodeStats {
             frames: self.frames(),
             dropped: self.dropped.load(Relaxed),
             corrupt: self.corrupt.load(Relaxed),
+            misdated: self.misdated.load(Relaxed),
             latency: self.latency.get().and_then(|h| h.read()),
             held: self.held.read(),
         }
@@ -129,22 +136,31 @@ pub struct NodeCounts {
     pub dropped: u64,
     /// Frames marked damaged by their producer.
     pub corrupt: u64,
-    /// Of a sink: from the capture time stamp to when the frame was shown or consumed.
+    /// Of a sink: frames that were shown or consumed before the moment that their time stamp names. It is wrong, and they
+    /// are in no latency.
+    pub misdated: u64,
+    /// Of a sink: from the capture time stamp to when the frame was shown or consumed, of all frames but those misdated;
+    /// `None` where there was no other.
     pub latency: Option<Latency>,
     /// Of a store: what it holds at the moment.
     pub held: Option<Held>,
 }
 
-/// `300 frames, 2 dropped, latency 11.9 ms (p50), 16.4 ms (p99)`.
+/// `300 frames, 2 dropped, latency 11.9 ms (p50), 16.4 ms (p99)`; `300 frames, 2 dropped, 300 misdated, latency unknown`.
 impl fmt::Display for NodeCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} frames, {} dropped", self.frames, self.dropped)?;
         if self.corrupt > 0 {
             write!(f, ", {} corrupt", self.corrupt)?;
         }
+        if self.misdated > 0 {
+            write!(f, ", {} misdated", self.misdated)?;
+        }
         if let Some(latency) = self.latency {
             let ms = |ns: u64| ns as f64 / 1e6;
             write!(f, ", latency {:.1} ms (p50), {:.1} ms (p99)", ms(latency.p50), ms(latency.p99))?;
+        } else if self.misdated > 0 {
+            write!(f, ", latency unknown")?;
         }
         Ok(())
     }
@@ -222,8 +238,23 @@ mod tests {
     #[test]
     fn counts_are_told_in_a_line() {
         let latency = Some(Latency { p50: 11_900_000, p99: 16_440_000, max: 20_000_000 });
-        let counts = NodeCounts { frames: 300, dropped: 2, corrupt: 1, latency, held: None };
+        let counts = NodeCounts { frames: 300, dropped: 2, corrupt: 1, latency, ..NodeCounts::default() };
         let line = "300 frames, 2 dropped, 1 corrupt, latency 11.9 ms (p50), 16.4 ms (p99)";
+        assert_eq!(counts.to_string(), line);
+    }
+
+    #[test]
+    fn a_frame_that_was_shown_before_its_own_time_stamp_is_in_no_latency() {
+        let stats = NodeStats::default();
+        stats.keep_latency();
+        stats.shown(Timestamp(1_000), Timestamp(999));
+        assert_eq!((stats.read().misdated, stats.read().latency), (1, None));
+        assert_eq!(stats.read().to_string(), "0 frames, 0 dropped, 1 misdated, latency unknown");
+
+        stats.shown(Timestamp(1_000_000), Timestamp(3_000_000));
+        let (counts, ns) = (stats.read(), 2_000_000);
+        assert_eq!((counts.misdated, counts.latency), (1, Some(Latency { p50: ns, p99: ns, max: ns })));
+        let line = "0 frames, 0 dropped, 1 misdated, latency 2.0 ms (p50), 2.0 ms (p99)";
         assert_eq!(counts.to_string(), line);
     }
 

@@ -33,8 +33,10 @@ pub struct RunOptions {
     pub frames: Option<u64>,
     /// Time after which the sources end.
     pub duration: Option<Duration>,
-    /// How often the observer is asked, and so how soon its word is obeyed: each time is a system call. 250 ms, which
-    /// suits a progress line and a person's Ctrl-C.
+    /// How often the observer is asked, and so how soon its word is obeyed, and how often it is looked whether an element
+    /// hangs, which nothing else shows: each time is a wake-up. 500 ms, so that one that hangs is told of within 2 s; a
+    /// progress line wants it shorter. Nothing else waits for it: with [`Duration::MAX`] only what there is to do wakes this
+    /// thread.
     pub tick: Duration,
     /// For negotiation.
     pub negotiate: NegotiateOptions,
@@ -42,8 +44,7 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> RunOptions {
-        let tick = Duration::from_millis(250);
-        RunOptions { frames: None, duration: None, tick, negotiate: NegotiateOptions::default() }
+        RunOptions { frames: None, duration: None, tick: LONG / 3, negotiate: NegotiateOptions::default() }
     }
 }
 
@@ -54,8 +55,8 @@ pub enum Progress<'a> {
     Negotiated(&'a Graph, &'a Plan),
     /// It runs, since so long.
     Running(&'a Graph, Duration),
-    /// This element has been in one call for 1.5 s; told once of each such call. What the observer says to this counts for
-    /// nothing, as it is asked again at once.
+    /// This element has been in one call for 1.5 s, as far as ticks show; told once of each such call. What the observer says
+    /// to this counts for nothing, as it is asked again at once.
     Hanging(&'a str),
     /// A device failed, and the graph is tried again.
     Retrying(&'a Error),
@@ -220,7 +221,7 @@ fn once(
     worked: &mut Worked,
     observer: &mut impl FnMut(Progress<'_>) -> Verdict,
 ) -> Result<Step, Error> {
-    worked.0.clear();
+    *worked = Worked::default();
     report.plan = negotiate(&mut report.graph, &options.negotiate)?;
     if observer(Progress::Negotiated(&report.graph, &report.plan)) != Verdict::Continue {
         return Ok(Step::Over);
@@ -234,28 +235,34 @@ fn once(
     let mut calls = Calls::default();
     let begin = Instant::now();
     let earlier = report.duration;
-    let mut ending: Option<Instant> = None;
-    loop {
-        let due = match (ending, options.duration) {
-            (Some(_), _) => GRACE,
-            (None, Some(d)) => d.saturating_sub(earlier + begin.elapsed()),
+    let mut ending: Option<Duration> = None;
+    let mut tick = options.tick;
+    while !running.is_over() && !running.is_stopping() {
+        let now = begin.elapsed();
+        let over = match (ending, options.duration) {
+            (Some(since), _) => since + GRACE,
+            (None, Some(duration)) => duration.saturating_sub(earlier),
             (None, None) => Duration::MAX,
         };
-        if running.wait(due.min(options.tick)) || running.is_stopping() {
-            break;
+        let asks_again = running.asks_again().filter(|_| ending.is_none());
+        let asks_again = asks_again.map_or(Duration::MAX, |at| at.saturating_duration_since(begin));
+        let due = over.min(tick).min(asks_again).min(worked.due());
+        running.wait_for_news(due.saturating_sub(now));
+        let now = begin.elapsed();
+        report.duration = earlier + now;
+        worked.look(running.graph(), now);
+        let mut verdict = Verdict::Continue;
+        if now >= tick {
+            tick = now.saturating_add(options.tick);
+            if let Some(node) = calls.too_long(&running, now) {
+                observer(Progress::Hanging(&running.graph().nodes[node].name));
+            }
+            verdict = observer(Progress::Running(running.graph(), report.duration));
         }
-        worked.look(running.graph(), begin.elapsed());
-        report.duration = earlier + begin.elapsed();
-        if let Some(node) = calls.too_long(&running, begin.elapsed()) {
-            observer(Progress::Hanging(&running.graph().nodes[node].name));
-        }
-        let verdict = observer(Progress::Running(running.graph(), report.duration));
-        let over = options.duration.is_some_and(|d| report.duration >= d);
-        if verdict == Verdict::Stop || ending.is_some_and(|since| since.elapsed() > GRACE) {
+        if verdict == Verdict::Stop || ending.is_some_and(|since| now >= since + GRACE) {
             running.stop();
-        } else if (verdict == Verdict::End || over || running.is_ending()) && ending.is_none() {
-            // Where an element has said so, this wakes the domains that sleep.
-            ending = Some(Instant::now());
+        } else if ending.is_none() && (verdict == Verdict::End || now >= over || running.is_ending()) {
+            ending = Some(now);
             running.end();
         } else if ending.is_none() && running.device_is_back() {
             step = Step::DeviceIsBack;
@@ -302,35 +309,27 @@ impl Calls {
     }
 }
 
-/// For how long elements have had frames since the last start.
+/// Frames that each element had had when the longest pause had passed since the last start.
 #[derive(Default)]
-struct Worked(Vec<Had>);
-
-/// Frames of an element when it was last looked at, and when there were more than before.
-#[derive(Default)]
-struct Had {
-    frames: u64,
-    at: Duration,
-}
+struct Worked(Vec<u64>);
 
 impl Worked {
-    /// To be called each tick.
+    /// When, since the start, a look is due.
+    fn due(&self) -> Duration {
+        if self.0.is_empty() { LONGEST } else { Duration::MAX }
+    }
+
     fn look(&mut self, graph: &Graph, since_start: Duration) {
-        let first = self.0.is_empty();
-        self.0.resize_with(graph.nodes.len(), Had::default);
-        for (had, node) in self.0.iter_mut().zip(&graph.nodes) {
-            let frames = node.stats.frames();
-            if frames > had.frames && !first {
-                had.at = since_start;
-            }
-            had.frames = frames;
+        if since_start >= self.due() {
+            self.0 = graph.nodes.iter().map(|n| n.stats.frames()).collect();
         }
     }
 
-    /// Whether the element called `name` had frames until its last pause was made up for.
+    /// Whether the element called `name` has had frames since its last pause was made up for, other than the one that it
+    /// may have failed at.
     fn long_enough(&self, graph: &Graph, name: Option<&str>) -> bool {
-        let node = graph.nodes.iter().position(|n| Some(n.name.as_str()) == name);
-        node.and_then(|n| self.0.get(n)).is_some_and(|had| had.at > LONGEST)
+        let mut had = graph.nodes.iter().zip(&self.0);
+        had.any(|(node, &had)| Some(node.name.as_str()) == name && node.stats.frames() > had + 1)
     }
 }
 

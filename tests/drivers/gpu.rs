@@ -14,9 +14,8 @@ use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::solve::NegotiateOptions;
 use shrbuf_pipeline::supervise::{Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Origin, Rate, Size};
+use shrbuf_tests::native::reference::{planes, sample, to_rgb};
 use shrbuf_tests::{Footprint, Growth, Watch, counts, growth, on_test_drivers, press, run_frames};
-
-use crate::native::reference::{planes, sample, to_rgb};
 
 fn gpu() -> Gpu {
     Gpu { device: Some("software".into()), ..Gpu::default() }

@@ -8,8 +8,6 @@ mod gpu;
 mod limits;
 mod m2m;
 mod mplane;
-#[path = "../../elements/tests/native/mod.rs"]
-mod native;
 mod negotiation;
 mod output;
 mod pixels;

@@ -187,6 +187,23 @@ fn time_stamps_that_wrap_around_are_shown_too() {
     }
 }
 
+/// vivid's, unless it is told otherwise, are those of the end of a frame that it hands out as it begins.
+#[test]
+fn a_time_stamp_of_the_future_is_replaced_so_that_latencies_are_real() {
+    if !on_test_drivers() {
+        return;
+    }
+    let report = run_frames(quiet(), 60);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let camera = report.graph.counts().into_iter().find(|c| c.name == "camera").unwrap();
+    let (_, replaced) = camera.own.iter().find(|(name, _)| *name == "future_stamps").unwrap();
+    assert!(*replaced > 0, "{camera:?}");
+    let display = counts(&report.graph, "display");
+    assert_eq!(display.misdated, 0, "{display:?}");
+    assert!(display.latency.unwrap().p50 > 0, "{display:?}");
+}
+
 #[test]
 fn a_placeholder_is_on_the_display_while_the_camera_is_unplugged() {
     if !on_test_drivers() {

@@ -1,4 +1,5 @@
-//! What the driver tests share: where they run, and what must be as before when they are done.
+//! What tests of several crates share: where they run, what must be as before when they are done, and ([`native`]) elements
+//! set up one at a time.
 
 use std::fs;
 
@@ -13,11 +14,13 @@ mod footprint;
 mod gem;
 pub mod growth;
 mod heap;
+pub mod native;
 mod watch;
 
 pub use aligned::Aligned;
 pub use footprint::Footprint;
 pub use growth::Growth;
+pub use heap::allocations;
 pub use watch::Watch;
 
 /// True in the virtual machine, where vivid and vkms are. Elsewhere a driver test has nothing to test and says so.
@@ -30,6 +33,16 @@ pub fn on_test_drivers() -> bool {
         println!("needs vivid and vkms: scripts/test-guest runs this in the virtual machine");
     }
     vivid && vkms
+}
+
+/// False where the kernel has no udmabuf, which is said.
+pub fn has_udmabuf() -> bool {
+    let has = std::path::Path::new("/dev/udmabuf").exists();
+    assert!(has || std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
+    if !has {
+        println!("no udmabuf here");
+    }
+    has
 }
 
 /// A small, quick camera.

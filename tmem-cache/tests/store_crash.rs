@@ -18,6 +18,13 @@ const FRAMES: usize = 1000;
 const REPEATS: &str = "TMEM_REPEATS_CHILD";
 const FULL: &str = "TMEM_FULL_CHILD";
 
+/// This program again, as the test of that name, with the variable that makes it a child.
+fn child(test: &str, variable: &str, dir: &Dir) -> Command {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--nocapture"]).env(variable, &dir.0);
+    child
+}
+
 fn open(dir: &Dir) -> (Store, Pool) {
     open_with(dir, 8 * MIB)
 }
@@ -71,12 +78,7 @@ fn durable_chunks_survive_kill_9() {
     let mut random = Random(std::process::id().into());
     for _ in 0..8 {
         let dir = Dir::new();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_puts_until_it_is_killed", "--nocapture"])
-            .env(CHILD, &dir.0)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = child("child_puts_until_it_is_killed", CHILD, &dir).stdout(Stdio::piped()).spawn().unwrap();
         let synced = killed_after(&mut child, 20 + random.below(300) as u32);
         let (_store, pool) = open(&dir);
         let mut bytes = Vec::new();
@@ -127,12 +129,8 @@ fn repeats_of_durable_chunks_survive_kill_9() {
     let mut random = Random(std::process::id().into());
     for _ in 0..8 {
         let dir = Dir::new();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_repeats_until_it_is_killed", "--nocapture"])
-            .env(REPEATS, &dir.0)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            child("child_repeats_until_it_is_killed", REPEATS, &dir).stdout(Stdio::piped()).spawn().unwrap();
         let synced = killed_after(&mut child, 40 + random.below(600) as u32);
         let (store, pool) = open(&dir);
         let mut bytes = Vec::new();
@@ -187,13 +185,8 @@ fn child_films_until_it_is_killed() {
 #[test]
 fn durable_frames_survive_kill_9_beside_those_with_references() {
     let dir = Dir::new();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_films_until_it_is_killed", "--nocapture"])
-        .env(FILM, &dir.0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = child("child_films_until_it_is_killed", FILM, &dir);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     // Frames have been pushed out by then.
     let synced = killed_after(&mut child, 130);
 
@@ -239,11 +232,7 @@ fn child_runs_into_the_end_of_the_device() {
 #[test]
 fn full_device_refuses_and_what_was_there_stays() {
     let dir = Dir::new();
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_runs_into_the_end_of_the_device", "--nocapture"])
-        .env(FULL, &dir.0)
-        .output()
-        .unwrap();
+    let child = child("child_runs_into_the_end_of_the_device", FULL, &dir).output().unwrap();
     let said = String::from_utf8(child.stdout).unwrap();
     assert!(child.status.success(), "{said}");
     let accepted = said.lines().find_map(|l| l.strip_prefix("accepted ")).unwrap();

@@ -64,7 +64,7 @@ fn json_has_every_promised_key_in_order() {
     assert_eq!((&link["from"], &link["to"], &link["format"]), (&"camera".into(), &"display".into(), &"XR24".into()));
     assert_eq!((&link["width"], &link["height"], &link["zero_copy"]), (&64.into(), &48.into(), &true.into()));
     assert_eq!(keys(&json["elements"]), ["camera", "display"]);
-    assert_eq!(keys(&json["elements"]["camera"]), ["corrupt", "counters", "dropped", "frames"]);
+    assert_eq!(keys(&json["elements"]["camera"]), ["corrupt", "counters", "dropped", "frames", "misdated"]);
     assert_eq!(keys(&json["elements"]["display"]["latency_us"]), ["max", "p50", "p99"]);
 }
 

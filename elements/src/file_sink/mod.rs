@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use shrbuf::{Account, Format, Ledger, Reason, Shrbuf};
@@ -16,6 +15,7 @@ use shrbuf_pipeline::{
 pub use crate::container::{Container, FileError};
 use crate::container::{Numbered, y4m};
 use crate::image;
+use crate::new_file::NewFile;
 
 shrbuf_pipeline::properties! {
     /// Writes frames to a file: raw, Y4M or PNG.
@@ -33,7 +33,7 @@ shrbuf_pipeline::properties! {
     /// every = 10
     /// ```
     pub struct FileSink = "file-sink" {
-        /// Where to write; what is there is overwritten.
+        /// Where to write; what is there is overwritten, once a frame comes.
         path: PathBuf = PathBuf::new(),
         /// What to write: "auto" goes by the name.
         container: Container = Container::Auto,
@@ -84,15 +84,21 @@ struct Run {
 }
 
 enum Writer {
-    Raw(File),
+    Raw(NewFile),
     /// Without its header before the first frame, which says how code values are to be understood.
     Y4m {
-        file: File,
+        file: NewFile,
         header: bool,
     },
-    Numbered(Numbered),
-    /// The last frame, which waits for the end.
-    Last(Option<Frame>),
+    Numbered {
+        paths: Numbered,
+        _first: NewFile,
+    },
+    /// The last frame waits for the end.
+    Last {
+        last: Option<Frame>,
+        _file: NewFile,
+    },
 }
 
 impl Element for Sink {
@@ -138,27 +144,20 @@ impl Element for Sink {
 
     fn start(&mut self, _start: &mut Start<'_>) -> Result<(), Failure> {
         let path = &self.config.path;
-        // A pipe's reader may never come, or never read: that is waited for where a stop is heard. To files it is all one.
-        let mut options = File::options();
-        options.write(true).create(true).custom_flags(libc::O_NONBLOCK);
         // Started again, as a stream has changed or a device was away, it goes on with what it has.
         let again = self.written > 0;
-        options.append(again).truncate(!again);
-        let create = |path: &Path| options.open(path).map_err(|e| FileError::open(path, e));
+        let open = |path: &Path| {
+            let file = if again { NewFile::go_on(path) } else { NewFile::open(path) };
+            file.map_err(|e| FileError::open(path, e))
+        };
         let writer = match self.container {
-            Container::Y4m => Writer::Y4m { file: create(path)?, header: self.y4m.is_some() },
+            Container::Y4m => Writer::Y4m { file: open(path)?, header: self.y4m.is_some() },
             Container::Png => match Numbered::parse(path) {
-                Some(numbered) => {
-                    // A folder that is not there is better known now than with the first frame.
-                    create(&numbered.path(0))?;
-                    Writer::Numbered(numbered)
-                }
-                None => {
-                    create(path)?;
-                    Writer::Last(None)
-                }
+                // A folder that is not there is better known now than with the first frame.
+                Some(paths) => Writer::Numbered { _first: open(&paths.path(0))?, paths },
+                None => Writer::Last { last: None, _file: open(path)? },
             },
-            _ => Writer::Raw(create(path)?),
+            _ => Writer::Raw(open(path)?),
         };
         self.run = Some(Run { writer, came: 0 });
         Ok(())
@@ -202,7 +201,7 @@ impl Element for Sink {
 impl Sink {
     /// Writes the frame that waited for the end, if one did.
     fn last(&mut self) -> Result<(), FileError> {
-        let Some(Run { writer: Writer::Last(last), .. }) = &mut self.run else { return Ok(()) };
+        let Some(Run { writer: Writer::Last { last, .. }, .. }) = &mut self.run else { return Ok(()) };
         let Some(frame) = last.take() else { return Ok(()) };
         let path = &self.config.path;
         image::write_png(path, &frame.buffer, frame.color, &self.account).map_err(|e| FileError::write(path, 0, e))
@@ -226,22 +225,25 @@ impl Writer {
     /// Writes a frame; false where the run was stopped before all of it was.
     fn write(&mut self, frame: Frame, stream: Option<Stream>, to: &To<'_, '_>) -> Result<bool, Failure> {
         let written = match self {
-            Writer::Raw(file) => planes(file, &frame, to)?,
+            Writer::Raw(file) => match file.begin() {
+                Ok(file) => planes(file, &frame, to)?,
+                Err(e) => Err(e),
+            },
             Writer::Y4m { file, header } => {
                 let first = if *header { String::new() } else { first_line(&frame, stream)? };
                 *header = true;
-                let begun = to.bytes(file, first.as_bytes()).and_then(|()| to.bytes(file, y4m::FRAME));
-                match begun {
-                    Ok(()) => planes(file, &frame, to)?,
-                    e => e,
+                let begin = |file: &File| to.bytes(file, first.as_bytes()).and_then(|()| to.bytes(file, y4m::FRAME));
+                match file.begin().and_then(|file| begin(file).map(|()| file)) {
+                    Ok(file) => planes(file, &frame, to)?,
+                    Err(e) => Err(e),
                 }
             }
-            Writer::Numbered(numbered) => {
-                let path = numbered.path(to.number);
+            Writer::Numbered { paths, .. } => {
+                let path = paths.path(to.number);
                 let written = image::write_png(&path, &frame.buffer, frame.color, to.account);
                 return Ok(written.map(|()| true).map_err(|e| FileError::write(&path, to.number, e))?);
             }
-            Writer::Last(last) => {
+            Writer::Last { last, .. } => {
                 *last = Some(frame);
                 Ok(())
             }

@@ -3,7 +3,6 @@
 mod terminal;
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::PathBuf;
 
 use shrbuf::{AccessError, Account, Ledger, Reason, Shrbuf};
@@ -16,6 +15,7 @@ use shrbuf_pipeline::{
 use self::terminal::Terminal;
 use crate::clock::{Grid, Timer};
 use crate::image;
+use crate::new_file::NewFile;
 
 shrbuf_pipeline::choices! {
     /// What a display does when frames come faster than it refreshes.
@@ -57,7 +57,7 @@ shrbuf_pipeline::properties! {
         rate: Rate = Rate::new(60, 1),
         /// What happens when frames come faster than that.
         mode: ScreenMode = ScreenMode::Latest,
-        /// Where to keep the last picture, as it ends.
+        /// Where to keep the last picture, as it ends; what is there stays where no frame came.
         png: Option<PathBuf> = None,
         /// Whether to draw in the terminal.
         terminal: TerminalUse = TerminalUse::Auto,
@@ -93,6 +93,7 @@ struct Run {
     waiting: VecDeque<Frame>,
     ending: bool,
     terminal: Option<Terminal>,
+    _png: Option<NewFile>,
 }
 
 impl ScreenSink {
@@ -131,13 +132,14 @@ impl Element for Screen {
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        if let Some(path) = &self.config.png {
-            // A path that will not do is better known now than after the last frame.
-            File::options().append(true).create(true).open(path).map_err(|e| {
+        // A path that will not do is better known now than after the last frame.
+        let open = |path: &PathBuf| {
+            NewFile::open(path).map_err(|e| {
                 let what = format!("cannot write `png = \"{}\"`: {e}", path.display());
                 Failure::new(FailureKind::Config, what)
-            })?;
-        }
+            })
+        };
+        let png = self.config.png.as_ref().map(open).transpose()?;
         let timer = Timer::new()?;
         start.watch(timer.watched()?, REFRESH)?;
         self.run = Some(Run {
@@ -148,6 +150,7 @@ impl Element for Screen {
             waiting: VecDeque::with_capacity(self.config.room()),
             ending: false,
             terminal: Terminal::open(self.config.terminal),
+            _png: png,
         });
         Ok(())
     }
@@ -195,7 +198,7 @@ impl Element for Screen {
         }
         let Some(path) = &self.config.png else { return };
         let Some(frame) = run.waiting.pop_back().or(run.shown.take()) else {
-            tracing::warn!("{}: no frame came, so {} is empty", self.environment.name, path.display());
+            tracing::warn!("{}: no frame came, so {} is not written", self.environment.name, path.display());
             return;
         };
         if let Err(e) = image::write_png(path, &frame.buffer, frame.color, &self.account) {
@@ -221,8 +224,10 @@ impl Run {
     /// Shows the next frame. Gives the number of flips: 1, or 0 where the timer was early.
     fn refresh(&mut self, account: &Account, context: &mut Context<'_>) -> Result<u64, Failure> {
         let Some(frame) = self.waiting.pop_front() else { return Ok(0) };
-        let now = self.grid.time(self.grid.last_due(Timestamp::now()));
-        context.shown(frame.timestamp, now);
+        let late = Timestamp::now();
+        let now = self.grid.time(self.grid.last_due(late));
+        // A refresh that this thread comes to late shows what has come meanwhile too: then, and not when it was due.
+        context.shown(frame.timestamp, if frame.timestamp > now { late } else { now });
         let frame = self.shown.insert(frame);
         if let Some(terminal) = self.terminal.as_mut().filter(|t| t.wants(now)) {
             let drawn = terminal.draw(frame, now, account);

@@ -40,6 +40,10 @@ properties! {
     /// reads whole blocks (a codec) the picture has room around it: in a part of the driver's buffers, where it can be told
     /// to write to one, or in memory that it is lent; otherwise the link is refused, or goes through `gpu`.
     ///
+    /// A frame's time stamp is the driver's: of when its exposure began, as webcams have it (UVC: when its first bytes came),
+    /// or of when its last byte came. Latencies begin there. Where the driver's is not of CLOCK_MONOTONIC, or lies in the future
+    /// (counted as `future_stamps`), it is the time at which the frame was dequeued.
+    ///
     /// ```toml
     /// [element.camera]
     /// type = "v4l2-src"
@@ -81,7 +85,7 @@ impl Build for V4l2Src {
             device: None,
             allocated: None,
             streaming: None,
-            unexpected: 0,
+            wrong: Wrong::default(),
             told: Told::default(),
         }))
     }
@@ -136,10 +140,18 @@ struct Source {
     device: Option<Device>,
     allocated: Option<Allocated>,
     streaming: Option<Streaming>,
-    /// Buffers that the driver returned though it did not have them, or with a picture elsewhere than agreed.
-    unexpected: u64,
+    wrong: Wrong,
     /// Of the last stream, what the driver said in its frames' numbers.
     told: Told,
+}
+
+/// What the driver did that cannot be.
+#[derive(Default)]
+struct Wrong {
+    /// Buffers returned though it did not have them, or with a picture elsewhere than agreed.
+    buffers: u64,
+    /// Time stamps of the future.
+    stamps: u64,
 }
 
 struct Fences(Arc<Pool>);
@@ -284,7 +296,7 @@ impl Element for Source {
                     streaming.event()?;
                 }
                 if events.readable || events.error {
-                    self.unexpected += u64::from(!streaming.frame(context)?);
+                    streaming.frame(&mut self.wrong, context)?;
                 }
                 Ok(())
             }
@@ -312,7 +324,8 @@ impl Element for Source {
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
-        report("unexpected_buffers", self.unexpected);
+        report("unexpected_buffers", self.wrong.buffers);
+        report("future_stamps", self.wrong.stamps);
         // What `dropped` can be checked by: last - first + 1 is frames + dropped - repeated, where nothing restarted.
         let told = self.streaming.as_ref().map_or(self.told, |s| s.sequence.told);
         report("first_sequence", told.first.into());
@@ -323,25 +336,35 @@ impl Element for Source {
 }
 
 impl Streaming {
-    /// One DQBUF; false where the driver returned something that cannot be used.
-    fn frame(&mut self, context: &mut Context<'_>) -> Result<bool, Failure> {
+    /// One DQBUF.
+    fn frame(&mut self, wrong: &mut Wrong, context: &mut Context<'_>) -> Result<(), Failure> {
         let buffer = match self.queue.dequeue() {
             Ok(Dequeued::Buffer(buffer)) => buffer,
             // With POLLERR too: a queue that had failed would say so here. vb2_fop_poll() reports it also where a signal
             // interrupts its wait for the driver's lock.
-            Ok(Dequeued::NotReady) => return Ok(true),
-            Ok(Dequeued::EndOfStream) => return context.end_all().map(|()| true),
+            Ok(Dequeued::NotReady) => return Ok(()),
+            Ok(Dequeued::EndOfStream) => return context.end_all(),
             Err(DqbufError::Overrun { index, .. }) => {
                 // Its first reference is its last: back it goes.
                 drop(self.pool.take(index as usize));
-                return Ok(false);
+                wrong.buffers += 1;
+                return Ok(());
             }
             Err(e) => return Err(dequeue_failed(e)),
         };
-        let Some(memory) = self.pool.take(buffer.index as usize) else { return Ok(false) };
+        let Some(memory) = self.pool.take(buffer.index as usize) else {
+            wrong.buffers += 1;
+            return Ok(());
+        };
+        let now = Timestamp::now();
         let timestamp = match buffer.timestamp.clock {
-            Clock::Monotonic => Timestamp(buffer.timestamp.ns),
-            Clock::Copy | Clock::Unknown => Timestamp::now(),
+            Clock::Monotonic if buffer.timestamp.ns <= now.0 => Timestamp(buffer.timestamp.ns),
+            // What has come was captured before. vivid hands a picture out as it begins, with the time at which it would end.
+            Clock::Monotonic => {
+                wrong.stamps += 1;
+                now
+            }
+            Clock::Copy | Clock::Unknown => now,
         };
         self.frames += 1;
         let counted = self.sequence.count(buffer.sequence);
@@ -350,8 +373,7 @@ impl Streaming {
         memory.set_state(if corrupt { State::Corrupt } else { State::Filled });
         let (sequence, color) = (counted.number, self.color);
         let frame = Frame { buffer: memory, timestamp, sequence, color, crop: None, corrupt, payload: 0 };
-        context.push(0, frame)?;
-        Ok(true)
+        context.push(0, frame)
     }
 
     fn event(&mut self) -> Result<(), Failure> {

@@ -3,8 +3,6 @@
 
 mod bringing;
 mod camera;
-#[path = "../native/mod.rs"]
-mod native;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +18,7 @@ use shrbuf_pipeline::supervise::{self, Progress, Report, RunOptions, Verdict};
 use shrbuf_pipeline::{
     Build, Consumes, Context, Element, Failure, Frame, Graph, InputOffer, Origin, Ports, Video, Wanted,
 };
+use shrbuf_tests::{has_udmabuf, native};
 
 /// Longer than any frame takes on a busy machine: where none comes for longer, it hangs.
 const LONG: Duration = Duration::from_secs(20);
@@ -300,16 +299,6 @@ fn a_graph_runs_again_and_again() {
     }
     drop(graph);
     assert_eq!(memories(), 0);
-}
-
-/// False where the kernel has none, which is said.
-fn has_udmabuf() -> bool {
-    let has = std::path::Path::new("/dev/udmabuf").exists();
-    assert!(has || std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
-    if !has {
-        println!("no udmabuf here");
-    }
-    has
 }
 
 #[test]

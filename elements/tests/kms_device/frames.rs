@@ -15,7 +15,7 @@ fn three_hundred_flips_come_one_refresh_apart() {
     let mut before = next_event(card, &mut buffer);
     assert_eq!((before.user_data, before.crtc), (0, Some(screen.crtc())));
 
-    let (started, allocated) = (Instant::now(), counting::allocations());
+    let (started, allocated) = (Instant::now(), shrbuf_tests::allocations());
     let (mut missed, mut worst) = (0, 0);
     for i in 1..=300u64 {
         screen.flip(&flip(&frames[i as usize % 3], i)).unwrap();
@@ -27,7 +27,7 @@ fn three_hundred_flips_come_one_refresh_apart() {
         worst = worst.max((event.time_ns - before.time_ns).abs_diff(u64::from(refreshes) * period));
         before = event;
     }
-    assert_eq!(counting::allocations(), allocated, "a frame allocates nothing");
+    assert_eq!(shrbuf_tests::allocations(), allocated, "a frame allocates nothing");
     println!("300 flips in {:?}: {missed} refreshes missed, {worst} ns off the {period} ns grid", started.elapsed());
     // Whether each refresh is met depends on the machine; that a flip says which one it met does not.
     assert!(worst < 50_000, "time stamps are {worst} ns off the refresh grid");

@@ -4,8 +4,6 @@
 #![cfg(feature = "kms")]
 
 mod cards;
-#[path = "../../../shrbuf/tests/common/counting.rs"]
-mod counting;
 mod frames;
 mod ownership;
 mod two_displays;

@@ -11,8 +11,6 @@ mod cases;
 #[path = "../../../shrbuf/tests/common/mod.rs"]
 mod common;
 mod controls;
-#[path = "../../../shrbuf/tests/common/counting.rs"]
-mod counting;
 mod exporter;
 mod faults;
 mod finding;

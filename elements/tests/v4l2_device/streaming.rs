@@ -112,7 +112,7 @@ fn nothing_allocates_while_streaming() {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     epoll.add(queue.as_fd(), EpollEvent::new(Readiness::INTEREST, 0)).unwrap();
     let mut events = [EpollEvent::empty()];
-    let before = counting::allocations();
+    let before = shrbuf_tests::allocations();
     let mut frames = 0;
     while frames < 30 {
         epoll.wait(&mut events, EpollTimeout::from(2000u16)).unwrap();
@@ -121,7 +121,7 @@ fn nothing_allocates_while_streaming() {
             frames += 1;
         }
     }
-    assert_eq!(counting::allocations() - before, 0);
+    assert_eq!(shrbuf_tests::allocations() - before, 0);
 }
 
 #[test]

@@ -218,8 +218,9 @@ impl Context<'_> {
         self.stats.dropped(frames);
     }
 
-    /// Of a sink: a frame captured at `captured` was shown or consumed at `shown`.
+    /// Of a sink: a frame captured at `captured` was shown or consumed at `shown`. Where that is earlier, it is counted as
+    /// [misdated](crate::stats::NodeCounts::misdated).
     pub fn shown(&self, captured: Timestamp, shown: Timestamp) {
-        self.stats.latency(shown.since(captured));
+        self.stats.shown(captured, shown);
     }
 }

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::Sender;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -34,15 +35,25 @@ pub use waker::Waker;
 pub(crate) struct Control {
     command: AtomicU8,
     bells: Vec<Arc<Bell>>,
+    owner: Sender<News>,
+}
+
+/// What the owner of a run is woken for.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The thread of this domain is over.
+    Over(usize),
+    /// Everybody has been told to end, or to stop.
+    Told,
 }
 
 impl Control {
     const END: u8 = 1;
     const STOP: u8 = 2;
 
-    /// Of domains that are woken by these.
-    pub(crate) fn new(bells: Vec<Arc<Bell>>) -> Control {
-        Control { command: AtomicU8::new(0), bells }
+    /// Of domains that are woken by these, and of an owner.
+    pub(crate) fn new(bells: Vec<Arc<Bell>>, owner: Sender<News>) -> Control {
+        Control { command: AtomicU8::new(0), bells, owner }
     }
 
     /// Sources end; what is on its way arrives.
@@ -56,7 +67,10 @@ impl Control {
     }
 
     fn say(&self, command: u8) {
-        self.command.fetch_max(command, Ordering::Relaxed);
+        if self.command.fetch_max(command, Ordering::Relaxed) < command {
+            // Nobody listens where the owner has gone.
+            let _ = self.owner.send(News::Told);
+        }
         self.bells.iter().for_each(|bell| bell.ring());
     }
 

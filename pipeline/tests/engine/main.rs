@@ -6,3 +6,4 @@ mod elements;
 mod failures;
 mod flow;
 mod retry;
+mod ticks;

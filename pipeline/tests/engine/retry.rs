@@ -65,7 +65,8 @@ fn after_frames_for_longer_than_any_pause_a_failure_is_a_new_trouble() {
     });
     let mut graph = chain(Source::new(2), 0, sink);
     graph.set_retry(Some(Duration::from_millis(500)));
-    let options = RunOptions { duration: Some(Duration::from_millis(3500)), ..RunOptions::default() };
+    let options =
+        RunOptions { duration: Some(Duration::from_millis(3500)), tick: Duration::MAX, ..RunOptions::default() };
 
     let report = run(graph, &options, |_| Verdict::Continue);
 

@@ -1,5 +1,4 @@
 //! Two elements and a link, set up as the solver would, for tests of one element at a time.
-#![allow(dead_code)]
 
 pub mod reference;
 
@@ -13,8 +12,10 @@ use shrbuf_pipeline::{
     Size, Start, Stream, Video, Wanted,
 };
 
+/// Even and odd, and one that is quickly drawn.
 pub const SIZES: [Size; 3] = [Size::new(640, 360), Size::new(322, 242), Size::new(128, 96)];
 
+/// A stream in memfds, at 30 frames a second.
 pub fn stream(format: Format, size: Size) -> Stream {
     Stream {
         format,
@@ -51,6 +52,10 @@ pub fn line(mut elements: Vec<Box<dyn Element>>, streams: &[Stream]) -> Graph {
     graph
 }
 
+/// Runs to the end, which must come within 20 s.
+///
+/// # Panics
+/// Where it does not start, or does not end.
 pub fn run(graph: Graph, frames: Option<u64>) -> Ended {
     let mut running: Running = run::start(graph, frames).unwrap_or_else(|e| panic!("{}", e.failure.unwrap()));
     assert!(running.wait(Duration::from_secs(20)), "the run does not end");

@@ -5,6 +5,7 @@ use shrbuf_pipeline::{Colorimetry, Matrix, Range, Size};
 
 use super::plane;
 
+/// Every matrix in every range.
 pub fn colours() -> impl Iterator<Item = Colorimetry> {
     let matrices = [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020];
     matrices.into_iter().flat_map(|matrix| [Range::Limited, Range::Full].map(|range| Colorimetry { matrix, range }))
@@ -44,6 +45,7 @@ pub fn sample(format: Format, planes: &[(Vec<u8>, usize)], x: usize, y: usize) -
     }
 }
 
+/// Whether its pixels are red, green and blue.
 pub fn is_rgb(format: Format) -> bool {
     matches!(
         format,
@@ -51,10 +53,12 @@ pub fn is_rgb(format: Format) -> bool {
     )
 }
 
+/// Whether each of its pixels is one colour.
 pub fn is_bayer(format: Format) -> bool {
     format.family() == shrbuf::Family::Bayer
 }
 
+/// Of red, green and blue in Y.
 pub fn weights(matrix: Matrix) -> [f64; 3] {
     match matrix {
         Matrix::Bt601 => [0.299, 0.587, 0.114],
@@ -63,6 +67,7 @@ pub fn weights(matrix: Matrix) -> [f64; 3] {
     }
 }
 
+/// R, G, B from 0 to 255.
 pub fn to_rgb([y, u, v]: [f64; 3], c: Colorimetry) -> [f64; 3] {
     let [kr, kg, kb] = weights(c.matrix);
     let (y, u, v) = match c.range {
@@ -74,6 +79,7 @@ pub fn to_rgb([y, u, v]: [f64; 3], c: Colorimetry) -> [f64; 3] {
     [r, g, b].map(|n| (n * 255.0).clamp(0.0, 255.0))
 }
 
+/// Y from 16 to 235, U and V from 16 to 240.
 pub fn to_yuv_limited(rgb: [f64; 3], matrix: Matrix) -> [f64; 3] {
     let [kr, kg, kb] = weights(matrix);
     let [r, g, b] = rgb.map(|n| n / 255.0);
@@ -81,6 +87,7 @@ pub fn to_yuv_limited(rgb: [f64; 3], matrix: Matrix) -> [f64; 3] {
     [16.0 + 219.0 * y, 128.0 + 112.0 * (b - y) / (1.0 - kb), 128.0 + 112.0 * (r - y) / (1.0 - kr)]
 }
 
+/// Each plane as [`plane`] has it.
 pub fn planes(buffer: &Shrbuf) -> Vec<(Vec<u8>, usize)> {
     (0..buffer.layout().planes().len()).map(|p| plane(buffer, p)).collect()
 }
