@@ -7,9 +7,9 @@ use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
 use super::context::{CONTEXTS, OF};
-use super::model::TOTAL;
+use super::model::{BITS, TOTAL};
 use super::rans::{
-    GIVES, MOST_START, Numbers, Portable, Reader, SHIFT, SIZE, START, STATES, Shares, Slots, Symbols, Writer,
+    GIVES, LEAST, MOST_START, Numbers, Portable, Reader, SHIFT, SIZE, START, STATES, Shares, Slots, Symbols, Writer,
 };
 
 /// A processor with AVX-512 F, BW, VL and VBMI, and POPCNT.
@@ -54,7 +54,58 @@ static TABLES: Tables = {
 impl Symbols for Avx512 {
     #[inline(always)]
     fn symbols(self, reader: &mut Reader<'_>, tables: &[Slots], numbers: &Numbers, metrics: &[u8], out: &mut [u8]) {
-        self.0.symbols(reader, tables, numbers, metrics, out);
+        let (metrics, metrics_left) = metrics.as_chunks::<STATES>();
+        let (outs, outs_left) = out.as_chunks_mut::<STATES>();
+        // All tables that there are numbers of.
+        let most = numbers.by_context.iter().fold(0, |most, &number| most.max(number));
+        let slots = tables[..=usize::from(most)].as_flattened();
+        // SAFETY: `self` says that the processor has what is used; sixteen words are loaded of at least as many.
+        unsafe {
+            let from = reader.states.as_mut_ptr().cast::<__m512i>();
+            let mut states = [_mm512_loadu_si512(from), _mm512_loadu_si512(from.add(1))];
+            let of_context = _mm512_broadcast_i32x4(_mm_loadu_si128(numbers.by_context.as_ptr().cast()));
+            let of = (&raw const TABLES.of).cast::<__m512i>();
+            let a = _mm512_shuffle_epi8(of_context, _mm512_load_si512(of));
+            let b = _mm512_shuffle_epi8(of_context, _mm512_load_si512(of.add(1)));
+            let c = _mm512_shuffle_epi8(of_context, _mm512_load_si512(of.add(2)));
+            let d = _mm512_shuffle_epi8(of_context, _mm512_load_si512(of.add(3)));
+            for (metrics, out) in metrics.iter().zip(outs) {
+                let Some(words) = reader.window() else { return };
+                let metrics = _mm512_castsi256_si512(_mm256_loadu_si256(metrics.as_ptr().cast()));
+                let low = _mm512_permutex2var_epi8(a, metrics, b);
+                let high = _mm512_movepi8_mask(metrics);
+                let numbers = _mm512_mask_mov_epi8(low, high, _mm512_permutex2var_epi8(c, metrics, d));
+                let numbers = _mm512_castsi512_si256(numbers);
+                let mut read = 0;
+                macro_rules! sixteen {
+                    ($group:literal) => {{
+                        let table = _mm512_cvtepu8_epi32(_mm256_extracti128_si256::<$group>(numbers));
+                        let slot = _mm512_and_si512(states[$group], _mm512_set1_epi32(TOTAL as i32 - 1));
+                        let place = _mm512_or_si512(_mm512_slli_epi32::<{ BITS }>(table), slot);
+                        // SAFETY: a place is of a table that `slots` has, as all contexts' are, and a slot of it.
+                        let slots = _mm512_i32gather_epi32::<4>(place, slots.as_ptr().cast());
+                        let share = _mm512_srli_epi32::<19>(slots);
+                        let place =
+                            _mm512_and_si512(_mm512_srli_epi32::<8>(slots), _mm512_set1_epi32(TOTAL as i32 - 1));
+                        let above = _mm512_srli_epi32::<{ BITS }>(states[$group]);
+                        let next = _mm512_add_epi32(_mm512_mullo_epi32(share, above), place);
+                        let short = _mm512_cmplt_epi32_mask(next, _mm512_set1_epi32(LEAST as i32));
+                        let sixteen = _mm512_cvtepu16_epi32(_mm256_loadu_si256(words.as_ptr().add(read).cast()));
+                        let word = _mm512_maskz_expand_epi32(short, sixteen);
+                        states[$group] =
+                            _mm512_mask_or_epi32(next, short, _mm512_slli_epi32::<16>(next), word);
+                        read += short.count_ones() as usize;
+                        _mm512_cvtepi32_epi8(slots)
+                    }};
+                }
+                let (first, second) = (sixteen!(0), sixteen!(1));
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_set_m128i(second, first));
+                reader.at += read;
+            }
+            _mm512_storeu_si512(from, states[0]);
+            _mm512_storeu_si512(from.add(1), states[1]);
+        }
+        Portable.symbols(reader, tables, numbers, metrics_left, outs_left);
     }
 
     #[inline(always)]

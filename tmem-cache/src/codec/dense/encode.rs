@@ -10,7 +10,7 @@ use super::predict::{self, Forward, Mode};
 use super::rans::{Costs, Models, Symbols, Writer};
 use super::rows::BLOCK;
 use super::rows::{Task, estimate};
-use super::{Bucket, LINEAR, MODES};
+use super::{Bucket, LINEAR, MODES, bucket};
 
 /// Room for a stripe's samples.
 #[derive(Debug, Default)]
@@ -86,15 +86,7 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
                 let residuals = &mut residuals[of_row..of_row + lane.len];
                 of_row += lane.len;
                 if low_bits > 0 {
-                    for four in residuals.chunks_mut(4) {
-                        let mut word = 0;
-                        for (i, v) in four.iter_mut().enumerate() {
-                            let below;
-                            (*v, below) = v.cut(low_bits);
-                            word |= below << (i as u32 * low_bits);
-                        }
-                        bits.put(low, word, four.len() as u32 * low_bits);
-                    }
+                    bucket::cut(residuals, low_bits, &mut bits, low);
                 }
                 let symbols = &mut row[lane.start..lane.start + lane.len];
                 symbols.iter_mut().zip(residuals).for_each(|(symbol, v)| *symbol = v.symbol());
