@@ -248,7 +248,7 @@ pub(crate) struct Scratch {
     pub bytes: RowScratch<u8>,
     pub words: RowScratch<u16>,
     pub dense: dense::Room,
-    /// A stripe's dense form, until it is known which of its forms is the smallest.
+    /// Another form of a stripe, until it is known which one is the smallest.
     pub other: Vec<u8>,
     /// Samples of a stripe on their way into or out of a buffer's mapping.
     pub stripe: Vec<u8>,

@@ -199,8 +199,9 @@ mod tests {
     fn low_bits_of_any_number_of_residuals_come_back_in_order() {
         for low in 1..=u16::MOST_LOW {
             for len in 0..100 {
-                let residuals: Vec<u16> = (0..len).map(|i| (i as u32 * 40_503 >> 3) as u16).collect();
-                let (mut buckets, mut bytes, mut writer) = (residuals.clone(), vec![0; 2 * len + 8], BitWriter::default());
+                let residuals: Vec<u16> = (0..len).map(|i| ((i as u32 * 40_503) >> 3) as u16).collect();
+                let (mut buckets, mut bytes, mut writer) =
+                    (residuals.clone(), vec![0; 2 * len + 8], BitWriter::default());
                 cut(&mut buckets, low, &mut writer, &mut bytes);
                 let bytes = &bytes[..writer.len()];
                 assert_eq!(bytes.len(), (len * low as usize).div_ceil(8));
