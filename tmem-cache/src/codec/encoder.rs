@@ -196,27 +196,29 @@ impl Frame<'_> {
             return Kind::Raw;
         }
         let plane = &self.picture.planes()[stripe.plane];
-        let reference = self.reference.map(|r| &r.packed()[stripe.bytes.clone()]);
-        self.path.encode(&fast::Task { plane, reference }, samples, encode, out);
+        let packed = self.reference.map(|r| &r.packed()[stripe.bytes.clone()]);
+        let fast = &fast::Task { plane, reference: packed };
         if self.tier == Tier::Dense {
             let (lanes, rows) = (&Lanes::of(plane), stripe.rows.len());
             if plane.wide {
-                let reference = reference.map(|r| dense.word_reference.take(lanes, r, plane.row_bytes));
+                let reference = packed.map(|r| dense.word_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
-                self.path.encode_dense(&task, samples, &mut dense.words, &mut dense.encode, other);
+                self.path.encode_dense(&task, samples, &mut dense.words, &mut dense.encode, out);
             } else {
-                let reference = reference.map(|r| dense.byte_reference.take(lanes, r, plane.row_bytes));
+                let reference = packed.map(|r| dense.byte_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
-                self.path.encode_dense(&task, samples, &mut dense.bytes, &mut dense.encode, other);
+                self.path.encode_dense(&task, samples, &mut dense.bytes, &mut dense.encode, out);
             }
-        }
-        let coded = out.len() - start;
-        if self.tier == Tier::Dense && other.len() < coded.min(samples.len()) {
+            self.path.encode(fast, samples, encode, other);
+            if out.len() - start < other.len().min(samples.len()) {
+                return Kind::Dense;
+            }
             out.truncate(start);
             out.extend_from_slice(other);
-            return Kind::Dense;
+        } else {
+            self.path.encode(fast, samples, encode, out);
         }
-        if coded < samples.len() {
+        if out.len() - start < samples.len() {
             return Kind::Coded;
         }
         out.truncate(start);

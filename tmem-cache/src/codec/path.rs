@@ -108,7 +108,10 @@ impl Path {
             Path::Portable => dense::decode::decode(dense::rans::Portable, task, coded, scratch, room, samples),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Path::Avx2 | Path::Avx512 => unsafe { x86::decode_dense(task, coded, scratch, room, samples) },
+            Path::Avx2 => unsafe { x86::decode_dense_avx2(task, coded, scratch, room, samples) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Path::Avx512 => unsafe { x86::decode_dense_avx512(task, coded, scratch, room, samples) },
         }
     }
 }
@@ -211,9 +214,8 @@ mod x86 {
         dense::encode::encode(unsafe { dense::avx512::Avx512::new() }, task, samples, rows, shared, out);
     }
 
-    /// A processor with AVX-512 decodes by AVX2 as well.
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-    pub fn decode_dense<S: Bucket>(
+    pub fn decode_dense_avx2<S: Bucket>(
         task: &dense::Task<'_, S>,
         coded: &[u8],
         scratch: &mut RowScratch<S>,
@@ -222,6 +224,18 @@ mod x86 {
     ) -> Result<(), &'static str> {
         // SAFETY: as above.
         dense::decode::decode(unsafe { dense::avx2::Avx2::new() }, task, coded, scratch, room, samples)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt")]
+    pub fn decode_dense_avx512<S: Bucket>(
+        task: &dense::Task<'_, S>,
+        coded: &[u8],
+        scratch: &mut RowScratch<S>,
+        room: &mut dense::decode::Room,
+        samples: &mut [u8],
+    ) -> Result<(), &'static str> {
+        // SAFETY: as above.
+        dense::decode::decode(unsafe { dense::avx512::Avx512::new() }, task, coded, scratch, room, samples)
     }
 }
 
@@ -234,7 +248,7 @@ pub(crate) struct Scratch {
     pub bytes: RowScratch<u8>,
     pub words: RowScratch<u16>,
     pub dense: dense::Room,
-    /// A stripe's dense form, until it is known which of its forms is the smallest.
+    /// Another form of a stripe, until it is known which one is the smallest.
     pub other: Vec<u8>,
     /// Samples of a stripe on their way into or out of a buffer's mapping.
     pub stripe: Vec<u8>,

@@ -8,9 +8,10 @@
 use std::arch::x86_64::*;
 
 use super::context::{CONTEXTS, OF};
-use super::model::{BITS, TOTAL};
+use super::model::{BITS, MODELS, TOTAL};
 use super::rans::{
-    GIVES, LEAST, MOST_START, Numbers, Portable, Reader, SHIFT, SIZE, START, STATES, Shares, Slots, Symbols, Writer,
+    Bits, Chosen, GIVES, LEAST, MOST_START, Numbers, Portable, Reader, SHIFT, SIZE, START, STATES, Shares, Slots,
+    Symbols, Writer,
 };
 
 /// A processor with AVX2 and POPCNT.
@@ -198,27 +199,71 @@ impl Symbols for Avx2 {
     }
 
     #[inline(always)]
-    fn choose(self, models: &[u8; CONTEXTS], cells: &mut [u16]) {
-        let (cells, left) = cells.as_chunks_mut::<{ STATES / 2 }>();
-        for cells in cells {
-            // SAFETY: as above.
+    fn choose(self, chosen: &Chosen, cells: &mut [u16], first: usize, escaped: &mut Vec<u32>) {
+        const SIXTEEN: usize = STATES / 2;
+        let (cells, left) = cells.as_chunks_mut::<SIXTEEN>();
+        let whole = cells.len();
+        for (number, cells) in cells.iter_mut().enumerate() {
+            // SAFETY: `self` says that the processor has AVX2; sixteen words are a vector.
             unsafe {
-                let models = _mm256_broadcastsi128_si256(_mm_loadu_si128(models.as_ptr().cast()));
+                let models = _mm256_broadcastsi128_si256(_mm_loadu_si128(chosen.models.as_ptr().cast()));
+                let limits = _mm256_broadcastsi128_si256(_mm_loadu_si128(chosen.limits.as_ptr().cast()));
+                let below = _mm256_set1_epi16(255);
                 let at = cells.as_mut_ptr().cast::<__m256i>();
                 let cells = _mm256_loadu_si256(at);
-                let models = _mm256_slli_epi16::<8>(_mm256_shuffle_epi8(models, _mm256_srli_epi16::<8>(cells)));
-                let symbols = _mm256_and_si256(cells, _mm256_set1_epi16(255));
+                let (contexts, symbols) = (_mm256_srli_epi16::<8>(cells), _mm256_and_si256(cells, below));
+                let models = _mm256_slli_epi16::<8>(_mm256_shuffle_epi8(models, contexts));
                 _mm256_storeu_si256(at, _mm256_or_si256(models, symbols));
+                // Upper bytes are of context 0, and not looked at.
+                let limits = _mm256_and_si256(_mm256_shuffle_epi8(limits, contexts), below);
+                let known = _mm256_cmpgt_epi16(limits, symbols);
+                let mut set = !_mm256_movemask_epi8(known) as u32 & 0x5555_5555;
+                while set != 0 {
+                    escaped.push((first + number * SIXTEEN) as u32 + set.trailing_zeros() / 2);
+                    set &= set - 1;
+                }
             }
         }
-        Portable.choose(models, left);
+        Portable.choose(chosen, left, first + whole * SIXTEEN, escaped);
     }
 
     #[inline(always)]
-    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16], first: usize) {
+    fn best(self, bits: &Bits, counts: &[[i16; 2]]) -> u8 {
+        // SAFETY: `self` says that the processor has AVX2; eight pairs are a vector, of which a row has whole fours.
+        unsafe {
+            let numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let (mut least, mut best) = (_mm256_set1_epi32(i32::MAX), _mm256_setzero_si256());
+            for first in (0..MODELS).step_by(4 * EIGHT) {
+                let mut sums = [_mm256_setzero_si256(); 4];
+                for (bits, &[a, b]) in bits.0.iter().zip(counts) {
+                    let pair = _mm256_set1_epi32(i32::from(a) & 0xffff | i32::from(b) << 16);
+                    let from = bits[first..first + 4 * EIGHT].as_ptr().cast::<__m256i>();
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_loadu_si256(from.add(i)), pair));
+                    }
+                }
+                for (i, sum) in sums.into_iter().enumerate() {
+                    let less = _mm256_cmpgt_epi32(least, sum);
+                    let models = _mm256_add_epi32(numbers, _mm256_set1_epi32((first + i * EIGHT) as i32));
+                    least = _mm256_blendv_epi8(least, sum, less);
+                    best = _mm256_blendv_epi8(best, models, less);
+                }
+            }
+            let (mut sums, mut models) = ([0i32; EIGHT], [0i32; EIGHT]);
+            _mm256_storeu_si256(sums.as_mut_ptr().cast(), least);
+            _mm256_storeu_si256(models.as_mut_ptr().cast(), best);
+            let mut best = (sums[0], models[0]);
+            for i in 1..EIGHT {
+                best = best.min((sums[i], models[i]));
+            }
+            best.1 as u8
+        }
+    }
+
+    #[inline(always)]
+    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16]) {
         let (cells, left) = cells.as_chunks::<STATES>();
-        Portable.put(writer, shares, left, first + cells.len() * STATES);
-        let escapes;
+        Portable.put(writer, shares, left);
         let mut all = writer.states;
         let (words, words_at) = writer.room(cells.len() * STATES);
         let mut at = *words_at;
@@ -233,7 +278,6 @@ impl Symbols for Avx2 {
                 _mm256_loadu_si256(from.add(2)),
                 _mm256_loadu_si256(from.add(3)),
             ];
-            let mut any = _mm256_setzero_si256();
             for cells in cells.iter().rev() {
                 macro_rules! eight {
                     ($group:literal) => {{
@@ -249,7 +293,6 @@ impl Symbols for Avx2 {
                         let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
                         let reciprocal = _mm256_castps_si256(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
                         let parts = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
-                        any = _mm256_or_si256(any, parts);
 
                         let x = states[$group];
                         let size = _mm256_and_si256(parts, _mm256_set1_epi32(SIZE as i32));
@@ -264,9 +307,7 @@ impl Symbols for Avx2 {
                         let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(x), _mm256_srli_epi64::<32>(reciprocal));
                         let even = _mm256_srli_epi64::<32>(_mm256_mul_epu32(x, reciprocal));
                         let quotient = _mm256_blend_epi32::<0b1010_1010>(even, odd);
-                        let shift =
-                            _mm256_and_si256(_mm256_srli_epi32::<{ SHIFT as i32 }>(parts), _mm256_set1_epi32(15));
-                        let quotient = _mm256_srlv_epi32(quotient, shift);
+                        let quotient = _mm256_srlv_epi32(quotient, _mm256_srli_epi32::<{ SHIFT as i32 }>(parts));
                         let start = _mm256_and_si256(
                             _mm256_srli_epi32::<{ START as i32 }>(parts),
                             _mm256_set1_epi32(MOST_START as i32),
@@ -284,14 +325,9 @@ impl Symbols for Avx2 {
             for (i, states) in states.into_iter().enumerate() {
                 _mm256_storeu_si256(from.add(i), states);
             }
-            // Their sign.
-            escapes = _mm256_movemask_ps(_mm256_castsi256_ps(any));
         }
         *words_at = at;
         writer.states = all;
-        if escapes != 0 {
-            writer.escape(shares, cells.as_flattened(), first);
-        }
     }
 }
 
@@ -332,6 +368,13 @@ mod tests {
                 _mm256_storeu_si256(out.as_mut_ptr().cast(), contexts);
             }
             assert_eq!(out, *expected);
+        }
+    }
+    #[test]
+    fn models_are_those_that_portable_code_finds() {
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            super::super::rans::tests::finds_the_same_models(unsafe { Avx2::new() });
         }
     }
 }

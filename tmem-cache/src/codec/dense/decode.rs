@@ -8,7 +8,7 @@ use super::model::ESCAPE;
 use super::predict::{self, Back, Mode};
 use super::rans::{DecodeTables, Numbers, Reader, STATES, Symbols};
 use super::rows::{RowScratch, Task, Turn};
-use super::{Bucket, LINEAR};
+use super::{Bucket, LINEAR, bucket};
 
 /// Room for one stripe in work.
 #[derive(Debug, Default)]
@@ -122,15 +122,7 @@ pub(crate) fn decode<S: Bucket, W: Symbols>(
                     }
                 }
                 if low_bits > 0 {
-                    let low_bits = u32::from(low_bits);
-                    for four in residuals.chunks_mut(4) {
-                        let mut word = low.peek();
-                        low.skip(four.len() as u32 * low_bits);
-                        for v in four {
-                            *v = v.join(word, low_bits);
-                            word >>= low_bits;
-                        }
-                    }
+                    bucket::join(residuals, low_bits.into(), &mut low);
                 }
                 at += lane.len;
             }

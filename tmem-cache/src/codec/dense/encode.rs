@@ -5,12 +5,11 @@ use super::context::{self, CONTEXTS, Ring, SETS};
 use super::fit::{self, SLACK};
 use super::lanes::{ORDER, PAD};
 use super::linear;
-use super::model::SCALES;
 use super::predict::{self, Forward, Mode};
-use super::rans::{Costs, Models, Symbols, Writer};
+use super::rans::{Chosen, Models, Symbols, Writer};
 use super::rows::BLOCK;
 use super::rows::{Task, estimate};
-use super::{Bucket, LINEAR, MODES};
+use super::{Bucket, LINEAR, MODES, bucket};
 
 /// Room for a stripe's samples.
 #[derive(Debug, Default)]
@@ -39,6 +38,8 @@ pub(crate) struct Shared {
     /// Half a MiB, for which the fast tier has no use.
     models: Option<Models>,
     writer: Writer,
+    /// Which symbols are escaped.
+    escaped: Vec<u32>,
     low: Vec<u8>,
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
     residuals(task, samples, rows, shared);
     let (lanes, n) = (task.lanes, task.lanes.samples());
     let components = lanes.components().len();
-    let Shared { weights, modes, ring, metrics, cells, counts, models, writer, low } = shared;
+    let Shared { weights, modes, ring, metrics, cells, counts, models, writer, escaped, low } = shared;
     let models = models.get_or_insert_default();
     let Rows { residuals, .. } = rows;
 
@@ -86,15 +87,7 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
                 let residuals = &mut residuals[of_row..of_row + lane.len];
                 of_row += lane.len;
                 if low_bits > 0 {
-                    for four in residuals.chunks_mut(4) {
-                        let mut word = 0;
-                        for (i, v) in four.iter_mut().enumerate() {
-                            let below;
-                            (*v, below) = v.cut(low_bits);
-                            word |= below << (i as u32 * low_bits);
-                        }
-                        bits.put(low, word, four.len() as u32 * low_bits);
-                    }
+                    bucket::cut(residuals, low_bits, &mut bits, low);
                 }
                 let symbols = &mut row[lane.start..lane.start + lane.len];
                 symbols.iter_mut().zip(residuals).for_each(|(symbol, v)| *symbol = v.symbol());
@@ -122,15 +115,15 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
         }
     }
 
-    let mut chosen = vec![[0; CONTEXTS]; components * SETS];
+    let mut chosen = [Chosen::default(); 4 * SETS];
     for (chosen, counts) in chosen.iter_mut().zip(&*counts) {
         let at = out.len();
         out.extend_from_slice(&[0; 2]);
         let mut used = 0u16;
         // No closure, which would not have the instructions that this function has.
         for (context, counts) in counts.as_chunks::<256>().0.iter().enumerate() {
-            if let Some(model) = best_model::<S>(models, counts) {
-                chosen[context] = model;
+            if let Some(model) = models.best(way, counts, S::BYTES) {
+                (chosen.models[context], chosen.limits[context]) = (model, models.limit(model));
                 used |= 1 << context;
                 out.push(model);
             }
@@ -138,13 +131,15 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
         out[at..at + 2].copy_from_slice(&used.to_le_bytes());
     }
 
-    let mut rest = cells.as_mut_slice();
+    escaped.clear();
+    let (mut rest, mut number) = (cells.as_mut_slice(), 0);
     for _ in 0..task.rows {
         for (component, chosen) in lanes.components().iter().zip(chosen.chunks(SETS)) {
             for phase in ORDER {
                 let cells;
                 (cells, rest) = rest.split_at_mut(component[phase].len);
-                way.choose(&chosen[usize::from(phase > 0)], cells);
+                way.choose(&chosen[usize::from(phase > 0)], cells, number, escaped);
+                number += cells.len();
             }
         }
     }
@@ -154,14 +149,14 @@ pub(crate) fn encode<S: Bucket, W: Symbols>(
             for phase in ORDER.into_iter().rev() {
                 let range = at - component[phase].len..at;
                 at = range.start;
-                way.put(writer, models.shares(), &cells[range], at);
+                way.put(writer, models.shares(), &cells[range]);
             }
         }
     }
 
-    out.extend_from_slice(&((writer.escaped.len() * S::BYTES) as u32).to_le_bytes());
+    out.extend_from_slice(&((escaped.len() * S::BYTES) as u32).to_le_bytes());
     out.extend_from_slice(&(bits.len() as u32).to_le_bytes());
-    for &place in writer.escaped.iter().rev() {
+    for &place in &*escaped {
         residuals[place as usize].put(out);
     }
     out.extend_from_slice(&low[..bits.len()]);
@@ -246,55 +241,4 @@ fn low_bits<S: Bucket>(task: &Task<'_, S>, residuals: &[S]) -> [u32; 4] {
         first += len;
     }
     out
-}
-
-/// The model that codes symbols of these numbers in the fewest bits; `None` where there are none.
-#[inline(always)]
-fn best_model<S: Bucket>(models: &mut Models, counts: &[u32; 256]) -> Option<u8> {
-    let most = counts.iter().rposition(|&count| count > 0)?;
-    let number: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    let sum: u64 = counts.iter().zip(0u64..).map(|(&count, size)| u64::from(count) * size).sum();
-    // Numbers of 15 bits, which vectors multiply by twos.
-    let down = number.ilog2().saturating_sub(14);
-    let mut small = [0; 256];
-    for (small, &count) in small.iter_mut().zip(counts) {
-        *small = ((count + (1 << down >> 1)) >> down).min(i16::MAX as u32) as i16;
-    }
-    let small = &small[..(most + 1).next_multiple_of(TOGETHER)];
-    // The scale that makes the mean that of the symbols, nearly: from there downhill; and for other shapes from that of
-    // the last one, which is not far.
-    let mut start = ((sum * 16 / number + 1).ilog2() * 6).clamp(1, SCALES as u32 - 2) as i32;
-    let mut best = (i32::MAX, 0);
-    let mut steps = [-4, 4, -2, 2, -1, 1].as_slice();
-    for shape in 0..4 {
-        let first = shape * SCALES as i32;
-        let mut here = (cost::<S>(models.costs((first + start) as u8), small), start);
-        for step in steps {
-            loop {
-                let there = here.1 + step;
-                if !(0..SCALES as i32).contains(&there) {
-                    break;
-                }
-                let bits = cost::<S>(models.costs((first + there) as u8), small);
-                if bits >= here.0 {
-                    break;
-                }
-                here = (bits, there);
-            }
-        }
-        best = best.min((here.0, first + here.1));
-        start = here.1;
-        steps = &[-2, 2, -1, 1];
-    }
-    Some(best.1 as u8)
-}
-
-/// Symbols whose costs are added up together.
-const TOGETHER: usize = 32;
-
-/// Bits of so many symbols in 256ths.
-#[inline(always)]
-fn cost<S: Bucket>(costs: &Costs, counts: &[i16]) -> i32 {
-    let pairs = counts.iter().zip(&costs[S::BYTES - 1]);
-    pairs.fold(0, |sum, (&count, &cost)| sum + i32::from(count) * i32::from(cost))
 }

@@ -38,7 +38,12 @@ macro_rules! linear {
                         sums[i] = sums[i].$add(difference * $sum::from(weight));
                     }
                 }
-                std::array::from_fn(|i| (base[i] as $sum + (sums[i] >> 6)).clamp(0, $type::MAX as $sum) as $type)
+                // A loop, as a closure would not have the instructions that this function's caller has.
+                let mut out = [0; PAD];
+                for i in 0..PAD {
+                    out[i] = (base[i] as $sum + (sums[i] >> 6)).clamp(0, $type::MAX as $sum) as $type;
+                }
+                out
             }
         }
     };
@@ -137,7 +142,10 @@ fn step<W: Way, S: Linear, const N: usize>(
     let others = others.map(|o| o[..n].as_chunks::<PAD>().0);
     let (last, _) = last[..n].as_chunks::<PAD>();
     for i in 0..n / PAD {
-        let mut now = others.map(|o| o[i]);
+        let mut now = [[S::default(); PAD]; N];
+        for (now, others) in now.iter_mut().zip(&others) {
+            *now = others[i];
+        }
         if N == REFERRING {
             for (x, y) in now[N - 1].iter_mut().zip(&last[i]) {
                 *x = x.avg(*y);

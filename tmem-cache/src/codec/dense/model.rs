@@ -16,7 +16,7 @@ pub(crate) const ESCAPE: u8 = 255;
 pub(crate) const MODELS: usize = 256;
 
 /// Scales of each shape.
-pub(crate) const SCALES: usize = 64;
+const SCALES: usize = 64;
 
 /// How often each symbol occurs in [`TOTAL`]; 0 where it is escaped. Symbols 2d - 1 and 2d are residuals of size d.
 pub(crate) fn frequencies(model: u8) -> [u16; 256] {
@@ -72,6 +72,7 @@ mod tests {
             let sum: usize = frequencies.iter().map(|&f| usize::from(f)).sum();
             assert_eq!(sum, TOTAL, "{model}");
             assert!(frequencies[255] > 0 && frequencies.iter().all(|&f| usize::from(f) < TOTAL), "{model}");
+            assert!(frequencies[..255].is_sorted_by(|a, b| a >= b), "{model}");
         }
     }
 }

@@ -67,12 +67,22 @@ pub(crate) trait Symbols: Copy {
     /// The cell of each symbol: in its upper byte the context of the metric, in its lower one the symbol.
     fn cells(self, metrics: &[u8], symbols: &[u8], out: &mut [u16]);
 
-    /// The cells of contexts to those of the models that these have.
-    fn choose(self, models: &[u8; CONTEXTS], cells: &mut [u16]);
+    /// The cells of contexts to those of the models that these have. The first has number `first` in the stripe.
+    fn choose(self, chosen: &Chosen, cells: &mut [u16], first: usize, escaped: &mut Vec<u32>);
 
-    /// Puts symbols before those put so far, each by the model that its cell says. The first has number `first` in the
-    /// stripe.
-    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16], first: usize);
+    /// The model that codes symbols that are so often of each bin, of two at a time, in the fewest bits.
+    fn best(self, bits: &Bits, counts: &[[i16; 2]]) -> u8;
+
+    /// Puts symbols before those put so far, each by the model that its cell says.
+    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16]);
+}
+
+/// The models of a set of contexts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Chosen {
+    pub models: [u8; CONTEXTS],
+    /// The first symbol of each that is escaped.
+    pub limits: [u8; CONTEXTS],
 }
 
 /// One after the other, on any processor.
@@ -107,30 +117,44 @@ impl Symbols for Portable {
     }
 
     #[inline(always)]
-    fn choose(self, models: &[u8; CONTEXTS], cells: &mut [u16]) {
-        for cell in cells {
-            *cell = u16::from(models[usize::from(*cell >> 8) % CONTEXTS]) << 8 | *cell & 255;
+    fn choose(self, chosen: &Chosen, cells: &mut [u16], first: usize, escaped: &mut Vec<u32>) {
+        for (i, cell) in cells.iter_mut().enumerate() {
+            let context = usize::from(*cell >> 8) % CONTEXTS;
+            if *cell as u8 >= chosen.limits[context] {
+                escaped.push((first + i) as u32);
+            }
+            *cell = u16::from(chosen.models[context]) << 8 | *cell & 255;
         }
     }
 
     #[inline(always)]
-    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16], first: usize) {
-        let Writer { states, words, at, .. } = writer;
-        let mut any = 0;
+    fn best(self, bits: &Bits, counts: &[[i16; 2]]) -> u8 {
+        let mut sums = [0i32; MODELS];
+        for (bits, &[a, b]) in bits.0.iter().zip(counts) {
+            for (sum, &[of_a, of_b]) in sums.iter_mut().zip(bits) {
+                *sum += i32::from(a) * i32::from(of_a) + i32::from(b) * i32::from(of_b);
+            }
+        }
+        let mut best = 0;
+        for (model, &sum) in sums.iter().enumerate() {
+            best = if sum < sums[best] { model } else { best };
+        }
+        best as u8
+    }
+
+    #[inline(always)]
+    fn put(self, writer: &mut Writer, shares: &Shares, cells: &[u16]) {
+        let Writer { states, words, at } = writer;
         for (i, &cell) in cells.iter().enumerate().rev() {
             let share = shares[usize::from(cell)];
             let (reciprocal, parts) = (share as u32, (share >> 32) as u32);
-            any |= parts;
             let (mut x, size) = (states[i % STATES], parts & SIZE);
             words[*at - 2..*at].copy_from_slice(&(x as u16).to_le_bytes());
             let high = u32::from(x >= size << GIVES);
             *at -= 2 * high as usize;
             x >>= 16 * high;
-            let quotient = ((u64::from(x) * u64::from(reciprocal)) >> 32) as u32 >> (parts >> SHIFT & 15);
+            let quotient = ((u64::from(x) * u64::from(reciprocal)) >> 32) as u32 >> (parts >> SHIFT);
             states[i % STATES] = x + (parts >> START & MOST_START) + quotient * (TOTAL as u32 - size);
-        }
-        if any & ESCAPED != 0 {
-            writer.escape(shares, cells, first);
         }
     }
 }
@@ -171,21 +195,17 @@ impl<'a> Reader<'a> {
 pub(crate) type Share = u64;
 
 /// The parts: the share's size from bit 0 on, then what is added to the state, and the shift after the multiplication by
-/// the reciprocal. The escape is the sign.
+/// the reciprocal.
 pub(super) const SIZE: u32 = TOTAL as u32 - 1;
 pub(super) const START: u32 = BITS;
 pub(super) const MOST_START: u32 = 2 * TOTAL as u32 - 1;
 pub(super) const SHIFT: u32 = START + BITS + 1;
-pub(super) const ESCAPED: u32 = 1 << 31;
 
 /// A state that is a share's size shifted by so much or more gives a word away first.
 pub(super) const GIVES: u32 = 31 - BITS;
 
 /// The shares of all models, one model's after the other's.
 pub(crate) type Shares = [Share; MODELS << 8];
-
-/// Bits of each symbol of a model, in 256ths, where an escape is followed by 8 bits, and by 16.
-pub(crate) type Costs = [[i16; 256]; 2];
 
 fn shares(all: &[u16; 256], out: &mut [Share]) {
     let mut start = 0;
@@ -204,23 +224,57 @@ fn shares(all: &[u16; 256], out: &mut [Share]) {
         }
         start += size;
     }
-    let escape = out[usize::from(ESCAPE)] | u64::from(ESCAPED) << 32;
-    out[usize::from(ESCAPE)] = escape;
+    let escape = out[usize::from(ESCAPE)];
     for (out, _) in out.iter_mut().zip(all).filter(|(_, size)| **size == 0) {
         *out = escape;
     }
 }
 
-fn costs(all: &[u16; 256]) -> Costs {
-    [8, 16].map(|more| {
-        std::array::from_fn(|symbol| {
-            if all[symbol] == 0 || symbol == usize::from(ESCAPE) {
-                cost(all[usize::from(ESCAPE)].into()) + (more << 8)
-            } else {
-                cost(all[symbol].into())
+/// Symbols that are counted together when models are compared: those of one size, and of the larger ones those of several,
+/// which all models code in nearly as many bits.
+const BINS: usize = 29;
+
+/// Two bins at a time, which vectors multiply together.
+const PAIRS: usize = BINS.div_ceil(2);
+
+/// The first symbol of each, and what comes after the last.
+const BIN: [usize; BINS + 1] = {
+    let mut first = [0; BINS + 1];
+    // The escape is the last one, by itself.
+    (first[BINS - 1], first[BINS]) = (ESCAPE as usize, 256);
+    let mut bin = 1;
+    while bin < BINS - 1 {
+        // Sizes from 16 on by four of each power of two.
+        let size = if bin < 16 { bin } else { (4 + bin % 4) << (bin / 4 - 2) };
+        first[bin] = 2 * size - 1;
+        bin += 1;
+    }
+    first
+};
+
+/// Bits of a symbol of each bin by each model, in 256ths.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Bits(pub(super) [[[i16; 2]; MODELS]; PAIRS]);
+
+/// `escaped` bits follow an escape.
+fn bits(escaped: i32) -> Box<Bits> {
+    let mut out = Box::new(Bits([[[0; 2]; MODELS]; PAIRS]));
+    let by_share: Vec<i32> = (0..TOTAL as u32).map(|share| cost(share.max(1)).into()).collect();
+    for model in 0..MODELS {
+        let all = frequencies(model as u8);
+        let bits = |symbol: usize| match all[symbol] {
+            share if share == 0 || symbol == usize::from(ESCAPE) => {
+                by_share[usize::from(all[usize::from(ESCAPE)])] + (escaped << 8)
             }
-        })
-    })
+            share => by_share[usize::from(share)],
+        };
+        for bin in 0..BINS {
+            let sum: i32 = (BIN[bin]..BIN[bin + 1]).map(bits).sum();
+            out.0[bin / 2][model][bin % 2] = (sum / (BIN[bin + 1] - BIN[bin]) as i32) as i16;
+        }
+    }
+    out
 }
 
 /// Bits of a symbol that occurs `size` times of [`TOTAL`], in 256ths: the logarithm, bit by bit.
@@ -241,30 +295,59 @@ fn cost(size: u32) -> i16 {
 #[derive(Debug)]
 pub(crate) struct Models {
     shares: Box<Shares>,
-    costs: Vec<Option<Box<Costs>>>,
+    /// The first symbol of each model that is escaped; 0 where its shares are not made yet.
+    limits: [u8; MODELS],
+    /// For escapes of one byte, and of two.
+    bits: [Option<Box<Bits>>; 2],
 }
 
 impl Default for Models {
     fn default() -> Models {
         let Ok(shares) = vec![0; MODELS << 8].into_boxed_slice().try_into() else { unreachable!("it has that length") };
-        Models { shares, costs: vec![None; MODELS] }
+        Models { shares, limits: [0; MODELS], bits: [None, None] }
     }
 }
 
 impl Models {
-    /// Makes a model's tables, where they are not there yet.
-    pub fn costs(&mut self, model: u8) -> &Costs {
-        let Models { shares: all, costs: of } = self;
-        of[usize::from(model)].get_or_insert_with(|| {
+    /// The first symbol of a model that is escaped. Makes its shares, where they are not there yet.
+    pub fn limit(&mut self, model: u8) -> u8 {
+        let limit = &mut self.limits[usize::from(model)];
+        if *limit == 0 {
             let frequencies = frequencies(model);
-            shares(&frequencies, &mut all[usize::from(model) << 8..][..256]);
-            Box::new(costs(&frequencies))
-        })
+            shares(&frequencies, &mut self.shares[usize::from(model) << 8..][..256]);
+            // They fall off, so that all from there on have none.
+            *limit = frequencies.iter().position(|&share| share == 0).map_or(ESCAPE, |symbol| symbol as u8);
+        }
+        *limit
     }
 
-    /// Those of the models of which [`Models::costs`] was asked for.
+    /// Those of the models of which [`Models::limit`] was asked for.
     pub fn shares(&self) -> &Shares {
         &self.shares
+    }
+
+    /// The model that codes symbols that occur so often in the fewest bits, or nearly, where an escape is followed by so many
+    /// bytes; `None` where there are none.
+    #[inline(always)]
+    pub fn best<W: Symbols>(&mut self, way: W, counts: &[u32; 256], escape_bytes: usize) -> Option<u8> {
+        let mut bins = [0u32; BINS];
+        let mut number = 0;
+        for bin in 0..BINS {
+            for &count in &counts[BIN[bin]..BIN[bin + 1]] {
+                bins[bin] += count;
+            }
+            number += bins[bin];
+        }
+        // Numbers of 15 bits.
+        let down = number.checked_ilog2()?.saturating_sub(14);
+        let mut small = [[0; 2]; PAIRS];
+        let mut most = 0;
+        for (bin, &count) in bins.iter().enumerate() {
+            small[bin / 2][bin % 2] = ((count + (1 << down >> 1)) >> down).min(i16::MAX as u32) as i16;
+            most = if count > 0 { bin / 2 } else { most };
+        }
+        let bits = self.bits[escape_bytes - 1].get_or_insert_with(|| bits(8 * escape_bytes as i32));
+        Some(way.best(bits, &small[..=most]))
     }
 }
 
@@ -275,13 +358,11 @@ pub(crate) struct Writer {
     /// Words are put before what is there, from `at` on.
     words: Vec<u8>,
     at: usize,
-    /// Which symbols were escaped, the last first.
-    pub escaped: Vec<u32>,
 }
 
 impl Default for Writer {
     fn default() -> Writer {
-        Writer { states: [LEAST; STATES], words: Vec::new(), at: 0, escaped: Vec::new() }
+        Writer { states: [LEAST; STATES], words: Vec::new(), at: 0 }
     }
 }
 
@@ -295,15 +376,6 @@ impl Writer {
             self.words.resize(room, 0);
         }
         self.at = self.words.len();
-        self.escaped.clear();
-    }
-
-    /// Notes those of the cells that are escaped. There are few, and seldom any.
-    #[cold]
-    pub(super) fn escape(&mut self, shares: &Shares, cells: &[u16], first: usize) {
-        let escaped = |cell: u16| shares[usize::from(cell)] >> 32 & u64::from(ESCAPED) != 0;
-        let places = cells.iter().enumerate().rev().filter(|(_, cell)| escaped(**cell));
-        self.escaped.extend(places.map(|(i, _)| (first + i) as u32));
     }
 
     /// The words in the order in which the decoder needs them.
@@ -323,7 +395,7 @@ impl Writer {
 const ROOM: usize = 2 * STATES;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -331,6 +403,55 @@ mod tests {
         for size in 1..TOTAL as u32 {
             let exact = 256.0 * (f64::from(BITS) - f64::from(size).log2());
             assert!((f64::from(cost(size)) - exact).abs() < 2.0, "{size}");
+        }
+    }
+
+    #[test]
+    fn bins_have_all_symbols() {
+        assert_eq!((BIN[0], BIN[BINS]), (0, 256));
+        assert!(BIN.is_sorted_by(|a, b| a < b));
+    }
+
+    /// As often as a model expects them, symbols take at most a hundredth more bits by the model found than by any, and the
+    /// 256th of a bit that is the tables' precision.
+    #[test]
+    fn the_model_found_is_nearly_the_best() {
+        let mut models = Models::default();
+        let all: Vec<[u16; 256]> = (0..=255).map(frequencies).collect();
+        let bits = |model: &[u16; 256], counts: &[u32; 256], escape_bytes: usize| -> f64 {
+            let escape = f64::from(model[usize::from(ESCAPE)]).log2() - 8.0 * escape_bytes as f64;
+            let of = |(symbol, &share): (usize, &u16)| match share {
+                share if share > 0 && symbol != usize::from(ESCAPE) => f64::from(share).log2(),
+                _ => escape,
+            };
+            model.iter().enumerate().zip(counts).map(|(share, &count)| f64::from(count) * (11.0 - of(share))).sum()
+        };
+        for escape_bytes in [1, 2] {
+            for expected in &all {
+                let counts = expected.map(u32::from);
+                let found = models.best(Portable, &counts, escape_bytes).unwrap();
+                let least = all.iter().map(|model| bits(model, &counts, escape_bytes)).fold(f64::MAX, f64::min);
+                let taken = bits(&all[usize::from(found)], &counts, escape_bytes);
+                let precision = TOTAL as f64 / 256.0;
+                assert!(taken <= least * 1.01 + precision, "{found}: {taken} bits, and {least} are possible");
+            }
+        }
+        assert_eq!(models.best(Portable, &[0; 256], 1), None);
+    }
+
+    /// Any numbers of symbols are of the same model in each way.
+    pub(crate) fn finds_the_same_models(way: impl Symbols) {
+        let mut models = Models::default();
+        let mut state = 1u32;
+        for round in 0..2000 {
+            let mut counts = [0; 256];
+            for count in &mut counts[..1 + round % 256] {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *count = state >> (16 + (state >> 8) % 16);
+            }
+            let escape_bytes = 1 + round % 2;
+            let expected = models.best(Portable, &counts, escape_bytes);
+            assert_eq!(models.best(way, &counts, escape_bytes), expected, "{counts:?}");
         }
     }
 
@@ -349,11 +470,13 @@ mod tests {
             .collect();
             let (metric, mut cells) = (vec![0; symbols.len()], vec![0; symbols.len()]);
             Portable.cells(&metric, &symbols, &mut cells);
-            models.costs(model);
+            let limit = models.limit(model);
+            let chosen = Chosen { models: [model; CONTEXTS], limits: [limit; CONTEXTS] };
             writer.begin(symbols.len());
-            Portable.choose(&[model; CONTEXTS], &mut cells);
-            Portable.put(&mut writer, models.shares(), &cells, 0);
-            assert_eq!(writer.escaped, []);
+            let mut escaped = Vec::new();
+            Portable.choose(&chosen, &mut cells, 0, &mut escaped);
+            Portable.put(&mut writer, models.shares(), &cells);
+            assert_eq!(escaped, []);
             let pairs = writer.words().as_chunks().0.iter();
             let words: Vec<u16> = pairs.map(|&two| u16::from_le_bytes(two)).chain([0; STATES]).collect();
             let mut reader = Reader::new(writer.states, &words).unwrap();
