@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
@@ -34,20 +34,41 @@ pub use waker::Waker;
 pub(crate) struct Control {
     command: AtomicU8,
     bells: Vec<Arc<Bell>>,
+    /// From which node to which, in topological order of the former.
+    links: Vec<(usize, usize)>,
+    /// The nodes that have said that their stream is another one.
+    changed: Vec<AtomicBool>,
 }
 
 impl Control {
     const END: u8 = 1;
     const STOP: u8 = 2;
 
-    /// Of domains that are woken by these.
-    pub(crate) fn new(bells: Vec<Arc<Bell>>) -> Control {
-        Control { command: AtomicU8::new(0), bells }
+    /// Of domains that are woken by these, and so many nodes.
+    pub(crate) fn new(bells: Vec<Arc<Bell>>, nodes: usize, links: Vec<(usize, usize)>) -> Control {
+        let changed = (0..nodes).map(|_| AtomicBool::new(false)).collect();
+        Control { command: AtomicU8::new(0), bells, links, changed }
     }
 
     /// Sources end; what is on its way arrives.
     pub(crate) fn end(&self) {
         self.say(Control::END);
+    }
+
+    /// As [`Control::end`], because of this node.
+    fn change(&self, node: usize) {
+        self.changed[node].store(true, Ordering::Relaxed);
+        self.end();
+    }
+
+    /// Whether what `node` sends comes to one that has changed.
+    fn leads_to_change(&self, node: usize) -> bool {
+        let mut reached = vec![false; self.changed.len()];
+        reached[node] = true;
+        self.links.iter().any(|&(from, to)| {
+            reached[to] |= reached[from];
+            reached[from] && self.changed[to].load(Ordering::Relaxed)
+        })
     }
 
     /// Every loop ends at its next step.
@@ -117,7 +138,7 @@ impl Domain {
         let (name, stats, element) = (of.name.clone(), Arc::clone(&of.stats), of.lend());
         let source = element.ports().inputs.is_empty();
         let (control, bell) = (Arc::clone(&self.control), Arc::clone(&self.bell));
-        let flags = Flags::new(source, limit.unwrap_or(u64::MAX), control, bell);
+        let flags = Flags::new(node, source, limit.unwrap_or(u64::MAX), control, bell);
         self.slots.push(Slot { name, element, node, outputs, stats, flags, watched: Vec::new() });
     }
 
