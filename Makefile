@@ -12,7 +12,7 @@ help:
 	@echo 'make bench       ours against GStreamer, as a table and as target/bench/*.json'
 	@echo 'make install-gst the GStreamer plugin, for this user, or with PREFIX=/usr/local'
 	@echo 'make docs        docs/elements.md from the elements themselves'
-	@echo 'make lint        rustfmt and clippy'
+	@echo 'make lint        rustfmt, clippy and rustdoc'
 	@echo 'make miri        tests that need no ioctl under Miri (needs a nightly toolchain with it)'
 
 setup:
@@ -60,6 +60,8 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p shrbuf-elements -p shrbuf-cli --features gstreamer --all-targets -- -D warnings
+	# Of libraries, as one of them has the command's name.
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --lib --no-deps --features shrbuf-elements/gstreamer
 	# And for GStreamer 1.24 and later, whichever there is here.
 	bash -c '. scripts/gstreamer-any.sh && exec "$$@"' - cargo clippy --all-targets \
 		-p gst-plugin-shrbuf -p shrbuf-gst-memory -p shrbuf-elements -p shrbuf-cli \

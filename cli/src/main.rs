@@ -1,6 +1,6 @@
 //! The `shrbuf` command: it parses, calls, prints.
 //!
-//! A subcommand is a file that returns an [`Outcome`]; only this file writes it out. What goes wrong with a file or the
+//! A subcommand is a file that returns an [`Outcome`](outcome::Outcome); only this file writes it out. What goes wrong with a file or the
 //! arguments is exit code 2, what goes wrong while a pipeline is negotiated or runs is 1.
 
 mod args;

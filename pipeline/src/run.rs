@@ -154,7 +154,9 @@ fn cut(graph: &mut Graph, frames: Option<u64>, owner: Sender<News>) -> Result<(V
 
     let os = |e| Failure::new(FailureKind::Limit, format!("no descriptor for a domain's loop: {e}"));
     let bells = roots.iter().map(|_| Bell::new().map(Arc::new)).collect::<Result<Vec<_>, _>>().map_err(os)?;
-    let control = Arc::new(Control::new(bells.clone(), owner));
+    let links = order.iter().flat_map(|&node| graph.links.iter().filter(move |l| l.from.node == node));
+    let links = links.map(|l| (l.from.node.0, l.to.node.0)).collect();
+    let control = Arc::new(Control::new(bells.clone(), graph.nodes.len(), links, owner));
     let mut domains = bells
         .iter()
         .map(|bell| Domain::new(Arc::clone(bell), Arc::clone(&control)))

@@ -4,7 +4,7 @@
 //! unplugged, stalls or fails is waited for: the graph is negotiated again with growing pauses, until it runs or the
 //! time is over. With a placeholder (see [`Graph::set_placeholder`]) the graph goes on with that in the device's place
 //! until the device is back, however long that takes. A source whose format has changed is negotiated again at once,
-//! always.
+//! always, and waited for where it is away for a moment as it changes.
 //!
 //! A call of an element's that does not return (a driver that hangs, a pipe that nobody reads) is told of, and ends nothing:
 //! only the user knows how long it may take.
@@ -105,14 +105,19 @@ impl Error {
         }
     }
 
-    /// What it is where the start before it ended with a change.
-    fn after(self, change: Option<Failure>) -> Error {
-        match (self, change) {
-            (Error::Negotiation(error), Some(change)) if !matches!(error, NegotiationError::Element { .. }) => {
-                Error::Unfit { change, error }
-            }
+    /// What it is where the last run ended with a change.
+    fn after(self, change: &mut Option<Failure>) -> Error {
+        let there_is_no_plan = matches!(&self, Error::Negotiation(e) if !matches!(e, NegotiationError::Element { .. }));
+        match (self, change.take_if(|_| there_is_no_plan)) {
+            (Error::Negotiation(error), Some(change)) => Error::Unfit { change, error },
             (error, _) => error,
         }
+    }
+
+    /// Whether what has changed is not to be had at the moment.
+    fn is_in_the_middle_of(&self, change: &Option<Failure>) -> bool {
+        let before_it_runs = matches!(self, Error::Negotiation(_));
+        before_it_runs && change.as_ref().is_some_and(|change| change.element() == self.element())
     }
 
     /// The element that failed, where one did.
@@ -165,9 +170,10 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
             Ok(Step::DeviceIsBack) => {
                 report.graph.take_back();
                 report.restarts += 1;
+                change = None;
                 continue;
             }
-            Err(error) => error.after(change.take()),
+            Err(error) => error.after(&mut change),
         };
         if error.kind() == Some(FailureKind::Panic) || report.graph.has_lost() {
             report.error = Some(error);
@@ -185,7 +191,8 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
             }
             continue;
         }
-        let Some(pause) = retry.pause(&error, report.graph.retry()) else {
+        let changing = error.is_in_the_middle_of(&change);
+        let Some(pause) = retry.pause(&error, changing, report.graph.retry()) else {
             report.error = Some(error);
             return report;
         };
@@ -341,15 +348,16 @@ struct Retry {
 
 impl Retry {
     /// How long to wait before the next attempt; `None` where there is none to be.
-    fn pause(&mut self, error: &Error, limit: Option<Duration>) -> Option<Duration> {
+    fn pause(&mut self, error: &Error, changing: bool, limit: Option<Duration>) -> Option<Duration> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let pause = pause(self.attempts);
         self.attempts += 1;
         match error.kind()? {
             _ if matches!(error, Error::Unfit { .. }) => None,
             FailureKind::Changed if self.attempts == 1 => Some(Duration::ZERO),
-            // A signal that changes again and again needs time, whatever is declared.
+            // A signal that changes again and again, or goes and comes as it does, needs time, whatever is declared.
             FailureKind::Changed if self.attempts < 10 => Some(pause),
+            FailureKind::Stalled if changing && self.attempts < 10 => Some(pause),
             FailureKind::Data => None,
             _ if since.elapsed() + pause <= limit? => Some(pause),
             _ => None,
@@ -368,7 +376,7 @@ mod tests {
     fn pauses(kind: FailureKind, limit: Option<Duration>) -> Vec<u128> {
         let mut retry = Retry::default();
         let error = error(kind);
-        std::iter::from_fn(|| retry.pause(&error, limit)).take(20).map(|pause| pause.as_millis()).collect()
+        std::iter::from_fn(|| retry.pause(&error, false, limit)).take(20).map(|pause| pause.as_millis()).collect()
     }
 
     #[test]

@@ -25,7 +25,7 @@
 //! # What lives where
 //! | module | story |
 //! | --- | --- |
-//! | [`format`], [`layout`] | what a picture is and where its planes lie |
+//! | [`mod@format`], [`layout`] | what a picture is and where its planes lie |
 //! | [`segment`] | one kernel object, its identity and mapping |
 //! | [`buffer`] | the reference-counted handle, import, export, state, fences |
 //! | [`pool`] | reuse, and the way back of the last reference |

@@ -1,16 +1,21 @@
 //! What happens on a camera's inputs: signals that change, go and come, and numbers and time stamps that wrap; and what
 //! is shown meanwhile.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use shrbuf::{BufferId, Format, Ledger, Reason};
 use shrbuf_elements::kms::KmsSink;
+use shrbuf_elements::null_sink::NullSink;
+use shrbuf_elements::queue::Queue;
 use shrbuf_elements::test_src::TestSrc;
-use shrbuf_elements::v4l2::{Device, V4l2Src};
-use shrbuf_pipeline::supervise::{Progress, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Build, FailureKind, Graph, Size};
+use shrbuf_elements::v4l2::{Device, Memory, V4l2Src};
+use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
+use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Matrix, Size, Timestamp};
 use shrbuf_tests::{
-    Footprint, camera_to_display, counts, on_test_drivers, press, run_frames, set_control, small_camera,
+    Footprint, Watch, camera_to_display, counts, on_test_drivers, press, run_frames, set_control, small_camera,
 };
 
 use crate::{failure, streams_again};
@@ -37,9 +42,45 @@ impl Hdmi {
         Hdmi(before)
     }
 
+    /// As [`Hdmi::select`], with a signal of these timings.
+    fn with(timings: &str) -> Hdmi {
+        let hdmi = Hdmi::select();
+        set_control("dv_timings_signal_mode", "Selected DV Timings");
+        set_control("dv_timings", timings);
+        hdmi
+    }
+
     fn camera() -> V4l2Src {
         V4l2Src { input: Some("HDMI 000-0".into()), ..V4l2Src::default() }
     }
+}
+
+/// A signal that has gone and comes back.
+struct Away {
+    lost: Timestamp,
+    /// When it did.
+    back: JoinHandle<Timestamp>,
+}
+
+impl Away {
+    fn for_a(time: Duration, mode: &str) -> Away {
+        set_control("dv_timings_signal_mode", mode);
+        let lost = Timestamp::now();
+        let returns = move || {
+            std::thread::sleep(time);
+            let now = Timestamp::now();
+            set_control("dv_timings_signal_mode", "Selected DV Timings");
+            now
+        };
+        Away { lost, back: std::thread::spawn(returns) }
+    }
+}
+
+/// What the camera itself has counted.
+fn own(report: &Report, name: &str) -> u64 {
+    let counts = report.graph.counts();
+    let camera = counts.iter().find(|c| c.name == "camera").unwrap();
+    camera.own.iter().find(|(own, _)| *own == name).unwrap().1
 }
 
 impl Drop for Hdmi {
@@ -51,14 +92,201 @@ impl Drop for Hdmi {
 }
 
 #[test]
-fn another_signal_on_the_input_is_followed() {
+fn another_signal_on_the_input_is_followed_and_what_was_captured_before_arrives() {
     if !on_test_drivers() {
         return;
     }
     let before = Footprint::now();
-    let _hdmi = Hdmi::select();
-    set_control("dv_timings_signal_mode", "Selected DV Timings");
-    set_control("dv_timings", "640x480p59");
+    let _hdmi = Hdmi::with("640x480p59");
+    let [sent, shown] = <[Arc<Mutex<Vec<_>>>; 2]>::default();
+    let (leaving, arriving) = (Arc::clone(&sent), Arc::clone(&shown));
+    let held = Held::default();
+    let holds = held.clone();
+    let width = |frame: &Frame| (frame.sequence, frame.buffer.layout().width);
+    let elements: [(&str, Box<dyn Element>); 5] = [
+        ("camera", Hdmi::camera().build().unwrap()),
+        (
+            "leaving",
+            Watch::new(move |frame| {
+                let mut sent = leaving.lock().unwrap();
+                sent.push(width(frame));
+                if sent.len() == 20 {
+                    holds.hold(frame);
+                    set_control("dv_timings", "720x480p59");
+                }
+            }),
+        ),
+        ("queue", Queue { depth: 4, ..Queue::default() }.build().unwrap()),
+        ("arriving", Watch::new(move |frame| arriving.lock().unwrap().push(width(frame)))),
+        ("display", KmsSink::default().build().unwrap()),
+    ];
+    let mut graph = Graph::new("test");
+    let nodes = elements.map(|(name, element)| graph.add(name, element).unwrap());
+    nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
+
+    let report = run_frames(graph, 60);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let mut widths: Vec<u32> = sent.lock().unwrap().iter().map(|(_, width)| *width).collect();
+    widths.dedup();
+    assert_eq!(widths, [640, 720]);
+    assert_eq!((report.restarts, counts(&report.graph, "display").frames), (1, 60));
+    assert_eq!(*sent.lock().unwrap(), *shown.lock().unwrap());
+    held.assert_untouched();
+    drop(report);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+#[test]
+fn another_signal_that_does_not_fit_is_said_with_both() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let _hdmi = Hdmi::with("640x480p59");
+    let mut frames = 0;
+    let camera = V4l2Src { size: Some(Size::new(640, 480)), ..Hdmi::camera() };
+    let graph = camera_to_display(camera, KmsSink::default(), move |_| {
+        frames += 1;
+        if frames == 20 {
+            set_control("dv_timings", "720x480p59");
+        }
+    });
+
+    let report = run_frames(graph, 60);
+
+    let error = report.error.as_ref().unwrap();
+    println!("{error}");
+    assert!(matches!(error, Error::Unfit { .. }), "{error}");
+    assert_eq!((error.kind(), error.element()), (Some(FailureKind::Changed), Some("camera")));
+    let text = error.to_string();
+    assert!(text.contains("the signal is 720x480p at 59.94 Hz from here on, agreed was XR24 640x480"), "{text}");
+    assert_eq!(counts(&report.graph, "display").frames, counts(&report.graph, "camera").frames);
+    drop(report);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+/// The signal goes and is back a second later: no other element notices, and nothing of
+/// what a receiver makes of no signal is sent.
+fn lost_and_back(memory: Memory, mode: &'static str) {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let _hdmi = Hdmi::with("640x480p59");
+    let seen: Arc<Mutex<Vec<(Timestamp, u64, BufferId)>>> = Arc::default();
+    let (frames, held) = (Arc::clone(&seen), Held::default());
+    let (holds, (sender, away)) = (held.clone(), std::sync::mpsc::channel());
+    let graph = camera_to_display(V4l2Src { memory, ..Hdmi::camera() }, KmsSink::default(), move |frame| {
+        let mut frames = frames.lock().unwrap();
+        frames.push((frame.timestamp, frame.sequence, frame.buffer.id()));
+        if frames.len() == 20 {
+            holds.hold(frame);
+            sender.send(Away::for_a(Duration::from_secs(1), mode)).unwrap();
+        }
+    });
+
+    let report = run_frames(graph, 60);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!((report.restarts, counts(&report.graph, "display").frames), (0, 60));
+    assert_eq!(["signal_losses", "signal_returns"].map(|name| own(&report, name)), [1, 1]);
+    let Away { lost, back } = away.try_recv().unwrap();
+    let (seen, back) = (seen.lock().unwrap(), back.join().unwrap());
+    let meanwhile = lost.0 + 500_000_000..back.0;
+    assert!(!seen.iter().any(|(captured, ..)| meanwhile.contains(&captured.0)), "{seen:?}");
+    assert!(seen.windows(2).all(|pair| pair[0].1 < pair[1].1), "{seen:?}");
+    let buffers = |frames: &[(_, _, BufferId)]| frames.iter().map(|f| f.2).collect::<HashSet<_>>();
+    assert!(buffers(&seen[20..]).is_subset(&buffers(&seen[..20])));
+    assert!(!buffers(&seen[20..]).contains(&seen[19].2), "a frame that is held was given out again");
+    held.assert_untouched();
+    drop(report);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+/// A frame, and what was drawn on it.
+struct Drawn(Frame, Vec<u8>);
+
+/// A frame that somebody holds.
+#[derive(Clone, Default)]
+struct Held(Arc<Mutex<Option<Drawn>>>);
+
+impl Held {
+    fn hold(&self, frame: &Frame) {
+        *self.0.lock().unwrap() = Some(Drawn(frame.clone(), Held::pixels(frame)));
+    }
+
+    /// And lets go of it.
+    fn assert_untouched(&self) {
+        let Drawn(frame, drawn) = self.0.lock().unwrap().take().unwrap();
+        assert!(Held::pixels(&frame) == drawn, "a frame that is held was written to");
+    }
+
+    fn pixels(frame: &Frame) -> Vec<u8> {
+        let account = Ledger::default().account("test", Reason::Inspect);
+        let layout = frame.buffer.layout();
+        let (guard, row) = (frame.buffer.read().unwrap(), layout.row_bytes(0) as usize);
+        let mut all = vec![0; row * layout.height as usize];
+        all.chunks_exact_mut(row).enumerate().for_each(|(y, row)| guard.plane(0).read(y, 0, row, &account));
+        all
+    }
+}
+
+#[test]
+fn a_signal_that_is_lost_and_comes_back_goes_on_in_the_same_buffers() {
+    lost_and_back(Memory::V4l2, "No Signal");
+}
+
+#[test]
+fn a_signal_that_is_lost_and_comes_back_goes_on_in_lent_buffers() {
+    lost_and_back(Memory::DmaHeap, "No Lock");
+}
+
+#[test]
+fn a_signal_that_was_disturbed_goes_on_with_the_colours_that_it_has_now() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let _hdmi = Hdmi::with("640x480p59");
+    set_control("colorspace", "SMPTE 170M");
+    let seen: Arc<Mutex<Vec<Matrix>>> = Arc::default();
+    let frames = Arc::clone(&seen);
+    let mut graph = Graph::new("test");
+    let camera = V4l2Src { format: Some(Format::Yuyv), ..Hdmi::camera() };
+    let camera = graph.add("camera", camera.build().unwrap()).unwrap();
+    let watch = Watch::new(move |frame| {
+        let mut frames = frames.lock().unwrap();
+        frames.push(frame.color.matrix);
+        if frames.len() == 20 {
+            set_control("colorspace", "Rec. 709");
+        }
+    });
+    let watch = graph.add("watch", watch).unwrap();
+    let sink = graph.add("drop", NullSink {}.build().unwrap()).unwrap();
+    graph.link(camera, watch).unwrap();
+    graph.link(watch, sink).unwrap();
+
+    let report = run_frames(graph, 60);
+
+    set_control("colorspace", "sRGB");
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let mut matrices = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!((report.restarts, matrices.len()), (0, 60));
+    assert_eq!(["signal_losses", "signal_returns"].map(|name| own(&report, name)), [0, 1]);
+    matrices.dedup();
+    assert_eq!(matrices, [Matrix::Bt601, Matrix::Bt709]);
+    drop(report);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+#[test]
+fn a_signal_that_is_away_while_it_changes_is_waited_for() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let _hdmi = Hdmi::with("640x480p59");
     let shown: Arc<Mutex<Vec<u32>>> = Arc::default();
     let widths = Arc::clone(&shown);
     let graph = camera_to_display(Hdmi::camera(), KmsSink::default(), move |frame| {
@@ -68,14 +296,56 @@ fn another_signal_on_the_input_is_followed() {
             set_control("dv_timings", "720x480p59");
         }
     });
+    let mut away = None;
 
-    let report = run_frames(graph, 60);
+    let report = run(graph, &RunOptions { frames: Some(60), ..RunOptions::default() }, |progress| {
+        if matches!(progress, Progress::Retrying(_)) && away.is_none() {
+            away = Some(Away::for_a(Duration::from_millis(300), "No Signal"));
+        }
+        Verdict::Continue
+    });
 
+    away.unwrap().back.join().unwrap();
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let mut widths = std::mem::take(&mut *shown.lock().unwrap());
+    assert_eq!(widths.len(), 60);
+    widths.dedup();
+    assert_eq!(widths, [640, 720]);
+    assert!((2..9).contains(&report.restarts), "{}", report.restarts);
+    drop(report);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+#[test]
+fn a_placeholder_is_on_the_display_while_the_signal_is_away() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let _hdmi = Hdmi::with("640x480p59");
+    let card = Size::new(320, 180);
+    let shown: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let widths = Arc::clone(&shown);
+    let (sender, away) = std::sync::mpsc::channel();
+    let camera = V4l2Src { no_signal: Duration::ZERO, ..Hdmi::camera() };
+    let mut graph = camera_to_display(camera, KmsSink::default(), move |frame| {
+        let mut widths = widths.lock().unwrap();
+        widths.push(frame.buffer.layout().width);
+        if widths.len() == 20 {
+            sender.send(Away::for_a(Duration::from_millis(500), "No Signal")).unwrap();
+        }
+    });
+    let placeholder = TestSrc { size: card, ..TestSrc::default() };
+    let camera = graph.node("camera").unwrap();
+    graph.set_placeholder(camera, placeholder.build().unwrap()).unwrap();
+
+    let report = run_frames(graph, 120);
+
+    away.try_recv().unwrap().back.join().unwrap();
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     let mut widths = std::mem::take(&mut *shown.lock().unwrap());
     widths.dedup();
-    assert_eq!(widths, [640, 720]);
-    assert_eq!((report.restarts, counts(&report.graph, "display").frames), (1, 60));
+    assert_eq!((widths, report.restarts), (vec![640, card.width, 640], 2));
     drop(report);
     assert_eq!(Footprint::settled(&before), before);
 }
@@ -100,7 +370,7 @@ fn an_input_without_a_signal_says_so_before_anything_starts() {
 }
 
 #[test]
-fn a_signal_that_is_lost_in_mid_stream_is_a_typed_error() {
+fn a_signal_that_is_lost_for_too_long_is_a_typed_error() {
     if !on_test_drivers() {
         return;
     }
@@ -108,7 +378,8 @@ fn a_signal_that_is_lost_in_mid_stream_is_a_typed_error() {
     let _hdmi = Hdmi::select();
     let (sender, lost) = std::sync::mpsc::channel();
     let mut frames = 0;
-    let graph = camera_to_display(Hdmi::camera(), KmsSink::default(), move |_| {
+    let camera = V4l2Src { no_signal: Duration::from_millis(500), ..Hdmi::camera() };
+    let graph = camera_to_display(camera, KmsSink::default(), move |_| {
         frames += 1;
         if frames == 20 {
             set_control("dv_timings_signal_mode", "No Signal");
@@ -121,27 +392,26 @@ fn a_signal_that_is_lost_in_mid_stream_is_a_typed_error() {
     let after = lost.try_recv().unwrap().elapsed();
     let error = report.error.as_ref().unwrap();
     assert_eq!((error.kind(), error.element()), (Some(FailureKind::Stalled), Some("camera")), "{error}");
-    assert!(after < SOON, "{after:?}");
+    assert!(error.to_string().contains("no signal for 500.0ms (`no-signal`): there is no signal"), "{error}");
+    assert!((Duration::from_millis(400)..SOON).contains(&after), "{after:?}");
     drop(report);
     assert_eq!(Footprint::settled(&before), before);
 }
 
-#[test]
-fn a_changed_signal_that_the_driver_then_refuses_to_stream_is_a_typed_error() {
+/// Of a signal that becomes another one, or comes back as it was, the driver will have nothing.
+fn refused(control: &'static str, value: &'static str, restarts: u32) {
     if !on_test_drivers() {
         return;
     }
     let before = Footprint::now();
-    let _hdmi = Hdmi::select();
-    set_control("dv_timings_signal_mode", "Selected DV Timings");
-    set_control("dv_timings", "640x480p59");
+    let _hdmi = Hdmi::with("640x480p59");
     let (sender, changed) = std::sync::mpsc::channel();
     let mut frames = 0;
     let graph = camera_to_display(Hdmi::camera(), KmsSink::default(), move |_| {
         frames += 1;
         if frames == 20 {
             press("inject_vidioc_streamon_error");
-            set_control("dv_timings", "720x480p59");
+            set_control(control, value);
             sender.send(Instant::now()).unwrap();
         }
     });
@@ -149,11 +419,17 @@ fn a_changed_signal_that_the_driver_then_refuses_to_stream_is_a_typed_error() {
     let report = run_frames(graph, 300);
 
     let after = changed.try_recv().unwrap().elapsed();
-    assert_eq!((failure(&report).kind(), report.restarts), (FailureKind::Device, 1), "{:?}", report.error);
+    assert_eq!((failure(&report).kind(), report.restarts), (FailureKind::Device, restarts), "{:?}", report.error);
     assert!(failure(&report).to_string().contains("VIDIOC_STREAMON"), "{:?}", report.error);
     assert!(after < SOON, "{after:?}");
     drop(report);
     assert_eq!(Footprint::settled(&before), before);
+}
+
+#[test]
+fn a_signal_that_the_driver_then_refuses_to_stream_is_a_typed_error() {
+    refused("dv_timings", "720x480p59", 1);
+    refused("dv_timings_signal_mode", "Current DV Timings", 0);
 }
 
 #[test]

@@ -2,15 +2,15 @@
 //!
 //! | module | story |
 //! | --- | --- |
-//! | [`config`] | properties |
-//! | [`device`] | which GPU |
-//! | [`plan`] | a format's planes as textures |
-//! | [`shader`] | programs |
-//! | [`geometry`] | where a pixel comes from |
-//! | [`picture`] | a buffer as a GPU has it |
-//! | [`buffers`] | what is rendered into |
-//! | [`render`] | one frame |
-//! | [`sys`] | EGL and GL |
+//! | `config` | properties |
+//! | `device` | which GPU |
+//! | `plan` | a format's planes as textures |
+//! | `shader` | programs |
+//! | `geometry` | where a pixel comes from |
+//! | `picture` | a buffer as a GPU has it |
+//! | `buffers` | what is rendered into |
+//! | `render` | one frame |
+//! | `sys` | EGL and GL |
 
 mod buffers;
 mod config;

@@ -12,8 +12,9 @@ use v4l::capability::Flags;
 
 use super::control::{self, ControlError};
 use super::ioctl::{
-    self, BufType, BufferCapabilities, Capability, Control, ControlValue, DvTimingsError, Event, Failure, FmtError,
-    Format, FormatRequest, Fraction, Input, Memory, Output, QuerycapError, ReqbufsError, SInputError, SOutputError,
+    self, BufType, BufferCapabilities, Capability, Control, ControlValue, DvTimings, DvTimingsError, Event, Failure,
+    FmtError, Format, FormatRequest, Fraction, Input, Memory, Output, QuerycapError, ReqbufsError, SInputError,
+    SOutputError,
 };
 
 /// A device, open, and the one queue of it that this handle is about: what it captures, what it puts out, or one side of
@@ -369,16 +370,25 @@ impl Device {
         Ok(ioctl::s_ext_ctrl(self, control, value)?)
     }
 
-    /// Has the device capture the signal that there is on the input in use, which changes its format; nothing where the
-    /// input has none to detect, as cameras.
+    /// The signal that there is on the input in use; `None` where the input has none to detect, as cameras.
     ///
     /// # Errors
     /// No signal that can be captured, or a failure: [`DvTimingsError`].
-    pub fn follow_signal(&self) -> Result<(), DvTimingsError> {
-        match ioctl::query_dv_timings(self)? {
-            Some(timings) => Ok(ioctl::s_dv_timings(self, &timings)?),
-            None => Ok(()),
+    pub fn signal(&self) -> Result<Option<DvTimings>, DvTimingsError> {
+        ioctl::query_dv_timings(self)
+    }
+
+    /// Has the device capture the signal that there is on the input in use, which changes its format. Returns
+    /// [`Device::signal`].
+    ///
+    /// # Errors
+    /// As [`Device::signal`].
+    pub fn follow_signal(&self) -> Result<Option<DvTimings>, DvTimingsError> {
+        let signal = self.signal()?;
+        if let Some(timings) = &signal {
+            ioctl::s_dv_timings(self, timings)?;
         }
+        Ok(signal)
     }
 
     /// The input in use; `None` where there is nothing to choose from.

@@ -6,7 +6,7 @@ use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{Failure, FailureKind};
 
 use super::ioctl::{self, DqbufError, QbufError, StreamonError};
-use super::{Device, OpenError, QueueError};
+use super::{Device, OpenError, QueueError, StartError};
 
 fn kind_of(failure: &ioctl::Failure) -> FailureKind {
     match failure {
@@ -36,6 +36,15 @@ pub(super) fn open_failed(error: OpenError) -> Failure {
 pub(super) fn start_failed(error: StreamonError) -> Failure {
     match error {
         StreamonError::Failure(failure) => failed(failure),
+        other => Failure::new(FailureKind::Device, other),
+    }
+}
+
+/// What starting a queue said, as the element's failure.
+pub(super) fn start_queue_failed(error: StartError) -> Failure {
+    match error {
+        StartError::Qbuf(QbufError::Failure(failure)) => failed(failure),
+        StartError::Streamon(error) => start_failed(error),
         other => Failure::new(FailureKind::Device, other),
     }
 }

@@ -46,6 +46,7 @@ mod picture;
 mod queue;
 mod readiness;
 mod sequence;
+mod signal;
 mod sink;
 mod src;
 

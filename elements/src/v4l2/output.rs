@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use shrbuf::{Access, MemoryKind, Shrbuf};
+use shrbuf::{Access, Layout, MemoryKind, Shrbuf};
 use shrbuf_pipeline::{Frame, Refusal, Stream};
 
 use super::ioctl::{
@@ -89,6 +89,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct OutputQueue {
     device: Device,
+    layout: Layout,
     /// Bytes that the driver wants of each memory plane.
     sizes: Vec<u32>,
     compressed: bool,
@@ -105,9 +106,11 @@ impl OutputQueue {
     /// buffer that is too small, memory that it cannot reach.
     pub fn import(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<OutputQueue, Refusal> {
         let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
+        let first = buffers.first().ok_or_else(|| Refusal::new("there are no buffers"))?;
         let sizes = agree(device, stream, buffers)?;
         let queue = OutputQueue {
             device: device.clone(),
+            layout: *first.layout(),
             sizes,
             compressed: stream.format.is_compressed(),
             slots: Vec::new(),
@@ -152,6 +155,11 @@ impl OutputQueue {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How the pictures that were agreed lie in their memory.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Frames that the driver has.
@@ -244,6 +252,15 @@ impl OutputQueue {
             }
             Dequeued::NotReady | Dequeued::EndOfStream => Ok(Returned::NotReady),
         }
+    }
+}
+
+impl OutputQueue {
+    /// Stops the stream, and takes back the frames that the device was not done with, in the order in which they were made.
+    pub fn into_frames(mut self) -> Vec<Frame> {
+        let mut frames: Vec<_> = self.slots.iter_mut().filter_map(|slot| slot.frame.take()).collect();
+        frames.sort_by_key(|frame| frame.sequence);
+        frames
     }
 }
 

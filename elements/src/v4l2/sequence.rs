@@ -7,6 +7,8 @@ pub(super) struct Sequence {
     last: Option<u32>,
     /// The last frame's number for the pipeline.
     number: u64,
+    /// The stream was stopped and started since that.
+    anew: bool,
     /// In the driver's own words, for those who check our sums.
     pub(super) told: Told,
 }
@@ -20,7 +22,7 @@ pub(super) struct Told {
     pub(super) last: u32,
     /// Times it gave a frame the number of the one before.
     pub(super) repeated: u64,
-    /// Times it went back.
+    /// Times it went back, or its stream was started again.
     pub(super) restarted: u64,
 }
 
@@ -34,6 +36,11 @@ pub(super) struct Counted {
 }
 
 impl Sequence {
+    /// The stream has been started again, upon which a driver begins to count anew.
+    pub(super) fn restart(&mut self) {
+        self.anew = self.last.is_some();
+    }
+
     /// A frame that the driver calls `raw`.
     pub(super) fn count(&mut self, raw: u32) -> Counted {
         self.told.last = raw;
@@ -43,6 +50,10 @@ impl Sequence {
             return Counted { number: self.number, dropped: 0 };
         };
         let step = match raw.wrapping_sub(last) {
+            _ if std::mem::take(&mut self.anew) => {
+                self.told.restarted += 1;
+                1
+            }
             0 => {
                 self.told.repeated += 1;
                 1
@@ -99,6 +110,19 @@ mod tests {
         let wrap = 1 << 32;
         assert_eq!((numbers, dropped), (vec![wrap - 2, wrap - 1, wrap, wrap + 2], vec![0, 0, 0, 1]));
         assert_eq!(sequence.told, Told { first: u32::MAX - 1, last: 2, repeated: 0, restarted: 0 });
+    }
+
+    #[test]
+    fn a_stream_that_is_started_again_goes_on_counting_wherever_its_driver_begins() {
+        for (last, first) in [(100, 0), (0, 0), (3, 7), (u32::MAX - 3, 2)] {
+            let (.., mut sequence) = counted(&[last]);
+
+            sequence.restart();
+
+            assert_eq!(sequence.count(first), Counted { number: u64::from(last) + 1, dropped: 0 }, "{last} {first}");
+            assert_eq!(sequence.count(first + 2), Counted { number: u64::from(last) + 3, dropped: 1 });
+            assert_eq!(sequence.told, Told { first: last, last: first + 2, repeated: 0, restarted: 1 });
+        }
     }
 
     #[test]

@@ -12,10 +12,11 @@ use shrbuf_pipeline::{
     OutputOffer, Ports, Produces, Rate, Refusal, Size, Start, Stream, Timestamp, Video, Wanted, choices, properties,
 };
 
-use super::failure::{dequeue_failed, failed, open_failed, set_controls};
-use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimingsError, Event, Fraction};
+use super::failure::{dequeue_failed, failed, open_failed, set_controls, start_queue_failed};
+use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimings, DvTimingsError, Fraction};
 use super::picture::{Whole, allocate, colorimetry, set_format, video};
 use super::sequence::{Sequence, Told};
+use super::signal::{Captured, Now, has_changed, no_signal};
 use super::{CaptureQueue, Device};
 
 choices! {
@@ -44,6 +45,10 @@ properties! {
     /// or of when its last byte came. Latencies begin there. Where the driver's is not of CLOCK_MONOTONIC, or lies in the future
     /// (counted as `future_stamps`), it is the time at which the frame was dequeued.
     ///
+    /// Where the signal on an input (HDMI, SDI) is disturbed or lost and comes back as it was, the stream goes on in the
+    /// same buffers, and no other element notices but for the time; what a receiver makes of no signal is not sent. Where
+    /// another signal comes, what was captured before arrives, and the graph is negotiated anew.
+    ///
     /// ```toml
     /// [element.camera]
     /// type = "v4l2-src"
@@ -71,6 +76,9 @@ properties! {
         /// Longest time without a frame before the run fails as stalled; not set, 1 s or four frames, whichever is more, and
         /// half as long again for the first, before which some cameras measure the light.
         stall: Option<Duration> = None,
+        /// Longest time that a signal lost in mid-stream is waited for, before the run fails as stalled or a placeholder
+        /// takes over. Sources are silent for some seconds when they change their resolution.
+        no_signal: Duration = Duration::from_secs(10),
     }
 }
 
@@ -83,9 +91,10 @@ impl Build for V4l2Src {
             config: self,
             name: String::new(),
             device: None,
+            signal: None,
             allocated: None,
             streaming: None,
-            wrong: Wrong::default(),
+            counts: Counts::default(),
             told: Told::default(),
         }))
     }
@@ -108,17 +117,25 @@ const MAX_BUFFERS: u32 = 32;
 struct Allocated {
     queue: CaptureQueue,
     buffers: Vec<Shrbuf>,
-    color: Colorimetry,
-    rate: Option<Rate>,
+    stream: Stream,
+    captured: Captured,
 }
 
 struct Streaming {
     queue: CaptureQueue,
     pool: Arc<Pool>,
     whole: Vec<Whole>,
+    stream: Stream,
     color: Colorimetry,
+    captured: Captured,
+    /// While there is nothing to capture.
+    lost: Option<Lost>,
+    /// Another signal has come: nothing more goes out.
+    over: bool,
     stall: Duration,
     first_ticks: u32,
+    /// Ticks for which a lost signal is waited for.
+    signal_ticks: u32,
     /// As the watchdog last saw things, and how often it has seen them so.
     quiet: Quiet,
     quiet_ticks: u32,
@@ -134,24 +151,36 @@ struct Quiet {
     starved: bool,
 }
 
+/// A signal that is not there.
+struct Lost {
+    why: DvTimingsError,
+    /// Of the watchdog, since then.
+    ticks: u32,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Buffers that the driver returned though it did not have them, or with a picture elsewhere than agreed.
+    unexpected: u64,
+    /// Frames that the driver stamped with a time that was still to come.
+    future_stamps: u64,
+    /// Times that the signal was lost in mid-stream.
+    signal_losses: u64,
+    /// Times that the stream went on with the signal there was before.
+    signal_returns: u64,
+}
+
 struct Source {
     config: V4l2Src,
     name: String,
     device: Option<Device>,
+    /// What `device` was told to capture.
+    signal: Option<DvTimings>,
     allocated: Option<Allocated>,
     streaming: Option<Streaming>,
-    wrong: Wrong,
+    counts: Counts,
     /// Of the last stream, what the driver said in its frames' numbers.
     told: Told,
-}
-
-/// What the driver did that cannot be.
-#[derive(Default)]
-struct Wrong {
-    /// Buffers returned though it did not have them, or with a picture elsewhere than agreed.
-    buffers: u64,
-    /// Time stamps of the future.
-    stamps: u64,
 }
 
 struct Fences(Arc<Pool>);
@@ -165,13 +194,13 @@ impl AsFd for Fences {
 impl Source {
     fn device(&mut self) -> Result<&Device, Failure> {
         if self.device.is_none() {
-            let device = self.open()?;
-            self.device = Some(device);
+            let (device, signal) = self.open()?;
+            (self.device, self.signal) = (Some(device), signal);
         }
         self.device.as_ref().ok_or_else(|| Failure::new(FailureKind::Config, "no device"))
     }
 
-    fn open(&self) -> Result<Device, Failure> {
+    fn open(&self) -> Result<(Device, Option<DvTimings>), Failure> {
         let device = match &self.config.device {
             Some(path) => Device::open(path).map_err(open_failed)?,
             None => Device::first().map_err(open_failed)?,
@@ -179,12 +208,15 @@ impl Source {
         if let Some(input) = &self.config.input {
             device.select_input(input).map_err(|e| Failure::new(FailureKind::Config, e))?;
         }
-        device.follow_signal().map_err(|error| match error {
-            DvTimingsError::Failure(failure) => failed(failure),
-            error => Failure::new(FailureKind::Stalled, error),
-        })?;
         set_controls(&device, &self.config.controls)?;
-        Ok(device)
+        // Before it is looked at, so that no change goes by unheard; after the controls, some of which are told as changes.
+        device.subscribe_source_change().map_err(failed)?;
+        let mut signal = device.follow_signal().map_err(no_signal)?;
+        if has_changed(&device)? {
+            // Or a driver that tells of what we have set.
+            signal = device.follow_signal().map_err(no_signal)?;
+        }
+        Ok((device, signal))
     }
 
     fn try_allocate(&mut self, stream: &Stream) -> Result<Allocated, Refusal> {
@@ -199,12 +231,8 @@ impl Source {
             }
         }
         let (queue, buffers) = allocate(device, stream, &format, &self.name)?;
-        Ok(Allocated {
-            queue,
-            buffers,
-            color: colorimetry(stream.format, format.colorimetry, stream.size.width),
-            rate: stream.rate,
-        })
+        let captured = Captured { signal: self.signal, format };
+        Ok(Allocated { queue, buffers, stream: *stream, captured })
     }
 }
 
@@ -253,7 +281,7 @@ impl Element for Source {
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        let Some(Allocated { mut queue, buffers, color, rate }) = self.allocated.take() else {
+        let Some(Allocated { mut queue, buffers, stream, captured }) = self.allocated.take() else {
             return Err(Failure::new(FailureKind::Config, "started without buffers"));
         };
         let whole = buffers.first().map_or_else(Vec::new, |b| Whole::of(b.layout()));
@@ -265,15 +293,10 @@ impl Element for Source {
             }
         });
         let pool = Arc::new(pool.map_err(|e| Failure::new(FailureKind::Limit, e))?);
-        queue.device().subscribe_source_change().map_err(failed)?;
-        queue.start().map_err(|e| match e {
-            super::StartError::Qbuf(ioctl::QbufError::Failure(f))
-            | super::StartError::Streamon(ioctl::StreamonError::Failure(f)) => failed(f),
-            other => Failure::new(FailureKind::Device, other),
-        })?;
+        queue.start().map_err(start_queue_failed)?;
         let (stall, first_ticks) = self.config.stall.map_or_else(
             || {
-                let frames = rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
+                let frames = stream.rate.map_or(Duration::ZERO, |r| Duration::from_nanos(4 * r.period_ns()));
                 (frames.max(Duration::from_secs(1)), FIRST_TICKS)
             },
             |asked| (asked, TICKS),
@@ -282,25 +305,39 @@ impl Element for Source {
         start.every(stall / TICKS, WATCHDOG)?;
         start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
-        let (quiet, quiet_ticks, frames, sequence) = (Quiet::default(), 0, 0, Sequence::default());
-        self.streaming =
-            Some(Streaming { queue, pool, whole, color, stall, first_ticks, quiet, quiet_ticks, frames, sequence });
+        let signal_ticks = (self.config.no_signal.as_nanos() * u128::from(TICKS)).div_ceil(stall.as_nanos());
+        self.streaming = Some(Streaming {
+            queue,
+            pool,
+            whole,
+            stream,
+            color: colorimetry(stream.format, captured.format.colorimetry, stream.size.width),
+            captured,
+            lost: None,
+            over: false,
+            stall,
+            first_ticks,
+            signal_ticks: u32::try_from(signal_ticks).unwrap_or(u32::MAX),
+            quiet: Quiet::default(),
+            quiet_ticks: 0,
+            frames: 0,
+            sequence: Sequence::default(),
+        });
         Ok(())
     }
 
     fn ready(&mut self, token: u32, events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(streaming) = &mut self.streaming else { return Ok(()) };
         match token {
+            FENCES => streaming.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
+            _ if streaming.over => Ok(()),
             FRAME => {
                 if events.priority {
-                    streaming.event()?;
+                    streaming.events(context, &mut self.counts)?;
                 }
-                if events.readable || events.error {
-                    streaming.frame(&mut self.wrong, context)?;
-                }
-                Ok(())
+                let more = (events.readable || events.error) && !streaming.over;
+                if more { streaming.frame(context, &mut self.counts) } else { Ok(()) }
             }
-            FENCES => streaming.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
             RETRY => streaming.queue.queue_free().map(drop).map_err(|e| match e {
                 ioctl::QbufError::Failure(f) => failed(f),
                 other => Failure::new(FailureKind::Device, other),
@@ -324,8 +361,10 @@ impl Element for Source {
     }
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
-        report("unexpected_buffers", self.wrong.buffers);
-        report("future_stamps", self.wrong.stamps);
+        report("unexpected_buffers", self.counts.unexpected);
+        report("future_stamps", self.counts.future_stamps);
+        report("signal_losses", self.counts.signal_losses);
+        report("signal_returns", self.counts.signal_returns);
         // What `dropped` can be checked by: last - first + 1 is frames + dropped - repeated, where nothing restarted.
         let told = self.streaming.as_ref().map_or(self.told, |s| s.sequence.told);
         report("first_sequence", told.first.into());
@@ -337,31 +376,45 @@ impl Element for Source {
 
 impl Streaming {
     /// One DQBUF.
-    fn frame(&mut self, wrong: &mut Wrong, context: &mut Context<'_>) -> Result<(), Failure> {
-        let buffer = match self.queue.dequeue() {
-            Ok(Dequeued::Buffer(buffer)) => buffer,
+    fn frame(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
+        match self.dequeue(counts) {
+            Ok(Dequeued::Buffer(buffer)) => self.send(&buffer, context, counts),
             // With POLLERR too: a queue that had failed would say so here. vb2_fop_poll() reports it also where a signal
             // interrupts its wait for the driver's lock.
-            Ok(Dequeued::NotReady) => return Ok(()),
-            Ok(Dequeued::EndOfStream) => return context.end_all(),
-            Err(DqbufError::Overrun { index, .. }) => {
-                // Its first reference is its last: back it goes.
-                drop(self.pool.take(index as usize));
-                wrong.buffers += 1;
-                return Ok(());
+            Ok(Dequeued::NotReady) => Ok(()),
+            Ok(Dequeued::EndOfStream) => context.end_all(),
+            Err(e) => Err(dequeue_failed(e)),
+        }
+    }
+
+    fn dequeue(&mut self, counts: &mut Counts) -> Result<Dequeued, DqbufError> {
+        loop {
+            match self.queue.dequeue() {
+                Err(DqbufError::Overrun { index, .. }) => {
+                    // Its first reference is its last: back it goes.
+                    drop(self.pool.take(index as usize));
+                    counts.unexpected += 1;
+                }
+                dequeued => return dequeued,
             }
-            Err(e) => return Err(dequeue_failed(e)),
-        };
+        }
+    }
+
+    fn send(&mut self, buffer: &ioctl::Buffer, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
         let Some(memory) = self.pool.take(buffer.index as usize) else {
-            wrong.buffers += 1;
+            counts.unexpected += 1;
             return Ok(());
         };
+        if self.lost.is_some() {
+            // Of no signal some receivers make noise or a blue screen. Its first reference is its last, too.
+            return Ok(());
+        }
         let now = Timestamp::now();
         let timestamp = match buffer.timestamp.clock {
             Clock::Monotonic if buffer.timestamp.ns <= now.0 => Timestamp(buffer.timestamp.ns),
             // What has come was captured before. vivid hands a picture out as it begins, with the time at which it would end.
             Clock::Monotonic => {
-                wrong.stamps += 1;
+                counts.future_stamps += 1;
                 now
             }
             Clock::Copy | Clock::Unknown => now,
@@ -376,18 +429,72 @@ impl Streaming {
         context.push(0, frame)
     }
 
-    fn event(&mut self) -> Result<(), Failure> {
-        while let Some(event) = self.queue.device().next_event().map_err(failed)? {
-            if let Event::SourceChange { .. } = event {
-                return Err(Failure::new(FailureKind::Changed, "the signal on the input has changed"));
+    /// The device has something to say.
+    fn events(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
+        if !has_changed(self.queue.device())? {
+            return Ok(());
+        }
+        // What was captured before. A driver that has given its queue up over this is started again, or not, below.
+        while let Ok(Dequeued::Buffer(buffer)) = self.dequeue(counts) {
+            self.send(&buffer, context, counts)?;
+        }
+        if context.ended() {
+            return Ok(());
+        }
+        match self.captured.look(self.queue.device())? {
+            Now::Same(color) => {
+                self.color = colorimetry(self.stream.format, color, self.stream.size.width);
+                self.restart(counts)
+            }
+            Now::Lost(why) => self.lose(why, counts),
+            Now::Other(now) => {
+                self.over = true;
+                let what = format!("the signal is {now} from here on, agreed was {}", self.stream);
+                context.change(Failure::new(FailureKind::Changed, what))
             }
         }
+    }
+
+    /// Goes on with the signal there was before, in the same buffers. Those held downstream come when they are given back.
+    fn restart(&mut self, counts: &mut Counts) -> Result<(), Failure> {
+        self.queue.stop().map_err(failed)?;
+        self.queue.start().map_err(start_queue_failed)?;
+        self.sequence.restart();
+        (self.lost, self.quiet_ticks) = (None, 0);
+        counts.signal_returns += 1;
         Ok(())
+    }
+
+    fn lose(&mut self, why: DvTimingsError, counts: &mut Counts) -> Result<(), Failure> {
+        let ticks = match &self.lost {
+            Some(lost) => lost.ticks,
+            None => {
+                tracing::warn!(device = %self.queue.device().path().display(), %why, "signal lost; waiting for it");
+                counts.signal_losses += 1;
+                0
+            }
+        };
+        self.lost = Some(Lost { why, ticks });
+        self.wait_for_signal(0)
+    }
+
+    /// So many ticks later there is still none.
+    fn wait_for_signal(&mut self, ticks: u32) -> Result<(), Failure> {
+        let Some(lost) = &mut self.lost else { return Ok(()) };
+        lost.ticks += ticks;
+        if lost.ticks < self.signal_ticks {
+            return Ok(());
+        }
+        let (limit, why) = (self.stall * self.signal_ticks / TICKS, &lost.why);
+        Err(Failure::new(FailureKind::Stalled, format!("no signal for {limit:.1?} (`no-signal`): {why}")))
     }
 
     /// Counts quiet ticks, not time: where this thread itself was kept away, the timer has ticked once, and where every
     /// buffer was held until just now, the driver has had no chance yet.
     fn watch(&mut self) -> Result<(), Failure> {
+        if self.lost.is_some() {
+            return self.wait_for_signal(1);
+        }
         let (held, all) = (self.queue.held() as u32, self.queue.count());
         let now = Quiet { frames: self.frames, starved: held == all };
         self.quiet_ticks = if now == self.quiet { self.quiet_ticks + 1 } else { 0 };

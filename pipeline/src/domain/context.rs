@@ -34,6 +34,7 @@ pub(crate) struct Slot {
 }
 
 pub(super) struct Flags {
+    node: usize,
     pub(super) source: bool,
     /// Frames that a source may still push.
     left: Cell<u64>,
@@ -47,9 +48,9 @@ pub(super) struct Flags {
 
 impl Flags {
     /// Of an element that is a source or not, which may push so many frames.
-    pub(super) fn new(source: bool, left: u64, control: Arc<Control>, bell: Arc<Bell>) -> Flags {
+    pub(super) fn new(node: usize, source: bool, left: u64, control: Arc<Control>, bell: Arc<Bell>) -> Flags {
         let (left, ended, changed) = (Cell::new(left), Cell::new(false), OnceCell::new());
-        Flags { source, left, ended, changed, control, bell }
+        Flags { node, source, left, ended, changed, control, bell }
     }
 }
 
@@ -156,8 +157,14 @@ impl Context<'_> {
         if self.flags.changed.set(failure).is_err() {
             return Ok(());
         }
-        self.flags.control.end();
+        self.flags.control.change(self.flags.node);
         if self.flags.ended.get() { Ok(()) } else { self.end_outputs() }
+    }
+
+    /// Whether an element that this one's frames come to has called [`Context::change`]. It gives back nothing of what it
+    /// keeps: who cannot go on without that keeps the rest, for the next start too.
+    pub fn leads_to_change(&self) -> bool {
+        self.flags.control.leads_to_change(self.flags.node)
     }
 
     fn end_outputs(&mut self) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::Sender;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -35,6 +35,10 @@ pub use waker::Waker;
 pub(crate) struct Control {
     command: AtomicU8,
     bells: Vec<Arc<Bell>>,
+    /// From which node to which, in topological order of the former.
+    links: Vec<(usize, usize)>,
+    /// The nodes that have said that their stream is another one.
+    changed: Vec<AtomicBool>,
     owner: Sender<News>,
 }
 
@@ -51,14 +55,31 @@ impl Control {
     const END: u8 = 1;
     const STOP: u8 = 2;
 
-    /// Of domains that are woken by these, and of an owner.
-    pub(crate) fn new(bells: Vec<Arc<Bell>>, owner: Sender<News>) -> Control {
-        Control { command: AtomicU8::new(0), bells, owner }
+    /// Of domains that are woken by these, so many nodes, and an owner.
+    pub(crate) fn new(bells: Vec<Arc<Bell>>, nodes: usize, links: Vec<(usize, usize)>, owner: Sender<News>) -> Control {
+        let changed = (0..nodes).map(|_| AtomicBool::new(false)).collect();
+        Control { command: AtomicU8::new(0), bells, links, changed, owner }
     }
 
     /// Sources end; what is on its way arrives.
     pub(crate) fn end(&self) {
         self.say(Control::END);
+    }
+
+    /// As [`Control::end`], because of this node.
+    fn change(&self, node: usize) {
+        self.changed[node].store(true, Ordering::Relaxed);
+        self.end();
+    }
+
+    /// Whether what `node` sends comes to one that has changed.
+    fn leads_to_change(&self, node: usize) -> bool {
+        let mut reached = vec![false; self.changed.len()];
+        reached[node] = true;
+        self.links.iter().any(|&(from, to)| {
+            reached[to] |= reached[from];
+            reached[from] && self.changed[to].load(Ordering::Relaxed)
+        })
     }
 
     /// Every loop ends at its next step.
@@ -133,7 +154,7 @@ impl Domain {
         let (name, stats, element) = (of.name.clone(), Arc::clone(&of.stats), of.lend());
         let source = element.ports().inputs.is_empty();
         let (control, bell) = (Arc::clone(&self.control), Arc::clone(&self.bell));
-        let flags = Flags::new(source, limit.unwrap_or(u64::MAX), control, bell);
+        let flags = Flags::new(node, source, limit.unwrap_or(u64::MAX), control, bell);
         self.slots.push(Slot { name, element, node, outputs, stats, flags, watched: Vec::new() });
     }
 

@@ -25,6 +25,11 @@ impl Source {
     pub fn new(buffers: usize) -> Source {
         Source { pool: Arc::default(), buffers, stops: Arc::default(), running: None, sequence: 0 }
     }
+
+    /// Frames so far.
+    pub fn sent(&self) -> u64 {
+        self.sequence
+    }
 }
 
 fn buffers(number: usize) -> Vec<Shrbuf> {

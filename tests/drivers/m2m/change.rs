@@ -7,7 +7,7 @@ use std::time::Duration;
 use shrbuf::{Format, MemoryKind, Shrbuf};
 use shrbuf_elements::file_sink::FileSink;
 use shrbuf_elements::queue::Queue;
-use shrbuf_pipeline::supervise::Error;
+use shrbuf_pipeline::supervise::{Error, Report};
 use shrbuf_pipeline::{
     Build, Consumes, Context, Element, Events, Failure, FailureKind, Frame, Graph, InputOffer, Modifiers, Origin,
     OutputOffer, Ports, Produces, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video,
@@ -202,11 +202,70 @@ fn a_stream_that_changes_with_its_last_frames_is_drained() {
     all_come_out(&[(640, 368), LARGE, (800, 600), SMALL], Vec::new);
 }
 
+/// Every picture that goes by, in turn.
+fn pictures(of: &Arc<Mutex<Vec<Planes>>>) -> Box<dyn Element> {
+    let pictures = Arc::clone(of);
+    Watch::new(move |frame| pictures.lock().unwrap().push(planes(&frame.buffer)))
+}
+
+/// `source → encoder → … → decoder`, whose pictures are not what was agreed before it had seen the first.
+fn none_is_lost_before_the_first(frames: usize, between: Vec<Box<dyn Element>>) -> Option<Duration> {
+    let (encoder, decoder) = codec()?;
+    let before = Footprint::now();
+    let [sent, got] = <[Arc<Mutex<Vec<Planes>>>; 2]>::default();
+    // 4:2:2, where the decoder's own first choice is 4:2:0.
+    let camera = source(Format::Yuyv, 640, 480).build().unwrap();
+    let mut elements = vec![camera, pictures(&sent), m2m(&encoder, None).build().unwrap()];
+    elements.extend(between);
+    elements.extend([m2m(&decoder, None).build().unwrap(), pictures(&got)]);
+    let (graph, ..) = row(elements);
+
+    let report = run_frames(graph, frames as u64);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!((report.restarts, report.graph.ledger().copied()), (1, 0));
+    let (sent, got) = (sent.lock().unwrap(), got.lock().unwrap());
+    assert_eq!((sent.len(), got.len()), (frames, frames));
+    // Of YUYV every second byte.
+    let luma = |yuyv: &Planes| vec![yuyv[0].iter().copied().step_by(2).collect::<Vec<_>>()];
+    let worst = sent.iter().zip(&*got).map(|(sent, got)| psnr(&luma(sent), &got[..1]));
+    let worst = worst.fold(f64::INFINITY, f64::min);
+    let took = report.duration;
+    println!("worst of {frames} frames {worst:.1} dB, in {took:.1?}");
+    assert!(worst > 30.0, "{worst:.1} dB");
+    drop((sent, got, report));
+    assert_eq!(Footprint::now(), before);
+    Some(took)
+}
+
 #[test]
-fn a_raw_file_goes_on_after_a_change() {
-    let Some((encoder, decoder)) = codec() else { return };
-    let Recorded { frames, .. } = in_turn(&encoder, &[SMALL, LARGE], 4);
-    let path = std::env::temp_dir().join("shrbuf-change.raw");
+fn a_first_picture_that_is_not_as_agreed_loses_none_of_what_an_encoder_has() {
+    for frames in [1, 3, 8, 30] {
+        let took = none_is_lost_before_the_first(frames, Vec::new());
+        // Nobody waits for a device until that has stalled.
+        assert!(frames > 3 || took < Some(Duration::from_millis(1500)), "{took:?}");
+    }
+}
+
+#[test]
+fn an_encoder_out_of_buffers_before_the_first_picture_loses_none() {
+    let queue = || Queue { depth: 4, ..Queue::default() }.build().unwrap();
+    let mut slow = 12;
+    // The decoder is not looked at while there is another frame for it: by then it has all that the encoder can make.
+    let slow = Watch::new(move |_| {
+        if slow > 0 {
+            slow -= 1;
+            std::thread::sleep(Duration::from_millis(80));
+        }
+    });
+
+    none_is_lost_before_the_first(30, vec![queue(), slow]);
+}
+
+/// `replay → decode → file`, of so many frames of each size; and how large the file became.
+fn into_a_file(name: &str, (encoder, decoder): (String, String), each: u32) -> (Report, u64) {
+    let Recorded { frames, .. } = in_turn(&encoder, &[SMALL, LARGE], each);
+    let path = std::env::temp_dir().join(name);
     let file = FileSink { path: path.clone(), ..FileSink::default() };
     let mut graph = Graph::new("file");
     let replay = graph.add("replay", Replay::of(frames)).unwrap();
@@ -214,31 +273,29 @@ fn a_raw_file_goes_on_after_a_change() {
     let file = graph.add("file", file.build().unwrap()).unwrap();
     graph.link(replay, decode).unwrap();
     graph.link(decode, file).unwrap();
-
-    let report = run_frames(graph, 8);
-
-    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    let report = run_frames(graph, 2 * u64::from(each));
     let bytes = std::fs::metadata(&path).unwrap().len();
     std::fs::remove_file(&path).unwrap();
+    (report, bytes)
+}
+
+#[test]
+fn a_raw_file_goes_on_after_a_change() {
+    let Some(codec) = codec() else { return };
+
+    let (report, bytes) = into_a_file("shrbuf-change.raw", codec, 4);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
     let of = |(width, height)| 4 * Format::Yu12.frame_bytes(width, height);
     assert_eq!(bytes, of(SMALL) + of(LARGE));
 }
 
 #[test]
 fn what_cannot_take_the_new_size_is_said_with_both_and_has_all_of_before() {
-    let Some((encoder, decoder)) = codec() else { return };
+    let Some(codec) = codec() else { return };
     let before = Footprint::now();
-    let Recorded { frames, .. } = in_turn(&encoder, &[SMALL, LARGE], 6);
-    let path = std::env::temp_dir().join("shrbuf-change.y4m");
-    let file = FileSink { path: path.clone(), ..FileSink::default() };
-    let mut graph = Graph::new("file");
-    let replay = graph.add("replay", Replay::of(frames)).unwrap();
-    let decode = graph.add("decode", m2m(&decoder, Some(Format::Yu12)).build().unwrap()).unwrap();
-    let file = graph.add("file", file.build().unwrap()).unwrap();
-    graph.link(replay, decode).unwrap();
-    graph.link(decode, file).unwrap();
 
-    let report = run_frames(graph, 12);
+    let (report, bytes) = into_a_file("shrbuf-change.y4m", codec, 6);
 
     let error = report.error.as_ref().unwrap();
     println!("{error}");
@@ -248,8 +305,6 @@ fn what_cannot_take_the_new_size_is_said_with_both_and_has_all_of_before() {
     assert!(text.contains("its pictures are YU12 1280x720 from here on, agreed were YU12 640x480"), "{text}");
     assert!(text.contains("has frames of YU12 640x480 already") && text.contains("size = [640, 480]"), "{text}");
     assert_eq!(counts(&report.graph, "file").frames, 6);
-    let bytes = std::fs::metadata(&path).unwrap().len();
-    std::fs::remove_file(&path).unwrap();
     let pictures = 6 * Format::Yu12.frame_bytes(SMALL.0, SMALL.1);
     assert!((pictures..pictures + 1024).contains(&bytes), "{bytes} bytes");
     drop(report);

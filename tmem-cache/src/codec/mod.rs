@@ -34,7 +34,7 @@
 //! | --- | --- |
 //! | [`picture`] | what the codec knows of a layout; how it is cut into stripes |
 //! | [`rows`] | where samples come from and go to |
-//! | [`reference`] | the shared picture that frames are predicted from |
+//! | [`mod@reference`] | the shared picture that frames are predicted from |
 //! | [`encoder`], [`decoder`] | frames to streams and back |
 
 mod bits;

@@ -36,9 +36,18 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(queue: OutputQueue, stream: Stream) -> Incoming {
-        let waiting = VecDeque::with_capacity(INSIDE);
+    /// `first` come before all others.
+    pub(super) fn new(queue: OutputQueue, stream: Stream, first: Vec<Frame>) -> Incoming {
+        let mut waiting = VecDeque::with_capacity(INSIDE);
+        waiting.extend(first);
         Incoming { queue, stream, waiting, inside: [None; INSIDE], number_inside: 0, next_inside: 0, taken: 0 }
+    }
+
+    /// Frames that the device has not read.
+    pub(super) fn into_frames(self) -> Vec<Frame> {
+        let mut frames = self.queue.into_frames();
+        frames.extend(self.waiting);
+        frames
     }
 
     /// Frames that the device has.

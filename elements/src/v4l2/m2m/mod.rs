@@ -4,7 +4,8 @@
 //! stream. So its buffers are allocated elsewhere and lent to it once it has said what they are to hold, as the kernel's
 //! "Memory-to-Memory Stateful Video Decoder Interface" wants it. Where that is not what was negotiated, or is not any more,
 //! what was made before goes out and the graph is negotiated anew with what the decoder has said. Meanwhile the decoder
-//! keeps what it has of the stream: `incoming` is the side of it that goes on streaming through that.
+//! keeps what it has of the stream: `incoming` is the side of it that goes on streaming through that. An encoder that feeds it
+//! gets no buffer back meanwhile, so it cannot be drained: it makes what it has buffers for, and has the rest once more later.
 
 mod habit;
 mod incoming;
@@ -35,9 +36,9 @@ properties! {
     /// reference is dropped; a decoder, which knows its pictures only from the stream, is lent buffers of a dma-heap or
     /// udmabuf. Time stamps and numbers pass through. At the end a codec is drained. A decoder whose stream turns out to
     /// be of another size or kind than agreed, or becomes so, has the graph negotiated anew: what was made before arrives,
-    /// and the decoder keeps what it has for afterwards. A codec that works in whole blocks is told which part of them is
-    /// picture, and says so of what it makes. A device that cannot be told of longer rows than the picture's is offered
-    /// none. A frame that the device reports as damaged is dropped and counted.
+    /// and the decoder keeps what it has for afterwards, as does an encoder before it. A codec that works in whole blocks is
+    /// told which part of them is picture, and says so of what it makes. A device that cannot be told of longer rows than
+    /// the picture's is offered none. A frame that the device reports as damaged is dropped and counted.
     ///
     /// ```toml
     /// [element.encode]
@@ -73,6 +74,7 @@ impl Build for V4l2M2m {
             device: None,
             input: None,
             kept: None,
+            rest: Vec::new(),
             made: None,
             found: None,
             run: None,
@@ -129,6 +131,8 @@ struct Counts {
     damaged: u64,
     /// Frames that the driver took and gave back as not understood.
     not_understood: u64,
+    /// Frames that were kept for the next start, and were of another stream then: dropped.
+    left_behind: u64,
 }
 
 struct M2m {
@@ -138,6 +142,8 @@ struct M2m {
     input: Option<(OutputQueue, Stream)>,
     /// What `device` has of a stream that goes on after a change.
     kept: Option<Incoming>,
+    /// Frames that came before a change, and of which it has made nothing.
+    rest: Vec<Frame>,
     made: Option<Made>,
     found: Option<Found>,
     run: Option<Run>,
@@ -319,7 +325,12 @@ impl Element for M2m {
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        let fresh = self.input.take().map(|(queue, stream)| Incoming::new(queue, stream));
+        let fresh = self.input.take().map(|(queue, stream)| {
+            let fits = |frame: &Frame| frame.buffer.layout() == queue.layout();
+            let (first, others): (Vec<_>, Vec<_>) = self.rest.drain(..).partition(fits);
+            self.counts.left_behind += others.len() as u64;
+            Incoming::new(queue, stream, first)
+        });
         let (Some(opened), Some(input), Some(made)) = (&self.device, self.kept.take().or(fresh), self.made.take())
         else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
@@ -347,7 +358,9 @@ impl Element for M2m {
     fn stop(&mut self) {
         self.made = None;
         self.input = None;
-        let Some((input, now)) = self.run.take().and_then(Run::stop) else {
+        let (stream, rest) = self.run.take().map(Run::stop).unwrap_or_default();
+        self.rest = rest;
+        let Some((input, now)) = stream else {
             self.device = None;
             return;
         };
@@ -360,6 +373,7 @@ impl Element for M2m {
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("damaged", self.counts.damaged);
         report("not_understood", self.counts.not_understood);
+        report("left_behind", self.counts.left_behind);
     }
 }
 

@@ -12,7 +12,7 @@ use shrbuf_pipeline::{
 use super::habit::{DoneAtOnce, OneOfEach};
 use super::incoming::{Incoming, Meta};
 use super::{Counts, Found, Made, Opened};
-use crate::v4l2::failure::{dequeue_failed, failed, start_failed};
+use crate::v4l2::failure::{dequeue_failed, failed, start_failed, start_queue_failed};
 use crate::v4l2::ioctl::{self, Codec, CodecCmdError, Dequeued, DqbufError, Event};
 use crate::v4l2::picture::{self, Whole};
 use crate::v4l2::sink;
@@ -68,6 +68,8 @@ pub(super) struct Run {
     found: Option<Found>,
     ending: bool,
     stopped: bool,
+    /// All that it can make is kept by one whose stream has changed: the rest is for the next start.
+    stuck: bool,
 }
 
 impl Run {
@@ -99,7 +101,7 @@ impl Run {
         input.queue.start().map_err(start_failed)?;
         if let Some(queue) = &mut output {
             let _ = requeue.set(queue.requeue_handle());
-            start_output(queue)?;
+            queue.start().map_err(start_queue_failed)?;
         }
         // What came while the graph was negotiated anew.
         input.feed()?;
@@ -131,6 +133,7 @@ impl Run {
             found: None,
             ending: false,
             stopped: false,
+            stuck: false,
         })
     }
 
@@ -151,18 +154,20 @@ impl Run {
 
     /// No more will come.
     pub(super) fn end(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if self.found.is_some() {
-            return context.end_all();
-        }
         self.ending = true;
         self.finish(context)
     }
 
-    /// Stops. Where the stream goes on as another one, what the device has of it, and what it is.
-    pub(super) fn stop(self) -> Option<(Incoming, Found)> {
-        let Run { input, output, found, .. } = self;
+    /// Stops, and says what there is for the next start: of a stream that goes on as another one, what the device has of it
+    /// and what it is; or frames that the device had no room to make anything of.
+    pub(super) fn stop(self) -> (Option<(Incoming, Found)>, Vec<Frame>) {
+        let Run { input, output, found, stuck, .. } = self;
         drop(output);
-        found.map(|found| (input, found))
+        match found {
+            Some(found) => (Some((input, found)), Vec::new()),
+            None if stuck => (None, input.into_frames()),
+            None => (None, Vec::new()),
+        }
     }
 
     pub(super) fn ready(
@@ -174,7 +179,7 @@ impl Run {
     ) -> Result<(), Failure> {
         match token {
             FENCES => return self.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
-            _ if self.found.is_some() => return Ok(()),
+            _ if self.found.is_some() || self.stuck => return Ok(()),
             RETRY => {
                 let queued = self.output.as_mut().map_or(Ok(0), CaptureQueue::queue_free);
                 return queued.map(drop).map_err(|e| start_queue_failed(StartError::Qbuf(e)));
@@ -316,8 +321,7 @@ impl Run {
         let what = format!("its pictures are {} {size} from here on, agreed were {}", format.pixelformat, self.to);
         let failure = Failure::new(FailureKind::Changed, what);
         self.found = Some(Found { of: self.input.stream, size, room, native, refused });
-        // Where nothing has gone out there is nothing that is to arrive, and an encoder before us may wait for its buffers.
-        if self.given == 0 { Err(failure) } else { context.change(failure) }
+        context.change(failure)
     }
 
     fn lend(&mut self, room: Size) -> Result<(), Failure> {
@@ -334,7 +338,7 @@ impl Run {
             e => Failure::new(FailureKind::Device, e),
         })?;
         let _ = self.requeue.set(queue.requeue_handle());
-        start_output(&mut queue)?;
+        queue.start().map_err(start_queue_failed)?;
         self.output = Some(queue);
         self.asked = room;
         Ok(())
@@ -342,7 +346,14 @@ impl Run {
 
     /// At the end: has a codec work off what it has; a converter is done when it has given back all.
     fn finish(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if !self.ending || self.input.is_waiting() {
+        if !self.ending {
+            return Ok(());
+        }
+        self.stuck = self.makes_no_more() && context.leads_to_change();
+        if self.stuck || self.found.is_some() {
+            return context.end_all();
+        }
+        if self.input.is_waiting() {
             return Ok(());
         }
         let empty = self.input.queued() == 0;
@@ -363,8 +374,18 @@ impl Run {
         }
     }
 
+    /// Whether all of its buffers are held downstream.
+    fn makes_no_more(&self) -> bool {
+        self.output.as_ref().is_some_and(|output| output.held() as u32 == output.count())
+    }
+
     /// Counts quiet ticks, not time: where this thread itself was kept away, the timer has ticked once.
     fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        // What it leads to may have changed since the end came.
+        self.finish(context)?;
+        if self.stuck {
+            return Ok(());
+        }
         let queued = self.input.queued();
         let now = (self.input.taken, self.given, queued);
         self.quiet_ticks = if now == self.seen { self.quiet_ticks + 1 } else { 0 };
@@ -379,21 +400,8 @@ impl Run {
             return context.end_all();
         }
         let limit = self.stall;
-        let held = self.output.as_ref().is_some_and(|o| o.held() as u32 == o.count());
-        let why = if held { "all that it can make are held downstream" } else { "the device does not go on" };
+        let why =
+            if self.makes_no_more() { "all that it can make are held downstream" } else { "the device does not go on" };
         Err(Failure::new(FailureKind::Stalled, format!("no frame for {limit:.1?}, with {queued} to work on: {why}")))
-    }
-}
-
-fn start_output(queue: &mut CaptureQueue) -> Result<(), Failure> {
-    queue.start().map_err(start_queue_failed)
-}
-
-fn start_queue_failed(error: StartError) -> Failure {
-    match error {
-        StartError::Qbuf(ioctl::QbufError::Failure(f)) | StartError::Streamon(ioctl::StreamonError::Failure(f)) => {
-            failed(f)
-        }
-        other => Failure::new(FailureKind::Device, other),
     }
 }
