@@ -129,6 +129,8 @@ struct Counts {
     damaged: u64,
     /// Frames that the driver took and gave back as not understood.
     not_understood: u64,
+    /// Buffers that came in and nobody knew of in negotiation.
+    late: u64,
 }
 
 struct M2m {
@@ -360,6 +362,7 @@ impl Element for M2m {
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("damaged", self.counts.damaged);
         report("not_understood", self.counts.not_understood);
+        report("late", self.counts.late);
     }
 }
 
