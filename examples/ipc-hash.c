@@ -9,22 +9,27 @@
 
 #include "shrbuf_ipc.h"
 
-static struct { const unsigned char *start; size_t size; } memory[SHRBUF_MAX_BUFFERS][SHRBUF_MAX_PLANES];
-static uint64_t sequence[SHRBUF_MAX_BUFFERS];
-static int filling[SHRBUF_MAX_BUFFERS]; /* a STATE follows when the picture is there */
+static struct memory { const unsigned char *start; size_t size; } memory[SHRBUF_MAX_BUFFERS][SHRBUF_MAX_PLANES];
+static uint64_t waits[SHRBUF_MAX_BUFFERS]; /* frames that are there once a STATE follows, by their numbers */
 
-static void say(int s, const void *message, size_t size) {
-    if (shrbuf_send(s, message, size) < 0) err(1, "send");
+static void say(int s, const void *message, size_t size) { if (shrbuf_send(s, message, size) < 0) err(1, "send"); }
+
+static void map(const struct shrbuf_buffer *b, const int *fds) {
+    for (uint32_t i = 0; i < b->segments; close(fds[i++])) {
+        struct memory *to = &memory[b->index][i];
+        if (to->start) munmap((void *)to->start, to->size); /* another buffer's, which has gone */
+        if (!(to->start = shrbuf_map(fds[i], &to->size))) err(1, "buffer %" PRIu32, b->index);
+    }
 }
 
-static void print_and_release(const struct shrbuf_link *l, uint32_t buffer, uint32_t state) {
-    filling[buffer] = state == SHRBUF_FILLING;
-    if (filling[buffer]) return;
+static void print_and_release(const struct shrbuf_link *l, uint32_t buffer, uint32_t state, uint64_t number) {
+    waits[buffer] = number;
+    if (state == SHRBUF_FILLING) return;
     uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
     for (int i = 0; i < SHRBUF_MAX_PLANES; i++)
         for (size_t n = 0; n < memory[buffer][i].size; n++)
             hash = (hash ^ memory[buffer][i].start[n]) * 0x100000001b3;
-    printf("%" PRIu64 " %016" PRIx64 "%s\n", sequence[buffer], hash, state == SHRBUF_CORRUPT ? " damaged" : "");
+    printf("%" PRIu64 " %016" PRIx64 "%s\n", number, hash, state == SHRBUF_CORRUPT ? " damaged" : "");
     if (shrbuf_release(l, buffer, 0) < 0 && errno != EPIPE) err(1, "release");
 }
 
@@ -33,27 +38,22 @@ int main(int argc, char **argv) {
     int s = shrbuf_connect(argv[1]), fds[SHRBUF_MAX_PLANES];
     if (s < 0) err(1, "%s", argv[1]);
     struct shrbuf_hello hello = {SHRBUF_HELLO, "SHRB", SHRBUF_VERSION, SHRBUF_ROLE_CONSUMER, 0, 0, "ipc-hash"};
+    struct shrbuf_ready ready = {SHRBUF_READY, 0};
     say(s, &hello, sizeof hello);
-    uint32_t buffers = 0;
     union shrbuf_message m;
     do {
         if (shrbuf_receive(s, &m, fds) <= 0) err(1, "%s: nothing from the producer", argv[1]);
         if (m.type == SHRBUF_BYE) errx(1, "refused, reason %" PRIu32, m.bye.reason);
-        if (m.type == SHRBUF_BUFFER) buffers++;
-        for (uint32_t i = 0; m.type == SHRBUF_BUFFER && i < m.buffer.segments; i++) {
-            memory[m.buffer.index][i].start = shrbuf_map(fds[i], &memory[m.buffer.index][i].size);
-            if (!memory[m.buffer.index][i].start) err(1, "buffer %" PRIu32, m.buffer.index);
-            close(fds[i]);
-        }
+        if (m.type == SHRBUF_BUFFER) map(&m.buffer, fds), ready.buffers++;
     } while (m.type != SHRBUF_CHANNEL);
     struct shrbuf_link l;
     if (shrbuf_open(&l, s, &m.channel, fds) < 0) err(1, "channel");
-    say(s, &(struct shrbuf_ready){SHRBUF_READY, buffers}, sizeof(struct shrbuf_ready));
+    say(s, &ready, sizeof ready);
     say(s, &(struct shrbuf_word){SHRBUF_START}, sizeof(struct shrbuf_word));
-    while (shrbuf_next(&l, &m) > 0) {
-        if (m.type == SHRBUF_FRAME) sequence[m.frame.buffer] = m.frame.sequence;
-        if (m.type == SHRBUF_FRAME) print_and_release(&l, m.frame.buffer, m.frame.state);
-        if (m.type == SHRBUF_STATE && filling[m.state.buffer]) print_and_release(&l, m.state.buffer, m.state.state);
+    while (shrbuf_next(&l, &m, fds) > 0) {
+        if (m.type == SHRBUF_BUFFER) map(&m.buffer, fds);
+        if (m.type == SHRBUF_FRAME) print_and_release(&l, m.frame.buffer, m.frame.state, m.frame.sequence);
+        if (m.type == SHRBUF_STATE) print_and_release(&l, m.state.buffer, m.state.state, waits[m.state.buffer]);
         if (m.type == SHRBUF_BYE) return m.bye.reason == SHRBUF_BYE_ENDED ? 0 : 1;
     }
     err(1, "%s: no more from the producer", argv[1]);

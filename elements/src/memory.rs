@@ -84,6 +84,16 @@ pub(crate) fn allocate_as(stream: &Stream, layout: &Layout, name: &str) -> Resul
     })
 }
 
+/// Why a frame in a buffer that nobody knew of in negotiation is not where it was agreed on; `None` where it is.
+pub(crate) fn unfit(layout: &Layout, stream: &Stream) -> Option<String> {
+    let align = stream.stride_align.max(1);
+    if let Some(plane) = layout.planes().iter().find(|plane| !plane.stride.is_multiple_of(align)) {
+        return Some(format!("with rows of {} bytes, where multiples of {align} were agreed on", plane.stride));
+    }
+    let (segments, agreed) = (layout.segments(), stream.origin.kind());
+    (segments > 1 && !stream.plane_segments).then(|| format!("in {segments} {agreed}s each, where one was agreed on"))
+}
+
 #[cfg(test)]
 mod tests {
     use shrbuf::Format;

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
 use shrbuf::ipc::FrameInfo;
+use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{BufferId, Shrbuf};
 
 use crate::sys::{self, FdMemories, Spent, WayBack};
-use crate::video::Planes;
+use crate::video::{Planes, PlanesError};
 
 /// Why a buffer has no memory of GStreamer's.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,15 @@ pub enum WrapError {
     /// It has no further descriptor.
     #[error("a buffer cannot be passed on: {0}; raise the descriptor limit (ulimit -n)")]
     Export(#[from] std::io::Error),
+    /// Those before are described by one `VideoInfo`.
+    #[error(
+        "a frame has its planes elsewhere than those before it, which caps do not tell GStreamer of; link whoever makes it \
+             to something else, or have it pad rows alike"
+    )]
+    Unlike,
+    /// They cannot be told.
+    #[error("{0}")]
+    Planes(#[from] PlanesError),
     /// In GStreamer's words.
     #[error("GStreamer takes no memory of ours: {0}")]
     Gst(#[from] glib::BoolError),
@@ -57,7 +67,7 @@ impl Slot {
 
 /// Lends the memories of all buffers of a stream.
 pub struct Lender {
-    buffers: Vec<(BufferId, Vec<Arc<Slot>>)>,
+    buffers: Vec<Wrapped>,
     memories: FdMemories,
     planes: Planes,
 }
@@ -70,21 +80,24 @@ impl Lender {
     pub fn new(buffers: &[Shrbuf], planes: Planes) -> Result<Lender, WrapError> {
         // Whole at every step: a memory that is wrapped is freed only by `drop`.
         let mut lender = Lender { buffers: Vec::with_capacity(buffers.len()), memories: FdMemories::new(), planes };
-        for buffer in buffers {
-            lender.buffers.push((buffer.id(), Vec::with_capacity(buffer.segments().len())));
-            for (index, &size) in lender.planes.sizes.iter().enumerate() {
-                let mut memory = lender.wrap(buffer, index, size)?;
-                let slot = Arc::new(Slot { address: memory.as_ptr().addr(), lent: Mutex::default() });
-                let owner = Arc::clone(&slot);
-                let way_back: WayBack = Arc::new(move |spent| owner.come_back(spent));
-                sys::lend(memory.make_mut(), way_back);
-                lock(&slot.lent).memory = Some(memory);
-                if let Some((_, slots)) = lender.buffers.last_mut() {
-                    slots.push(slot);
-                }
+        buffers.iter().try_for_each(|buffer| lender.add(buffer))?;
+        Ok(lender)
+    }
+
+    fn add(&mut self, buffer: &Shrbuf) -> Result<(), WrapError> {
+        self.buffers.push((buffer.id(), Vec::with_capacity(buffer.segments().len())));
+        for (index, &size) in self.planes.sizes.iter().enumerate() {
+            let mut memory = self.wrap(buffer, index, size)?;
+            let slot = Arc::new(Slot { address: memory.as_ptr().addr(), lent: Mutex::default() });
+            let owner = Arc::clone(&slot);
+            let way_back: WayBack = Arc::new(move |spent| owner.come_back(spent));
+            sys::lend(memory.make_mut(), way_back);
+            lock(&slot.lent).memory = Some(memory);
+            if let Some((_, slots)) = self.buffers.last_mut() {
+                slots.push(slot);
             }
         }
-        Ok(lender)
+        Ok(())
     }
 
     fn wrap(&self, buffer: &Shrbuf, index: usize, size: usize) -> Result<gst::Memory, WrapError> {
@@ -134,6 +147,36 @@ impl Lender {
         Ok(buffer)
     }
 
+    /// The frame as GStreamer has it, whatever it is in: a buffer that was not here before is wrapped for keeps, and one that
+    /// GStreamer still has once more, for this once.
+    ///
+    /// # Errors
+    /// As of [`Lender::new`], or a buffer has its planes elsewhere than those before.
+    pub fn pass(&mut self, frame: &Shrbuf, info: &FrameInfo) -> Result<gst::Buffer, WrapError> {
+        if !self.buffers.iter().any(|(id, _)| *id == frame.id()) {
+            self.learn(frame)?;
+        }
+        match self.lend(frame, info)? {
+            Some(buffer) => Ok(buffer),
+            None => self.lend_again(frame, info),
+        }
+    }
+
+    fn learn(&mut self, buffer: &Shrbuf) -> Result<(), WrapError> {
+        let Planes { offsets, strides, sizes, .. } =
+            Planes::of(std::slice::from_ref(buffer), self.planes.info.clone())?;
+        if (&offsets, &strides, &sizes) != (&self.planes.offsets, &self.planes.strides, &self.planes.sizes) {
+            return Err(WrapError::Unlike);
+        }
+        if self.buffers.len() >= 2 * MAX_BUFFERS {
+            // Somebody makes new ones all the time: those that GStreamer does not have are let go of.
+            let (kept, gone) = std::mem::take(&mut self.buffers).into_iter().partition(|(_, slots)| is_lent(slots));
+            self.buffers = kept;
+            close(&gone);
+        }
+        self.add(buffer)
+    }
+
     /// The buffer that a frame of GStreamer's is in, all of it and as it was lent; `None` where it is in other memory.
     pub fn lent_as(&self, frame: &gst::BufferRef) -> Option<Shrbuf> {
         let whole = |index: usize, memory: &gst::MemoryRef| {
@@ -154,7 +197,6 @@ impl Lender {
 
     /// How many buffers GStreamer has.
     pub fn lent(&self) -> usize {
-        let is_lent = |slots: &[Arc<Slot>]| slots.iter().any(|slot| lock(&slot.lent).frame.is_some());
         self.buffers.iter().filter(|(_, slots)| is_lent(slots)).count()
     }
 
@@ -179,16 +221,27 @@ impl Lender {
     }
 }
 
+type Wrapped = (BufferId, Vec<Arc<Slot>>);
+
+fn is_lent(slots: &[Arc<Slot>]) -> bool {
+    slots.iter().any(|slot| lock(&slot.lent).frame.is_some())
+}
+
+/// What is out need not come back.
+fn close(buffers: &[Wrapped]) {
+    for slot in buffers.iter().flat_map(|(_, slots)| slots) {
+        let mut lent = lock(&slot.lent);
+        lent.closed = true;
+        let memory = lent.memory.take();
+        drop(lent);
+        // Not under the lock: its end looks at the slot once more.
+        drop(memory);
+    }
+}
+
 impl Drop for Lender {
     fn drop(&mut self) {
-        for slot in self.buffers.iter().flat_map(|(_, slots)| slots) {
-            let mut lent = lock(&slot.lent);
-            lent.closed = true;
-            let memory = lent.memory.take();
-            drop(lent);
-            // Not under the lock: its end looks at the slot once more.
-            drop(memory);
-        }
+        close(&self.buffers);
     }
 }
 
@@ -325,6 +378,23 @@ mod tests {
         assert_eq!((pool.idle(), lender.lent()), (1, 0));
         drop(found);
         assert_eq!(pool.idle(), 2);
+    }
+
+    #[test]
+    fn a_buffer_that_was_not_there_at_first_is_wrapped_once_and_one_laid_out_otherwise_is_none() {
+        let (pool, mut lender) = grey();
+        let late = |align| Memfd::new("test").allocate(&Layout::linear(Format::Grey, 64, 48, align).unwrap()).unwrap();
+        let (frame, info) = (late(1), FrameInfo::default());
+        let at: Vec<_> = (0..10).map(|_| lender.pass(&frame, &info).unwrap().peek_memory(0).as_ptr()).collect();
+        assert!(at.iter().all(|memory| *memory == at[0]));
+        let still_out = [lender.pass(&frame, &info).unwrap(), lender.pass(&frame, &info).unwrap()];
+        assert_eq!((frame.references(), lender.lent()), (3, 1));
+        drop(still_out);
+        assert_eq!((frame.references(), lender.lent(), pool.idle()), (1, 0, 2));
+        assert!(matches!(lender.pass(&late(128), &info), Err(WrapError::Unlike)));
+        // Those that are gone are let go of.
+        (0..4 * MAX_BUFFERS).for_each(|_| drop(lender.pass(&late(1), &info).unwrap()));
+        assert!(lender.buffers.len() <= 2 * MAX_BUFFERS);
     }
 
     #[test]

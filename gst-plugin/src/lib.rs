@@ -15,7 +15,6 @@
 //! | [`shrbufsrc`] | frames of another process; their memory given back when GStreamer lets go of it |
 //! | [`shrbufsink`] | frames for other processes, in memory that upstream is given to write to |
 //! | [`shrbuftmem`] | the last seconds in compressed memory, sent when they are asked for |
-//! | `frames` | a producer's frames as GStreamer's |
 //! | `video` | what a picture is called on both sides |
 //! | `clock` | stamps of CLOCK_MONOTONIC and running time |
 //! | `sys` | the few calls for which the bindings have no safe one |
@@ -28,7 +27,6 @@
 )]
 
 mod clock;
-mod frames;
 pub mod shrbufsink;
 pub mod shrbufsrc;
 pub mod shrbuftmem;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * Frames from a shrbuf producer: the messages of protocol version 2, for programs in C. shrbuf/PROTOCOL.md says in which
+ * Frames from a shrbuf producer: the messages of protocol version 3, for programs in C. shrbuf/PROTOCOL.md says in which
  * order they come; examples/ipc-hash.c is a whole consumer.
  *
  * A message is one packet of a SOCK_SEQPACKET socket, or a record in a pipe, and has the size of its struct. Numbers are the
@@ -23,7 +23,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define SHRBUF_VERSION 2u
+#define SHRBUF_VERSION 3u
 #define SHRBUF_MAX_BUFFERS 64
 #define SHRBUF_MAX_PLANES 4
 #define SHRBUF_MAX_MESSAGE 640
@@ -88,7 +88,8 @@ struct shrbuf_welcome {
 
 #define SHRBUF_BUFFER_NO_MODIFIER 1u
 
-/* Brings as many descriptors as it has segments. */
+/* Brings as many descriptors as it has segments. After CHANNEL: one buffer more, or another in the place of one that has gone,
+ * which is not held. */
 struct shrbuf_buffer {
     uint32_t type;
     uint32_t index;
@@ -132,7 +133,7 @@ struct shrbuf_frame {
     uint32_t matrix; /* MatrixCoefficients of ITU-T H.273 */
     uint32_t state;
     uint32_t crop[4]; /* x, y, width, height */
-    uint32_t reserved;
+    uint32_t late;    /* how many BUFFERs there were since CHANNEL: the frame may be in one of those */
 };
 
 struct shrbuf_state {
@@ -286,6 +287,8 @@ struct shrbuf_link {
     int socket;
     int frames; /* the pipe, or the socket: readable when something has come; of the end the socket tells */
     struct shrbuf_page *page;
+    uint32_t late;             /* BUFFERs received since CHANNEL */
+    struct shrbuf_frame first; /* a frame that came before its BUFFER was received; its type is 0 where there is none */
 };
 
 /* Opens the channel that CHANNEL brought with `fds`, and closes those: 0, or -1 and errno, which is EPROTO for a page that
@@ -295,6 +298,7 @@ static inline int shrbuf_open(struct shrbuf_link *l, int s, const struct shrbuf_
     socklen_t size = sizeof who;
     char path[32], name[6];
     int seals = fcntl(fds[0], SHRBUF_GET_SEALS), why = EPROTO;
+    memset(l, 0, sizeof *l);
     l->socket = l->frames = s;
     l->page = (struct shrbuf_page *)MAP_FAILED;
     if (seals >= 0 && (seals & SHRBUF_SEAL_SHRINK) && lseek(fds[0], 0, SEEK_END) >= 4096) {
@@ -316,13 +320,18 @@ static inline int shrbuf_open(struct shrbuf_link *l, int s, const struct shrbuf_
     return why ? (errno = why, -1) : 0;
 }
 
-/* Waits for FRAME, STATE, or the last message, BYE: as shrbuf_receive. */
-static inline ssize_t shrbuf_next(const struct shrbuf_link *l, union shrbuf_message *m) {
+/* Waits for FRAME, STATE, a BUFFER that is new, with its descriptors, or the last message, BYE: as shrbuf_receive. */
+static inline ssize_t shrbuf_next(struct shrbuf_link *l, union shrbuf_message *m, int fds[SHRBUF_MAX_PLANES]) {
     /* The socket first: what was written into the pipe before it had something to say is seen then. */
     struct pollfd ways[2] = {{l->socket, POLLIN, 0}, {l->frames, POLLIN, 0}};
-    int none[SHRBUF_MAX_PLANES];
     ssize_t n;
-    do n = poll(ways, 2, -1);
+    if (l->first.type && l->first.late == l->late) {
+        memset(m, 0, sizeof *m);
+        m->frame = l->first;
+        l->first.type = 0;
+        return sizeof m->frame;
+    }
+    do n = l->first.type ? 0 : poll(ways, 2, -1);
     while (n < 0 && errno == EINTR);
     if (n < 0) return n;
     /* A producer that has died closes the socket, even where the pipe's other end is still open elsewhere. */
@@ -331,11 +340,15 @@ static inline ssize_t shrbuf_next(const struct shrbuf_link *l, union shrbuf_mess
         do n = read(l->frames, m, sizeof m->frame);
         while (n < 0 && errno == EINTR);
         if (n < 0) return n;
-        if (n > 0) return shrbuf_is_message(m, (size_t)n, 0) && n == sizeof m->frame ? n : (errno = EPROTO, -1);
+        if (n > 0 && (n != sizeof m->frame || !shrbuf_is_message(m, (size_t)n, 0))) return errno = EPROTO, -1;
+        if (n > 0 && (m->type != SHRBUF_FRAME || (int32_t)(m->frame.late - l->late) <= 0)) return n;
+        if (n > 0) l->first = m->frame; /* its BUFFER was sent before */
     }
-    n = shrbuf_receive(l->socket, m, none);
+    n = shrbuf_receive(l->socket, m, fds);
     /* Said once, where the producer closed before it had read all of ours. */
-    return n < 0 && errno == ECONNRESET ? shrbuf_receive(l->socket, m, none) : n;
+    if (n < 0 && errno == ECONNRESET) n = shrbuf_receive(l->socket, m, fds);
+    if (n > 0 && m->type == SHRBUF_BUFFER) l->late++;
+    return n;
 }
 
 /* Gives back a buffer, from any thread; `skipped` where it was not looked at. 0, or -1 and errno. */

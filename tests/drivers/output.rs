@@ -12,7 +12,7 @@ use shrbuf_elements::test_src::{Pattern, TestSrc};
 use shrbuf_elements::v4l2::{Device, V4l2Sink, V4l2Src, ioctl};
 use shrbuf_pipeline::supervise::{Error, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, FailureKind, Frame, Graph, Rate, Size};
-use shrbuf_tests::{Aligned, Footprint, Growth, Watch, counts, growth, run_frames, set_control};
+use shrbuf_tests::{Aligned, Footprint, Growth, Late, Watch, counts, growth, own, run_frames, set_control};
 
 /// The first device that puts video out; `None` where vivid has none.
 fn output() -> Option<String> {
@@ -39,18 +39,24 @@ fn picture(frame: &Frame) -> u64 {
 
 /// `source → watch → out`, copies denied.
 fn to_output(source: TestSrc, sink: V4l2Sink, on_frame: impl FnMut(&Frame) + Send + 'static) -> Graph {
-    to_output_beside(source, sink, None, on_frame)
+    to_output_beside(source, sink, None, None, on_frame)
 }
 
-/// The same, with a sink beside `out` that may want longer rows.
+/// The same, with a sink beside `out` that may want longer rows, or in memory that nobody knew of before it comes.
 fn to_output_beside(
     source: TestSrc,
     sink: V4l2Sink,
     beside: Option<Aligned>,
+    late: Option<Box<Late>>,
     on_frame: impl FnMut(&Frame) + Send + 'static,
 ) -> Graph {
     let mut graph = Graph::new("output");
-    let source = graph.add("source", source.build().unwrap()).unwrap();
+    let mut source = graph.add("source", source.build().unwrap()).unwrap();
+    if let Some(late) = late {
+        let late = graph.add("late", late).unwrap();
+        graph.link(source, late).unwrap();
+        source = late;
+    }
     let watch = graph.add("watch", Watch::new(on_frame)).unwrap();
     let sink = graph.add("out", sink.build().unwrap()).unwrap();
     graph.link(source, watch).unwrap();
@@ -80,16 +86,34 @@ fn kind(report: &Report) -> Option<FailureKind> {
 
 #[test]
 fn output_comes_back_pixel_for_pixel() {
-    comes_back(None);
+    comes_back(None, None);
 }
 
 #[test]
 fn output_in_rows_longer_than_the_picture_comes_back_pixel_for_pixel() {
-    comes_back(Some(4096));
+    comes_back(Some(4096), None);
 }
 
-/// Puts out 1280x720, whose rows are 5120 bytes, or a multiple of `rows`.
-fn comes_back(rows: Option<u32>) {
+#[test]
+fn output_in_memory_that_nobody_knew_of_comes_back_pixel_for_pixel_and_is_imported_once() {
+    comes_back(None, Some(12));
+}
+
+#[test]
+fn output_in_memory_that_lies_otherwise_is_an_error_that_says_so() {
+    let Some(device) = output() else { return };
+    let before = Footprint::now();
+    let graph = to_output_beside(pattern(), hdmi(&device), None, Some(Late::new(4, 4096)), |_| {});
+    let report = run_frames(graph, 10);
+    assert_eq!(kind(&report), Some(FailureKind::Data));
+    let said = report.error.as_ref().unwrap().to_string();
+    assert!(said.contains("a buffer that negotiation did not know, and buffer 0: plane 0"), "{said}");
+    drop(report);
+    assert_eq!(Footprint::settled(&before), before);
+}
+
+/// Puts out 1280x720, whose rows are 5120 bytes, or a multiple of `rows`; in so many buffers that came `late`.
+fn comes_back(rows: Option<u32>, late: Option<usize>) {
     let Some(device) = output() else { return };
     let before = Footprint::now();
     Device::first().unwrap().select_input("HDMI 000-0").unwrap();
@@ -98,7 +122,7 @@ fn comes_back(rows: Option<u32>) {
     let sent: Arc<Mutex<HashSet<u64>>> = Arc::default();
     let ours = Arc::clone(&sent);
     let beside = rows.map(|rows| Aligned { rows });
-    let graph = to_output_beside(pattern(), hdmi(&device), beside, move |frame| {
+    let graph = to_output_beside(pattern(), hdmi(&device), beside, late.map(|n| Late::new(n, 0)), move |frame| {
         assert_eq!(frame.buffer.layout().planes()[0].stride, rows.map_or(5120, |_| 8192));
         ours.lock().unwrap().insert(picture(frame));
     });
@@ -131,6 +155,7 @@ fn comes_back(rows: Option<u32>) {
     assert_eq!(same, 40, "of 40 captured frames, {} sent", sent.len());
     assert!(different.len() >= 10, "only {} pictures of 40 differ", different.len());
     assert_eq!(output.graph.ledger().copied(), 0);
+    assert_eq!(own(&output.graph, "out", "late"), late.unwrap_or(0) as u64);
     println!("{} frames out, {} pictures captured", counts(&output.graph, "out").frames, different.len());
     drop((input, output));
     set_control("hdmi_000_0_is_connected_to", "0");

@@ -14,6 +14,7 @@ mod footprint;
 mod gem;
 pub mod growth;
 mod heap;
+mod late;
 pub mod native;
 mod watch;
 
@@ -21,6 +22,7 @@ pub use aligned::Aligned;
 pub use footprint::Footprint;
 pub use growth::Growth;
 pub use heap::allocations;
+pub use late::Late;
 pub use watch::Watch;
 
 /// True in the virtual machine, where vivid and vkms are. Elsewhere a driver test has nothing to test and says so.
@@ -69,6 +71,12 @@ pub fn run_frames(graph: Graph, frames: u64) -> Report {
 /// What an element has counted.
 pub fn counts(graph: &Graph, name: &str) -> NodeCounts {
     graph.counts().into_iter().find(|c| c.name == name).map(|c| c.counts).unwrap_or_default()
+}
+
+/// What an element has counted under a name of its own.
+pub fn own(graph: &Graph, element: &str, name: &str) -> u64 {
+    let own = graph.counts().into_iter().find(|c| c.name == element).map(|c| c.own).unwrap_or_default();
+    own.iter().find(|(n, _)| *n == name).map_or(0, |(_, count)| *count)
 }
 
 /// Sets a control of the first camera through a descriptor of its own, as another program would.

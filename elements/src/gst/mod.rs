@@ -225,14 +225,19 @@ impl Part {
         Ok(())
     }
 
-    /// What a fragment that is a source gives. One that does not say how large pictures are before it has one is let
-    /// have one.
+    /// What a fragment that is a source gives. One that does not say how large pictures are before it is paused, or has one,
+    /// is let do that.
     fn source_offers(&mut self) -> Result<Vec<Video>, Failure> {
-        if let Some(offers) = self.offers(PadDirection::Src)?.filter(|offers| caps::sized(offers)) {
+        let sized = |offers: Option<Vec<Video>>| offers.filter(|offers| caps::sized(offers));
+        if let Some(offers) = sized(self.offers(PadDirection::Src)?) {
             return Ok(offers);
         }
         let longest = self.config.timeout;
         if !self.fragment()?.reach(::gst::State::Paused, longest)? {
+            // It may have connected to somebody who knows.
+            if let Some(offers) = sized(self.offers(PadDirection::Src)?) {
+                return Ok(offers);
+            }
             self.fragment = None;
             return Err(config(
                 "the fragment is live and does not say how large its pictures are before they come; end it with that, \
@@ -418,6 +423,8 @@ impl Element for Part {
         let elsewhere = self.look_at_first()?;
         let own = self.own_origin(stream);
         if own == Some(stream.origin) {
+            // What it has begun with goes back first.
+            self.output = None;
             self.again().map_err(refusal)?;
             return self.gather(stream);
         }

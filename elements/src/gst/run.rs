@@ -241,7 +241,11 @@ impl Run {
         let Some(input) = &mut self.input else { return Ok(()) };
         input.color = Some(frame.color);
         input.frames += 1;
-        let mut buffer = lend(&input.input.lender, frame).map_err(|e| Failure::new(FailureKind::Limit, e))?;
+        let lent = input.input.lender.pass(&frame.buffer, &ipc::info(frame));
+        let mut buffer = lent.map_err(|e| match e {
+            WrapError::Unlike => Failure::new(FailureKind::Data, e),
+            e => Failure::new(FailureKind::Limit, e),
+        })?;
         let period = input.input.stream.rate.map(|rate| ClockTime::from_nseconds(rate.period_ns()));
         if self.base.is_none() {
             // The first frame is at 0, as in a file: stamps may be of long ago where frames were kept.
@@ -483,14 +487,5 @@ impl Out {
             terms.counts.copied.fetch_add(1, Ordering::Relaxed);
         }
         Ok(copy)
-    }
-}
-
-/// The frame as GStreamer has it. Our reference is dropped when the last memory that was made of it is freed.
-fn lend(lender: &Lender, frame: &Frame) -> Result<gst::Buffer, WrapError> {
-    let info = ipc::info(frame);
-    match lender.lend(&frame.buffer, &info)? {
-        Some(buffer) => Ok(buffer),
-        None => lender.lend_again(&frame.buffer, &info),
     }
 }

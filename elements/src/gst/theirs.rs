@@ -17,6 +17,8 @@ use shrbuf::{Layout, Segment, Shrbuf};
 use shrbuf_gst_memory::{Home, Place};
 use shrbuf_pipeline::{Failure, FailureKind, Stream};
 
+use crate::memory;
+
 /// One buffer.
 struct Seat {
     segments: Vec<Arc<Segment>>,
@@ -133,16 +135,11 @@ impl Theirs {
 
     /// Why consumers could not read it.
     fn unfit(&self, place: &Place<'_>) -> Option<String> {
-        let (layout, align, agreed) = (place.layout(), self.stream.stride_align.max(1), self.stream.origin.kind());
+        let agreed = self.stream.origin.kind();
         if place.kind() != agreed {
             return Some(format!("in {}s of its own, where {agreed}s were agreed on", place.kind()));
         }
-        if let Some(plane) = layout.planes().iter().find(|plane| !plane.stride.is_multiple_of(align)) {
-            let stride = plane.stride;
-            return Some(format!("with rows of {stride} bytes, where multiples of {align} were agreed on"));
-        }
-        (layout.segments() > 1 && !self.stream.plane_segments)
-            .then(|| format!("in {} {agreed}s each, where one was agreed on", layout.segments()))
+        memory::unfit(place.layout(), &self.stream)
     }
 
     /// See [`Theirs`].

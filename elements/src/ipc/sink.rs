@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use shrbuf::Shrbuf;
-use shrbuf::ipc::{Announced, Counts, Options, Producer, Returns, access};
+use shrbuf::ipc::{Announced, Counts, IpcError, Options, Producer, Returns, access};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
@@ -73,7 +73,7 @@ impl Build for IpcSink {
         let returns = Returns::WhenNeeded;
         let options = Options { mode, users, consumers, window, policy, depth, returns, ..Options::default() };
         let counts = Counts::default();
-        Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts }))
+        Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts, late: 0 }))
     }
 }
 
@@ -86,6 +86,7 @@ struct Sink {
     run: Option<Run>,
     /// Of earlier runs.
     counts: Counts,
+    late: u64,
 }
 
 struct Run {
@@ -95,6 +96,8 @@ struct Run {
     awaited: usize,
     /// How many of them at most.
     kept: usize,
+    /// Buffers that consumers were told of as they came.
+    late: u64,
     ending: bool,
 }
 
@@ -131,7 +134,7 @@ impl Element for Sink {
         start.watch(fd.map_err(|e| Failure::new(FailureKind::Limit, e))?, PEERS)?;
         let early = VecDeque::with_capacity(if self.config.wait_for > 0 { MAX_BUFFERS } else { 0 });
         let kept = if self.config.lag == Lag::Block { MAX_BUFFERS } else { self.holds() as usize };
-        self.run = Some(Run { producer, early, awaited: self.config.wait_for as usize, kept, ending: false });
+        self.run = Some(Run { producer, early, awaited: self.config.wait_for as usize, kept, late: 0, ending: false });
         Ok(())
     }
 
@@ -172,6 +175,7 @@ impl Element for Sink {
     fn stop(&mut self) {
         if let Some(run) = self.run.take() {
             self.counts = self.counts + run.producer.counts();
+            self.late += run.late;
         }
     }
 
@@ -182,6 +186,7 @@ impl Element for Sink {
         report("lagged", dropped);
         report("unseen", unseen);
         report("refused", refused);
+        report("late", self.late + self.run.as_ref().map_or(0, |run| run.late));
     }
 }
 
@@ -195,7 +200,13 @@ impl Sink {
 
 impl Run {
     fn send(&mut self, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
-        self.producer.send(&frame.buffer, &info(&frame)).map_err(failed)?;
+        let info = info(&frame);
+        if let Err(IpcError::NotAnnounced(_)) = self.producer.send(&frame.buffer, &info) {
+            // What only shows as it streams (a part of GStreamer's that allocates more): known from now on.
+            self.producer.announce(Announced::of(&frame.buffer).map_err(failed)?).map_err(failed)?;
+            self.late += 1;
+            self.producer.send(&frame.buffer, &info).map_err(failed)?;
+        }
         context.shown(frame.timestamp, Timestamp::now());
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shrbuf::ipc::{Connection, Consumer, Next, Wishes};
-use shrbuf::{MemoryKind, Shrbuf};
+use shrbuf::{Layout, MemoryKind, Shrbuf};
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
     Context, Element, Environment, Events, Failure, FailureKind, Frame, Modifiers, Origin, OutputOffer, Ports,
@@ -13,6 +13,7 @@ use shrbuf_pipeline::{
 };
 
 use super::{Lag, failed, frame};
+use crate::memory;
 
 shrbuf_pipeline::properties! {
     /// Frames from another process, without a copy.
@@ -47,8 +48,8 @@ impl Build for IpcSrc {
                 "is not set; it is the socket of an `ipc-sink`, such as \"/tmp/camera\"",
             ));
         }
-        let (name, connection, run) = ("ipc-src".to_owned(), None, None);
-        Ok(Box::new(Source { config: self, name, connection, run, received: 0, skipped: 0 }))
+        let (name, connection, stream, run) = ("ipc-src".to_owned(), None, None, None);
+        Ok(Box::new(Source { config: self, name, connection, stream, run, received: 0, skipped: 0 }))
     }
 }
 
@@ -57,6 +58,7 @@ struct Source {
     name: String,
     /// Between the offer and the start.
     connection: Option<Connection>,
+    stream: Option<Stream>,
     run: Option<Run>,
     /// Of earlier runs.
     received: u64,
@@ -65,6 +67,9 @@ struct Source {
 
 struct Run {
     consumer: Consumer,
+    stream: Stream,
+    /// Of the buffers that were there in negotiation.
+    layout: Layout,
     /// Drops that have been counted.
     counted: u64,
 }
@@ -86,6 +91,17 @@ fn video(connection: &Connection) -> Result<(Video, MemoryKind), Failure> {
         plane_segments: layout.segments() > 1,
     };
     Ok((video, first.kind()))
+}
+
+impl Run {
+    /// A buffer that the producer has told of late is one that consumers can read.
+    fn expect(&self, layout: &Layout) -> Result<(), Failure> {
+        let unfit = if *layout == self.layout { None } else { memory::unfit(layout, &self.stream) };
+        match unfit {
+            Some(why) => Err(Failure::new(FailureKind::Data, format!("the producer passes a frame {why}"))),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Element for Source {
@@ -110,15 +126,19 @@ impl Element for Source {
         Ok(OutputOffer { video: vec![video], memory, wanted: Wanted::default() })
     }
 
-    fn allocate(&mut self, _output: usize, _stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+    fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         let connection = self.connection.as_ref().ok_or_else(|| Refusal::new("the producer has gone"))?;
+        self.stream = Some(*stream);
         Ok(connection.buffers().to_vec())
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        let connection = self.connection.take();
-        let connection =
-            connection.ok_or_else(|| Failure::new(FailureKind::Config, "started before it was negotiated"))?;
+        let negotiated = self.connection.take().zip(self.stream.take());
+        let layout =
+            |(connection, stream): (Connection, _)| Some((*connection.buffers().first()?.layout(), connection, stream));
+        let negotiated = negotiated.and_then(layout);
+        let (layout, connection, stream) =
+            negotiated.ok_or_else(|| Failure::new(FailureKind::Config, "started before it was negotiated"))?;
         let consumer = connection.start().map_err(failed)?;
         let limit = |e| Failure::new(FailureKind::Limit, e);
         start.watch(consumer.as_fd().try_clone_to_owned().map_err(limit)?, FRAMES)?;
@@ -126,7 +146,7 @@ impl Element for Source {
             start.watch(end.try_clone_to_owned().map_err(limit)?, FRAMES)?;
         }
         start.watch(consumer.fences_fd().try_clone_to_owned().map_err(limit)?, FENCES)?;
-        self.run = Some(Run { consumer, counted: 0 });
+        self.run = Some(Run { consumer, stream, layout, counted: 0 });
         Ok(())
     }
 
@@ -140,7 +160,10 @@ impl Element for Source {
         context.dropped(lost - run.counted);
         run.counted = lost;
         match next.map_err(failed)? {
-            Next::Frame(received) => context.push(0, frame(received)),
+            Next::Frame(received) => {
+                run.expect(received.buffer.layout())?;
+                context.push(0, frame(received))
+            }
             Next::Nothing => Ok(()),
             Next::Ended => context.end_all(),
         }

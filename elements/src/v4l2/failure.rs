@@ -61,7 +61,9 @@ pub(super) fn dequeue_failed(error: DqbufError) -> Failure {
 pub(super) fn queue_failed(error: QueueError) -> Failure {
     let kind = match error {
         QueueError::Qbuf(QbufError::Failure(failure)) => return failed(failure),
-        QueueError::Planes { .. } | QueueError::Payload { .. } | QueueError::TooSmall { .. } => FailureKind::Data,
+        QueueError::Planes { .. } | QueueError::Payload { .. } | QueueError::TooSmall { .. } | QueueError::Unfit(_) => {
+            FailureKind::Data
+        }
         QueueError::Fence => FailureKind::Stalled,
         QueueError::Qbuf(_) | QueueError::Os(_) => FailureKind::Device,
     };

@@ -1,13 +1,13 @@
 //! Frames on their way into a device: an output, or the side of a memory-to-memory device that takes them.
 //!
 //! The memory is the frames' own, imported as it comes (`V4L2_MEMORY_DMABUF`). The driver maps a dma-buf anew whenever an
-//! index gets another one than the time before, so each buffer keeps to an index of its own. A frame is held until the
-//! driver gives its index back.
+//! index gets another one than the time before, so each buffer keeps to an index of its own: those that negotiation knew from
+//! the start, others from the first frame in them on. A frame is held until the driver gives its index back.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use shrbuf::{Access, Layout, MemoryKind, Shrbuf};
+use shrbuf::{Access, BufferId, Layout, MemoryKind, Shrbuf, WeakShrbuf};
 use shrbuf_pipeline::{Frame, Refusal, Stream};
 
 use super::ioctl::{
@@ -52,6 +52,9 @@ pub enum QueueError {
         /// What was agreed.
         sizeimage: u32,
     },
+    /// A buffer that nobody knew of in negotiation and that the driver would read elsewhere than the frame is.
+    #[error("a frame came in a buffer that negotiation did not know, and {0}")]
+    Unfit(String),
     /// Whoever writes the frame has not finished in time.
     #[error("the frame's producer has not signalled its fence within {FENCE_LIMIT:.1?}")]
     Fence,
@@ -79,22 +82,40 @@ pub enum Returned {
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// The buffer that this index was given last, by its number.
-    last: Option<shrbuf::BufferId>,
+    /// The buffer that this index was given last.
+    last: Option<(BufferId, WeakShrbuf)>,
+    /// When that was, in frames.
+    at: u64,
     /// What the driver has.
     frame: Option<Frame>,
+}
+
+impl Slot {
+    fn is_of(&self, id: BufferId) -> bool {
+        self.last.as_ref().is_some_and(|(last, _)| *last == id)
+    }
+
+    /// No frame will come in its buffer.
+    fn is_unused(&self) -> bool {
+        self.last.as_ref().is_none_or(|(_, buffer)| buffer.is_gone())
+    }
 }
 
 /// See the module. One exists at a time for a [`Device`]; dropping it stops the stream and frees its indices.
 #[derive(Debug)]
 pub struct OutputQueue {
     device: Device,
+    stream: Stream,
     layout: Layout,
     /// Bytes that the driver wants of each memory plane.
     sizes: Vec<u32>,
     compressed: bool,
     slots: Vec<Slot>,
+    /// There are as many indices as the driver gives.
+    full: bool,
     queued: u32,
+    frames: u64,
+    late: u64,
     streaming: bool,
 }
 
@@ -110,11 +131,15 @@ impl OutputQueue {
         let sizes = agree(device, stream, buffers)?;
         let queue = OutputQueue {
             device: device.clone(),
+            stream: *stream,
             layout: *first.layout(),
             sizes,
             compressed: stream.format.is_compressed(),
             slots: Vec::new(),
+            full: false,
             queued: 0,
+            frames: 0,
+            late: 0,
             streaming: false,
         };
         if !device.take_queue() {
@@ -131,7 +156,7 @@ impl OutputQueue {
         // An index that is prepared stays what it is, whichever frame comes.
         queue.request(count).map_err(|e| refuse(&e))?;
         for (slot, buffer) in queue.slots.iter_mut().zip(buffers) {
-            slot.last = Some(buffer.id());
+            slot.last = Some((buffer.id(), buffer.downgrade()));
         }
         Ok(queue)
     }
@@ -162,6 +187,12 @@ impl OutputQueue {
         &self.layout
     }
 
+    /// Buffers that an index was given to as the first frame in them came, since this was last asked: the driver maps each
+    /// anew. Where there are more buffers than indices can be, that is so for many a frame.
+    pub fn take_late(&mut self) -> u64 {
+        std::mem::take(&mut self.late)
+    }
+
     /// Frames that the driver has.
     pub fn queued(&self) -> u32 {
         self.queued
@@ -187,12 +218,13 @@ impl OutputQueue {
     /// See [`QueueError`]; the frame is dropped then.
     pub fn queue(&mut self, frame: Frame) -> Result<Option<Frame>, QueueError> {
         let id = frame.buffer.id();
-        let free = |slot: &Slot| slot.frame.is_none();
-        let known = self.slots.iter().position(|slot| slot.last == Some(id) && free(slot));
-        let unused = || self.slots.iter().position(|slot| slot.last.is_none() && free(slot));
-        let Some(index) = known.or_else(unused).or_else(|| self.slots.iter().position(free)) else {
-            return Ok(Some(frame));
-        };
+        let known = self.slots.iter().position(|slot| slot.is_of(id) && slot.frame.is_none());
+        let Some(index) = known.or_else(|| self.index_for_another()) else { return Ok(Some(frame)) };
+        if known.is_none() && !self.compressed {
+            let fits = self.go_on(&self.stream, std::slice::from_ref(&frame.buffer));
+            fits.map_err(|refusal| QueueError::Unfit(refusal.to_string()))?;
+        }
+        self.late += u64::from(known.is_none());
         if frame.buffer.has_fences() {
             for segment in 0..frame.buffer.segments().len() {
                 match frame.buffer.export_fence(segment, Access::Read)? {
@@ -204,8 +236,31 @@ impl OutputQueue {
         let (device, planes) = (&self.device, self.planes(&frame.buffer, frame.payload)?);
         ioctl::qbuf_output(device, device.buf_type(), index as u32, planes, frame.timestamp.0)?;
         self.queued += 1;
-        self.slots[index] = Slot { last: Some(id), frame: Some(frame) };
+        self.frames += 1;
+        let slot = &mut self.slots[index];
+        if known.is_none() {
+            slot.last = Some((id, frame.buffer.downgrade()));
+        }
+        (slot.at, slot.frame) = (self.frames, Some(frame));
         Ok(None)
+    }
+
+    /// A free index for a buffer that has none: one whose own is gone, a new one, or else the one that was used longest ago.
+    fn index_for_another(&mut self) -> Option<usize> {
+        let free = |slot: &&Slot| slot.frame.is_none();
+        if let Some(unused) = self.slots.iter().position(|slot| free(&slot) && slot.is_unused()) {
+            return Some(unused);
+        }
+        if !self.full && self.slots.len() < MAX_BUFFERS as usize {
+            let index = ioctl::create_buf(&self.device, self.device.buf_type(), Memory::Dmabuf);
+            if index.is_ok_and(|index| index as usize == self.slots.len()) {
+                self.slots.push(Slot::default());
+                return Some(self.slots.len() - 1);
+            }
+            self.full = true;
+        }
+        let oldest = self.slots.iter().filter(free).map(|slot| slot.at).min()?;
+        self.slots.iter().position(|slot| free(&slot) && slot.at == oldest)
     }
 
     /// The memory planes of a picture, all of which the driver can take.

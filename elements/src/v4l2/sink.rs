@@ -45,7 +45,15 @@ impl Build for V4l2Sink {
         if self.stall.is_zero() {
             return Err(BuildError::of("stall", "must be longer than 0"));
         }
-        Ok(Box::new(Sink { config: self, name: String::new(), device: None, queue: None, run: None, damaged: 0 }))
+        Ok(Box::new(Sink {
+            config: self,
+            name: String::new(),
+            device: None,
+            queue: None,
+            run: None,
+            damaged: 0,
+            late: 0,
+        }))
     }
 }
 
@@ -66,6 +74,8 @@ struct Sink {
     run: Option<Run>,
     /// Frames that the driver gave back as not shown.
     damaged: u64,
+    /// Buffers that came and nobody knew of in negotiation.
+    late: u64,
 }
 
 struct Run {
@@ -164,7 +174,9 @@ impl Element for Sink {
             DEVICE => self.damaged += run.reap(context)?,
             _ => run.watch(self.config.stall)?,
         }
-        run.next()?;
+        let given = run.next();
+        self.late += run.queue.take_late();
+        given?;
         run.finish_if_done(context);
         Ok(())
     }
@@ -172,7 +184,9 @@ impl Element for Sink {
     fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Ok(()) };
         run.waiting.push_back(frame);
-        run.next()
+        let given = run.next();
+        self.late += run.queue.take_late();
+        given
     }
 
     fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
@@ -194,6 +208,7 @@ impl Element for Sink {
 
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("damaged", self.damaged);
+        report("late", self.late);
     }
 }
 

@@ -21,7 +21,7 @@ use shrbuf_gst_memory::Lender;
 
 use super::Policy;
 use crate::video::{self, Picture};
-use crate::{clock, frames, lock};
+use crate::{clock, lock};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,7 +55,7 @@ struct Stream {
 enum Link {
     /// Frames are not wanted yet.
     Connected(Connection),
-    Consuming(Consumer),
+    Consuming(Box<Consumer>),
     /// Starting it failed, which has been said.
     Lost,
 }
@@ -298,10 +298,12 @@ impl PushSrcImpl for ShrbufSrc {
         })?;
         let info = received.info;
         self.say_color(run, (info.matrix, info.full_range))?;
-        let mut buffer = frames::lend(&run.lender, received).map_err(|e| {
+        // It goes back when the last memory that was made of it is freed.
+        let mut buffer = run.lender.pass(&received.buffer, &info).map_err(|e| {
             gst::element_imp_error!(self, gst::ResourceError::Failed, ["{e}"]);
             gst::FlowError::Error
         })?;
+        drop(received);
         let writable = buffer.make_mut();
         writable.set_pts(clock::running_time(&*self.obj(), info.timestamp));
         writable.set_duration(lock(&self.stream).as_ref().and_then(|stream| stream.duration));
@@ -349,7 +351,7 @@ impl Run {
         if let Link::Connected(_) = &self.link
             && let Link::Connected(connection) = std::mem::replace(&mut self.link, Link::Lost)
         {
-            self.link = Link::Consuming(connection.start()?);
+            self.link = Link::Consuming(Box::new(connection.start()?));
         }
         Ok(())
     }

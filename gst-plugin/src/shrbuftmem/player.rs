@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use gst::prelude::*;
-use shrbuf::ipc::{FrameInfo, Received};
+use shrbuf::ipc::FrameInfo;
 use tmem_cache::preroll::{Entry, Got, Next};
 
 use super::run::{Emission, Info, Run, Shared, State};
-use crate::frames;
 /// What downstream has been told. The task's own.
 #[derive(Default)]
 pub(super) struct Told {
@@ -161,10 +160,13 @@ impl Player<'_> {
         self.tell(run, info);
         let corrupt = info.flags.contains(gst::BufferFlags::CORRUPTED);
         let described = FrameInfo { sequence: info.offset, crop: info.crop, corrupt, ..FrameInfo::default() };
-        let mut frame = frames::lend(&run.lender, Received { buffer, info: described }).map_err(|e| {
+        let out = || gst::glib::bool_error!("buffer {} is still out", buffer.id());
+        let lent = run.lender.lend(&buffer, &described).and_then(|lent| lent.ok_or_else(out));
+        let mut frame = lent.map_err(|e| {
             gst::element_error!(self.element, gst::ResourceError::Failed, ["{e}"]);
             gst::FlowError::Error
         })?;
+        drop(buffer);
         let writable = frame.make_mut();
         writable.set_pts(info.pts);
         writable.set_dts(info.dts);

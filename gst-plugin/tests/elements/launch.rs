@@ -41,7 +41,7 @@ impl Drop for Temporary {
 }
 
 /// A directory with this build's plugin and nothing else: beside the tests cargo has libraries that are no plugins.
-fn plugin() -> &'static Path {
+pub fn plugin() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let built = std::env::current_exe().unwrap().with_file_name("libgstshrbuf.so");

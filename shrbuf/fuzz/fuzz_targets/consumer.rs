@@ -8,7 +8,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
@@ -21,13 +21,14 @@ use nix::unistd::{pipe2, write};
 use shrbuf::ipc::{Connection, Next, VERSION, Wishes};
 
 const BUFFERS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The codes of a welcome, of all buffers, and of a channel with a pipe.
 const BEGINNING: [u8; 2 + BUFFERS as usize] = [0, 1, 1 + 8, 1 + 16, 6];
 /// Goes into the pipe, and brings no descriptor.
 const INTO_PIPE: u8 = 8;
 /// Where among the descriptors the page is, and the pipe.
-const PAGE: usize = 6;
-const PIPE: usize = 7;
+const PAGE: usize = 7;
+const PIPE: usize = 8;
 
 /// The next number that the kernel gives out says whether a descriptor was left.
 fn next_number(any: &OwnedFd) -> RawFd {
@@ -42,9 +43,9 @@ fn memory(size: i64, seals: SealFlag) -> OwnedFd {
 }
 
 thread_local! {
-    /// Three that may be taken, one that could shrink, one too small, one that is no memory, and a page.
+    /// Three that may be taken and one that may come later, one that could shrink, one too small, one that is no memory, and a page.
     static FDS: Vec<OwnedFd> = {
-        let mut fds: Vec<_> = (0..BUFFERS).map(|_| memory(4096, SealFlag::F_SEAL_SHRINK)).collect();
+        let mut fds: Vec<_> = (0..=BUFFERS).map(|_| memory(4096, SealFlag::F_SEAL_SHRINK)).collect();
         fds.push(memory(4096, SealFlag::empty()));
         fds.push(memory(1, SealFlag::F_SEAL_SHRINK));
         fds.push(std::fs::File::open("/dev/null").unwrap().into());
@@ -69,7 +70,7 @@ fn proper(code: u8) -> (Vec<u8>, Vec<usize>) {
         }
         2 => ([words(&[0x84, index, u32::from(code / 32) % 4]), vec![0; 52]].concat(), vec![]),
         3 => (words(&[0x85, index]), vec![]),
-        4 => (words(&[0x83, index, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0, 0, 9, 9, 0]), vec![]),
+        4 => (words(&[0x83, index, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0, 0, 9, 9, u32::from(code / 64)]), vec![]),
         5 => (words(&[0x83, index, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0]), vec![]),
         6 => (words(&[0x88, 1]), vec![PAGE, PIPE]),
         _ => (words(&[0x88, 0]), vec![PAGE]),
@@ -115,18 +116,22 @@ fuzz_target!(|data: &[u8]| {
         shutdown(producer.as_raw_fd(), Shutdown::Write).unwrap();
         consume(consumer);
         drop(producer);
+        // What comes late and is refused is closed by a thread of its own.
+        let begin = Instant::now();
+        while next_number(&fds[0]) != before && begin.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
         assert_eq!(next_number(&fds[0]), before, "a descriptor was left open");
         assert!(!std::fs::read_to_string("/proc/self/maps").unwrap().contains("fuzz-memory"), "a mapping was left");
     });
 });
 
 fn consume(socket: OwnedFd) {
-    let patience = Duration::from_secs(10);
-    let Ok(mut consumer) = Connection::over(socket, &Wishes::default(), patience).and_then(Connection::start) else {
+    let Ok(mut consumer) = Connection::over(socket, &Wishes::default(), PATIENCE).and_then(Connection::start) else {
         return;
     };
     let mut held = Vec::new();
-    while let Ok(next) = consumer.wait(patience) {
+    while let Ok(next) = consumer.wait(PATIENCE) {
         match next {
             Next::Frame(frame) => {
                 let row = &mut [0; 8];

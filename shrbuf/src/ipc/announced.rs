@@ -2,8 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::buffer::{BufferId, Shrbuf};
+use crate::buffer::{BufferId, Shrbuf, WeakShrbuf};
 use crate::layout::Layout;
+use crate::segment::MemoryKind;
 
 use super::IpcError;
 
@@ -16,6 +17,8 @@ use super::IpcError;
 #[derive(Debug)]
 pub struct Announced {
     pub(super) id: BufferId,
+    pub(super) buffer: WeakShrbuf,
+    pub(super) kind: MemoryKind,
     pub(super) layout: Layout,
     pub(super) fds: Vec<OwnedFd>,
 }
@@ -28,6 +31,7 @@ impl Announced {
     pub fn of(buffer: &Shrbuf) -> Result<Announced, IpcError> {
         let fds = (0..buffer.segments().len()).map(|segment| buffer.export_read_only(segment));
         let fds = fds.collect::<Result<_, _>>().map_err(IpcError::os("opening a buffer to pass on"))?;
-        Ok(Announced { id: buffer.id(), layout: *buffer.layout(), fds })
+        let (id, kind, layout) = (buffer.id(), buffer.kind(), *buffer.layout());
+        Ok(Announced { id, buffer: buffer.downgrade(), kind, layout, fds })
     }
 }

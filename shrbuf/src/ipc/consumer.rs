@@ -11,14 +11,16 @@ use nix::unistd::read;
 
 use crate::attach;
 use crate::buffer::{Shrbuf, WeakShrbuf};
+use crate::layout::Layout;
 use crate::pool::{MAX_BUFFERS, Pool};
+use crate::segment::check;
 use crate::sys::page::Page;
 
 use super::IpcError;
 use super::channel::{self, RECORD};
+use super::later::Later;
 use super::message::{FrameInfo, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
-use super::packet::MAX_MESSAGE;
-use super::socket::{Deadline, Socket, name};
+use super::socket::{Deadline, Socket, close_apart, name};
 use super::wire::VERSION;
 
 /// What a consumer asks for.
@@ -38,13 +40,13 @@ const TURN: usize = 256;
 const ROOM: usize = 2 * MAX_BUFFERS * RECORD;
 
 /// What frames are given back by, from whichever thread drops the last reference.
-struct Way {
+pub(super) struct Way {
     socket: Socket,
     page: Page,
 }
 
 impl Way {
-    fn release(&self, index: usize) {
+    pub(super) fn release(&self, index: usize) {
         if !self.page.give_back(index as u32) {
             return;
         }
@@ -162,13 +164,16 @@ impl Connection {
         let number = attach::next_consumer();
         buffers.iter().for_each(|b| b.attach(number, Arc::clone(&way) as _));
         let released = Arc::clone(&way);
+        let first = buffers.first().map(|b| (*b.layout(), b.kind()));
         let pool = Pool::new(buffers, move |index| released.release(index)).inspect_err(|_| {
             weak.iter().for_each(|w| w.detach(number));
         })?;
+        let later = Later::new(number, first, &pool, weak.len())?;
         way.socket.say(ToProducer::Start)?;
         let skips = welcome.policy == Policy::Latest;
         let (room, newest, said, over) = (Box::new([0; ROOM]), None, None, None);
-        Ok(Consumer { way, pipe, pool, weak, skips, room, newest, said, over, received: 0, skipped: 0, dropped: 0 })
+        let (received, skipped, dropped) = (0, 0, 0);
+        Ok(Consumer { way, pipe, pool, weak, later, skips, room, newest, said, over, received, skipped, dropped })
     }
 }
 
@@ -223,6 +228,8 @@ pub struct Consumer {
     pipe: Option<OwnedFd>,
     pool: Pool,
     weak: Vec<WeakShrbuf>,
+    /// Buffers that it was told of since.
+    later: Later,
     /// Only the newest frame counts.
     skips: bool,
     room: Box<[u8; ROOM]>,
@@ -312,13 +319,11 @@ impl Consumer {
 
     /// The next record, or the end, of a producer of another user.
     fn message(&mut self) -> Result<Step, IpcError> {
-        let mut bytes = [0; MAX_MESSAGE];
-        match self.way.socket.hear_into(&mut bytes)? {
+        match self.way.socket.hear_with_descriptors(close_apart)? {
             None => Ok(Step::Nothing),
-            Some(len) => match self.way.socket.message(&bytes[..len])? {
-                ToConsumer::Bye { reason, version } => self.bye(reason, version),
-                record => self.step(record),
-            },
+            Some((ToConsumer::Bye { reason, version }, _)) => self.bye(reason, version),
+            Some((ToConsumer::Buffer { index, layout }, fds)) => self.know(index, layout, fds).map(|()| Step::More),
+            Some((record, _)) => self.step(record),
         }
     }
 
@@ -327,18 +332,58 @@ impl Consumer {
         if let Some(end) = self.said.take() {
             return end;
         }
-        self.said = self.end();
-        Ok(if self.said.is_some() { Step::More } else { Step::Nothing })
+        match self.end() {
+            None => Ok(Step::Nothing),
+            Some(Ok(Step::More)) => Ok(Step::More),
+            end => {
+                self.said = end;
+                Ok(Step::More)
+            }
+        }
     }
 
-    /// What the socket says of the end; `None` where it says nothing.
-    fn end(&self) -> Option<Result<Step, IpcError>> {
-        match self.way.socket.hear() {
+    /// What the socket says: of the end, or of a buffer, after which there may be more; `None` where it says nothing.
+    fn end(&mut self) -> Option<Result<Step, IpcError>> {
+        match self.way.socket.hear_with_descriptors(close_apart) {
             Ok(None) => None,
-            Ok(Some(ToConsumer::Bye { reason, version })) => Some(self.bye(reason, version)),
+            Ok(Some((ToConsumer::Bye { reason, version }, _))) => Some(self.bye(reason, version)),
+            Ok(Some((ToConsumer::Buffer { index, layout }, fds))) => {
+                Some(self.know(index, layout, fds).map(|()| Step::More))
+            }
             Ok(Some(_)) => Some(Err(self.way.socket.broken("a message that has no place there"))),
             Err(error) => Some(Err(error)),
         }
+    }
+
+    /// Takes in a buffer that the producer has told of late.
+    fn know(&mut self, index: u32, layout: Layout, fds: Vec<OwnedFd>) -> Result<(), IpcError> {
+        if !self.later.has_place(index) {
+            close_apart(fds);
+            return Err(self.way.socket.broken("a buffer that has no place"));
+        }
+        // One that is none is not to be closed here.
+        let wrong = fds.iter().find_map(|fd| check(fd).err());
+        if let Some(source) = wrong {
+            close_apart(fds);
+            return Err(IpcError::Import { index, source });
+        }
+        let buffer = Shrbuf::import(fds, layout).map_err(|source| IpcError::Import { index, source })?;
+        if !self.later.is_alike(&buffer) {
+            return Err(self.way.socket.broken("a buffer of another kind, format or size than those before"));
+        }
+        self.later.know(index, buffer, &self.way)
+    }
+
+    /// Reads of the socket what a frame refers to: it was sent before.
+    fn catch_up(&mut self, late: u32) -> Result<(), IpcError> {
+        while self.later.told() != late {
+            match self.way.socket.hear_with_descriptors(close_apart) {
+                Ok(Some((ToConsumer::Buffer { index, layout }, fds))) => self.know(index, layout, fds)?,
+                Err(error) if !matches!(error, IpcError::Gone) => return Err(error),
+                _ => return Err(self.way.socket.broken("a frame in a buffer that it did not tell of")),
+            }
+        }
+        Ok(())
     }
 
     fn bye(&self, reason: Reason, version: u16) -> Result<Step, IpcError> {
@@ -347,8 +392,14 @@ impl Consumer {
 
     fn step(&mut self, message: ToConsumer) -> Result<Step, IpcError> {
         match message {
-            ToConsumer::Frame { buffer: index, state, dropped, info } => {
-                let buffer = self.pool.take(index as usize);
+            ToConsumer::Frame { buffer: index, state, dropped, info, late } => {
+                if self.later.is_before(late) {
+                    self.catch_up(late)?;
+                }
+                let buffer = match self.later.of(index) {
+                    Some(later) => later.pool.take(0),
+                    None => self.pool.take(index as usize),
+                };
                 let buffer = buffer
                     .ok_or_else(|| self.way.socket.broken("a frame in a buffer that is still held here, or is none"))?;
                 buffer.set_state(state);
@@ -365,7 +416,8 @@ impl Consumer {
                 self.newest = Some((index, frame));
             }
             ToConsumer::State { buffer, state } => {
-                let known = self.weak.get(buffer as usize);
+                let later = self.later.of(buffer).map(|later| &later.weak);
+                let known = later.or_else(|| self.weak.get(buffer as usize));
                 let known = known.ok_or_else(|| self.way.socket.broken("the state of a buffer that there is not"))?;
                 // One that was given back meanwhile is nobody's business here.
                 if let Some(buffer) = known.upgrade() {
@@ -421,7 +473,7 @@ impl Consumer {
     /// Readable while fences of devices here, at work on buffers that were dropped, have signalled: call
     /// [`Consumer::reap`] then.
     pub fn fences_fd(&self) -> BorrowedFd<'_> {
-        self.pool.fences_fd()
+        self.later.fences_fd()
     }
 
     /// Gives back the buffers whose fences have signalled. Does not block.
@@ -429,7 +481,7 @@ impl Consumer {
     /// # Errors
     /// That of epoll_wait(2).
     pub fn reap(&self) -> io::Result<()> {
-        self.pool.reap()
+        self.pool.reap().and(self.later.reap())
     }
 }
 

@@ -116,6 +116,8 @@ pub(crate) enum ToConsumer {
         state: State,
         dropped: u64,
         info: FrameInfo,
+        /// Buffers that this consumer has been told of since its channel.
+        late: u32,
     },
     State {
         buffer: u32,

@@ -1,7 +1,7 @@
 //! Frames across processes: one producer, any number of consumers, no copy.
 //!
 //! # How am I supposed to use this?
-//! A producer [announces](Announced) its buffers and [listens](Producer); it [sends](Producer::send) a reference to each
+//! A producer [announces](Announced) its buffers, from the start or as they [come](Producer::announce), and [listens](Producer); it [sends](Producer::send) a reference to each
 //! consumer and calls [`Producer::ready`] when its descriptor is readable. A consumer [connects](Connection), looks at the
 //! buffers, imports them where it needs to, [starts](Connection::start), and [receives](Consumer::receive) frames as
 //! [`Shrbuf`](crate::Shrbuf)s, whose last drop gives them back. In a pipeline the elements `ipc-sink` and `ipc-src` do
@@ -79,6 +79,7 @@ mod announced;
 mod arrivals;
 mod channel;
 mod consumer;
+mod later;
 mod message;
 mod options;
 mod packet;
@@ -104,7 +105,7 @@ pub use status::{Monitor, Status};
 pub use wire::{VERSION, fuzzing};
 
 use crate::buffer::BufferId;
-use crate::pool::PoolError;
+use crate::pool::{MAX_BUFFERS, PoolError};
 use crate::segment::ImportError;
 
 /// What went wrong between processes.
@@ -232,8 +233,24 @@ pub enum IpcError {
     #[error("{0}")]
     Options(String),
     /// A frame in a buffer that was not announced.
-    #[error("buffer {0} was not announced to the consumers; announce every buffer of the pool before the first frame")]
+    #[error("buffer {0} was not announced to the consumers (`Producer::announce`)")]
     NotAnnounced(BufferId),
+    /// A buffer that frames cannot come in beside those announced before.
+    #[error(
+        "frames are in {have}s of another {what} than the buffers that consumers know; what they agreed on cannot change while \
+             they are connected"
+    )]
+    Unlike {
+        /// What holds its memory.
+        have: crate::segment::MemoryKind,
+        /// What is other.
+        what: &'static str,
+    },
+    /// More buffers than there can be.
+    #[error(
+        "{MAX_BUFFERS} buffers are announced and in use, and one more comes; have whoever makes them use them again"
+    )]
+    TooMany,
     /// The kernel refused.
     #[error("{call} failed: {source}")]
     Os {

@@ -1,7 +1,7 @@
 //! One consumer, as its producer sees it: what it may hold, what it holds, and what waits for it.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
@@ -76,6 +76,9 @@ pub(super) struct Peer {
     asked: u64,
     /// What a monitor has asked for and its socket had no room for yet.
     pub(super) answers: VecDeque<ToConsumer>,
+    /// Buffers that it was told of at first, and since.
+    pub(super) told: u32,
+    late: u32,
     /// What frames go by and come back by, once it has been told of the buffers.
     pub(super) channel: Option<Channel>,
     ear: Ear,
@@ -103,6 +106,8 @@ impl Peer {
             since,
             asked: 0,
             answers: VecDeque::new(),
+            told: 0,
+            late: 0,
             channel: None,
             ear: Ear::default(),
             held: [const { None }; MAX_BUFFERS],
@@ -131,6 +136,20 @@ impl Peer {
         // It has nothing to say before it has read its answer.
         let flags = if self.answers.is_empty() { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
         EpollEvent::new(flags, u64::from(self.id))
+    }
+
+    /// Tells it of one buffer more, or of another in the place of one that it does not hold; frames say how often that has been.
+    pub(super) fn tell_late(
+        &mut self,
+        message: &ToConsumer,
+        fds: &[BorrowedFd<'_>],
+        packet: &mut Packet,
+    ) -> Result<(), Close> {
+        if matches!(self.phase, Phase::Told | Phase::Ready | Phase::Started) {
+            sent(seqpacket::send(self.socket.as_fd(), message.encode(packet), fds))?;
+            self.late = self.late.wrapping_add(1);
+        }
+        Ok(())
     }
 
     /// It takes frames, or has some to give back.
@@ -200,7 +219,8 @@ impl Peer {
     fn transmit(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {
         let Waiting { index, buffer, info } = frame;
         let state = if info.corrupt { State::Corrupt } else { buffer.state() };
-        self.record(&ToConsumer::Frame { buffer: index as u32, state, dropped: self.dropped, info }, packet)?;
+        let (buffer_index, dropped, late) = (index as u32, self.dropped, self.late);
+        self.record(&ToConsumer::Frame { buffer: buffer_index, state, dropped, info, late }, packet)?;
         self.held[index] = Some(Held { buffer, since: now, filling: state == State::Filling });
         self.in_flight += 1;
         self.sent += 1;

@@ -14,6 +14,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::geteuid;
 
 use crate::buffer::Shrbuf;
+use crate::pool::MAX_BUFFERS;
 use crate::state::State;
 use crate::sys::seqpacket;
 
@@ -133,6 +134,32 @@ impl Producer {
             self.counts.unseen += 1
         }
         Ok(takers)
+    }
+
+    /// Tells everybody, from now on, of one buffer more that frames will come in, of the kind of those before; where there is
+    /// no room for more, in the place of one that is gone. Buffers are best all announced from the start, as consumers then
+    /// import them before anything streams.
+    ///
+    /// # Errors
+    /// [`IpcError::Unlike`], [`IpcError::TooMany`].
+    pub fn announce(&mut self, announced: Announced) -> Result<(), IpcError> {
+        let have = announced.kind;
+        let unlike = self.slots.first().and_then(|slot| difference(&slot.announced, &announced));
+        if let Some(what) = unlike {
+            return Err(IpcError::Unlike { have, what });
+        }
+        let gone = || self.slots.iter().position(|slot| slot.announced.buffer.is_gone());
+        let index = if self.slots.len() < MAX_BUFFERS { self.slots.len() } else { gone().ok_or(IpcError::TooMany)? };
+        let message = ToConsumer::Buffer { index: index as u32, layout: announced.layout };
+        let fds: Vec<BorrowedFd<'_>> = announced.fds.iter().map(AsFd::as_fd).collect();
+        self.each(|peer, packet| peer.tell_late(&message, &fds, packet));
+        drop(fds);
+        let slot = Slot { announced, state: None, watched: false };
+        match self.slots.get_mut(index) {
+            Some(place) => drop(std::mem::replace(place, slot)),
+            None => self.slots.push(slot),
+        }
+        Ok(())
     }
 
     /// Deals with whatever has come: connections, buffers given back, the end of consumers. To be called whenever the
@@ -391,7 +418,7 @@ impl Producer {
                 peer.depth = self.options.depth as usize;
                 self.tell(at)?;
             }
-            (Phase::Told, ToProducer::Ready { buffers }) if buffers as usize == self.slots.len() => {
+            (Phase::Told, ToProducer::Ready { buffers }) if buffers == peer.told => {
                 peer.phase = Phase::Ready;
             }
             (Phase::Ready, ToProducer::Start) => peer.phase = Phase::Started,
@@ -440,6 +467,7 @@ impl Producer {
         let fds: Vec<BorrowedFd<'_>> = [Some(page.as_fd()), channel.pipe()].into_iter().flatten().collect();
         sent(seqpacket::send(peer.socket.as_fd(), ToConsumer::Channel { pipe }.encode(&mut self.packet), &fds))?;
         peer.channel = Some(channel);
+        peer.told = self.slots.len() as u32;
         peer.phase = Phase::Told;
         Ok(())
     }
@@ -462,6 +490,18 @@ impl Producer {
         answers.push_back(ToConsumer::Overview(overview));
         answers.extend(consumers);
     }
+}
+
+/// What a consumer that knows one buffer would not expect of another.
+fn difference(a: &Announced, b: &Announced) -> Option<&'static str> {
+    let (l, m) = (&a.layout, &b.layout);
+    if a.kind != b.kind {
+        return Some("kind");
+    }
+    if (l.format, l.modifier) != (m.format, m.modifier) {
+        return Some("format");
+    }
+    ((l.width, l.height) != (m.width, m.height)).then_some("size")
 }
 
 /// The last word to a peer, as far as it can be said. Its references go with it.

@@ -10,7 +10,7 @@ use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use crate::sys::seqpacket;
+use crate::sys::seqpacket::{self, Received};
 
 use super::IpcError;
 use super::message::{NAME, Reason, ToConsumer, ToProducer};
@@ -83,20 +83,45 @@ impl Socket {
         })
     }
 
-    /// The next message; `None` where there is none yet.
+    /// The next message, which brings no descriptors; `None` where there is none yet.
     pub(super) fn hear(&self) -> Result<Option<ToConsumer>, IpcError> {
         let mut bytes = [0; MAX_MESSAGE];
-        let len = self.hear_into(&mut bytes)?;
-        len.map(|len| self.message(&bytes[..len])).transpose()
-    }
-
-    /// The bytes of the next message, one at least; `None` where there is none yet.
-    pub(super) fn hear_into(&self, bytes: &mut [u8; MAX_MESSAGE]) -> Result<Option<usize>, IpcError> {
-        match self.again(|| seqpacket::receive_plain(self.fd.as_fd(), bytes))? {
+        match self.again(|| seqpacket::receive_plain(self.fd.as_fd(), &mut bytes))? {
             None => Ok(None),
             Some((0, _)) => Err(IpcError::Gone),
             Some((_, false)) => Err(self.broken(NOT_WHOLE)),
-            Some((len, true)) => Ok(Some(len)),
+            Some((len, true)) => self.message(&bytes[..len]).map(Some),
+        }
+    }
+
+    /// The next message, and its descriptors where it brings some, those to `refuse` where they should not be; `None` where there
+    /// is none yet. Allocates only for descriptors.
+    pub(super) fn hear_with_descriptors(
+        &self,
+        refuse: impl FnOnce(Vec<OwnedFd>),
+    ) -> Result<Option<(ToConsumer, Vec<OwnedFd>)>, IpcError> {
+        let mut bytes = [0; MAX_MESSAGE];
+        let received = self.again(|| seqpacket::receive(self.fd.as_fd(), &mut bytes))?;
+        let Some(Received { len, fds, whole }) = received else { return Ok(None) };
+        let fds: Vec<OwnedFd> = fds.into_iter().flatten().collect();
+        let message = match (len, whole) {
+            (0, _) => Err(IpcError::Gone),
+            (_, false) => Err(self.broken(NOT_WHOLE)),
+            _ => self.message(&bytes[..len]),
+        };
+        let expected = |message: &ToConsumer| match message {
+            ToConsumer::Buffer { layout, .. } => layout.segments(),
+            ToConsumer::Channel { pipe } => 1 + usize::from(*pipe),
+            _ => 0,
+        };
+        match message {
+            Ok(message) if fds.len() == expected(&message) => Ok(Some((message, fds))),
+            other => {
+                refuse(fds);
+                Err(other
+                    .err()
+                    .unwrap_or_else(|| self.broken("a message did not bring as many descriptors as it should")))
+            }
         }
     }
 
@@ -107,28 +132,7 @@ impl Socket {
 
     /// As [`Socket::hear_until`], with descriptors where it brings some.
     pub(super) fn hear_with_descriptors_until(&self, end: Deadline) -> Result<(ToConsumer, Vec<OwnedFd>), IpcError> {
-        self.until(end, || {
-            let mut bytes = [0; MAX_MESSAGE];
-            let received = self.again(|| seqpacket::receive(self.fd.as_fd(), &mut bytes))?;
-            let Some(received) = received else { return Ok(None) };
-            if received.len == 0 {
-                return Err(IpcError::Gone);
-            }
-            if !received.whole {
-                return Err(self.broken(NOT_WHOLE));
-            }
-            let message = self.message(&bytes[..received.len])?;
-            let fds: Vec<OwnedFd> = received.fds.into_iter().flatten().collect();
-            let expected = match &message {
-                ToConsumer::Buffer { layout, .. } => layout.segments(),
-                ToConsumer::Channel { pipe } => 1 + usize::from(*pipe),
-                _ => 0,
-            };
-            if fds.len() != expected {
-                return Err(self.broken("a message did not bring as many descriptors as it should"));
-            }
-            Ok(Some((message, fds)))
-        })
+        self.until(end, || self.hear_with_descriptors(drop))
     }
 
     /// What a call receives; `None` where there is nothing.
@@ -160,6 +164,15 @@ impl Socket {
                 return Err(IpcError::Late { path: self.path.clone(), waited: end.asked });
             }
         }
+    }
+}
+
+/// Closes descriptors that are refused, on a thread of its own: close(2) of one of a file system that a process serves waits for
+/// that process.
+pub(super) fn close_apart(fds: Vec<OwnedFd>) {
+    if !fds.is_empty() {
+        // Where there is no thread to be had they are closed here.
+        let _ = std::thread::Builder::new().name("shrbuf-close".to_owned()).spawn(move || drop(fds));
     }
 }
 

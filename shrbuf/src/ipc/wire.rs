@@ -19,7 +19,7 @@ use super::packet::{Packet, Reader, WireError};
 /// `SHRB`.
 const MAGIC: u32 = u32::from_ne_bytes(*b"SHRB");
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 mod kind {
     pub(super) const HELLO: u32 = 1;
@@ -98,13 +98,13 @@ impl ToConsumer {
             }
             ToConsumer::Buffer { index, layout } => encode_buffer(packet, *index, layout),
             ToConsumer::Channel { pipe } => packet.begin(kind::CHANNEL).u32(u32::from(*pipe)),
-            ToConsumer::Frame { buffer, state, dropped, info } => {
+            ToConsumer::Frame { buffer, state, dropped, info, late } => {
                 let corrupt = if info.corrupt { CORRUPT } else { 0 };
                 let full_range = if info.full_range { FULL_RANGE } else { 0 };
                 let flags = corrupt | full_range | if info.crop.is_some() { CROP } else { 0 };
                 packet.begin(kind::FRAME).u32(*buffer).u64(info.sequence).u64(info.timestamp).u64(*dropped);
                 packet.u32(flags).u32(u32::from(info.matrix)).u32(*state as u32);
-                info.crop.unwrap_or_default().into_iter().fold(&mut *packet, |packet, n| packet.u32(n)).u32(0)
+                info.crop.unwrap_or_default().into_iter().fold(&mut *packet, |packet, n| packet.u32(n)).u32(*late)
             }
             ToConsumer::State { buffer, state } => {
                 packet.begin(kind::STATE).u32(*buffer).u32(*state as u32).raw(&[0; RECORD - 12])
@@ -273,7 +273,7 @@ impl Reader<'_> {
             crop: (flags & CROP != 0).then_some(crop),
             corrupt: flags & CORRUPT != 0,
         };
-        Ok(ToConsumer::Frame { buffer, state, dropped, info })
+        Ok(ToConsumer::Frame { buffer, state, dropped, info, late: self.u32() })
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
         let info =
             FrameInfo { timestamp: 1 << 60, sequence: u64::MAX, matrix: 9, full_range: true, ..Default::default() };
         let cropped = FrameInfo { crop: Some([1, 2, 3, u32::MAX]), corrupt: true, full_range: false, ..info };
-        let frame = |info, state| ToConsumer::Frame { buffer: 5, state, dropped: 1 << 40, info };
+        let frame = |info, state| ToConsumer::Frame { buffer: 5, state, dropped: 1 << 40, info, late: 3 };
         let welcome = |policy, rate| Welcome { version: 1, id: 2, policy, window: 3, buffers: 64, rate };
         let status = ConsumerStatus {
             id: 1,

@@ -33,6 +33,10 @@ impl Descriptors {
         open()
     }
 
+    pub fn are_same(&self) -> bool {
+        open() == self.before
+    }
+
     /// # Panics
     /// Where one is open that was not, or closed that was open.
     pub fn assert_same(&self) {

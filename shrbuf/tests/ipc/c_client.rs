@@ -31,7 +31,7 @@ fn compile(name: &str, source: &Path) -> PathBuf {
 }
 
 /// What a buffer of [`one_segment`] holds that is marked with `number`.
-fn hash(number: u64) -> u64 {
+pub fn hash(number: u64) -> u64 {
     let layout = one_segment();
     let plane = layout.planes()[0];
     let mut bytes = vec![0; layout.segment_size(0).next_multiple_of(4096) as usize];

@@ -51,6 +51,13 @@ pub fn frame(buffer: u32) -> Vec<u8> {
     words(&[0x83, buffer, 0, 0, 0, 0, 0, 0, 0, 2, State::Filled as u32, 0, 0, 0, 0, 0])
 }
 
+/// The same, after so many buffers that were told of late.
+pub fn frame_after(buffer: u32, late: u32) -> Vec<u8> {
+    let mut bytes = frame(buffer);
+    bytes[60..].copy_from_slice(&late.to_ne_bytes());
+    bytes
+}
+
 pub fn state(buffer: u32) -> Vec<u8> {
     [words(&[0x84, buffer, State::Filled as u32]), vec![0; 52]].concat()
 }

@@ -11,6 +11,7 @@ mod fake;
 mod flow;
 mod hostile;
 mod hostile_producer;
+mod late;
 mod other_user;
 mod page;
 mod returns;

@@ -8,8 +8,8 @@ use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Memory, V4l2M2m};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::supervise::Error;
-use shrbuf_pipeline::{Build, FailureKind, Origin, Size};
-use shrbuf_tests::{Footprint, counts, growth, run_frames};
+use shrbuf_pipeline::{Build, Element, FailureKind, Origin, Rate, Size};
+use shrbuf_tests::{Footprint, Late, counts, growth, own, run_frames};
 
 use super::{endures, m2m, node, row, source, unplugged_at};
 
@@ -38,20 +38,29 @@ fn two(format: Format, p: [[u8; 3]; 2]) -> Vec<u8> {
 fn converts(to: Format, size: (u32, u32)) {
     let Some(device) = node("vim2m", false, false) else { return };
     let element = V4l2M2m { size: Some(Size::new(size.0, size.1)), ..m2m(&device, Some(to)) };
-    converts_with(source(Format::Bg24, SIZE.0, SIZE.1), element);
+    converts_with(source(Format::Bg24, SIZE.0, SIZE.1), element, None);
 }
 
 /// Compares what comes out with what the formula makes of what went in; says where the memory on each side is from.
-fn converts_with(source: TestSrc, element: V4l2M2m) -> Vec<Origin> {
+fn converts_with(source: TestSrc, element: V4l2M2m, late: Option<usize>) -> Vec<Origin> {
     let before = Footprint::now();
     let (from, to) = (source.size, element.format.unwrap());
-    let (graph, sent, made) = row(vec![source.build().unwrap(), element.build().unwrap()]);
+    let late_ones = late.map(|buffers| Late::new(buffers, 0) as Box<dyn Element>);
+    let all = [source.build().unwrap()].into_iter().chain(late_ones).chain([element.build().unwrap()]).collect();
+    let (graph, sent, made) = row(all);
 
-    let report = run_frames(graph, 30);
+    let frames = late.map_or(30, |buffers| 10 * buffers as u64);
+    let report = run_frames(graph, frames);
 
     assert!(report.error.is_none(), "{}", report.error.unwrap());
     assert_eq!(made.sequences(), sent.sequences());
-    assert_eq!(counts(&report.graph, "e1").frames, 30);
+    let name = if late.is_some() { "e2" } else { "e1" };
+    assert_eq!(counts(&report.graph, name).frames, frames);
+    match late {
+        // Where there are indices for all, each is imported once.
+        Some(buffers @ 33..) => assert!(own(&report.graph, name, "late") > buffers as u64),
+        late => assert_eq!(own(&report.graph, name, "late"), late.unwrap_or(0) as u64),
+    }
     assert_eq!(report.graph.ledger().copied(), 0);
     let made_sizes = made.sizes();
     let (sent, made) = (sent.copies(), made.copies());
@@ -73,6 +82,16 @@ fn converts_with(source: TestSrc, element: V4l2M2m) -> Vec<Origin> {
     drop(report);
     assert_eq!(Footprint::now(), before);
     origins
+}
+
+#[test]
+fn memory_that_nobody_knew_of_is_imported_as_it_comes_once_where_there_are_indices_for_all() {
+    for buffers in [10, 40] {
+        let Some(device) = node("vim2m", false, false) else { return };
+        // At a rate at which it always has a buffer.
+        let source = TestSrc { free_run: false, rate: Rate::new(100, 1), ..source(Format::Bg24, SIZE.0, SIZE.1) };
+        converts_with(source, m2m(&device, Some(Format::Rg24)), Some(buffers));
+    }
 }
 
 #[test]
@@ -103,7 +122,7 @@ fn a_picture_is_scaled_to_half() {
 #[test]
 fn a_picture_of_no_whole_blocks_is_converted_as_it_is() {
     let Some(device) = node("vim2m", false, false) else { return };
-    converts_with(source(Format::Bg24, 638, 359), m2m(&device, Some(Format::Yuyv)));
+    converts_with(source(Format::Bg24, 638, 359), m2m(&device, Some(Format::Yuyv)), None);
 }
 
 #[test]
@@ -112,7 +131,7 @@ fn both_queues_take_memory_of_a_heap() {
     let source = TestSrc { memory: shrbuf_elements::Memory::DmaHeap, ..source(Format::Bg24, SIZE.0, SIZE.1) };
     let element = V4l2M2m { memory: Memory::DmaHeap, ..m2m(&device, Some(Format::Rg24)) };
 
-    let origins = converts_with(source, element);
+    let origins = converts_with(source, element, None);
 
     assert!(origins.iter().all(|&origin| origin == Origin::DmaHeap), "{origins:?}");
 }

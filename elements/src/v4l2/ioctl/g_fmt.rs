@@ -192,18 +192,35 @@ pub fn try_fmt(fd: impl AsFd, buf_type: BufType, request: &FormatRequest) -> Res
     call("VIDIOC_TRY_FMT", raw::vidioc_try_fmt, fd.as_fd(), buf_type, request.to_raw(buf_type))
 }
 
-fn call(
+/// The format that is set, for a call that it goes along with.
+pub(super) fn in_use(fd: BorrowedFd<'_>, buf_type: BufType) -> Result<sys::v4l2_format, FmtError> {
+    let mut format = sys::v4l2_format::zeroed();
+    format.type_ = buf_type as u32;
+    answer("VIDIOC_G_FMT", raw::vidioc_g_fmt, fd, format)
+}
+
+fn answer(
     ioctl: &'static str,
     raw_call: RawCall,
     fd: BorrowedFd<'_>,
-    buf_type: BufType,
     mut format: sys::v4l2_format,
-) -> Result<Format, FmtError> {
+) -> Result<sys::v4l2_format, FmtError> {
     // SAFETY: `fd` is open during the call, and all three calls read and write one v4l2_format, which `format` is.
     uninterrupted(|| unsafe { raw_call(fd.as_raw_fd(), &mut format) }).map_err(|errno| match errno {
         Errno::EINVAL => FmtError::Refused { ioctl },
         errno => Failure::new(ioctl, errno).into(),
     })?;
+    Ok(format)
+}
+
+fn call(
+    ioctl: &'static str,
+    raw_call: RawCall,
+    fd: BorrowedFd<'_>,
+    buf_type: BufType,
+    format: sys::v4l2_format,
+) -> Result<Format, FmtError> {
+    let format = answer(ioctl, raw_call, fd, format)?;
     let format = if buf_type.is_mplane() {
         // SAFETY: every member of the union is plain integers, and `pix_mp` is the one this type fills.
         Format::from(unsafe { format.fmt.pix_mp })

@@ -16,6 +16,7 @@
 
 mod buffer;
 mod codec_cmd;
+mod create_bufs;
 mod dqbuf;
 mod dv_timings;
 mod enum_fmt;
@@ -39,6 +40,7 @@ mod subscribe_event;
 
 pub use buffer::{BufType, Memory, VIDEO_MAX_PLANES};
 pub use codec_cmd::{Codec, CodecCmdError, codec_stop};
+pub use create_bufs::{CreateBufsError, create_buf};
 pub use dqbuf::{Buffer, Clock, Dequeued, DqbufError, PlanePayload, Timestamp, TimestampSource, dqbuf};
 pub use dv_timings::{DvTimings, DvTimingsError, query_dv_timings, s_dv_timings};
 pub use enum_fmt::{FormatDescription, enum_fmt};
@@ -165,7 +167,7 @@ macro_rules! zeroed {
 zeroed! {
     v4l2_buffer v4l2_plane v4l2_capability v4l2_decoder_cmd v4l2_dv_timings v4l2_encoder_cmd v4l2_event v4l2_event_subscription v4l2_exportbuffer v4l2_ext_control
     v4l2_ext_controls v4l2_fmtdesc v4l2_format v4l2_frmivalenum v4l2_frmsizeenum v4l2_input v4l2_output v4l2_pix_format
-    v4l2_pix_format_mplane v4l2_query_ext_ctrl v4l2_querymenu v4l2_requestbuffers v4l2_selection v4l2_streamparm
+    v4l2_create_buffers v4l2_pix_format_mplane v4l2_query_ext_ctrl v4l2_querymenu v4l2_requestbuffers v4l2_selection v4l2_streamparm
 }
 
 /// Text from a fixed-size field: up to the first NUL. The kernel cuts names by bytes, so half a character may be

@@ -86,6 +86,7 @@ impl Incoming {
 
     /// Takes back what the device has read.
     pub(super) fn reap(&mut self, counts: &mut Counts) -> Result<(), Failure> {
+        counts.late += self.queue.take_late();
         // Once it has none, asking would cost a system call a frame to be told so.
         while self.queue.queued() > 0 {
             let Returned::Frame { buffer, frame } = self.queue.dequeue().map_err(dequeue_failed)? else { break };

@@ -133,6 +133,8 @@ struct Counts {
     not_understood: u64,
     /// Frames that were kept for the next start, and were of another stream then: dropped.
     left_behind: u64,
+    /// Buffers that came in and nobody knew of in negotiation.
+    late: u64,
 }
 
 struct M2m {
@@ -374,6 +376,7 @@ impl Element for M2m {
         report("damaged", self.counts.damaged);
         report("not_understood", self.counts.not_understood);
         report("left_behind", self.counts.left_behind);
+        report("late", self.counts.late);
     }
 }
 
