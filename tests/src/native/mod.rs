@@ -62,7 +62,7 @@ pub fn run(graph: Graph, frames: Option<u64>) -> Ended {
     running.join()
 }
 
-/// As [`run`], and nothing may fail.
+/// As [`run()`], and nothing may fail.
 pub fn run_well(graph: Graph, frames: Option<u64>) -> Graph {
     let ended = run(graph, frames);
     if let Some(failure) = ended.failure {
