@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -33,14 +34,22 @@ impl Descriptors {
         open()
     }
 
-    pub fn are_same(&self) -> bool {
-        open() == self.before
-    }
-
     /// # Panics
     /// Where one is open that was not, or closed that was open.
     pub fn assert_same(&self) {
         assert_eq!(open(), self.before, "descriptors leaked, or closed that are not ours");
+    }
+
+    /// The same, where some are closed on a thread of its own, which is given half a minute.
+    ///
+    /// # Panics
+    /// As [`Descriptors::assert_same`].
+    pub fn assert_settle(&self) {
+        let begin = Instant::now();
+        while open() != self.before && begin.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.assert_same();
     }
 }
 

@@ -193,10 +193,5 @@ fn a_producer_that_tells_of_what_is_no_buffer_is_refused_and_nothing_stays_open(
         };
         assert!(matches!(source, ImportError::NotShareable { .. }), "{source}");
     }
-    // Closed by a thread of their own.
-    let begin = Instant::now();
-    while !descriptors.are_same() && begin.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    descriptors.assert_same();
+    descriptors.assert_settle();
 }
