@@ -293,7 +293,7 @@ impl Running {
             let &node = thread.nodes.iter().rfind(|&&n| nodes[n].stats.is_inside())?;
             let leads_to = |queue| self.graph.links.iter().any(|l| (l.from.node.0, l.to.node.0) == (node, queue));
             let waits = self.everybody.rings.iter().any(|(ring, queue)| ring.is_waited_for() && leads_to(*queue));
-            (!waits).then(|| (node, nodes[node].stats.read().frames))
+            (!waits).then(|| (node, nodes[node].stats.frames()))
         })
     }
 
