@@ -9,11 +9,11 @@ use shrbuf_elements::file_sink::FileSink;
 use shrbuf_elements::queue::Queue;
 use shrbuf_pipeline::supervise::{Error, Report};
 use shrbuf_pipeline::{
-    Build, Consumes, Context, Element, Events, Failure, FailureKind, Frame, Graph, InputOffer, Modifiers, Origin,
-    OutputOffer, Ports, Produces, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp, Video,
-    Wanted,
+    Build, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, InputOffer, Modifiers,
+    Origin, OutputOffer, Ports, Produces, Rate, Rates, Refusal, Size, SizeOffer, Sizes, Start, Stream, Timestamp,
+    Video, Wanted,
 };
-use shrbuf_tests::{Footprint, Watch, counts, run_frames};
+use shrbuf_tests::{Footprint, Watch, counts, own, run_frames};
 
 use super::codec::{codec, psnr};
 use super::{Planes, m2m, planes, row, source};
@@ -99,6 +99,46 @@ impl Element for Keep {
     fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
         context.finish();
         Ok(())
+    }
+}
+
+/// Of these sources the first, and after each stop the next; the last again and again.
+struct InTurn(Vec<Box<dyn Element>>);
+
+impl Element for InTurn {
+    fn ports(&self) -> Ports {
+        self.0[0].ports()
+    }
+
+    fn join(&mut self, environment: &Environment) {
+        self.0.iter_mut().for_each(|source| source.join(environment));
+    }
+
+    fn output_offer(&mut self, output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        self.0[0].output_offer(output, input)
+    }
+
+    fn allocate(&mut self, output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
+        self.0[0].allocate(output, stream)
+    }
+
+    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
+        self.0[0].start(start)
+    }
+
+    fn ready(&mut self, token: u32, events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.0[0].ready(token, events, context)
+    }
+
+    fn process(&mut self, input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.0[0].process(input, frame, context)
+    }
+
+    fn stop(&mut self) {
+        self.0[0].stop();
+        if self.0.len() > 1 {
+            self.0.remove(0);
+        }
     }
 }
 
@@ -245,6 +285,33 @@ fn a_first_picture_that_is_not_as_agreed_loses_none_of_what_an_encoder_has() {
         // Nobody waits for a device until that has stalled.
         assert!(frames > 3 || took < Some(Duration::from_millis(1500)), "{took:?}");
     }
+}
+
+#[test]
+fn frames_of_another_stream_than_what_comes_after_a_change_are_counted() {
+    let Some((encoder, decoder)) = codec() else { return };
+    let before = Footprint::now();
+    let [sent, got] = <[Arc<Mutex<Vec<Planes>>>; 2]>::default();
+    let camera = |(width, height)| source(Format::Yuyv, width, height).build().unwrap() as Box<dyn Element>;
+    let (graph, ..) = row(vec![
+        Box::new(InTurn([LARGE, SMALL].map(camera).into())),
+        pictures(&sent),
+        m2m(&encoder, None).build().unwrap(),
+        m2m(&decoder, None).build().unwrap(),
+        pictures(&got),
+    ]);
+
+    let report = run_frames(graph, 40);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert!(report.restarts >= 1, "the decoder's first picture is not as agreed");
+    let left: Vec<u64> = ["e2", "e3"].iter().map(|name| own(&report.graph, name, "left_behind")).collect();
+    let (sent, got) = (sent.lock().unwrap(), got.lock().unwrap());
+    println!("{} sent, {} came, left behind {left:?}, {} restarts", sent.len(), got.len(), report.restarts);
+    assert!(left.iter().sum::<u64>() > 0);
+    assert_eq!(sent.len() as u64, got.len() as u64 + left.iter().sum::<u64>());
+    drop((sent, got, report));
+    assert_eq!(Footprint::now(), before);
 }
 
 #[test]

@@ -50,6 +50,11 @@ impl Incoming {
         frames
     }
 
+    /// Frames of which nothing has come out.
+    pub(super) fn unfinished(&self) -> u64 {
+        (self.number_inside + self.waiting.len()) as u64
+    }
+
     /// Frames that the device has.
     pub(super) fn queued(&self) -> u32 {
         self.queue.queued()

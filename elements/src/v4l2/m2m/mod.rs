@@ -131,7 +131,7 @@ struct Counts {
     damaged: u64,
     /// Frames that the driver took and gave back as not understood.
     not_understood: u64,
-    /// Frames that were kept for the next start, and were of another stream then: dropped.
+    /// Frames that came before a change, and were of another stream than what came after it: dropped.
     left_behind: u64,
     /// Buffers that came in and nobody knew of in negotiation.
     late: u64,
@@ -286,12 +286,13 @@ impl Element for M2m {
         // What goes out follows from what comes in, so it is made anew.
         self.made = None;
         self.input = None;
-        if let Some(kept) = &self.kept {
-            if (kept.stream.format, kept.stream.size) == (stream.format, stream.size) {
-                return kept.queue.go_on(stream, buffers);
+        match self.kept.take() {
+            Some(kept) if (kept.stream.format, kept.stream.size) == (stream.format, stream.size) => {
+                return self.kept.insert(kept).queue.go_on(stream, buffers);
             }
             // Whoever feeds it has changed too: what it had is of no use for what comes now.
-            self.kept = None;
+            Some(kept) => self.counts.left_behind += kept.unfinished(),
+            None => {}
         }
         let queue = OutputQueue::import(&self.opened()?.takes, stream, buffers)?;
         self.input = Some((queue, *stream));
