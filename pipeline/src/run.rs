@@ -254,8 +254,11 @@ impl Running {
     pub(crate) fn wait_for_news(&mut self, timeout: Duration) -> bool {
         // Never without a sender: `everybody` has one.
         let Ok(news) = self.news.recv_timeout(timeout) else { return false };
-        if let News::Over(number) = news {
-            self.threads[number].over = true;
+        // A thread that could not be had says so too, and is not among them.
+        if let News::Over(number) = news
+            && let Some(thread) = self.threads.get_mut(number)
+        {
+            thread.over = true;
         }
         true
     }

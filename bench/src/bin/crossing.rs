@@ -3,7 +3,7 @@
 //! `crossing send SOCKET WIDTH HEIGHT FRAMES` and `crossing receive SOCKET FRAMES` are pipelines of `ipc-sink` and
 //! `ipc-src`; `crossing floor FRAMES` sends as many time stamps to a process that waits in read(2) on an eventfd, which
 //! answers by another: nothing between two processes is faster that sleeps. Each prints its one-way latency.
-//! `crossing bare FRAMES` is the same without the answer: a clock's tick and a wake-up, the least that a frame can cost.
+//! `crossing bare FRAMES` is the same without stamps and answers: a clock's tick and a wake-up, the least that a frame can cost.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -136,7 +136,7 @@ fn receive(socket: &str, frames: u64) -> Result<()> {
     play(graph, frames)
 }
 
-/// What the other process does with each time stamp, as it is told.
+/// What the other process does: it answers each time stamp, or only wakes up.
 const ANSWER: &str = "answer";
 const LISTEN: &str = "listen";
 
@@ -150,9 +150,11 @@ fn floor(frames: u64, other: &str) -> Result<()> {
     let timer = timer()?;
     for _ in 0..frames {
         timer.wait()?;
-        to_child.write(Timestamp::now().0)?;
         if other == ANSWER {
+            to_child.write(Timestamp::now().0)?;
             from_child.read()?;
+        } else {
+            to_child.write(1)?;
         }
     }
     let mut said = String::new();
@@ -164,8 +166,8 @@ fn floor(frames: u64, other: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits in read(2) for a time stamp, and answers if it `answers`.
-fn other(frames: u64, answers: bool) -> Result<()> {
+/// Waits in read(2) for a time stamp, and answers.
+fn answer(frames: u64) -> Result<()> {
     let mut ping = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut pong = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     let mut ages = Vec::with_capacity(frames as usize);
@@ -173,11 +175,22 @@ fn other(frames: u64, answers: bool) -> Result<()> {
         let mut sent = [0; 8];
         ping.read_exact(&mut sent)?;
         ages.push(Timestamp::now().since(Timestamp(u64::from_ne_bytes(sent))));
-        if answers {
-            pong.write_all(&1_u64.to_ne_bytes())?;
-        }
+        pong.write_all(&1_u64.to_ne_bytes())?;
     }
     eprintln!("{}", latency(ages));
+    Ok(())
+}
+
+/// Waits in read(2), which brings as many as have come since the one before.
+fn listen(frames: u64) -> Result<()> {
+    let mut ping = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut come = 0;
+    while come < frames {
+        let mut more = [0; 8];
+        ping.read_exact(&mut more)?;
+        come += u64::from_ne_bytes(more);
+    }
+    eprintln!("{{}}");
     Ok(())
 }
 
@@ -191,8 +204,8 @@ fn main() -> Result<()> {
         ["receive", socket, frames] => receive(socket, frames.parse()?),
         ["floor", frames] => floor(frames.parse()?, ANSWER),
         ["bare", frames] => floor(frames.parse()?, LISTEN),
-        [ANSWER, frames] => other(frames.parse()?, true),
-        [LISTEN, frames] => other(frames.parse()?, false),
+        [ANSWER, frames] => answer(frames.parse()?),
+        [LISTEN, frames] => listen(frames.parse()?),
         _ => {
             Err("usage: crossing send SOCKET WIDTH HEIGHT FRAMES | receive SOCKET FRAMES | floor FRAMES | bare FRAMES"
                 .into())
