@@ -155,7 +155,7 @@ fn an_element_that_hangs_is_told_of_whatever_its_queue_does_meanwhile() {
 
         assert!(report.error.is_none(), "{:?}", report.error);
         assert!(matches!(&told[..], [(name, _)] if name == "sink"), "{full:?}: {told:?}");
-        assert!(told[0].1 < Duration::from_millis(2500), "{told:?}");
+        assert!(told[0].1 < Duration::from_secs(10), "{told:?}");
     }
 }
 
