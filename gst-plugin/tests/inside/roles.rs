@@ -59,6 +59,11 @@ pub fn producer(socket: &str, memory: &str, frames: u64) -> Other {
     Other::start(&format!("producer {socket} {memory} {frames}"))
 }
 
+/// The same, as they are by default, until it is killed.
+pub fn default_producer(socket: &str) -> Other {
+    Other::start(&format!("default {socket}"))
+}
+
 /// Takes frames until they end; each has a number above that of the one before, and its own stamp from the `whole`th on; where
 /// that is not the first, of a producer that may be stopped.
 pub fn reader(socket: &str, whole: u32) -> Other {
@@ -127,6 +132,7 @@ fn play() {
     let words: Vec<&str> = role.split(' ').collect();
     match words[..] {
         ["producer", socket, memory, frames] => produce(socket, memory, frames.parse().unwrap()),
+        ["default", socket] => produce_by_default(socket),
         ["reader", socket, whole] => read(socket, whole.parse().unwrap()),
         ["counter", socket, frames, buffers] => count(socket, frames.parse().unwrap(), buffers.parse().unwrap()),
         _ => panic!("{role}"),
@@ -144,6 +150,16 @@ fn produce(socket: &str, memory: &str, frames: u64) {
     graph.link(camera, out).unwrap();
     let report = run(graph, Some(frames).filter(|&frames| frames > 0));
     well(&report);
+}
+
+fn produce_by_default(socket: &str) {
+    let mut graph = Graph::new("out");
+    let camera = TestSrc { format: Some(shrbuf::Format::Xr24), size: Size::new(SIZE.0, SIZE.1), ..TestSrc::default() };
+    let camera = TestSrc { rate: Rate::new(100, 1), memory: Memory::Memfd, ..camera };
+    let camera = graph.add("camera", camera.build().unwrap()).unwrap();
+    let out = graph.add("out", IpcSink { path: socket.into(), ..IpcSink::default() }.build().unwrap()).unwrap();
+    graph.link(camera, out).unwrap();
+    well(&run(graph, None));
 }
 
 /// Frames of whoever listens there, once somebody does.
