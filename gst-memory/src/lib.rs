@@ -27,7 +27,7 @@
 //! | [`dma_buf`] | frames in dma-bufs, as caps say it to elements that insist on being told |
 //! | `lend` | our buffers as GStreamer's memories, for reading |
 //! | `home` | frames of GStreamer's that are out in buffers of ours |
-//! | `place`, `gather` | GStreamer's own dma-bufs and sealed memfds as our buffers |
+//! | `place`, `gather`, `theirs` | GStreamer's own dma-bufs and sealed memfds as our buffers |
 //! | `copy` | a frame of GStreamer's copied into a buffer of ours |
 //! | `sys` | the few calls for which the bindings have no safe one |
 //!
@@ -41,6 +41,7 @@ mod home;
 mod lend;
 mod place;
 mod sys;
+mod theirs;
 pub mod video;
 
 pub use copy::{CopyError, copy};
@@ -49,4 +50,5 @@ pub use home::Home;
 pub use lend::{Lender, WrapError};
 pub use place::Place;
 pub use sys::{FdMemories, tie, tied};
+pub use theirs::{Theirs, TheirsError};
 pub use video::{Planes, PlanesError};

@@ -56,8 +56,8 @@ pub(super) enum FragmentError {
 /// What upstream is told about memory when it asks.
 #[derive(Debug)]
 pub(super) enum Offered {
-    /// To take its buffers from there.
-    Ours(LendingPool),
+    /// To take its buffers from there; where it has its own all the same, so many of them at least.
+    Ours(LendingPool, u32),
     /// To have so many of its own, at least.
     Theirs(u32),
 }
@@ -164,16 +164,20 @@ impl Fragment {
 
     /// True where what comes out is what came in.
     pub(super) fn passes_on(&self) -> bool {
-        let Some((source, sink)) = self.input.as_ref().zip(self.output.as_ref()) else { return false };
-        let mut pad = sink.static_pad("sink").and_then(|pad| pad.peer());
+        let source = self.input.as_ref().map(|source| source.upcast_ref::<gst::Element>());
+        source.is_some_and(|source| self.beginning(passes_on).as_ref() == Some(source))
+    }
+
+    /// What comes out begins there, past elements of which `through` says so.
+    fn beginning(&self, through: impl Fn(&gst::Element) -> bool) -> Option<gst::Element> {
+        let mut pad = self.end(PadDirection::Src)?.peer();
         while let Some(element) = pad.as_ref().and_then(|pad| pad.parent_element()) {
-            if element == *source.upcast_ref::<gst::Element>() {
-                return true;
+            match element.sink_pads().first() {
+                Some(sink) => pad = sink.peer().filter(|_| through(&element)),
+                None => return Some(element),
             }
-            let passes_on = element.factory().is_some_and(|factory| PASS_ON.contains(&factory.name().as_str()));
-            pad = element.sink_pads().first().filter(|_| passes_on).and_then(|pad| pad.peer());
         }
-        false
+        None
     }
 
     /// Our pad at that end: frames leave us where the fragment's is one that takes.
@@ -258,17 +262,20 @@ impl Fragment {
 
     /// True where what comes out begins with a device that makes pictures, and not with somebody who may have none yet.
     pub(super) fn films(&self) -> bool {
-        let mut pad = self.end(PadDirection::Src).and_then(|pad| pad.peer());
-        while let Some(element) = pad.as_ref().and_then(|pad| pad.parent_element()) {
-            match element.sink_pads().first() {
-                Some(sink) => pad = sink.peer(),
-                None => {
-                    let class = element.metadata(gst::ELEMENT_METADATA_KLASS);
-                    return class.is_some_and(|class| class.contains("Source/Video"));
-                }
-            }
-        }
-        false
+        self.beginning(|_| true).is_some_and(|source| makes_pictures(&source))
+    }
+
+    /// True where what comes out is what such a device makes.
+    pub(super) fn is_camera(&self) -> bool {
+        self.beginning(passes_on).is_some_and(|source| makes_pictures(&source))
+    }
+
+    /// Where what comes out are frames of another process (`shrbufsrc`): how many its producer lets out at once; 0 where it is
+    /// not connected.
+    pub(super) fn granted(&self) -> Option<u32> {
+        let source = self.beginning(passes_on)?;
+        source.factory().filter(|factory| factory.name() == "shrbufsrc")?;
+        source.find_property("granted").and_then(|granted| source.property_value(granted.name()).get().ok())
     }
 
     /// Plays, with running time 0 at `base`. Does not wait.
@@ -295,7 +302,7 @@ impl Fragment {
 impl Drop for Fragment {
     fn drop(&mut self) {
         // A thread that waits for a buffer would not see that the pipeline stops.
-        if let Some(Offered::Ours(pool)) = self.offered.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(Offered::Ours(pool, _)) = self.offered.lock().unwrap_or_else(PoisonError::into_inner).take() {
             pool.set_flushing(true);
         }
         if let Some(bus) = self.pipeline.bus() {
@@ -304,6 +311,14 @@ impl Drop for Fragment {
         // There is nobody left to tell where it fails.
         let _ = self.pipeline.set_state(gst::State::Null);
     }
+}
+
+fn passes_on(element: &gst::Element) -> bool {
+    element.factory().is_some_and(|factory| PASS_ON.contains(&factory.name().as_str()))
+}
+
+fn makes_pictures(source: &gst::Element) -> bool {
+    source.metadata(gst::ELEMENT_METADATA_KLASS).is_some_and(|class| class.contains("Source/Video"))
 }
 
 /// gst-launch's grammar has caps between two elements only; at the ends they become what they are between.
@@ -451,9 +466,9 @@ fn answer_allocation(pad: &gst::Pad, offered: OfferCell) {
         query.add_allocation_meta::<gst_video::VideoCropMeta>(None);
         let (Some(caps), needs_pool) = query.get_owned() else { return gst::PadProbeReturn::Handled };
         match &*offered.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(Offered::Ours(pool)) if needs_pool => {
+            Some(Offered::Ours(pool, least)) if needs_pool => {
                 if let Some((size, most)) = pool.prepare(&caps) {
-                    query.add_allocation_pool(Some(pool), size, 0, most);
+                    query.add_allocation_pool(Some(pool), size, *least, most);
                 }
             }
             Some(Offered::Theirs(least)) => {

@@ -68,24 +68,31 @@ pub(super) fn first(fragment: &Fragment, sink: &AppSink, longest: Duration) -> R
 ///
 /// What is not live loses nothing: `needed` frames are kept, for which it needs as many buffers, and come out first; more
 /// buffers may come later. What is live goes on until one comes again, so that all have been here; what it gives until the
-/// start is dropped, as of a camera that does not run yet.
+/// start is dropped, as of a camera that does not run yet. It may have `begun` before, with the first of these.
 pub(super) fn all(
     fragment: &Fragment,
     sink: &AppSink,
     info: &VideoInfo,
     needed: usize,
     longest: Duration,
+    begun: Option<Begun>,
 ) -> Result<(Vec<Shrbuf>, Begun), Failure> {
     let at_its_time = sink.is_sync();
     sink.set_sync(false);
-    let live = !fragment.reach(gst::State::Paused, longest)?;
-    let mut begun = play(fragment)?;
+    let (live, mut begun) = match begun {
+        // Others do not play before they have been looked at.
+        Some(begun) => (true, begun),
+        None => (!fragment.reach(gst::State::Paused, longest)?, play(fragment)?),
+    };
+    let mut before = std::mem::take(&mut begun.held);
     let mut gathering = Gathering::default();
     let config = |what: String| Failure::new(FailureKind::Config, what);
     let enough = |gathering: &Gathering| gathering.buffers().len() >= needed;
     while !(enough(&gathering) && (!live || gathering.buffers().len() == MAX_BUFFERS)) {
         let (origin, there) = (|| origin_of(sink), gathering.buffers().len());
-        let Some(sample) = begun.picture(fragment, sink, longest)? else {
+        let sample =
+            before.pop_front().map_or_else(|| begun.picture(fragment, sink, longest), |sample| Ok(Some(sample)));
+        let Some(sample) = sample? else {
             let text = if sink.is_eos() {
                 format!("{} ends before its {needed} buffers have been seen; set `holds` lower", origin())
             } else {

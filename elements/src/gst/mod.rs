@@ -45,6 +45,7 @@ use shrbuf_pipeline::{
 
 use self::dma_buf::Called;
 use self::fragment::{Fragment, Offered};
+use self::gather::Begun;
 use self::pool::{Buffers, LendingPool};
 use self::run::{Input, Made, Output, Run};
 use crate::memory::{self, Memory};
@@ -69,8 +70,9 @@ shrbuf_pipeline::properties! {
     pub struct Gst = "gst" {
         /// A part of a gst-launch-1.0 line.
         launch: String = String::new(),
-        /// Frames that GStreamer keeps at once, at each end; encoders that look ahead keep as many more.
-        holds: u32 = 8,
+        /// Frames that GStreamer keeps at once, at each end, 8 if not set; encoders that look ahead keep as many more. Of frames
+        /// that come out of a `shrbufsrc` none if not set: its producer's `window` is what there is, for all who hold them.
+        holds: Option<u32> = None,
         /// Of a source: frames come out at their time; if not, as soon as they are made.
         sync: bool = true,
         /// Longest time that the first picture may take, where it must be seen before anything streams; and that GStreamer
@@ -82,6 +84,9 @@ shrbuf_pipeline::properties! {
     }
 }
 
+/// Where `holds` is not set.
+const HOLDS: u32 = 8;
+
 /// GStreamer pads rows to this many bytes by itself.
 const STRIDE: u32 = 4;
 
@@ -92,7 +97,7 @@ const DMA_BUFS: &str = "memory = \"udmabuf\" or \"dma-heap\" where they are allo
 impl Build for Gst {
     fn build(self) -> Result<Box<dyn Element>, BuildError> {
         let most = shrbuf::pool::MAX_BUFFERS as u32;
-        if !(1..=most).contains(&self.holds) {
+        if self.holds.is_some_and(|holds| !(1..=most).contains(&holds)) {
             return Err(BuildError::of("holds", format!("must be 1 to {most}")));
         }
         let fragment = Fragment::parse(&self.launch, self.sync).map_err(|e| BuildError::of("launch", e.to_string()))?;
@@ -107,6 +112,8 @@ impl Build for Gst {
             fragment: None,
             tried: false,
             brings: None,
+            playing: None,
+            keeps: 0,
             input: None,
             output: None,
             buffers: Vec::new(),
@@ -140,6 +147,10 @@ struct Part {
     tried: bool,
     /// The memory of its own that it is known to make frames in.
     brings: Option<MemoryKind>,
+    /// A first look has let it play, and its frames are in memory of its own: it plays on, for the candidate that takes them so.
+    playing: Option<Output>,
+    /// Frames of its output that GStreamer keeps, as negotiated.
+    keeps: u32,
     /// Between negotiation and start.
     input: Option<Input>,
     output: Option<Output>,
@@ -171,7 +182,7 @@ impl Part {
     /// The fragment anew: what has had pictures does not go back. The parser links an element that makes its pads as it
     /// goes (a demuxer) once only.
     fn again(&mut self) -> Result<&Fragment, Failure> {
-        self.fragment = None;
+        (self.fragment, self.playing) = (None, None);
         self.fragment()
     }
 
@@ -257,6 +268,18 @@ impl Part {
         Ok(offers)
     }
 
+    /// Where frames are another process's and come out as they are: how many of them there may be.
+    fn granted(&mut self, source: bool) -> Result<Option<u32>, Failure> {
+        let longest = self.config.timeout;
+        if !source || self.config.memory != Memory::Auto || self.fragment()?.granted().is_none() {
+            return Ok(None);
+        }
+        // It connects as it is paused.
+        let fragment = self.fragment()?;
+        fragment.reach(::gst::State::Paused, longest)?;
+        Ok(fragment.granted().filter(|&granted| granted > 0))
+    }
+
     /// Lets a source that has been offered our buffers make its first frame, and looks where it is. `None` where it is in
     /// one of them, or cannot be known yet; else why it would have to be copied.
     fn look_at_first(&mut self) -> Result<Option<String>, Refusal> {
@@ -297,17 +320,35 @@ impl Part {
         )
     }
 
+    /// What plays already, if that is this stream, with as many buffers. A camera takes long to start, and some do not like it
+    /// twice.
+    fn played(&mut self, stream: &Stream) -> Option<(::gst::Caps, Begun)> {
+        let Output { caps, made, .. } = self.playing.take()?;
+        let Made { stream: played, begun, .. } = made?;
+        let what = |stream: &Stream| (stream.format, stream.size, stream.rate);
+        let same = what(&played) == what(stream) && played.buffers >= stream.buffers;
+        Some((caps, begun?)).filter(|_| same)
+    }
+
     /// All buffers of the part's own memory.
     fn gather(&mut self, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
-        let caps = video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?;
-        let caps = self.called(PadDirection::Src, stream)?.caps(caps);
+        let (caps, begun) = match self.played(stream) {
+            Some((caps, begun)) => (caps, Some(begun)),
+            None => {
+                if std::mem::take(&mut self.tried) {
+                    self.again().map_err(refusal)?;
+                }
+                let caps = video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?;
+                (self.called(PadDirection::Src, stream)?.caps(caps), None)
+            }
+        };
         let (longest, needed) = (self.config.timeout, stream.buffers);
         let fragment = self.fragment().map_err(refusal)?;
         let Some(sink) = fragment.output.clone() else { return Err(refusal("there is no output")) };
         fragment.offer(Offered::Theirs(needed));
         sink.set_caps(Some(&caps));
-        let gathered = gather::all(fragment, &sink, &info, needed as usize, longest);
+        let gathered = gather::all(fragment, &sink, &info, needed as usize, longest, begun);
         self.tried = true;
         self.brings = gathered.as_ref().ok().and_then(|(buffers, _)| buffers.first()).map(Shrbuf::kind);
         let gathered = gathered.and_then(|(buffers, begun)| {
@@ -360,7 +401,8 @@ impl Element for Part {
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
         let video = self.offers(PadDirection::Sink)?.unwrap_or_default();
         let insists = self.fragment()?.insists(PadDirection::Sink);
-        let mut memory = Consumes { holds: self.config.holds, stride_align: STRIDE, insists, ..Consumes::cpu() };
+        let holds = self.config.holds.unwrap_or(HOLDS);
+        let mut memory = Consumes { holds, stride_align: STRIDE, insists, ..Consumes::cpu() };
         if memory.insists.is_some() {
             memory.kinds = vec![MemoryKind::DmaBuf];
         }
@@ -368,6 +410,10 @@ impl Element for Part {
     }
 
     fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
+        if self.playing.is_some() {
+            // Nobody took it so.
+            self.again()?;
+        }
         let video = match input {
             Some(stream) => {
                 self.expect(stream).map_err(config)?;
@@ -378,7 +424,13 @@ impl Element for Part {
                 self.source_offers()?
             }
         };
-        let mut memory = Produces { max_stride_align: STRIDE, keeps: self.config.holds, ..self.config.memory.offer() };
+        self.keeps = self.config.holds.unwrap_or(HOLDS);
+        let mut memory = Produces { max_stride_align: STRIDE, ..self.config.memory.offer() };
+        if let Some(most) = self.granted(input.is_none())? {
+            // What waits for room waits with the producer.
+            (self.keeps, memory.max_buffers) = (self.config.holds.unwrap_or(0), most);
+        }
+        memory.keeps = self.keeps;
         if input.is_none() && self.config.memory == Memory::Auto {
             match self.brings {
                 Some(MemoryKind::DmaBuf) => memory.origins = vec![Origin::Gstreamer],
@@ -397,11 +449,11 @@ impl Element for Part {
         if let Some((kind, _)) = self.brings.zip(own).filter(|(_, own)| *own != stream.origin) {
             return Err(Refusal::new(self.brings_its_own(kind)));
         }
-        if std::mem::take(&mut self.tried) {
-            self.again().map_err(refusal)?;
-        }
         if own.is_some() || stream.origin == Origin::Gstreamer {
             return self.gather(stream);
+        }
+        if std::mem::take(&mut self.tried) {
+            self.again().map_err(refusal)?;
         }
         let info = video::info(stream.format, stream.size, stream.rate, None).map_err(refusal)?;
         let layout = shrbuf_gst_memory::video::layout(stream.format, &info).map_err(refusal)?;
@@ -413,7 +465,10 @@ impl Element for Part {
         let called = self.called(PadDirection::Src, stream)?;
         let caps = called.caps(video::caps(stream.format, stream.size, stream.rate).map_err(refusal)?);
         let fragment = self.fragment().map_err(refusal)?;
-        fragment.offer(Offered::Ours(LendingPool::of(&buffers)));
+        // What takes ours needs none but them; a camera that does not is asked to have enough from its only start on.
+        let camera = fragment.is_camera();
+        let least = if camera { stream.buffers } else { 0 };
+        fragment.offer(Offered::Ours(LendingPool::of(&buffers), least));
         if let Some(sink) = &fragment.output {
             sink.set_caps(Some(&caps));
         }
@@ -422,15 +477,18 @@ impl Element for Part {
         self.tried = true;
         let elsewhere = self.look_at_first()?;
         let own = self.own_origin(stream);
+        if own.is_some() {
+            let plays = |output: &Output| output.made.as_ref().is_some_and(|made| made.begun.is_some());
+            self.playing = self.output.take().filter(|output| camera && plays(output));
+        }
         if own == Some(stream.origin) {
-            // What it has begun with goes back first.
-            self.output = None;
-            self.again().map_err(refusal)?;
             return self.gather(stream);
         }
         if let Some(why) = elsewhere.as_ref().filter(|_| own.is_some() || self.copies == Copies::Deny) {
             let refusal = Refusal::new(why.clone());
-            self.fragment = None;
+            if self.playing.is_none() {
+                self.fragment = None;
+            }
             return Err(match (self.brings, own) {
                 (None, _) => refusal.instead(run::ADVICE),
                 (Some(_), None) => refusal.instead("memory = \"auto\" takes them as they are"),
@@ -467,7 +525,8 @@ impl Element for Part {
         let terms = run::Terms {
             environment: self.environment.clone(),
             copies: self.copies,
-            holds: self.config.holds,
+            holds: self.config.holds.unwrap_or(HOLDS),
+            keeps: self.keeps,
             timeout: self.config.timeout,
             counts: Arc::clone(&self.counts),
         };

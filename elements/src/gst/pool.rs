@@ -176,7 +176,8 @@ impl BufferPoolImpl for LendingPoolImpl {
             return false;
         }
         let most = if most == 0 { there_are } else { most.min(there_are) };
-        config.set_params(Some(&caps), buffers.info.size() as u32, least, most);
+        // None before it is needed, whatever upstream would have: those that are left can be copied into.
+        config.set_params(Some(&caps), buffers.info.size() as u32, 0, most);
         self.parent_set_config(config)
     }
 

@@ -48,7 +48,10 @@ pub(super) const ADVICE: &str = "have it make dma-bufs, where it can (io-mode=dm
 pub(super) struct Terms {
     pub(super) environment: Environment,
     pub(super) copies: Copies,
+    /// Of what goes in.
     pub(super) holds: u32,
+    /// Of what comes out.
+    pub(super) keeps: u32,
     /// Longest time that GStreamer may have all these frames and take no other.
     pub(super) timeout: Duration,
     pub(super) counts: Arc<Counts>,
@@ -170,7 +173,7 @@ impl Run {
                 out.warned = elsewhere.is_some();
                 out.sink.set_caps(Some(&caps));
                 if let Some(made) = made {
-                    let gathered = out.make(made, buffers, terms.holds, start)?;
+                    let gathered = out.make(made, buffers, terms.keeps, start)?;
                     terms.counts.imported.fetch_add(gathered, Ordering::Relaxed);
                 }
                 Some(out)

@@ -3,46 +3,30 @@
 //!
 //! A source's are gathered while it is negotiated, and every consumer has imported them before anything streams. Of
 //! what only makes frames once some go in, and where GStreamer allocates more later, the first frame in each is the first
-//! that anybody hears of it, and consumers import it then. A buffer is known by its kernel object, not by the memory or
-//! descriptor that it comes in.
+//! that anybody hears of it, and consumers import it then.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use gst_video::VideoInfo;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use shrbuf::Shrbuf;
 use shrbuf::pool::MAX_BUFFERS;
-use shrbuf::{Layout, Segment, Shrbuf};
-use shrbuf_gst_memory::{Home, Place};
+use shrbuf_gst_memory::Place;
 use shrbuf_pipeline::{Failure, FailureKind, Stream};
 
 use crate::memory;
-
-/// One buffer.
-struct Seat {
-    segments: Vec<Arc<Segment>>,
-    layout: Layout,
-    home: Home,
-}
 
 /// All that have been seen.
 pub(super) struct Theirs {
     info: VideoInfo,
     /// What was agreed on.
     stream: Stream,
-    seats: Vec<Seat>,
+    buffers: shrbuf_gst_memory::Theirs,
     /// Frames that may be out at once. GStreamer's pools grow, so that they alone would hold nobody.
     most: usize,
-    turn: Arc<Turn>,
-    /// Of all homes: readable while devices have come to the end of what they still read.
-    fences: Epoll,
-}
-
-/// Who waits for a frame to come back.
-struct Turn {
-    waits: AtomicBool,
-    back: Box<dyn Fn() + Send + Sync>,
+    /// Somebody waits for a frame to come back.
+    waits: Arc<AtomicBool>,
 }
 
 /// What a frame's memory is.
@@ -68,41 +52,25 @@ impl Theirs {
         most: u32,
         back: impl Fn() + Send + Sync + 'static,
     ) -> Result<Theirs, Failure> {
-        let fences = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(limit)?;
-        let (seats, most) = (Vec::with_capacity(MAX_BUFFERS), most.max(1) as usize);
-        let turn = Arc::new(Turn { waits: AtomicBool::new(false), back: Box::new(back) });
-        let mut theirs = Theirs { info, stream, seats, most, turn, fences };
-        for buffer in gathered {
-            theirs.seat(buffer)?;
-        }
-        Ok(theirs)
-    }
-
-    fn seat(&mut self, buffer: Shrbuf) -> Result<&Seat, Failure> {
-        let (segments, layout) = (buffer.segments().to_vec(), *buffer.layout());
-        let turn = Arc::clone(&self.turn);
-        let home = Home::of(vec![buffer], move |_, _| {
+        let (waits, most) = (Arc::new(AtomicBool::new(false)), most.max(1) as usize);
+        let waiting = Arc::clone(&waits);
+        let buffers = shrbuf_gst_memory::Theirs::new(gathered, MAX_BUFFERS, move || {
             // It is idle by now, which whoever waits looks at after saying so.
             fence(Ordering::SeqCst);
-            if turn.waits.swap(false, Ordering::SeqCst) {
-                (turn.back)();
+            if waiting.swap(false, Ordering::SeqCst) {
+                back();
             }
         });
-        let home = home.map_err(limit)?;
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
-        self.fences.add(home.pool().fences_fd(), event).map_err(limit)?;
-        let at = self.seats.len();
-        self.seats.push(Seat { segments, layout, home });
-        Ok(&self.seats[at])
+        Ok(Theirs { info, stream, buffers: buffers.map_err(limit)?, most, waits })
     }
 
     /// True where one more frame may come out; else `back` is called once it may.
     pub(super) fn has_room(&self) -> bool {
-        let room = || self.seats.iter().filter(|seat| seat.home.pool().idle() == 0).count() < self.most;
+        let room = || self.buffers.out() < self.most;
         if room() {
             return true;
         }
-        self.turn.waits.store(true, Ordering::SeqCst);
+        self.waits.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         // One may have come back in between.
         room()
@@ -111,26 +79,15 @@ impl Theirs {
     /// The buffer that `frame` is in, which is kept until its last reference is dropped.
     pub(super) fn adopt(&mut self, frame: &gst::Buffer) -> Result<Found, Failure> {
         let Some(place) = Place::of(frame, &self.info, None) else { return Ok(Found::Not(None)) };
-        if let Some(seat) = self.seats.iter().find(|seat| place.has(&seat.segments, &seat.layout)) {
-            return Ok(Found::Buffer { buffer: seat.home.send(0, frame.clone()), new: false });
+        if let Some(buffer) = self.buffers.find(&place, frame) {
+            return Ok(Found::Buffer { buffer, new: false });
         }
         if let Some(why) = self.unfit(&place) {
             return Ok(Found::Not(Some(why)));
         }
-        let Some(buffer) = place.buffer_of_its_own() else {
-            let why = format!("in {}s that are in use elsewhere in this process", place.kind());
-            return Ok(Found::Not(Some(why)));
-        };
-        if self.seats.len() >= MAX_BUFFERS {
-            // Somebody makes new ones all the time: those that nobody has are let go of.
-            self.seats.retain(|seat| seat.home.frames() > 0);
-        }
-        if self.seats.len() >= MAX_BUFFERS {
-            let text = format!("{MAX_BUFFERS} buffers of GStreamer's own are out at once, and one more comes");
-            return Err(Failure::new(FailureKind::Limit, text));
-        }
-        let seat = self.seat(buffer)?;
-        Ok(Found::Buffer { buffer: seat.home.send(0, frame.clone()), new: true })
+        let elsewhere = || Found::Not(Some(format!("in {}s that are in use elsewhere in this process", place.kind())));
+        let added = self.buffers.add(&place, frame).map_err(limit)?;
+        Ok(added.map_or_else(elsewhere, |buffer| Found::Buffer { buffer, new: true }))
     }
 
     /// Why consumers could not read it.
@@ -144,12 +101,12 @@ impl Theirs {
 
     /// See [`Theirs`].
     pub(super) fn fences_fd(&self) -> std::io::Result<OwnedFd> {
-        self.fences.0.try_clone()
+        self.buffers.fences_fd().try_clone_to_owned()
     }
 
     /// GStreamer gets back what no device reads any more.
     pub(super) fn reap(&self) -> std::io::Result<()> {
-        self.seats.iter().try_for_each(|seat| seat.home.pool().reap())
+        self.buffers.reap()
     }
 }
 
@@ -188,47 +145,6 @@ mod tests {
         let mut frame = gst::Buffer::new();
         frame.make_mut().append_memory(FdMemories::new().wrap(MemoryKind::Memfd, fd, theirs.info.size()).unwrap());
         frame
-    }
-
-    fn adopt(theirs: &mut Theirs, frame: &gst::Buffer) -> (Shrbuf, bool) {
-        match theirs.adopt(frame).unwrap() {
-            Found::Buffer { buffer, new } => (buffer, new),
-            Found::Not(why) => panic!("{why:?}"),
-        }
-    }
-
-    #[test]
-    fn memory_is_a_buffer_the_first_time_and_the_same_one_ever_after() {
-        let mut theirs = theirs(1);
-        let frames = [frame(&theirs), frame(&theirs)];
-        let ids: Vec<_> = (0..10).map(|n| adopt(&mut theirs, &frames[n % 2])).map(|(b, new)| (b.id(), new)).collect();
-        assert!(ids[0].1 && ids[1].1 && ids[2..].iter().all(|(_, new)| !new));
-        assert!(ids.iter().enumerate().all(|(n, (id, _))| *id == ids[n % 2].0) && ids[0].0 != ids[1].0);
-    }
-
-    #[test]
-    fn memory_that_is_never_the_same_is_let_go_of_and_what_is_out_stays() {
-        let mut theirs = theirs(1);
-        let (held, _) = {
-            let frame = frame(&theirs);
-            adopt(&mut theirs, &frame)
-        };
-        for _ in 0..2 * MAX_BUFFERS {
-            let frame = frame(&theirs);
-            assert!(adopt(&mut theirs, &frame).1);
-        }
-        assert!(theirs.seats.len() <= MAX_BUFFERS);
-        assert!(theirs.seats.iter().any(|seat| Arc::ptr_eq(&seat.segments[0], &held.segments()[0])));
-        let mut all: Vec<_> = (theirs.seats.iter().filter(|seat| seat.home.frames() > 0).count()..MAX_BUFFERS)
-            .map(|_| {
-                let frame = frame(&theirs);
-                adopt(&mut theirs, &frame)
-            })
-            .collect();
-        let frame = frame(&theirs);
-        assert!(theirs.adopt(&frame).err().unwrap().to_string().contains("64 buffers of GStreamer's own are out"));
-        all.clear();
-        assert!(adopt(&mut theirs, &frame).1);
     }
 
     #[test]

@@ -22,6 +22,14 @@ pub fn memories() -> usize {
     MEMORIES.load(Ordering::Relaxed)
 }
 
+/// Times that a source was started.
+static STARTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Since the last call.
+pub fn starts() -> usize {
+    STARTS.swap(0, Ordering::Relaxed)
+}
+
 /// What `noting` has seen: stamps, and sums of all pixels.
 static NOTED: Mutex<Vec<(u64, u64)>> = Mutex::new(Vec::new());
 
@@ -165,6 +173,9 @@ impl ElementImpl for Source {
             && let Some(pool) = &*self.pool.lock().unwrap()
         {
             pool.set_flushing(true);
+        }
+        if change == gst::StateChange::ReadyToPaused {
+            STARTS.fetch_add(1, Ordering::Relaxed);
         }
         let changed = self.parent_change_state(change)?;
         match change {

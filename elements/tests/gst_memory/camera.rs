@@ -88,3 +88,24 @@ fn dma_bufs_of_a_camera_of_gstreamers_are_the_same_pixels_here_and_there() {
     drop(report);
     assert_eq!(Footprint::now().dma_bufs, before);
 }
+
+/// By what GStreamer 1.22 leaves open for each start, as [`left_by_us`] says; later ones leave nothing.
+#[test]
+fn dma_bufs_of_a_camera_of_gstreamers_take_one_start() {
+    let _alone = alone();
+    if !on_test_drivers() {
+        return;
+    }
+    let left = || -> usize {
+        let descriptors = Footprint::now().descriptors;
+        descriptors.iter().filter(|(of, _)| of.starts_with("/dev/video")).map(|(_, count)| *count).sum()
+    };
+    let before = left();
+    let report = run(part(CAMERA), Probe(vec![MemoryKind::DmaBuf], drop), Some(FRAMES));
+    well(&report);
+    let granted = u64::from(report.plan.budgets[0].granted);
+    assert!(own(&report, "imports") >= granted);
+    drop(report);
+    let starts = left() - before;
+    assert!(starts <= 1, "{starts} starts");
+}

@@ -7,7 +7,7 @@ mod camera;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bringing::{SIZE, byte, memories, noted, register, sum};
+use bringing::{SIZE, byte, memories, noted, register, starts, sum};
 use shrbuf::{Format, MemoryKind};
 use shrbuf_elements::Memory;
 use shrbuf_elements::gst::Gst;
@@ -148,7 +148,7 @@ fn rows_are_where_gst_video_meta_says_and_a_file_known_by_whatever_memory_it_com
 fn a_pool_that_has_just_as_many_as_are_needed_does() {
     let _alone = alone();
     let launch = format!("bringing buffers=2 fixed=true num-buffers=300 ! {CAPS}");
-    let report = every_pixel(Gst { holds: 1, ..part(&launch) }, any(), 300);
+    let report = every_pixel(Gst { holds: Some(1), ..part(&launch) }, any(), 300);
     assert_eq!(own(&report, "imports"), 2);
 }
 
@@ -168,7 +168,7 @@ fn a_source_that_ends_before_its_buffers_are_known_says_what_helps() {
     let launch = format!("bringing num-buffers=4 ! {CAPS}");
     let error = run(part(&launch), Probe(any(), drop), None).error.unwrap().to_string();
     assert!(error.contains("(bringing) ends before its 9 buffers have been seen; set `holds` lower"), "{error}");
-    every_pixel(Gst { holds: 3, ..part(&launch) }, any(), 4);
+    every_pixel(Gst { holds: Some(3), ..part(&launch) }, any(), 4);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn frames_stay_whole_after_the_end_and_their_memory_goes_with_the_last_of_them()
         });
         // The source waits for a buffer as the run ends: it is stopped all the same.
         let launch = format!("bringing num-buffers=60 ! {CAPS}");
-        let report = run(Gst { holds: 2, ..part(&launch) }, probe, frames);
+        let report = run(Gst { holds: Some(2), ..part(&launch) }, probe, frames);
         well(&report);
         drop(report);
         let last = frames.unwrap_or(60);
@@ -226,6 +226,48 @@ fn live_sources_are_known_in_full_before_anything_streams_so_that_other_processe
     let (seen, noted) = (seen.lock().unwrap(), noted());
     assert!(seen.len() == 300 && seen.iter().all(|frame| noted.contains(frame)), "{} frames", seen.len());
     drop(report);
+    assert_eq!(memories(), 0);
+}
+
+#[test]
+fn a_camera_is_started_once_for_a_run() {
+    let _alone = alone();
+    let dma_bufs = if has_udmabuf() { &["", "dma-bufs=true"][..] } else { &[""] };
+    for set in dma_bufs {
+        starts();
+        let launch = format!("bringing live=true {set} ! {CAPS} ! queue");
+        let mut graph = Graph::new("once");
+        let source = graph.add("part", part(&launch).build().unwrap()).unwrap();
+        let sink = graph.add("sink", NullSink::default().build().unwrap()).unwrap();
+        graph.link(source, sink).unwrap();
+        for _ in 0..2 {
+            let report = finish(graph, Some(50));
+            well(&report);
+            // It had as many as are needed all the same.
+            assert!(own(&report, "imports") >= u64::from(report.plan.budgets[0].granted));
+            assert_eq!(starts(), 1, "{launch}");
+            graph = report.graph;
+        }
+        drop(graph);
+        assert_eq!(memories(), 0);
+    }
+}
+
+#[test]
+fn a_camera_that_was_looked_at_for_somebody_who_cannot_have_its_frames_is_let_go_of() {
+    let _alone = alone();
+    starts();
+    let launch = format!("bringing live=true ! {CAPS}");
+    let mut graph = Graph::new("refused");
+    let source = graph.add("part", part(&launch).build().unwrap()).unwrap();
+    let sink = graph.add("sink", Box::new(Probe(vec![MemoryKind::DmaBuf], drop))).unwrap();
+    graph.link(source, sink).unwrap();
+    for _ in 0..2 {
+        let report = finish(graph, None);
+        assert!(report.error.is_some());
+        graph = report.graph;
+    }
+    drop(graph);
     assert_eq!(memories(), 0);
 }
 

@@ -9,10 +9,10 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoCropMeta, VideoInfo, VideoMeta};
-use shrbuf::ipc::{Counts, FrameInfo, IpcError};
+use shrbuf::ipc::{Announced, Counts, FrameInfo, IpcError};
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf::{Account, Ledger, Reason, Shrbuf};
-use shrbuf_gst_memory::Seen;
+use shrbuf_gst_memory::{Place, Seen, TheirsError};
 
 use super::pool::LendingPool;
 use super::run::{Offer, Refused, Run, Settings, Share, Total};
@@ -93,7 +93,7 @@ impl ObjectSubclass for ShrbufSink {
 impl ObjectImpl for ShrbufSink {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let blurb = "Frames sent, lagged, unseen and copied, and bytes copied";
+            let blurb = "Frames sent, lagged, unseen and copied, bytes copied, and buffers that came late";
             let stats = glib::ParamSpecBoxed::builder::<gst::Structure>("stats");
             let stats = stats.nick("Statistics").blurb(blurb).read_only().build();
             ShrbufSink::derived_properties().iter().cloned().chain([stats]).collect()
@@ -154,7 +154,7 @@ impl BaseSinkImpl for ShrbufSink {
         let info = VideoInfo::from_caps(caps).map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
         let drm = video::drm_of(caps);
         let drm = drm.map_err(|e| gst::loggable_error!(CATEGORY, "{e}"))?;
-        if lock(&self.run).as_ref().is_some_and(|run| (&run.buffers.info, run.buffers.drm) == (&info, drm))
+        if lock(&self.run).as_ref().is_some_and(|run| (&run.info, run.drm) == (&info, drm))
             || lock(&self.offer).as_ref().is_some_and(|offer| (&offer.info, offer.drm) == (&info, drm))
         {
             return Ok(());
@@ -178,7 +178,7 @@ impl BaseSinkImpl for ShrbufSink {
         query.add_allocation_meta::<VideoMeta>(None);
         query.add_allocation_meta::<VideoCropMeta>(None);
         let offered = lock(&self.offer).as_ref().map(|offer| (offer.info.clone(), offer.buffers().cloned()));
-        let running = || lock(&self.run).as_ref().map(|run| (run.buffers.info.clone(), Some(Arc::clone(&run.buffers))));
+        let running = || lock(&self.run).as_ref().map(|run| (run.info.clone(), run.ours.clone()));
         let (Some(caps), need_pool) = query.get_owned() else { return Ok(()) };
         let asked = VideoInfo::from_caps(&caps).ok();
         let Some((info, buffers)) = offered.or_else(running).filter(|(info, _)| asked.as_ref() == Some(info)) else {
@@ -189,8 +189,7 @@ impl BaseSinkImpl for ShrbufSink {
         // all at once, so that all of them come by before one comes again.
         let (size, least) = (u32::try_from(info.size()).unwrap_or(0), out.saturating_add(1));
         let dma_buf = caps.features(0).is_some_and(|features| features.contains(video::DMA_BUF));
-        let ours = buffers.filter(|buffers| need_pool && !dma_buf && !buffers.are_upstreams());
-        let Some(buffers) = ours else {
+        let Some(buffers) = buffers.filter(|_| need_pool && !dma_buf) else {
             query.add_allocation_pool(None::<&gst::BufferPool>, size, least, 0);
             return Ok(());
         };
@@ -222,7 +221,7 @@ impl BaseSinkImpl for ShrbufSink {
             return Ok(gst::FlowSuccess::Ok);
         }
         let run = self.run()?;
-        let Some(buffer) = self.shared(&run, frame)? else { return Err(gst::FlowError::Error) };
+        let buffer = self.shared(&run, frame)?;
         let info = self.describe(&run, frame);
         run.service.with(|producer| producer.send(&buffer, &info)).map_err(|e| self.fail(&e))?;
         Ok(gst::FlowSuccess::Ok)
@@ -256,30 +255,24 @@ impl ShrbufSink {
     fn gathers(&self, frame: &gst::Buffer) -> bool {
         let mut offer = lock(&self.offer);
         let Some(Offer { gathering, info, drm, .. }) = &mut *offer else { return false };
-        match gathering.see(frame, info, *drm) {
-            Seen::New => {
-                lock(&self.total).counts.unseen += 1;
-                return true;
-            }
-            Seen::Again => {
-                let begun = offer.take().map(Offer::gathered);
-                drop(offer);
-                begun.into_iter().for_each(|begun| self.begin(begun));
-            }
-            // Then all of it is treated alike: as memory that consumers cannot have.
-            Seen::Not => {
-                let begun = offer.take().map(Offer::taken);
-                drop(offer);
-                begun.into_iter().for_each(|begun| self.begin(begun));
-            }
+        let seen = gathering.see(frame, info, *drm);
+        if seen == Seen::New {
+            lock(&self.total).counts.unseen += 1;
+            return true;
         }
+        let Some(known) = offer.take() else { return false };
+        drop(offer);
+        // More than can be known at once, or laid out otherwise, is told of as it comes.
+        let theirs = seen == Seen::Again || (known.is_theirs(frame) && !known.gathering.buffers().is_empty());
+        // Or it is memory that consumers cannot have, and all of it is treated alike.
+        self.begin(if theirs { known.gathered() } else { known.taken() });
         false
     }
 
     fn begin(&self, run: Result<Run, Refused>) {
         match run {
             Ok(run) => {
-                gst::info!(CATEGORY, imp = self, "consumers are told of {} buffers", run.buffers.lent());
+                gst::info!(CATEGORY, imp = self, "consumers are told of {} buffers", run.announced);
                 *lock(&self.run) = Some(Arc::new(run));
             }
             Err(why) => *lock(&self.refused) = Some(why),
@@ -300,27 +293,81 @@ impl ShrbufSink {
         let Some(run) = lock(&self.run).take() else { return };
         let mut total = lock(&self.total);
         total.counts = total.counts + run.service.counts().0;
+        total.late += run.late.load(Ordering::Relaxed);
     }
 
-    /// The frame in a buffer that consumers know: the one it is in, or a copy. `None` where that has been said not to
-    /// be.
-    fn shared(&self, run: &Run, frame: &gst::Buffer) -> Result<Option<Shrbuf>, gst::FlowError> {
+    /// The frame in a buffer that consumers know: the one it is in, or a copy.
+    fn shared(&self, run: &Run, frame: &gst::Buffer) -> Result<Shrbuf, gst::FlowError> {
         if !run.gathered.load(Ordering::Relaxed) {
             self.wait_for(run, |producer| (producer.consumers() >= run.wait_for).then_some(()))?;
             run.gathered.store(true, Ordering::Relaxed);
         }
-        if let Some(buffer) = run.buffers.adopt(frame) {
-            return Ok(Some(buffer));
+        if let Some(buffer) = run.ours.as_ref().and_then(|ours| ours.adopt(frame)) {
+            return Ok(buffer);
         }
-        if run.buffers.are_upstreams() {
-            let (origin, told) = (self.origin(), run.buffers.lent());
+        match self.upstreams(run, frame)? {
+            Some(buffer) => Ok(buffer),
+            None => self.copied(run, frame),
+        }
+    }
+
+    /// The buffer of upstream's own that the frame is in. Consumers are told of it where they do not know it yet. `None` where
+    /// they cannot know it.
+    fn upstreams(&self, run: &Run, frame: &gst::Buffer) -> Result<Option<Shrbuf>, gst::FlowError> {
+        let place = Place::of(frame, &run.info, run.drm).filter(|place| place.kind() == run.kind);
+        let Some(place) = place else { return Ok(None) };
+        let known = lock(&run.theirs).find(&place, frame);
+        if known.is_some() {
+            return Ok(known);
+        }
+        // A pool that grows holds nobody up, so that this has to.
+        let has_room = || lock(&run.theirs).out() < run.most;
+        if run.most > 0 && !has_room() {
+            self.wait_for(run, |_| has_room().then_some(()))?;
+        }
+        let added = lock(&run.theirs).add(&place, frame);
+        let added = added.map_err(|e| {
+            let why = match e {
+                TheirsError::Full(room) => format!(
+                    "{} passes frames in memory of its own, and consumers can know {MAX_BUFFERS} buffers, of which {} are \
+                     of the pool that it was offered, and {room} may be others; set consumers, window or buffers lower",
+                    self.origin(),
+                    MAX_BUFFERS - room
+                ),
+                e => e.to_string(),
+            };
+            gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ["{why}"]);
+            gst::FlowError::Error
+        })?;
+        let Some(buffer) = added else { return Ok(None) };
+        let announced = Announced::of(&buffer);
+        let told = announced.and_then(|announced| run.service.with(|producer| producer.announce(announced)));
+        told.map_err(|e| self.fail(&e))?;
+        let late = 1 + run.late.fetch_add(1, Ordering::Relaxed);
+        if run.announced as u64 + late == MAX_BUFFERS as u64 + 1 {
             let message = format!(
-                "{origin} passes a frame in memory that consumers were not told of: they know the {told} buffers that it \
-                 had at first; have its pool allocate all of its buffers at once, or put a videoconvert before this one"
+                "{} has passed frames in more than {MAX_BUFFERS} buffers, which is as many as consumers can know at once: \
+                 each further one takes the place of another, and is imported anew by all; have it use its buffers again",
+                self.origin()
+            );
+            gst::element_imp_warning!(self, gst::ResourceError::NoSpaceLeft, ["{message}"]);
+        }
+        Ok(Some(buffer))
+    }
+
+    /// A copy of the frame, where that is allowed.
+    fn copied(&self, run: &Run, frame: &gst::Buffer) -> Result<Shrbuf, gst::FlowError> {
+        let Some(ours) = &run.ours else {
+            let message = format!(
+                "{} passes a frame in other memory than before, when it was in {}s of its own that consumers can have; where \
+                 it copies because it has no buffer left, have it allocate more, or set consumers or window lower; else \
+                 put a videoconvert to another format before this one",
+                self.origin(),
+                run.kind
             );
             gst::element_imp_error!(self, gst::StreamError::WrongType, ["{message}"]);
-            return Ok(None);
-        }
+            return Err(gst::FlowError::Error);
+        };
         if run.copies == Copies::Deny || (run.copies == Copies::Warn && !run.warned.swap(true, Ordering::Relaxed)) {
             let message = format!(
                 "{} passes frames in memory of its own, not of the pool that it was offered; only elements that take \
@@ -331,18 +378,18 @@ impl ShrbufSink {
             if run.copies == Copies::Deny {
                 let advice = "copies=allow has them copied";
                 gst::element_imp_error!(self, gst::StreamError::WrongType, ["{message}; {advice}"]);
-                return Ok(None);
+                return Err(gst::FlowError::Error);
             }
             gst::element_imp_warning!(self, gst::StreamError::WrongType, ["{message}; they are copied"]);
         }
-        let mut buffer = self.wait_for(run, |_| run.buffers.for_copy())?;
+        let mut buffer = self.wait_for(run, |_| ours.for_copy())?;
         let account = self.account();
-        shrbuf_gst_memory::copy(frame, &run.buffers.info, &mut buffer, &account).map_err(|e| {
+        shrbuf_gst_memory::copy(frame, &run.info, &mut buffer, &account).map_err(|e| {
             gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
             gst::FlowError::Error
         })?;
         lock(&self.total).copied_frames += 1;
-        Ok(Some(buffer))
+        Ok(buffer)
     }
 
     /// **Blocks** until `look` finds something and the pipeline plays. Called by the streaming thread, for a frame or
@@ -427,11 +474,12 @@ impl ShrbufSink {
     }
 
     fn stats(&self) -> gst::Structure {
-        let now = lock(&self.run).as_ref().map_or((Counts::default(), 0), |run| run.service.counts());
+        let of_run = |run: &Arc<Run>| (run.service.counts(), run.late.load(Ordering::Relaxed));
+        let ((counts, consumers), late) = lock(&self.run).as_ref().map_or_else(Default::default, of_run);
         let total = lock(&self.total);
-        let Counts { frames, unseen, sent, dropped, refused } = total.counts + now.0;
+        let Counts { frames, unseen, sent, dropped, refused } = total.counts + counts;
         gst::Structure::builder("shrbufsink-stats")
-            .field("consumers", now.1 as u64)
+            .field("consumers", consumers as u64)
             .field("frames", frames)
             .field("unseen", unseen)
             .field("sent", sent)
@@ -439,6 +487,7 @@ impl ShrbufSink {
             .field("refused", refused)
             .field("copied-frames", total.copied_frames)
             .field("copied-bytes", self.account().bytes())
+            .field("late", total.late + late)
             .build()
     }
 }

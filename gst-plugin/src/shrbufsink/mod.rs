@@ -8,10 +8,10 @@
 //! offered a pool of shared memory and writes its frames straight into what consumers read: no byte is copied. Nor is
 //! one where upstream passes dma-bufs or sealed memfds of its own (`v4l2src io-mode=dmabuf`): consumers are told of
 //! those as soon as all of them have come by, and the frames until then go to nobody (`unseen` in `stats`). That takes a
-//! pool whose buffers come by in turn and which does not grow later, as cameras' and GStreamer's are; a frame in a
-//! buffer that comes too late is an error. A frame in other memory is refused with an error that names the element it
-//! came from, or copied and counted, as `copies` says; so is memory of a `shrbufsrc` or `shrbuftmem` of the same
-//! process, whose buffers go back elsewhere.
+//! pool whose buffers come by in turn, as cameras' and GStreamer's do. What it has later, because it grows or is
+//! another one, they are told of as it comes, once (`late`); of more than 64 in turn, each time. A frame in other memory is
+//! refused with an error that names the element it came from, or copied and counted, as `copies` says; so is memory of
+//! a `shrbufsrc` or `shrbuftmem` of the same process, whose buffers go back elsewhere.
 //!
 //! With GStreamer 1.24 and later (cargo feature `v1_24`) DMA_DRM caps are taken as well, with any modifier.
 //!
@@ -20,7 +20,7 @@
 //!
 //! # State
 //! With caps come the buffers to offer (`pool`), with the first frame in them, or with upstream's own (`shrbuf-gst-memory`), the
-//! run (`run`) and the producer that announces them (`serve`); other caps make new ones, and consumers hear that the
+//! run (`run`) and the producer that announces them (`serve`), and others as they come; other caps make new ones, and consumers hear that the
 //! stream has ended. A thread deals with the consumers; the streaming thread sends. They share the producer behind a
 //! lock that neither holds while it waits.
 

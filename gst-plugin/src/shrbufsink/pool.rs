@@ -1,7 +1,7 @@
-//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy, or upstream's own;
-//! out with consumers, and back.
+//! The shared memory of a stream: lent to upstream through a `GstBufferPool`, or filled by a copy; out with consumers, and
+//! back.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use gst::glib;
@@ -9,11 +9,11 @@ use gst::subclass::prelude::*;
 use gst_video::VideoInfo;
 use shrbuf::exporter::{ExportError, Memfd};
 use shrbuf::ipc::{Announced, IpcError};
-use shrbuf::{Layout, PoolError, Segment, Shrbuf};
-use shrbuf_gst_memory::{FdMemories, Home, Place};
+use shrbuf::{PoolError, Shrbuf};
+use shrbuf_gst_memory::{FdMemories, Home};
 
 use crate::lock;
-use crate::video::{self, Drm, VideoError};
+use crate::video::{self, VideoError};
 
 /// Why there are no buffers.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +33,8 @@ pub(super) enum BuffersError {
 /// All buffers of a stream. The first `lent` are upstream's to write, the rest is for copies.
 pub(super) struct Buffers {
     pub(super) info: VideoInfo,
-    /// What they are, where `info` does not say it.
-    pub(super) drm: Option<Drm>,
     lent: usize,
     home: Home,
-    /// Where they are upstream's own, their memory.
-    theirs: Vec<(Vec<Arc<Segment>>, Layout)>,
     fds: Vec<OwnedFd>,
     memories: FdMemories,
     /// Of the first, those that are not memory of a `GstBuffer`.
@@ -71,21 +67,12 @@ impl Buffers {
         let fds = buffers[..lent].iter().map(|b| b.export(0)).collect::<Result<_, _>>()?;
         let home = Home::of(buffers, |_, _| {})?;
         let (info, memories, spare) = (info.clone(), FdMemories::new(), Mutex::new((0..lent).collect()));
-        let theirs = Vec::new();
-        Ok((Arc::new(Buffers { info, drm: None, lent, home, theirs, fds, memories, spare }), announced))
+        Ok((Arc::new(Buffers { info, lent, home, fds, memories, spare }), announced))
     }
 
-    /// Upstream's own, and what to announce.
-    pub(super) fn of_upstream(
-        info: &VideoInfo,
-        drm: Option<Drm>,
-        buffers: Vec<Shrbuf>,
-    ) -> Result<(Arc<Buffers>, Vec<Announced>), BuffersError> {
-        let announced = buffers.iter().map(Announced::of).collect::<Result<_, _>>()?;
-        let (info, lent, memories, spare) = (info.clone(), buffers.len(), FdMemories::new(), Mutex::default());
-        let theirs = buffers.iter().map(|buffer| (buffer.segments().to_vec(), *buffer.layout())).collect();
-        let home = Home::of(buffers, |_, _| {})?;
-        Ok((Arc::new(Buffers { info, drm, lent, home, theirs, fds: Vec::new(), memories, spare }), announced))
+    /// How many there are.
+    pub(super) fn all(&self) -> usize {
+        self.home.pool().len()
     }
 
     /// How many upstream may have.
@@ -110,33 +97,14 @@ impl Buffers {
         Some(self.home.send(self.place_of(frame)?, frame.clone()))
     }
 
-    /// Readable while devices have come to the end of what consumers gave back before; [`Buffers::reap`] is for that.
-    pub(super) fn fences_fd(&self) -> BorrowedFd<'_> {
-        self.home.pool().fences_fd()
-    }
-
-    /// Upstream gets back what no device reads any more.
-    pub(super) fn reap(&self) -> std::io::Result<()> {
-        self.home.pool().reap()
-    }
-
     /// Which of them `frame` is in.
     pub(super) fn place_of(self: &Arc<Self>, frame: &gst::Buffer) -> Option<usize> {
-        if !self.theirs.is_empty() {
-            let place = Place::of(frame, &self.info, self.drm)?;
-            return self.theirs.iter().position(|(segments, layout)| place.has(segments, layout));
-        }
         let memory = (frame.n_memory() == 1).then(|| frame.peek_memory(0))?;
         let lease = shrbuf_gst_memory::tied::<Lease>(memory).filter(|lease| Arc::ptr_eq(&lease.buffers, self))?;
         let usual = frame
             .meta::<gst_video::VideoMeta>()
             .is_none_or(|meta| meta.offset() == self.info.offset() && meta.stride() == self.info.stride());
         (usual && memory.offset() == 0 && memory.size() >= self.info.size()).then_some(lease.index)
-    }
-
-    /// True where frames come in upstream's own memory.
-    pub(super) fn are_upstreams(&self) -> bool {
-        !self.theirs.is_empty()
     }
 
     /// A buffer to copy into; `None` where all are out.
@@ -222,8 +190,7 @@ impl BufferPoolImpl for LendingPoolImpl {
 mod tests {
     use gst::prelude::*;
     use gst_video::VideoFormat;
-    use shrbuf::{Ledger, MemoryKind, Reason, State};
-    use shrbuf_gst_memory::{Gathering, Seen};
+    use shrbuf::{Ledger, Reason};
 
     use super::*;
 
@@ -280,37 +247,6 @@ mod tests {
         drop(third);
         assert_eq!(buffers.home.frames(), 0);
         pool.set_active(false).unwrap();
-    }
-
-    /// As of a pool of somebody else's, whose memory holds on to what is returned as well.
-    fn theirs(info: &VideoInfo) -> (gst::Buffer, Arc<()>) {
-        let fd = Memfd::new("test").allocate(&video::layout(info).unwrap()).unwrap().export(0).unwrap();
-        let mut memory = FdMemories::new().wrap(MemoryKind::Memfd, fd, info.size()).unwrap();
-        let held = Arc::new(());
-        shrbuf_gst_memory::tie(memory.make_mut(), Arc::clone(&held));
-        let mut frame = gst::Buffer::new();
-        frame.make_mut().append_memory(memory);
-        (frame, held)
-    }
-
-    #[test]
-    fn upstreams_memory_is_known_once_one_comes_again_and_its_again_once_consumers_gave_it_back() {
-        let info = buffers().info.clone();
-        let frames = [theirs(&info), theirs(&info), theirs(&info)];
-        let mut gathering = Gathering::default();
-        let seen: Vec<Seen> = frames.iter().chain(&frames[..1]).map(|(f, _)| gathering.see(f, &info, None)).collect();
-        assert_eq!(seen, [Seen::New, Seen::New, Seen::New, Seen::Again]);
-        let (buffers, announced) = Buffers::of_upstream(&info, None, gathering.into_buffers()).unwrap();
-        assert_eq!((announced.len(), buffers.lent(), buffers.are_upstreams()), (3, 3, true));
-        let sent = buffers.adopt(&frames[1].0).unwrap();
-        assert_eq!((sent.id(), sent.state()), (buffers.adopt(&frames[1].0).unwrap().id(), State::Filled));
-        let (other, _) = theirs(&info);
-        assert!(buffers.adopt(&other).is_none());
-        let [_, (frame, held), _] = frames;
-        drop(frame);
-        assert_eq!(Arc::strong_count(&held), 2);
-        drop(sent);
-        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[test]

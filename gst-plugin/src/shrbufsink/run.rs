@@ -1,13 +1,14 @@
 //! A stream of one format: first what upstream is offered, then, once it is known which memory frames come in, the
 //! producer that consumers are told of it by.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 
 use gst_video::VideoInfo;
 use shrbuf::ipc::{Announced, Counts, Options, Returns, access};
 use shrbuf::pool::MAX_BUFFERS;
-use shrbuf_gst_memory::{Gathering, Place};
+use shrbuf::{MemoryKind, Shrbuf};
+use shrbuf_gst_memory::{Gathering, Place, Theirs};
 
 use super::pool::Buffers;
 use super::serve::Service;
@@ -113,7 +114,7 @@ impl Offer {
         let Share { lent, for_copies, .. } = settings.share();
         let make = || Buffers::new(name, &info, lent as usize, for_copies as usize);
         let ours = drm.is_none().then(make).transpose();
-        let ours = ours.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
+        let ours = ours.map_err(no_space)?;
         Ok(Offer { settings, info, drm, ours, gathering: Gathering::default() })
     }
 
@@ -128,25 +129,42 @@ impl Offer {
     }
 
     /// Consumers are told of our buffers.
-    pub(super) fn taken(self) -> Result<Run, Refused> {
+    pub(super) fn taken(mut self) -> Result<Run, Refused> {
         let none = || {
             let message = "frames with DMA_DRM caps have to lie in dma-bufs, with GstVideoMeta, and these do not";
             (gst::ResourceError::Failed, message.to_owned())
         };
-        let (buffers, announced) = self.ours.ok_or_else(none)?;
-        Run::new(self.settings, buffers, announced)
+        let (buffers, announced) = self.ours.take().ok_or_else(none)?;
+        Run::new(self, Some(buffers), Vec::new(), announced)
     }
 
     /// Consumers are told of upstream's.
-    pub(super) fn gathered(self) -> Result<Run, Refused> {
-        let made = Buffers::of_upstream(&self.info, self.drm, self.gathering.into_buffers());
-        let (buffers, announced) = made.map_err(|e| (gst::ResourceError::NoSpaceLeft, e.to_string()))?;
-        Run::new(self.settings, buffers, announced)
+    pub(super) fn gathered(mut self) -> Result<Run, Refused> {
+        let theirs = std::mem::take(&mut self.gathering).into_buffers();
+        let announced = theirs.iter().map(Announced::of).collect::<Result<_, _>>().map_err(no_space)?;
+        Run::new(self, None, theirs, announced)
     }
 }
 
+fn no_space(e: impl std::fmt::Display) -> Refused {
+    (gst::ResourceError::NoSpaceLeft, e.to_string())
+}
+
 pub(super) struct Run {
-    pub(super) buffers: Arc<Buffers>,
+    pub(super) info: VideoInfo,
+    pub(super) drm: Option<Drm>,
+    /// Those that upstream was offered; `None` where it began with its own.
+    pub(super) ours: Option<Arc<Buffers>>,
+    /// Upstream's own. Consumers are told as they come of those that they do not know from the start.
+    pub(super) theirs: Arc<Mutex<Theirs>>,
+    /// Of those, how many may be out before a further one is waited with.
+    pub(super) most: usize,
+    /// Of all that consumers know.
+    pub(super) kind: MemoryKind,
+    /// Buffers that they were told of from the start.
+    pub(super) announced: usize,
+    /// And since.
+    pub(super) late: AtomicU64,
     pub(super) service: Service,
     pub(super) copies: Copies,
     /// Consumers that the first frame waits for.
@@ -158,18 +176,42 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn new(settings: Settings, buffers: Arc<Buffers>, announced: Vec<Announced>) -> Result<Run, Refused> {
+    fn new(
+        offer: Offer,
+        ours: Option<Arc<Buffers>>,
+        theirs: Vec<Shrbuf>,
+        announced: Vec<Announced>,
+    ) -> Result<Run, Refused> {
+        let Offer { settings, info, drm, .. } = offer;
         let options = settings.options().map_err(|e| (gst::ResourceError::Settings, e))?;
-        let info = &buffers.info;
         let number = |n: i32| u32::try_from(n).ok().filter(|&n| n > 0);
         let rate = number(info.fps().numer()).zip(number(info.fps().denom()));
         let color = video::h273(&info.colorimetry());
+        let kind = theirs.first().map_or(MemoryKind::Memfd, Shrbuf::kind);
+        let room = MAX_BUFFERS - ours.as_ref().map_or(0, |ours| ours.all());
+        let most = room.min(settings.share().lent as usize);
+        let theirs = Theirs::new(theirs, room, || {}).map_err(no_space)?;
+        let (theirs, count) = (Arc::new(Mutex::new(theirs)), announced.len());
         let path = settings.path.unwrap_or_default();
-        let service = Service::start(path.as_ref(), options, announced, rate, Arc::clone(&buffers));
+        let service = Service::start(path.as_ref(), options, announced, rate, Arc::clone(&theirs));
         let service = service.map_err(|e| (gst::ResourceError::OpenWrite, e.to_string()))?;
-        let (gathered, warned, sequence) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
-        let (copies, wait_for) = (settings.copies, settings.wait_for as usize);
-        Ok(Run { buffers, service, copies, wait_for, gathered, warned, sequence, color })
+        Ok(Run {
+            info,
+            drm,
+            ours,
+            theirs,
+            most,
+            kind,
+            announced: count,
+            late: AtomicU64::new(0),
+            service,
+            copies: settings.copies,
+            wait_for: settings.wait_for as usize,
+            gathered: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+            sequence: AtomicU64::new(0),
+            color,
+        })
     }
 }
 
@@ -178,4 +220,5 @@ impl Run {
 pub(super) struct Total {
     pub(super) counts: Counts,
     pub(super) copied_frames: u64,
+    pub(super) late: u64,
 }

@@ -1,6 +1,6 @@
 //! The producer, the thread that deals with its consumers, and what the streaming thread waits for.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -9,13 +9,14 @@ use std::thread::JoinHandle;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use shrbuf::ipc::{Announced, Counts, IpcError, Options, Producer};
+use shrbuf_gst_memory::Theirs;
 
-use super::pool::Buffers;
 use crate::lock;
 
 struct Shared {
     producer: Mutex<Producer>,
-    buffers: Arc<Buffers>,
+    /// Devices may read what consumers have given back.
+    theirs: Arc<Mutex<Theirs>>,
     /// Something has come from a consumer, or whoever waits should not any more.
     moved: Condvar,
     /// Times that somebody has wanted the streaming thread.
@@ -37,19 +38,20 @@ impl Service {
         options: Options,
         announced: Vec<Announced>,
         rate: Option<(u32, u32)>,
-        buffers: Arc<Buffers>,
+        theirs: Arc<Mutex<Theirs>>,
     ) -> Result<Service, IpcError> {
         let producer = Producer::bind(path, options, announced, rate)?;
         let os = |call| move |source| IpcError::Os { call, source };
         let watched = producer.as_fd().try_clone_to_owned().map_err(os("dup"))?;
+        let fences = lock(&theirs).fences_fd().try_clone_to_owned().map_err(os("dup"))?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let stop = stop.map_err(|e| os("eventfd")(e.into()))?;
         let (producer, moved, failure) = (Mutex::new(producer), Condvar::new(), Mutex::new(None));
-        let shared = Arc::new(Shared { producer, buffers, moved, calls: AtomicU64::new(0), failure, stop });
+        let shared = Arc::new(Shared { producer, theirs, moved, calls: AtomicU64::new(0), failure, stop });
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("shrbufsink".to_owned());
         let thread = thread.spawn(move || {
-            if let Err(e) = of_thread.serve(&watched) {
+            if let Err(e) = of_thread.serve(watched.as_fd(), fences.as_fd()) {
                 *lock(&of_thread.failure) = Some(e);
             }
             of_thread.wake();
@@ -109,10 +111,10 @@ impl Shared {
         self.moved.notify_all();
     }
 
-    fn serve(&self, watched: &impl AsFd) -> Result<(), IpcError> {
+    fn serve(&self, watched: BorrowedFd<'_>, fences: BorrowedFd<'_>) -> Result<(), IpcError> {
         loop {
             let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-            let mut fds = [readable(watched.as_fd()), readable(self.stop.as_fd()), readable(self.buffers.fences_fd())];
+            let mut fds = [readable(watched), readable(self.stop.as_fd()), readable(fences)];
             match poll(&mut fds, PollTimeout::NONE) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(e) => return Err(IpcError::Os { call: "poll", source: e.into() }),
@@ -121,7 +123,7 @@ impl Shared {
                 return Ok(());
             }
             if fds[2].any().unwrap_or(false) {
-                self.buffers.reap().map_err(|source| IpcError::Os { call: "epoll_wait", source })?;
+                lock(&self.theirs).reap().map_err(|source| IpcError::Os { call: "epoll_wait", source })?;
             }
             lock(&self.producer).ready()?;
             self.moved.notify_all();

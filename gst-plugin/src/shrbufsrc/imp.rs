@@ -90,6 +90,10 @@ pub struct ShrbufSrc {
         blurb = "Frames to hold at once, as far as the producer allows; 0 for what it allows"
     )]
     #[property(
+        name = "granted", nick = "Granted", get = Self::granted, type = u32, maximum = MAX_BUFFERS as u32,
+        blurb = "Frames that may be held at once, as the producer answered; 0 while there is no connection"
+    )]
+    #[property(
         name = "timeout", nick = "Timeout", get, set, type = u64, member = timeout,
         default = DEFAULT_TIMEOUT.as_nanos() as u64,
         blurb = "Longest time, in ns, that the producer may take to answer as it is connected to"
@@ -312,6 +316,10 @@ impl PushSrcImpl for ShrbufSrc {
 }
 
 impl ShrbufSrc {
+    fn granted(&self) -> u32 {
+        lock(&self.stream).as_ref().map_or(0, |stream| stream.window)
+    }
+
     fn fail(&self, error: &IpcError) -> gst::FlowError {
         self.post_error_message(gst_error(error));
         gst::FlowError::Error

@@ -39,7 +39,7 @@ fn line_of_the_preroll_runs_and_leaves_nothing() {
 #[test]
 fn inspect_knows_the_elements_and_their_properties() {
     for (element, properties) in [
-        ("shrbufsrc", &["path", "policy", "window", "timeout"][..]),
+        ("shrbufsrc", &["path", "policy", "window", "granted", "timeout"][..]),
         ("shrbuftmem", &["keep", "max", "after", "waiting", "stats", "\"trigger\""]),
         (
             "shrbufsink",

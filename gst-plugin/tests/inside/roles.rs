@@ -1,10 +1,14 @@
 //! The other process of a test: a producer, or a consumer.
 
+use std::collections::HashSet;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use shrbuf::ipc::{Connection, IpcError, Next, Wishes};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Wishes};
 use shrbuf::{Ledger, Reason};
 use shrbuf_elements::Memory;
 use shrbuf_elements::ipc::{IpcSink, Lag};
@@ -55,10 +59,20 @@ pub fn producer(socket: &str, memory: &str, frames: u64) -> Other {
     Other::start(&format!("producer {socket} {memory} {frames}"))
 }
 
+/// The same, as they are by default, until it is killed.
+pub fn default_producer(socket: &str) -> Other {
+    Other::start(&format!("default {socket}"))
+}
+
 /// Takes frames until they end; each has a number above that of the one before, and its own stamp from the `whole`th on; where
 /// that is not the first, of a producer that may be stopped.
 pub fn reader(socket: &str, whole: u32) -> Other {
     Other::start(&format!("reader {socket} {whole}"))
+}
+
+/// Takes frames of [`crate::late`] until they end: so many, in so many buffers.
+pub fn counter(socket: &str, frames: u32, buffers: usize) -> Other {
+    Other::start(&format!("counter {socket} {frames} {buffers}"))
 }
 
 /// Killed at the end.
@@ -69,6 +83,24 @@ impl Other {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "roles::play", "--nocapture"]).env(ROLE, role).stdout(Stdio::null());
         Other(command.spawn().unwrap())
+    }
+
+    /// By SIGSTOP. It has stopped when this returns.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+    }
+
+    pub fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.0.id() as i32)
     }
 
     pub fn kill(&mut self) {
@@ -100,7 +132,9 @@ fn play() {
     let words: Vec<&str> = role.split(' ').collect();
     match words[..] {
         ["producer", socket, memory, frames] => produce(socket, memory, frames.parse().unwrap()),
+        ["default", socket] => produce_by_default(socket),
         ["reader", socket, whole] => read(socket, whole.parse().unwrap()),
+        ["counter", socket, frames, buffers] => count(socket, frames.parse().unwrap(), buffers.parse().unwrap()),
         _ => panic!("{role}"),
     }
 }
@@ -118,11 +152,44 @@ fn produce(socket: &str, memory: &str, frames: u64) {
     well(&report);
 }
 
-fn read(socket: &str, whole: u32) {
+fn produce_by_default(socket: &str) {
+    let mut graph = Graph::new("out");
+    let camera = TestSrc { format: Some(shrbuf::Format::Xr24), size: Size::new(SIZE.0, SIZE.1), ..TestSrc::default() };
+    let camera = TestSrc { rate: Rate::new(100, 1), memory: Memory::Memfd, ..camera };
+    let camera = graph.add("camera", camera.build().unwrap()).unwrap();
+    let out = graph.add("out", IpcSink { path: socket.into(), ..IpcSink::default() }.build().unwrap()).unwrap();
+    graph.link(camera, out).unwrap();
+    well(&run(graph, None));
+}
+
+/// Frames of whoever listens there, once somebody does.
+fn consumer(socket: &str) -> Consumer {
     let socket = Temporary(socket.into());
     crate::launch::until_listening(&socket);
-    let connection = Connection::open(&socket.0, &Wishes::default(), LONG).unwrap();
-    let mut consumer = connection.start().unwrap();
+    Connection::open(&socket.0, &Wishes::default(), LONG).unwrap().start().unwrap()
+}
+
+fn count(socket: &str, frames: u32, buffers: usize) {
+    let mut consumer = consumer(socket);
+    let account = Ledger::default().account("counter", Reason::Inspect);
+    let (mut seen, mut next) = (HashSet::new(), None);
+    loop {
+        match consumer.wait(LONG).unwrap() {
+            Next::Frame(frame) => {
+                let n = crate::late::read(&frame.buffer, &account);
+                assert_eq!(n, *next.get_or_insert(n), "a frame is missing");
+                next = Some(n + 1);
+                seen.insert(frame.buffer.id());
+            }
+            Next::Ended => break,
+            Next::Nothing => panic!("no frame in {LONG:?}"),
+        }
+    }
+    assert_eq!((consumer.received(), consumer.dropped(), seen.len()), (u64::from(frames), 0, buffers));
+}
+
+fn read(socket: &str, whole: u32) {
+    let mut consumer = consumer(socket);
     let account = Ledger::default().account("reader", Reason::Inspect);
     let (mut last, mut frames) = (None, 0);
     loop {

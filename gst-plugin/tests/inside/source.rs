@@ -1,5 +1,6 @@
 //! Frames of another process come in by `shrbufsrc` and out of `gst` in that process's memory.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use shrbuf::{Format, Ledger, MemoryKind, Reason};
@@ -11,18 +12,21 @@ use shrbuf_elements::kms::KmsSink;
 use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::test_src::{Marker, TestSrc, read_marker};
 use shrbuf_pipeline::supervise::{Error, Report};
-use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Origin, Size};
+use shrbuf_pipeline::{
+    Build, Consumes, Context, Element, Failure, FailureKind, Frame, Graph, InputOffer, Origin, Ports, Size, Video,
+    Wanted,
+};
 use shrbuf_tests::{Watch, on_test_drivers};
 
-use crate::launch::{Temporary, until_listening};
-use crate::roles::{self, SIZE, load_plugin, producer, reader, well};
+use crate::launch::{Launch, Temporary, until_listening};
+use crate::roles::{self, SIZE, default_producer, load_plugin, producer, reader, well};
 
 /// `shrbufsrc ! watch ! sink`.
 fn graph(socket: &Temporary, watch: impl FnMut(&Frame) + Send + 'static, sink: Box<dyn Element>) -> Graph {
     load_plugin();
     let mut graph = Graph::new("in");
     let launch = format!("shrbufsrc path={}", socket.as_str());
-    let part = graph.add("part", Gst { launch, holds: 2, ..Gst::default() }.build().unwrap()).unwrap();
+    let part = graph.add("part", Gst { launch, holds: Some(2), ..Gst::default() }.build().unwrap()).unwrap();
     let watch = graph.add("watch", Watch::new(watch)).unwrap();
     let sink = graph.add("sink", sink).unwrap();
     graph.link(part, watch).unwrap();
@@ -98,6 +102,56 @@ fn dma_bufs_of_another_process_are_on_a_display_as_they_are() {
     drop((report, other));
 }
 
+/// Holds as many frames as `kms-sink`: one is on screen, one comes next, and one has just come.
+struct Display(VecDeque<Frame>);
+
+impl Element for Display {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+        let memory = Consumes { holds: 3, ..Consumes::cpu() };
+        Ok(InputOffer { video: vec![Video::linear(Format::Xr24)], memory, wanted: Wanted::default(), natural: None })
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
+        self.0.push_back(frame);
+        if self.0.len() > 2 {
+            self.0.pop_front();
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// As a newcomer has it: each end as it is by default.
+#[test]
+fn frames_of_a_producer_that_lets_out_as_few_as_it_does_by_default_need_no_settings() {
+    load_plugin();
+    let pictures = format!("video/x-raw,format=BGRx,width={},height={},framerate=100/1", SIZE.0, SIZE.1);
+    let (theirs, ours) = (Temporary::new("shrbufsink"), Temporary::new("ipc-sink"));
+    let _theirs = Launch::new(&format!("videotestsrc is-live=true ! {pictures} ! shrbufsink path={}", theirs.as_str()));
+    let _ours = default_producer(ours.as_str());
+    for socket in [theirs, ours] {
+        until_listening(&socket);
+        for launch in ["", " ! queue ! video/x-raw,format=BGRx"] {
+            let mut graph = Graph::new("in");
+            let launch = format!("shrbufsrc path={}{launch}", socket.as_str());
+            let part = graph.add("part", Gst { launch, ..Gst::default() }.build().unwrap()).unwrap();
+            // That of a display, which is all that there are.
+            let sink = graph.add("sink", Box::new(Display(VecDeque::new()))).unwrap();
+            graph.link(part, sink).unwrap();
+            let report = roles::run(graph, Some(60));
+            well(&report);
+            assert_eq!(shrbuf_tests::counts(&report.graph, "sink").frames, 60);
+        }
+    }
+}
+
 #[test]
 fn frames_of_another_process_are_written_to_a_file() {
     let (socket, file) = (Temporary::new("filed"), Temporary::new("frames.raw"));
@@ -150,7 +204,7 @@ fn frames_in_memory_that_nobody_knew_of_before_they_came_go_on_to_a_third() {
         SIZE.0,
         SIZE.1
     );
-    let part = graph.add("part", Gst { launch, holds: 2, ..Gst::default() }.build().unwrap()).unwrap();
+    let part = graph.add("part", Gst { launch, holds: Some(2), ..Gst::default() }.build().unwrap()).unwrap();
     let seen = Seen::default();
     // Those that are older than the first frame that went in are of running time 0.
     let watch = graph.add("watch", Watch::new(reading_from(&seen, 20))).unwrap();
@@ -208,12 +262,12 @@ fn a_producer_that_is_not_there_or_lets_out_too_few_frames_is_named() {
     until_listening(&socket);
     let launch = format!("shrbufsrc path={}", socket.as_str());
     let mut graph = Graph::new("in");
-    let part = Gst { launch, timeout: std::time::Duration::from_millis(500), ..Gst::default() };
+    let part = Gst { launch, holds: Some(8), ..Gst::default() };
     let part = graph.add("part", part.build().unwrap()).unwrap();
     let sink = graph.add("sink", null()).unwrap();
     graph.link(part, sink).unwrap();
     let said = roles::run(graph, None).error.unwrap().to_string();
-    let few = "gives no further picture while 6 are held, and 9 are needed at once; set `holds` lower";
+    let few = "part keeps 8, sink holds 1 = 9";
     assert!(said.contains(few), "{said}");
     drop(other);
 }
