@@ -32,14 +32,24 @@ uniform float opacity;
 out vec4 made;
 ";
 
+/// `whole`: column and row of the pixel whose middle is at `at`; before the first, some number below zero. From 2^23 on
+/// the last bit of a float counts one, so the sum has the number in its last bits, and everything on the way there can be
+/// expressed, however it is put together. GPUs convert floats more slowly than they add; and what a conversion makes of
+/// those too large Mesa pins down, which its renderer for the CPU then looks at for one pixel after the other: a quarter
+/// of all that it did for a picture.
+const WHOLE: &str = "ivec2 whole(vec2 at) {
+    return floatBitsToInt(at + 8388607.5) - 0x4B000000;
+}
+";
+
 const SAME: &str = "vec4 source(vec2 at) {
-    return texel(ivec2(at));
+    return texel(whole(at));
 }
 ";
 
 /// Chroma of a picture with an odd side is the mean of a block that ends behind it.
 const SAME_OR_LAST: &str = "vec4 source(vec2 at) {
-    return texel(min(ivec2(at), bounds.zw));
+    return texel(min(whole(at), bounds.zw));
 }
 ";
 
@@ -50,15 +60,16 @@ const MAPPED: &str = "vec2 mapped(vec2 at) {
 ";
 
 const NEAREST: &str = "vec4 source(vec2 at) {
-    return texel(clamp(ivec2(floor(mapped(at))), bounds.xy, bounds.zw));
+    return texel(clamp(whole(floor(mapped(at)) + 0.5), bounds.xy, bounds.zw));
 }
 ";
 
 const BILINEAR: &str = "vec4 source(vec2 at) {
     vec2 corner = mapped(at) - 0.5;
     vec2 part = fract(corner);
-    ivec2 low = clamp(ivec2(floor(corner)), bounds.xy, bounds.zw);
-    ivec2 high = clamp(ivec2(floor(corner)) + 1, bounds.xy, bounds.zw);
+    ivec2 first = whole(floor(corner) + 0.5);
+    ivec2 low = clamp(first, bounds.xy, bounds.zw);
+    ivec2 high = clamp(first + 1, bounds.xy, bounds.zw);
     vec4 above = mix(texel(low), texel(ivec2(high.x, low.y)), part.x);
     vec4 below = mix(texel(ivec2(low.x, high.y)), texel(high), part.x);
     return mix(above, below, part.y);
@@ -158,7 +169,7 @@ fn main(shape: Shape, plane: usize) -> String {
         (Shape::Rgb { bytes: 3, offsets, .. }, _) => {
             let [r, g, _] = offsets;
             format!(
-                "int x = int(gl_FragCoord.x);
+                "int x = whole(gl_FragCoord.xy).x;
     vec4 all = pixel(vec2(float(x / 3) + 0.5, gl_FragCoord.y));
     int at = x % 3;
     made = vec4(at == {r} ? all.r : at == {g} ? all.g : all.b, 0.0, 0.0, 1.0);
@@ -206,5 +217,5 @@ pub(super) fn fragment(from: Shape, to: Shape, plane: usize, sampler: Sampler, o
         Sampler::Nearest => [MAPPED, NEAREST].concat(),
         Sampler::Bilinear => [MAPPED, BILINEAR].concat(),
     };
-    [HEAD, &texel(from), &sampling, &pixel(from, to, opaque), &main(to, plane)].concat()
+    [HEAD, WHOLE, &texel(from), &sampling, &pixel(from, to, opaque), &main(to, plane)].concat()
 }
