@@ -300,7 +300,7 @@ impl Renderer<'_> {
             if let Some(seen) = place.within(self.target.size) {
                 for (plane, (&into, program)) in target.targets().iter().zip(input.programs()).enumerate() {
                     current.render_into(into, self.target.part(plane, seen));
-                    current.draw(program, picture.textures());
+                    current.draw(program, picture.textures(), shader::VERTICES);
                 }
             }
             *slot = Some(&frame.buffer);

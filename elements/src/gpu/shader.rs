@@ -9,13 +9,16 @@ use std::fmt::Write as _;
 use super::plan::is_yuv;
 use crate::image::shape::Shape;
 
-/// A triangle that covers everything.
+/// Two triangles that cover everything, of [`VERTICES`]. One that is larger covers it too, but not every renderer takes
+/// what lies so far outside: Mesa's for the CPU cuts it into two, with a seam of blocks that are covered in part, where it
+/// knows these for a rectangle. On a GPU a seam costs one pixel of some hundreds.
 pub(super) const VERTEX: &str = "#version 300 es
 void main() {
-    vec2 at = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0;
-    gl_Position = vec4(at, 0.0, 1.0);
+    ivec2 corner = (ivec2(0x16, 0x34) >> gl_VertexID) & 1;
+    gl_Position = vec4(vec2(corner) * 2.0 - 1.0, 0.0, 1.0);
 }
 ";
+pub(super) const VERTICES: i32 = 6;
 
 const HEAD: &str = "#version 300 es
 precision highp float;

@@ -302,8 +302,9 @@ impl Current<'_> {
         }
     }
 
-    /// Draws one picture by one program over all of the part that is rendered into.
-    pub(in super::super) fn draw(&self, program: &Program, textures: &[Texture]) {
+    /// Draws one picture by one program, whose vertex shader makes triangles of `vertices`, over the part that is rendered
+    /// into.
+    pub(in super::super) fn draw(&self, program: &Program, textures: &[Texture], vertices: i32) {
         let gl = &self.context.gl;
         // SAFETY: see above; vertices are made by the vertex shader, there is no array to read.
         unsafe {
@@ -312,7 +313,7 @@ impl Current<'_> {
                 gl.active_texture(glow::TEXTURE0 + unit as u32);
                 gl.bind_texture(glow::TEXTURE_2D, Some(texture.0));
             }
-            gl.draw_arrays(glow::TRIANGLES, 0, 3);
+            gl.draw_arrays(glow::TRIANGLES, 0, vertices);
         }
     }
 }
