@@ -78,7 +78,16 @@ fn contents(picture: &Picture, format: Format, width: u32, height: u32) -> Vec<(
         ("steps", steps(format, width, height)),
         ("natural", natural(format, width, height, 1)),
         ("noise", noise(n, 2)),
+        ("columns", noise(n, 3).iter().enumerate().map(|(i, v)| if i / 400 % 2 == 0 { 0 } else { *v }).collect()),
+        ("runs", runs(n)),
     ]
+}
+
+/// Runs of few values, as drawn pictures have them.
+fn runs(n: usize) -> Vec<u8> {
+    let random = noise(2 * n, 4);
+    let run = |two: &[u8; 2]| std::iter::repeat_n([7, 30, 131, 250][usize::from(two[0] % 4)], usize::from(two[1] % 16));
+    random.as_chunks().0.iter().flat_map(run).chain(std::iter::repeat(0)).take(n).collect()
 }
 
 const SIZES: [(u32, u32); 9] = [(1, 1), (2, 1), (1, 9), (3, 2), (5, 11), (33, 17), (64, 8), (127, 30), (661, 37)];

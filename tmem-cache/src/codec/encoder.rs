@@ -200,14 +200,17 @@ impl Frame<'_> {
         let fast = &fast::Task { plane, reference: packed };
         if self.tier == Tier::Dense {
             let (lanes, rows) = (&Lanes::of(plane), stripe.rows.len());
-            if plane.wide {
+            let doubtful = if plane.wide {
                 let reference = packed.map(|r| dense.word_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
-                self.path.encode_dense(&task, samples, &mut dense.words, &mut dense.encode, out);
+                self.path.encode_dense(&task, samples, &mut dense.words, &mut dense.encode, out)
             } else {
                 let reference = packed.map(|r| dense.byte_reference.take(lanes, r, plane.row_bytes));
                 let task = dense::Task { plane, lanes, rows, reference };
-                self.path.encode_dense(&task, samples, &mut dense.bytes, &mut dense.encode, out);
+                self.path.encode_dense(&task, samples, &mut dense.bytes, &mut dense.encode, out)
+            };
+            if !doubtful {
+                return Kind::Dense;
             }
             self.path.encode(fast, samples, encode, other);
             if out.len() - start < other.len().min(samples.len()) {

@@ -64,7 +64,8 @@ pub enum Tier {
     Raw,
     /// On the way in: several GB/s a core.
     Fast,
-    /// For idle chunks, in the background: predictions fitted to each stripe and an entropy coder with contexts. Each stripe
-    /// is the smaller one of both tiers'.
+    /// For idle chunks, in the background: predictions fitted to each stripe and an entropy coder with contexts. Where the
+    /// fast tier may do better, which small stripes, flat ones and drawn pictures may be, a stripe is the smaller one of both
+    /// tiers'.
     Dense,
 }

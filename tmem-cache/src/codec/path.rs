@@ -83,7 +83,7 @@ impl Path {
         rows: &mut dense::encode::Rows<S>,
         shared: &mut dense::encode::Shared,
         out: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         match self {
             Path::Portable => dense::encode::encode(dense::rans::Portable, task, samples, rows, shared, out),
             #[cfg(target_arch = "x86_64")]
@@ -197,9 +197,9 @@ mod x86 {
         rows: &mut dense::encode::Rows<S>,
         shared: &mut dense::encode::Shared,
         out: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         // SAFETY: as above.
-        dense::encode::encode(unsafe { dense::avx2::Avx2::new() }, task, samples, rows, shared, out);
+        dense::encode::encode(unsafe { dense::avx2::Avx2::new() }, task, samples, rows, shared, out)
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,bmi1,bmi2,lzcnt,popcnt")]
@@ -209,9 +209,9 @@ mod x86 {
         rows: &mut dense::encode::Rows<S>,
         shared: &mut dense::encode::Shared,
         out: &mut Vec<u8>,
-    ) {
+    ) -> bool {
         // SAFETY: as above.
-        dense::encode::encode(unsafe { dense::avx512::Avx512::new() }, task, samples, rows, shared, out);
+        dense::encode::encode(unsafe { dense::avx512::Avx512::new() }, task, samples, rows, shared, out)
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]

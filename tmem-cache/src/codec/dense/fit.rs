@@ -18,7 +18,7 @@ const WHOLE: usize = 8;
 const TOGETHER: usize = 2 * PAD;
 
 /// Most that a difference counts.
-const MOST: i32 = 2047;
+pub(super) const MOST: i32 = 2047;
 
 /// Sums of products of features, the last of which is what is to be predicted.
 #[derive(Debug, Clone)]
@@ -77,8 +77,12 @@ fn add<S: Linear, const M: usize>(
     if whole == 0 {
         return;
     }
-    let mean = residuals[..lane.len].iter().map(|v| u64::from(v.to_u16())).sum::<u64>() / lane.len as u64;
-    let (limit, down) = (2 * mean as i32 + 2, (mean | 1).ilog2().saturating_sub(5));
+    let mut sum = 0;
+    for residuals in residuals[..lane.len].chunks(PAD) {
+        sum += u64::from(residuals.iter().fold(0, |sum: u32, v| sum + u32::from(v.to_u16())));
+    }
+    let mean = sum / lane.len as u64;
+    let (limit, down) = ((2 * mean + 2).min(u16::MAX.into()) as u16, (mean | 1).ilog2().saturating_sub(5));
     let near = near(component, phase, row, above);
     let far = reference.map(|(same, up)| far(component, phase, same, up));
     for start in (0..whole).step_by(TOGETHER) {
@@ -104,7 +108,7 @@ fn add<S: Linear, const M: usize>(
             differences(chunk(&row[lane.start..], at), base, down, &mut features[M - 1][to..]);
             let residuals = chunk(residuals, at);
             for i in 0..PAD {
-                counts[to + i] = -i16::from(i32::from(residuals[i].to_u16()) <= limit);
+                counts[to + i] = -i16::from(residuals[i].to_u16() <= limit);
             }
         }
         counts[TOGETHER.min(whole - start)..].fill(0);
@@ -128,8 +132,7 @@ fn chunk<S>(samples: &[S], at: usize) -> &[S; PAD] {
 #[inline(always)]
 fn differences<S: Linear>(samples: &[S; PAD], base: &[S; PAD], down: u32, out: &mut [i16]) {
     for ((sample, base), out) in samples.iter().zip(base).zip(out) {
-        let difference = i32::from(sample.to_u16()) - i32::from(base.to_u16());
-        *out = (difference >> down).clamp(-MOST, MOST) as i16;
+        *out = sample.difference(*base, down);
     }
 }
 

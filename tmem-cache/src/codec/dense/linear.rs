@@ -3,6 +3,7 @@
 //! The weights are those of neighbours on both sides, of the row above and of the reference. Fitted to a stripe they take
 //! account of what a fixed formula cannot: how much of the picture is noise, and how the camera has smoothed it.
 
+use super::fit::MOST;
 use super::lanes::{Lane, Lanes, ORDER, PAD};
 use super::predict::{Way, left_edges, part, right_edge, sides, span};
 use super::sample::Sample;
@@ -20,6 +21,8 @@ pub(crate) fn weights(referring: bool) -> usize {
 pub(crate) trait Linear: Sample {
     /// `base`, and the differences of the others from it by their weights in 64ths.
     fn predict<const N: usize>(base: &[Self; PAD], others: &[[Self; PAD]; N], weights: &[i8; N]) -> [Self; PAD];
+    /// The difference from `base`, shifted down, as [`super::fit`] counts it.
+    fn difference(self, base: Self, down: u32) -> i16;
 }
 
 macro_rules! linear {
@@ -44,6 +47,12 @@ macro_rules! linear {
                     out[i] = (base[i] as $sum + (sums[i] >> 6)).clamp(0, $type::MAX as $sum) as $type;
                 }
                 out
+            }
+
+            #[inline(always)]
+            fn difference(self, base: $type, down: u32) -> i16 {
+                let difference = (self as $sum - base as $sum) >> down;
+                difference.clamp(-MOST as $sum, MOST as $sum) as i16
             }
         }
     };

@@ -234,6 +234,9 @@ fn shares(all: &[u16; 256], out: &mut [Share]) {
 /// which all models code in nearly as many bits.
 const BINS: usize = 29;
 
+/// The first bin of eight symbols or a multiple of that; those before it have two, the first one one.
+const FIRST_OF_EIGHTS: usize = 16;
+
 /// Two bins at a time, which vectors multiply together.
 const PAIRS: usize = BINS.div_ceil(2);
 
@@ -331,12 +334,29 @@ impl Models {
     #[inline(always)]
     pub fn best<W: Symbols>(&mut self, way: W, counts: &[u32; 256], escape_bytes: usize) -> Option<u8> {
         let mut bins = [0u32; BINS];
-        let mut number = 0;
-        for bin in 0..BINS {
-            for &count in &counts[BIN[bin]..BIN[bin + 1]] {
-                bins[bin] += count;
+        bins[0] = counts[0];
+        for (bin, counts) in bins[1..FIRST_OF_EIGHTS].iter_mut().zip(counts[1..].as_chunks::<2>().0) {
+            *bin = counts[0] + counts[1];
+        }
+        // Vectors add up eight by eight.
+        let mut eights = [0u32; (ESCAPE as usize - BIN[FIRST_OF_EIGHTS]) / 8];
+        for (eight, counts) in eights.iter_mut().zip(counts[BIN[FIRST_OF_EIGHTS]..].as_chunks::<8>().0) {
+            for count in counts {
+                *eight += count;
             }
-            number += bins[bin];
+        }
+        let mut rest = eights.as_slice();
+        for bin in FIRST_OF_EIGHTS..BINS - 1 {
+            let here;
+            (here, rest) = rest.split_at((BIN[bin + 1] - BIN[bin]) / 8);
+            for eight in here {
+                bins[bin] += eight;
+            }
+        }
+        bins[BINS - 1] = counts[usize::from(ESCAPE)];
+        let mut number = 0;
+        for count in bins {
+            number += count;
         }
         // Numbers of 15 bits.
         let down = number.checked_ilog2()?.saturating_sub(14);
