@@ -8,9 +8,9 @@ use shrbuf::ipc::{Connection, IpcError, Next, Wishes};
 use shrbuf::{Ledger, Reason};
 use shrbuf_elements::Memory;
 use shrbuf_elements::ipc::{IpcSink, Lag};
-use shrbuf_elements::test_src::{TestSrc, read_marker};
+use shrbuf_elements::test_src::{Marker, TestSrc, read_marker};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
-use shrbuf_pipeline::{Build, Graph, Rate, Size};
+use shrbuf_pipeline::{Build, Graph, Rate, Size, Timestamp};
 
 use crate::launch::{LONG, Temporary, plugin};
 
@@ -55,10 +55,37 @@ pub fn producer(socket: &str, memory: &str, frames: u64) -> Other {
     Other::start(&format!("producer {socket} {memory} {frames}"))
 }
 
-/// Takes frames until they end; each has a number above that of the one before, and its own stamp from the `whole`th on; where
-/// that is not the first, of a producer that may be stopped.
-pub fn reader(socket: &str, whole: u32) -> Other {
-    Other::start(&format!("reader {socket} {whole}"))
+/// Takes frames until they end; each has a number above that of the one before, and its own stamp, or that of the first where
+/// that is later: of a producer that may be `stopped`.
+pub fn reader(socket: &str, stopped: bool) -> Other {
+    Other::start(&format!("reader {socket} {stopped}"))
+}
+
+/// Of frames in turn.
+pub struct Stamps {
+    /// No frame has an earlier one.
+    base: Option<Timestamp>,
+    own: bool,
+}
+
+impl Stamps {
+    /// Each frame has its own.
+    pub fn own() -> Stamps {
+        Stamps { base: None, own: true }
+    }
+
+    /// Where a frame is older than the first says, it has the first's.
+    pub fn from_the_first() -> Stamps {
+        Stamps { base: None, own: false }
+    }
+
+    /// Panics where it is neither.
+    pub fn is_own(&mut self, stamp: Timestamp, marker: &Marker) -> bool {
+        let own = marker.timestamp == stamp;
+        let base = *self.base.get_or_insert(stamp);
+        assert!(own || !self.own && marker.timestamp < stamp && stamp == base, "{marker:?}: {stamp:?}");
+        own
+    }
 }
 
 /// Killed at the end.
@@ -100,7 +127,7 @@ fn play() {
     let words: Vec<&str> = role.split(' ').collect();
     match words[..] {
         ["producer", socket, memory, frames] => produce(socket, memory, frames.parse().unwrap()),
-        ["reader", socket, whole] => read(socket, whole.parse().unwrap()),
+        ["reader", socket, stopped] => read(socket, stopped.parse().unwrap()),
         _ => panic!("{role}"),
     }
 }
@@ -118,23 +145,24 @@ fn produce(socket: &str, memory: &str, frames: u64) {
     well(&report);
 }
 
-fn read(socket: &str, whole: u32) {
+fn read(socket: &str, stopped: bool) {
     let socket = Temporary(socket.into());
     crate::launch::until_listening(&socket);
     let connection = Connection::open(&socket.0, &Wishes::default(), LONG).unwrap();
     let mut consumer = connection.start().unwrap();
     let account = Ledger::default().account("reader", Reason::Inspect);
     let (mut last, mut frames) = (None, 0);
+    let mut stamps = if stopped { Stamps::from_the_first() } else { Stamps::own() };
     loop {
         match consumer.wait(LONG) {
             // Stopped, as it would not end by itself.
-            Err(IpcError::Gone) if whole > 0 => break,
+            Err(IpcError::Gone) if stopped => break,
             Err(error) => panic!("{error}"),
             Ok(Next::Frame(frame)) => {
                 let marker = read_marker(&frame.buffer, &account).unwrap();
                 assert!(last < Some(marker.frame), "{marker:?} after {last:?}");
-                assert!(frames < whole || marker.timestamp.0 == frame.info.timestamp, "{marker:?}: {:?}", frame.info);
-                (last, frames) = (Some(marker.frame), frames + 1);
+                frames += u32::from(stamps.is_own(Timestamp(frame.info.timestamp), &marker));
+                last = Some(marker.frame);
             }
             Ok(Next::Ended) => break,
             Ok(Next::Nothing) => panic!("no frame in {LONG:?}"),
