@@ -10,8 +10,8 @@ use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{
-    Build, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, OutputOffer, Ports, Refusal,
-    Size, Start, Stream,
+    Build, Context, Element, Environment, Events, Failure, FailureKind, Frame, Graph, InputOffer, OutputOffer, Ports,
+    Refusal, Size, Start, Stream,
 };
 use shrbuf_tests::native::Probe;
 
@@ -68,6 +68,28 @@ impl Element for Pluggable {
 
     fn stop(&mut self) {
         self.inner.stop();
+    }
+}
+
+/// A sink that ends the run at the first frame of the camera, and calls a function with each frame's width.
+struct UntilCamera<F>(F);
+
+impl<F: FnMut(u32) + Send> Element for UntilCamera<F> {
+    fn ports(&self) -> Ports {
+        Ports::sink()
+    }
+
+    fn input_offer(&mut self, input: usize) -> Result<InputOffer, Failure> {
+        Probe(|_| {}).input_offer(input)
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        let width = frame.buffer.layout().width;
+        (self.0)(width);
+        if width == CAMERA.width {
+            context.end_run();
+        }
+        Ok(())
     }
 }
 
@@ -141,13 +163,13 @@ fn a_device_is_asked_again_though_nobody_looks_at_the_run() {
     graph.set_placeholder(camera, source(CARD)).unwrap();
     let noted = Arc::new(Mutex::new(Vec::new()));
     let widths = Arc::clone(&noted);
-    let display = Probe(move |frame: Frame| {
-        widths.lock().unwrap().push(frame.buffer.layout().width);
+    let display = UntilCamera(move |width| {
+        widths.lock().unwrap().push(width);
         plugged.store(true, Ordering::Relaxed);
     });
     let sink = graph.add("display", Box::new(display)).unwrap();
     graph.link(camera, sink).unwrap();
-    let (tick, duration) = (Duration::MAX, Some(Duration::from_secs(1)));
+    let (tick, duration) = (Duration::MAX, Some(Duration::from_secs(30)));
 
     let report = run(graph, &RunOptions { tick, duration, ..RunOptions::default() }, |_| Verdict::Continue);
 

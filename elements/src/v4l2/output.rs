@@ -111,6 +111,8 @@ pub struct OutputQueue {
     sizes: Vec<u32>,
     compressed: bool,
     slots: Vec<Slot>,
+    /// The buffers that negotiation knew, of which some may be without an index.
+    agreed: Vec<(BufferId, WeakShrbuf)>,
     /// There are as many indices as the driver gives.
     full: bool,
     queued: u32,
@@ -136,6 +138,7 @@ impl OutputQueue {
             sizes,
             compressed: stream.format.is_compressed(),
             slots: Vec::new(),
+            agreed: Vec::new(),
             full: false,
             queued: 0,
             frames: 0,
@@ -158,16 +161,29 @@ impl OutputQueue {
         for (slot, buffer) in queue.slots.iter_mut().zip(buffers) {
             slot.last = Some((buffer.id(), buffer.downgrade()));
         }
+        queue.agree_on(buffers);
         Ok(queue)
     }
 
-    /// Whether frames of `stream` in `buffers` can go on where the frames before them were in others, while it streams.
+    /// Agrees that frames of `stream` in `buffers` go on where the frames before them were in others, while it streams.
     ///
     /// # Errors
     /// As [`OutputQueue::import`], so far as that can be told without the driver.
-    pub fn go_on(&self, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+    pub fn go_on(&mut self, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
+        self.reads(stream, buffers)?;
+        self.agree_on(buffers);
+        Ok(())
+    }
+
+    fn reads(&self, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
         let format = self.device.format().map_err(|e| Refusal::new(e.to_string()))?;
         fits(stream, buffers, &format)
+    }
+
+    /// Beside those agreed on before, in which frames may be on their way.
+    fn agree_on(&mut self, buffers: &[Shrbuf]) {
+        self.agreed.retain(|(_, buffer)| !buffer.is_gone());
+        self.agreed.extend(buffers.iter().map(|buffer| (buffer.id(), buffer.downgrade())));
     }
 
     fn request(&mut self, count: u32) -> Result<(), AllocateError> {
@@ -187,8 +203,8 @@ impl OutputQueue {
         &self.layout
     }
 
-    /// Buffers that an index was given to as the first frame in them came, since this was last asked: the driver maps each
-    /// anew. Where there are more buffers than indices can be, that is so for many a frame.
+    /// Buffers that negotiation did not know and that had no index when a frame came in them, since this was last asked: the
+    /// driver maps each then. Where there are more buffers than indices can be, that is so for many a frame.
     pub fn take_late(&mut self) -> u64 {
         std::mem::take(&mut self.late)
     }
@@ -221,10 +237,14 @@ impl OutputQueue {
         let known = self.slots.iter().position(|slot| slot.is_of(id) && slot.frame.is_none());
         let Some(index) = known.or_else(|| self.index_for_another()) else { return Ok(Some(frame)) };
         if known.is_none() && !self.compressed {
-            let fits = self.go_on(&self.stream, std::slice::from_ref(&frame.buffer));
-            fits.map_err(|refusal| QueueError::Unfit(refusal.to_string()))?;
+            let reads = self.reads(&self.stream, std::slice::from_ref(&frame.buffer));
+            reads.map_err(|refusal| QueueError::Unfit(refusal.to_string()))?;
         }
-        self.late += u64::from(known.is_none());
+        if known.is_none() {
+            // One that is repeated while the driver has it has an index already, and takes another.
+            let has_one = self.slots.iter().any(|slot| slot.is_of(id));
+            self.late += u64::from(!has_one && !self.agreed.iter().any(|(agreed, _)| *agreed == id));
+        }
         if frame.buffer.has_fences() {
             for segment in 0..frame.buffer.segments().len() {
                 match frame.buffer.export_fence(segment, Access::Read)? {

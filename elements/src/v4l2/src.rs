@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shrbuf::{Format, Pool, Shrbuf, State};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
     Build, BuildError, Colorimetry, Context, Element, Environment, Events, Failure, FailureKind, Frame, Origin,
-    OutputOffer, Ports, Produces, Rate, Refusal, Size, Start, Stream, Timestamp, Video, Wanted, choices, properties,
+    OutputOffer, Ports, Produces, Rate, Refusal, Size, Start, Stream, Timestamp, Video, Wanted, Watch, choices,
+    properties,
 };
 
 use super::failure::{dequeue_failed, failed, open_failed, set_controls, start_queue_failed};
@@ -17,7 +18,7 @@ use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimings, DvTimingsError,
 use super::picture::{Whole, allocate, colorimetry, set_format, video};
 use super::sequence::{Sequence, Told};
 use super::signal::{Captured, Now, has_changed, no_signal};
-use super::{CaptureQueue, Device};
+use super::{CaptureQueue, Device, StartError};
 
 choices! {
     /// Who allocates the frames' memory.
@@ -123,6 +124,9 @@ struct Allocated {
 
 struct Streaming {
     queue: CaptureQueue,
+    /// Of the queue: while frames come. It may be in error while there is no signal (a driver that has given it up over
+    /// that), and is with no buffer queued since it was started: of such only what is new is told.
+    frames_come: Watch,
     pool: Arc<Pool>,
     whole: Vec<Whole>,
     stream: Stream,
@@ -134,8 +138,7 @@ struct Streaming {
     over: bool,
     stall: Duration,
     first_ticks: u32,
-    /// Ticks for which a lost signal is waited for.
-    signal_ticks: u32,
+    no_signal: Duration,
     /// As the watchdog last saw things, and how often it has seen them so.
     quiet: Quiet,
     quiet_ticks: u32,
@@ -154,6 +157,7 @@ struct Quiet {
 /// A signal that is not there.
 struct Lost {
     why: DvTimingsError,
+    since: Instant,
     /// Of the watchdog, since then.
     ticks: u32,
 }
@@ -303,11 +307,11 @@ impl Element for Source {
         );
         // Some ticks in the limit, not a timer armed for each frame: that would be a system call a frame.
         start.every(stall / TICKS, WATCHDOG)?;
-        start.watch_priority(queue.device().clone(), FRAME)?;
+        let frames_come = start.watch_priority(queue.device().clone(), FRAME)?;
         start.watch(Fences(Arc::clone(&pool)), FENCES)?;
-        let signal_ticks = (self.config.no_signal.as_nanos() * u128::from(TICKS)).div_ceil(stall.as_nanos());
         self.streaming = Some(Streaming {
             queue,
+            frames_come,
             pool,
             whole,
             stream,
@@ -317,7 +321,7 @@ impl Element for Source {
             over: false,
             stall,
             first_ticks,
-            signal_ticks: u32::try_from(signal_ticks).unwrap_or(u32::MAX),
+            no_signal: self.config.no_signal,
             quiet: Quiet::default(),
             quiet_ticks: 0,
             frames: 0,
@@ -332,16 +336,15 @@ impl Element for Source {
             FENCES => streaming.pool.reap().map_err(|e| Failure::new(FailureKind::Device, e)),
             _ if streaming.over => Ok(()),
             FRAME => {
-                if events.priority {
+                // An error may be of what the device has told, or of one that is gone.
+                if events.priority || events.error {
                     streaming.events(context, &mut self.counts)?;
                 }
-                let more = (events.readable || events.error) && !streaming.over;
+                // Without a signal, what the queue has and what it says of itself are of no signal.
+                let more = (events.readable || events.error) && !streaming.over && streaming.lost.is_none();
                 if more { streaming.frame(context, &mut self.counts) } else { Ok(()) }
             }
-            RETRY => streaming.queue.queue_free().map(drop).map_err(|e| match e {
-                ioctl::QbufError::Failure(f) => failed(f),
-                other => Failure::new(FailureKind::Device, other),
-            }),
+            RETRY => streaming.queue_free(context, &mut self.counts),
             _ => streaming.watch(),
         }
     }
@@ -378,7 +381,10 @@ impl Streaming {
     /// One DQBUF.
     fn frame(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
         match self.dequeue(counts) {
-            Ok(Dequeued::Buffer(buffer)) => self.send(&buffer, context, counts),
+            Ok(Dequeued::Buffer(buffer)) => {
+                self.frames_come.set(true)?;
+                self.send(&buffer, context, counts)
+            }
             // With POLLERR too: a queue that had failed would say so here. vb2_fop_poll() reports it also where a signal
             // interrupts its wait for the driver's lock.
             Ok(Dequeued::NotReady) => Ok(()),
@@ -429,11 +435,22 @@ impl Streaming {
         context.push(0, frame)
     }
 
+    /// A buffer was not taken, perhaps because the driver has given the queue up over what it has told. Then those that are
+    /// free are queued as it is started again.
+    fn queue_free(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
+        self.events(context, counts)?;
+        if self.over || self.lost.is_some() {
+            return Ok(());
+        }
+        self.queue.queue_free().map(drop).map_err(|e| start_queue_failed(StartError::Qbuf(e)))
+    }
+
     /// The device has something to say.
     fn events(&mut self, context: &mut Context<'_>, counts: &mut Counts) -> Result<(), Failure> {
         if !has_changed(self.queue.device())? {
             return Ok(());
         }
+        self.frames_come.set(false)?;
         // What was captured before. A driver that has given its queue up over this is started again, or not, below.
         while let Ok(Dequeued::Buffer(buffer)) = self.dequeue(counts) {
             self.send(&buffer, context, counts)?;
@@ -466,26 +483,26 @@ impl Streaming {
     }
 
     fn lose(&mut self, why: DvTimingsError, counts: &mut Counts) -> Result<(), Failure> {
-        let ticks = match &self.lost {
-            Some(lost) => lost.ticks,
+        match &mut self.lost {
+            Some(lost) => lost.why = why,
             None => {
                 tracing::warn!(device = %self.queue.device().path().display(), %why, "signal lost; waiting for it");
                 counts.signal_losses += 1;
-                0
+                self.lost = Some(Lost { why, since: Instant::now(), ticks: 0 });
             }
-        };
-        self.lost = Some(Lost { why, ticks });
+        }
         self.wait_for_signal(0)
     }
 
-    /// So many ticks later there is still none.
+    /// So many ticks later there is still none. Ticks alone are early by as much as the first was; for time alone, see
+    /// [`Streaming::watch`].
     fn wait_for_signal(&mut self, ticks: u32) -> Result<(), Failure> {
         let Some(lost) = &mut self.lost else { return Ok(()) };
         lost.ticks += ticks;
-        if lost.ticks < self.signal_ticks {
+        if self.stall * lost.ticks / TICKS < self.no_signal || lost.since.elapsed() < self.no_signal {
             return Ok(());
         }
-        let (limit, why) = (self.stall * self.signal_ticks / TICKS, &lost.why);
+        let (limit, why) = (self.no_signal, &lost.why);
         Err(Failure::new(FailureKind::Stalled, format!("no signal for {limit:.1?} (`no-signal`): {why}")))
     }
 

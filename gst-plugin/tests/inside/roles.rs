@@ -12,9 +12,9 @@ use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Wishes};
 use shrbuf::{Ledger, Reason};
 use shrbuf_elements::Memory;
 use shrbuf_elements::ipc::{IpcSink, Lag};
-use shrbuf_elements::test_src::{TestSrc, read_marker};
+use shrbuf_elements::test_src::{Marker, TestSrc, read_marker};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
-use shrbuf_pipeline::{Build, Graph, Rate, Size};
+use shrbuf_pipeline::{Build, Graph, Rate, Size, Timestamp};
 
 use crate::launch::{LONG, Temporary, plugin};
 
@@ -64,10 +64,37 @@ pub fn default_producer(socket: &str) -> Other {
     Other::start(&format!("default {socket}"))
 }
 
-/// Takes frames until they end; each has a number above that of the one before, and its own stamp from the `whole`th on; where
-/// that is not the first, of a producer that may be stopped.
-pub fn reader(socket: &str, whole: u32) -> Other {
-    Other::start(&format!("reader {socket} {whole}"))
+/// Takes frames until they end; each has a number above that of the one before, and its own stamp, or that of the first where
+/// that is later: of a producer that may be `stopped`.
+pub fn reader(socket: &str, stopped: bool) -> Other {
+    Other::start(&format!("reader {socket} {stopped}"))
+}
+
+/// Of frames in turn.
+pub struct Stamps {
+    /// No frame has an earlier one.
+    base: Option<Timestamp>,
+    own: bool,
+}
+
+impl Stamps {
+    /// Each frame has its own.
+    pub fn own() -> Stamps {
+        Stamps { base: None, own: true }
+    }
+
+    /// Where a frame is older than the first says, it has the first's.
+    pub fn from_the_first() -> Stamps {
+        Stamps { base: None, own: false }
+    }
+
+    /// Panics where it is neither.
+    pub fn is_own(&mut self, stamp: Timestamp, marker: &Marker) -> bool {
+        let own = marker.timestamp == stamp;
+        let base = *self.base.get_or_insert(stamp);
+        assert!(own || !self.own && marker.timestamp < stamp && stamp == base, "{marker:?}: {stamp:?}");
+        own
+    }
 }
 
 /// Takes frames of [`crate::late`] until they end: so many, in so many buffers.
@@ -133,7 +160,7 @@ fn play() {
     match words[..] {
         ["producer", socket, memory, frames] => produce(socket, memory, frames.parse().unwrap()),
         ["default", socket] => produce_by_default(socket),
-        ["reader", socket, whole] => read(socket, whole.parse().unwrap()),
+        ["reader", socket, stopped] => read(socket, stopped.parse().unwrap()),
         ["counter", socket, frames, buffers] => count(socket, frames.parse().unwrap(), buffers.parse().unwrap()),
         _ => panic!("{role}"),
     }
@@ -188,20 +215,21 @@ fn count(socket: &str, frames: u32, buffers: usize) {
     assert_eq!((consumer.received(), consumer.dropped(), seen.len()), (u64::from(frames), 0, buffers));
 }
 
-fn read(socket: &str, whole: u32) {
+fn read(socket: &str, stopped: bool) {
     let mut consumer = consumer(socket);
     let account = Ledger::default().account("reader", Reason::Inspect);
     let (mut last, mut frames) = (None, 0);
+    let mut stamps = if stopped { Stamps::from_the_first() } else { Stamps::own() };
     loop {
         match consumer.wait(LONG) {
             // Stopped, as it would not end by itself.
-            Err(IpcError::Gone) if whole > 0 => break,
+            Err(IpcError::Gone) if stopped => break,
             Err(error) => panic!("{error}"),
             Ok(Next::Frame(frame)) => {
                 let marker = read_marker(&frame.buffer, &account).unwrap();
                 assert!(last < Some(marker.frame), "{marker:?} after {last:?}");
-                assert!(frames < whole || marker.timestamp.0 == frame.info.timestamp, "{marker:?}: {:?}", frame.info);
-                (last, frames) = (Some(marker.frame), frames + 1);
+                frames += u32::from(stamps.is_own(Timestamp(frame.info.timestamp), &marker));
+                last = Some(marker.frame);
             }
             Ok(Next::Ended) => break,
             Ok(Next::Nothing) => panic!("no frame in {LONG:?}"),

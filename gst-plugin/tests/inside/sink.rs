@@ -21,7 +21,7 @@ fn send(before: &str, memory: Memory, frames: u64) -> Report {
     let launch = format!("{before}shrbufsink path={} policy=block wait-for=1 consumers=1 window=2", socket.as_str());
     let part = graph.add("part", Gst { launch, ..Gst::default() }.build().unwrap()).unwrap();
     graph.link(camera, part).unwrap();
-    let other = reader(socket.as_str(), 0);
+    let other = reader(socket.as_str(), false);
     let report = roles::run(graph, Some(frames));
     well(&report);
     other.end_well();

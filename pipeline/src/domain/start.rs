@@ -59,24 +59,28 @@ impl Alarm {
     }
 }
 
-/// A descriptor that is watched when the element says, for those whose news can mostly wait.
+/// A descriptor that is watched as the element says.
 pub struct Watch {
     epoll: Arc<Epoll>,
     fd: Watched,
     data: u64,
     on: bool,
+    /// What for when it is on, and when it is not.
+    flags: (EpollFlags, EpollFlags),
 }
 
 impl Watch {
     /// Has `ready` called while the descriptor is readable, or not any more. A system call where that is a change. Errors
     /// of the descriptor are told either way.
     ///
+    /// One of [`Start::watch_priority`] that is off is still told all that is new, once: for a device that may be in error
+    /// for as long as it has nothing to do.
+    ///
     /// # Errors
     /// That of epoll_ctl(2).
     pub fn set(&mut self, on: bool) -> Result<(), Failure> {
         if on != self.on {
-            let flags = if on { EpollFlags::EPOLLIN } else { EpollFlags::empty() };
-            let mut event = EpollEvent::new(flags, self.data);
+            let mut event = EpollEvent::new(if on { self.flags.0 } else { self.flags.1 }, self.data);
             self.epoll.modify(self.fd.as_fd(), &mut event).map_err(|e| limit("epoll_ctl", e))?;
             self.on = on;
         }
@@ -125,21 +129,25 @@ impl Start<'_> {
         self.register(fd, EpollFlags::EPOLLIN, token).map(drop)
     }
 
-    /// As [`Start::watch`], when the element says: not yet, to begin with.
+    /// As [`Start::watch`], when the element says, for those whose news can mostly wait: not yet, to begin with.
     ///
     /// # Errors
     /// That of epoll_ctl(2).
     pub fn watch_at_times(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<Watch, Failure> {
-        let (fd, data) = self.register(fd, EpollFlags::empty(), token)?;
-        Ok(Watch { epoll: Arc::clone(self.epoll), fd, data, on: false })
+        let flags = (EpollFlags::EPOLLIN, EpollFlags::empty());
+        let (fd, data) = self.register(fd, flags.1, token)?;
+        Ok(Watch { epoll: Arc::clone(self.epoll), fd, data, on: false, flags })
     }
 
     /// As [`Start::watch`], for EPOLLPRI too.
     ///
     /// # Errors
     /// That of epoll_ctl(2).
-    pub fn watch_priority(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<(), Failure> {
-        self.register(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI, token).map(drop)
+    pub fn watch_priority(&mut self, fd: impl AsFd + Send + Sync + 'static, token: u32) -> Result<Watch, Failure> {
+        let on = EpollFlags::EPOLLIN | EpollFlags::EPOLLPRI;
+        let (fd, data) = self.register(fd, on, token)?;
+        let flags = (on, on | EpollFlags::EPOLLET);
+        Ok(Watch { epoll: Arc::clone(self.epoll), fd, data, on: true, flags })
     }
 
     /// As [`Start::watch_priority`], for EPOLLOUT too, and edge-triggered: `ready` is called when something is new, and

@@ -215,7 +215,7 @@ fn sinks_report_latency() {
 }
 
 #[test]
-fn a_timer_ticks_without_a_descriptor_until_the_run_ends() {
+fn a_timer_ticks_until_the_run_ends() {
     struct Ticks(u32);
     impl shrbuf_pipeline::Element for Ticks {
         fn ports(&self) -> shrbuf_pipeline::Ports {

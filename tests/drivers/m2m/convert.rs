@@ -8,7 +8,9 @@ use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::v4l2::{Memory, V4l2M2m};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::supervise::Error;
-use shrbuf_pipeline::{Build, Element, FailureKind, Origin, Rate, Size};
+use shrbuf_pipeline::{
+    Build, Context, Element, Failure, FailureKind, Frame, Origin, Ports, Rate, Role, Size, Timestamp,
+};
 use shrbuf_tests::{Footprint, Late, counts, growth, own, run_frames};
 
 use super::{endures, m2m, node, row, source, unplugged_at};
@@ -88,10 +90,43 @@ fn converts_with(source: TestSrc, element: V4l2M2m, late: Option<usize>) -> Vec<
 fn memory_that_nobody_knew_of_is_imported_as_it_comes_once_where_there_are_indices_for_all() {
     for buffers in [10, 40] {
         let Some(device) = node("vim2m", false, false) else { return };
-        // At a rate at which it always has a buffer.
-        let source = TestSrc { free_run: false, rate: Rate::new(100, 1), ..source(Format::Bg24, SIZE.0, SIZE.1) };
+        // At a rate at which there is always a buffer, though the driver's worker be behind by many frames' time.
+        let rate = Rate::new(if buffers == 10 { 30 } else { 100 }, 1);
+        let source = TestSrc { free_run: false, rate, ..source(Format::Bg24, SIZE.0, SIZE.1) };
         converts_with(source, m2m(&device, Some(Format::Rg24)), Some(buffers));
     }
+}
+
+/// Passes each frame on twice.
+struct Twice;
+
+impl Element for Twice {
+    fn ports(&self) -> Ports {
+        Ports::filter()
+    }
+
+    fn role(&self) -> Role {
+        Role::Passthrough
+    }
+
+    fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
+        let again = Frame { timestamp: Timestamp(frame.timestamp.0 + 1_000_000), ..frame.clone() };
+        context.push(0, frame)?;
+        context.push(0, again)
+    }
+}
+
+#[test]
+fn a_frame_that_is_repeated_while_the_driver_has_it_is_not_late() {
+    let Some(device) = node("vim2m", false, false) else { return };
+    let source = TestSrc { free_run: false, ..source(Format::Bg24, SIZE.0, SIZE.1) };
+    let element = m2m(&device, Some(Format::Rg24)).build().unwrap();
+    let (graph, _, made) = row(vec![source.build().unwrap(), Box::new(Twice), element]);
+
+    let report = run_frames(graph, 30);
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert_eq!((made.sequences().len(), own(&report.graph, "e2", "late")), (60, 0));
 }
 
 #[test]

@@ -131,7 +131,7 @@ struct Counts {
     damaged: u64,
     /// Frames that the driver took and gave back as not understood.
     not_understood: u64,
-    /// Frames that came before a change, and were of another stream than what came after it: dropped.
+    /// Frames that came before a change and are lost to what came after it: of another stream, or there was no start.
     left_behind: u64,
     /// Buffers that came in and nobody knew of in negotiation.
     late: u64,
@@ -338,7 +338,9 @@ impl Element for M2m {
         else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
-        self.run = Some(Run::start(opened, input, made, self.config.stall, start)?);
+        let from_before = input.unfinished();
+        let run = Run::start(opened, input, made, self.config.stall, start);
+        self.run = Some(run.inspect_err(|_| self.counts.left_behind += from_before)?);
         Ok(())
     }
 
@@ -361,8 +363,11 @@ impl Element for M2m {
     fn stop(&mut self) {
         self.made = None;
         self.input = None;
-        let (stream, rest) = self.run.take().map(Run::stop).unwrap_or_default();
-        self.rest = rest;
+        let stream = self.run.take().and_then(|run| {
+            let (stream, rest) = run.stop(&mut self.counts);
+            self.rest = rest;
+            stream
+        });
         let Some((input, now)) = stream else {
             self.device = None;
             return;

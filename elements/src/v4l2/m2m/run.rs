@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shrbuf::{Format, Layout, Pool, Shrbuf, State};
 use shrbuf_pipeline::{
-    Colorimetry, Context, Events, Failure, FailureKind, Frame, Rect, Size, Start, Stream, Timestamp,
+    Alarm, Colorimetry, Context, Events, Failure, FailureKind, Frame, Rect, Size, Start, Stream, Timestamp,
 };
 
 use super::habit::{DoneAtOnce, OneOfEach};
@@ -22,9 +22,13 @@ const DEVICE: u32 = 0;
 const FENCES: u32 = 1;
 const RETRY: u32 = 2;
 const WATCHDOG: u32 = 3;
+const ASK: u32 = 4;
 
 /// Ticks of the watchdog in the time that counts as stalled.
 const TICKS: u32 = 4;
+
+/// Until what it leads to is asked again whether it has changed: in the 2 s that there are for an end.
+const ASKS: Duration = Duration::from_millis(50);
 
 struct Fences(Arc<Pool>);
 
@@ -57,11 +61,14 @@ pub(super) struct Run {
     /// Frames that the device was promised at once.
     holds: u32,
     given: u64,
+    /// Frames that it began with.
+    from_before: u64,
     done_at_once: DoneAtOnce,
     one_of_each: OneOfEach,
     /// As the watchdog last saw them, and how often it has seen them so.
     seen: (u64, u64, u32),
     quiet_ticks: u32,
+    ask: Alarm,
     /// The stream is another one from here on.
     changed: bool,
     /// What it has turned out to be, where that is not what was agreed: nothing more goes out.
@@ -104,6 +111,7 @@ impl Run {
             queue.start().map_err(start_queue_failed)?;
         }
         // What came while the graph was negotiated anew.
+        let from_before = input.unfinished();
         input.feed()?;
         start.every(stall / TICKS, WATCHDOG)?;
         start.watch_edges(opened.gives.clone(), DEVICE)?;
@@ -125,10 +133,12 @@ impl Run {
             stall,
             holds: sink::holds(&opened.takes),
             given: 0,
+            from_before,
             done_at_once: DoneAtOnce::default(),
             one_of_each: OneOfEach::default(),
             seen: (0, 0, 0),
             quiet_ticks: 0,
+            ask: start.alarm(ASK),
             changed: false,
             found: None,
             ending: false,
@@ -160,13 +170,17 @@ impl Run {
 
     /// Stops, and says what there is for the next start: of a stream that goes on as another one, what the device has of it
     /// and what it is; or frames that the device had no room to make anything of.
-    pub(super) fn stop(self) -> (Option<(Incoming, Found)>, Vec<Frame>) {
-        let Run { input, output, found, stuck, .. } = self;
+    pub(super) fn stop(self, counts: &mut Counts) -> (Option<(Incoming, Found)>, Vec<Frame>) {
+        let Run { input, output, found, stuck, from_before, given, .. } = self;
         drop(output);
         match found {
             Some(found) => (Some((input, found)), Vec::new()),
             None if stuck => (None, input.into_frames()),
-            None => (None, Vec::new()),
+            None => {
+                // Another element has not started, say.
+                counts.left_behind += if given == 0 { from_before } else { 0 };
+                (None, Vec::new())
+            }
         }
     }
 
@@ -185,6 +199,7 @@ impl Run {
                 return queued.map(drop).map_err(|e| start_queue_failed(StartError::Qbuf(e)));
             }
             WATCHDOG => return self.watch(context),
+            ASK => return self.finish(context),
             _ => {}
         }
         if events.priority {
@@ -349,9 +364,14 @@ impl Run {
         if !self.ending {
             return Ok(());
         }
-        self.stuck = self.makes_no_more() && context.leads_to_change();
+        let makes_no_more = self.makes_no_more();
+        self.stuck = makes_no_more && context.leads_to_change();
         if self.stuck || self.found.is_some() {
             return context.end_all();
+        }
+        if makes_no_more {
+            // It may change yet, and nobody tells.
+            self.ask.set(Timestamp(Timestamp::now().0 + ASKS.as_nanos() as u64));
         }
         if self.input.is_waiting() {
             return Ok(());
@@ -381,11 +401,6 @@ impl Run {
 
     /// Counts quiet ticks, not time: where this thread itself was kept away, the timer has ticked once.
     fn watch(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        // What it leads to may have changed since the end came.
-        self.finish(context)?;
-        if self.stuck {
-            return Ok(());
-        }
         let queued = self.input.queued();
         let now = (self.input.taken, self.given, queued);
         self.quiet_ticks = if now == self.seen { self.quiet_ticks + 1 } else { 0 };
