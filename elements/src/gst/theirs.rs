@@ -32,6 +32,8 @@ pub(super) struct Theirs {
     /// What was agreed on.
     stream: Stream,
     seats: Vec<Seat>,
+    /// From so many on, those that nobody has are let go of: consumers know ours beside them.
+    kept: usize,
     /// Frames that may be out at once. GStreamer's pools grow, so that they alone would hold nobody.
     most: usize,
     turn: Arc<Turn>,
@@ -59,19 +61,21 @@ fn limit(e: impl std::error::Error + Send + Sync + 'static) -> Failure {
 
 impl Theirs {
     /// Frames are as `info` says, or their `GstVideoMeta`, and their consumers as `stream`; these have been imported by
-    /// them. At most so many are out at once; `back` is called, from any thread, when there is room for one more after
+    /// them, and `ours` others. At most so many are out at once; `back` is called, from any thread, when there is room for one more after
     /// there was none.
     pub(super) fn new(
         info: VideoInfo,
         stream: Stream,
         gathered: Vec<Shrbuf>,
+        ours: usize,
         most: u32,
         back: impl Fn() + Send + Sync + 'static,
     ) -> Result<Theirs, Failure> {
         let fences = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(limit)?;
-        let (seats, most) = (Vec::with_capacity(MAX_BUFFERS), most.max(1) as usize);
+        let (seats, kept) = (Vec::with_capacity(MAX_BUFFERS), MAX_BUFFERS.saturating_sub(ours));
+        let most = most.max(1) as usize;
         let turn = Arc::new(Turn { waits: AtomicBool::new(false), back: Box::new(back) });
-        let mut theirs = Theirs { info, stream, seats, most, turn, fences };
+        let mut theirs = Theirs { info, stream, seats, kept, most, turn, fences };
         for buffer in gathered {
             theirs.seat(buffer)?;
         }
@@ -121,7 +125,7 @@ impl Theirs {
             let why = format!("in {}s that are in use elsewhere in this process", place.kind());
             return Ok(Found::Not(Some(why)));
         };
-        if self.seats.len() >= MAX_BUFFERS {
+        if self.seats.len() >= self.kept {
             // Somebody makes new ones all the time: those that nobody has are let go of.
             self.seats.retain(|seat| seat.home.frames() > 0);
         }
@@ -156,7 +160,7 @@ impl Theirs {
 #[cfg(test)]
 mod tests {
     use shrbuf::exporter::Memfd;
-    use shrbuf::{Format, MemoryKind, Modifier};
+    use shrbuf::{Format, MemoryKind, Modifier, WeakShrbuf};
     use shrbuf_gst_memory::FdMemories;
     use shrbuf_pipeline::{Origin, Size};
 
@@ -165,7 +169,7 @@ mod tests {
 
     const SIZE: Size = Size::new(64, 48);
 
-    fn theirs(stride_align: u32) -> Theirs {
+    fn theirs(stride_align: u32, ours: usize) -> Theirs {
         gst::init().unwrap();
         let stream = Stream {
             format: Format::Nv12,
@@ -179,7 +183,7 @@ mod tests {
             read_only: false,
             buffers: 2,
         };
-        Theirs::new(video::info(Format::Nv12, SIZE, None, None).unwrap(), stream, Vec::new(), 64, || {}).unwrap()
+        Theirs::new(video::info(Format::Nv12, SIZE, None, None).unwrap(), stream, Vec::new(), ours, 64, || {}).unwrap()
     }
 
     fn frame(theirs: &Theirs) -> gst::Buffer {
@@ -199,7 +203,7 @@ mod tests {
 
     #[test]
     fn memory_is_a_buffer_the_first_time_and_the_same_one_ever_after() {
-        let mut theirs = theirs(1);
+        let mut theirs = theirs(1, 0);
         let frames = [frame(&theirs), frame(&theirs)];
         let ids: Vec<_> = (0..10).map(|n| adopt(&mut theirs, &frames[n % 2])).map(|(b, new)| (b.id(), new)).collect();
         assert!(ids[0].1 && ids[1].1 && ids[2..].iter().all(|(_, new)| !new));
@@ -208,7 +212,7 @@ mod tests {
 
     #[test]
     fn memory_that_is_never_the_same_is_let_go_of_and_what_is_out_stays() {
-        let mut theirs = theirs(1);
+        let mut theirs = theirs(1, 0);
         let (held, _) = {
             let frame = frame(&theirs);
             adopt(&mut theirs, &frame)
@@ -232,8 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_has_makes_room_as_soon_as_consumers_would_know_too_many_beside_ours() {
+        for ours in [2, 40, MAX_BUFFERS] {
+            let mut theirs = theirs(1, ours);
+            let mut known: Vec<_> = Vec::new();
+            for _ in 0..2 * MAX_BUFFERS {
+                let frame = frame(&theirs);
+                known.push(adopt(&mut theirs, &frame).0.downgrade());
+                known.retain(|buffer: &WeakShrbuf| !buffer.is_gone());
+            }
+            assert_eq!(known.len(), theirs.seats.len());
+            assert!(ours + known.len() <= MAX_BUFFERS.max(ours + 1), "{ours} {}", known.len());
+        }
+    }
+
+    #[test]
     fn memory_that_consumers_did_not_agree_on_is_named() {
-        let mut theirs = theirs(256);
+        let mut theirs = theirs(256, 0);
         let frame = frame(&theirs);
         let Found::Not(Some(why)) = theirs.adopt(&frame).unwrap() else { panic!("adopted") };
         assert_eq!(why, "with rows of 64 bytes, where multiples of 256 were agreed on");
