@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
 use shrbuf::ipc::FrameInfo;
-use shrbuf::pool::MAX_BUFFERS;
-use shrbuf::{BufferId, Shrbuf};
+use shrbuf::{BufferId, Shrbuf, WeakShrbuf};
 
 use crate::sys::{self, FdMemories, Spent, WayBack};
 use crate::video::{Planes, PlanesError};
@@ -78,14 +77,14 @@ impl Lender {
     /// # Errors
     /// There are too few descriptors, or GStreamer does not take one.
     pub fn new(buffers: &[Shrbuf], planes: Planes) -> Result<Lender, WrapError> {
-        // Whole at every step: a memory that is wrapped is freed only by `drop`.
         let mut lender = Lender { buffers: Vec::with_capacity(buffers.len()), memories: FdMemories::new(), planes };
         buffers.iter().try_for_each(|buffer| lender.add(buffer))?;
         Ok(lender)
     }
 
     fn add(&mut self, buffer: &Shrbuf) -> Result<(), WrapError> {
-        self.buffers.push((buffer.id(), Vec::with_capacity(buffer.segments().len())));
+        let slots = Vec::with_capacity(buffer.segments().len());
+        let mut wrapped = Wrapped { id: buffer.id(), buffer: buffer.downgrade(), slots };
         for (index, &size) in self.planes.sizes.iter().enumerate() {
             let mut memory = self.wrap(buffer, index, size)?;
             let slot = Arc::new(Slot { address: memory.as_ptr().addr(), lent: Mutex::default() });
@@ -93,10 +92,10 @@ impl Lender {
             let way_back: WayBack = Arc::new(move |spent| owner.come_back(spent));
             sys::lend(memory.make_mut(), way_back);
             lock(&slot.lent).memory = Some(memory);
-            if let Some((_, slots)) = self.buffers.last_mut() {
-                slots.push(slot);
-            }
+            wrapped.slots.push(slot);
         }
+        // Last: one that is not whole is none.
+        self.buffers.push(wrapped);
         Ok(())
     }
 
@@ -114,7 +113,9 @@ impl Lender {
     /// # Errors
     /// GStreamer cannot say where the planes lie.
     pub fn lend(&self, frame: &Shrbuf, info: &FrameInfo) -> Result<Option<gst::Buffer>, glib::BoolError> {
-        let Some((_, slots)) = self.buffers.iter().find(|(id, _)| *id == frame.id()) else { return Ok(None) };
+        let Some(Wrapped { slots, .. }) = self.buffers.iter().find(|wrapped| wrapped.id == frame.id()) else {
+            return Ok(None);
+        };
         let mut buffer = gst::Buffer::new();
         let writable = buffer.make_mut();
         for (slot, &size) in slots.iter().zip(&self.planes.sizes) {
@@ -153,7 +154,7 @@ impl Lender {
     /// # Errors
     /// As of [`Lender::new`], or a buffer has its planes elsewhere than those before.
     pub fn pass(&mut self, frame: &Shrbuf, info: &FrameInfo) -> Result<gst::Buffer, WrapError> {
-        if !self.buffers.iter().any(|(id, _)| *id == frame.id()) {
+        if !self.buffers.iter().any(|wrapped| wrapped.id == frame.id()) {
             self.learn(frame)?;
         }
         match self.lend(frame, info)? {
@@ -168,12 +169,8 @@ impl Lender {
         if (&offsets, &strides, &sizes) != (&self.planes.offsets, &self.planes.strides, &self.planes.sizes) {
             return Err(WrapError::Unlike);
         }
-        if self.buffers.len() >= 2 * MAX_BUFFERS {
-            // Somebody makes new ones all the time: those that GStreamer does not have are let go of.
-            let (kept, gone) = std::mem::take(&mut self.buffers).into_iter().partition(|(_, slots)| is_lent(slots));
-            self.buffers = kept;
-            close(&gone);
-        }
+        // Their memory is kept by nobody but us.
+        self.buffers.retain(|wrapped| !wrapped.buffer.is_gone());
         self.add(buffer)
     }
 
@@ -191,13 +188,13 @@ impl Lender {
         }
         let is = |slot: &Arc<Slot>, memory: &gst::MemoryRef| slot.address == memory.as_ptr().addr();
         let of = |slots: &[Arc<Slot>]| slots.iter().zip(frame.iter_memories()).all(|(slot, memory)| is(slot, memory));
-        let (_, slots) = self.buffers.iter().find(|(_, slots)| of(slots))?;
-        lock(&slots.first()?.lent).frame.clone()
+        let wrapped = self.buffers.iter().find(|wrapped| of(&wrapped.slots))?;
+        lock(&wrapped.slots.first()?.lent).frame.clone()
     }
 
     /// How many buffers GStreamer has.
     pub fn lent(&self) -> usize {
-        self.buffers.iter().filter(|(_, slots)| is_lent(slots)).count()
+        self.buffers.iter().filter(|wrapped| wrapped.is_lent()).count()
     }
 
     /// Where the planes lie.
@@ -221,27 +218,31 @@ impl Lender {
     }
 }
 
-type Wrapped = (BufferId, Vec<Arc<Slot>>);
-
-fn is_lent(slots: &[Arc<Slot>]) -> bool {
-    slots.iter().any(|slot| lock(&slot.lent).frame.is_some())
+/// A buffer, with a memory for each of its planes' own.
+struct Wrapped {
+    id: BufferId,
+    /// Lent memory keeps a reference: so one that is gone is not lent.
+    buffer: WeakShrbuf,
+    slots: Vec<Arc<Slot>>,
 }
 
-/// What is out need not come back.
-fn close(buffers: &[Wrapped]) {
-    for slot in buffers.iter().flat_map(|(_, slots)| slots) {
-        let mut lent = lock(&slot.lent);
-        lent.closed = true;
-        let memory = lent.memory.take();
-        drop(lent);
-        // Not under the lock: its end looks at the slot once more.
-        drop(memory);
+impl Wrapped {
+    fn is_lent(&self) -> bool {
+        self.slots.iter().any(|slot| lock(&slot.lent).frame.is_some())
     }
 }
 
-impl Drop for Lender {
+impl Drop for Wrapped {
+    /// What is out need not come back.
     fn drop(&mut self) {
-        close(&self.buffers);
+        for slot in &self.slots {
+            let mut lent = lock(&slot.lent);
+            lent.closed = true;
+            let memory = lent.memory.take();
+            drop(lent);
+            // Not under the lock: its end looks at the slot once more.
+            drop(memory);
+        }
     }
 }
 
@@ -392,9 +393,14 @@ mod tests {
         drop(still_out);
         assert_eq!((frame.references(), lender.lent(), pool.idle()), (1, 0, 2));
         assert!(matches!(lender.pass(&late(128), &info), Err(WrapError::Unlike)));
-        // Those that are gone are let go of.
-        (0..4 * MAX_BUFFERS).for_each(|_| drop(lender.pass(&late(1), &info).unwrap()));
-        assert!(lender.buffers.len() <= 2 * MAX_BUFFERS);
+        // Those that are gone are let go of as soon as another comes, and those that are out once they are back.
+        (0..100).for_each(|_| drop(lender.pass(&late(1), &info).unwrap()));
+        assert_eq!(lender.buffers.len(), 2 + 1 + 1);
+        let out: Vec<_> = (0..10).map(|_| lender.pass(&late(1), &info).unwrap()).collect();
+        assert_eq!((lender.buffers.len(), lender.lent()), (2 + 1 + 10, 10));
+        drop(out);
+        drop(lender.pass(&late(1), &info).unwrap());
+        assert_eq!((lender.buffers.len(), lender.lent()), (2 + 1 + 1, 0));
     }
 
     #[test]

@@ -88,8 +88,8 @@ struct shrbuf_welcome {
 
 #define SHRBUF_BUFFER_NO_MODIFIER 1u
 
-/* Brings as many descriptors as it has segments. After CHANNEL: one buffer more, or another in the place of one that has gone,
- * which is not held. */
+/* Brings as many descriptors as it has segments. After CHANNEL: what the next FRAME is in, one buffer more, or another in the
+ * place of one that has gone, which is not held. */
 struct shrbuf_buffer {
     uint32_t type;
     uint32_t index;
@@ -133,7 +133,7 @@ struct shrbuf_frame {
     uint32_t matrix; /* MatrixCoefficients of ITU-T H.273 */
     uint32_t state;
     uint32_t crop[4]; /* x, y, width, height */
-    uint32_t late;    /* how many BUFFERs there were since CHANNEL: the frame may be in one of those */
+    uint32_t late;    /* how many BUFFERs there were since CHANNEL; where that is one more, the frame is in that */
 };
 
 struct shrbuf_state {
@@ -225,10 +225,8 @@ static inline int shrbuf_is_message(const union shrbuf_message *m, size_t size, 
     }
 }
 
-/* Waits for a message, whose descriptors are the caller's to close: its size; 0 at the end; -1 and errno, which is EPROTO
- * for anything that no producer sends, with no descriptor left open. Nothing of a message is more certain than its size,
- * its number of descriptors, and that a buffer's number is below SHRBUF_MAX_BUFFERS. */
-static inline ssize_t shrbuf_receive(int s, union shrbuf_message *m, int fds[SHRBUF_MAX_PLANES]) {
+/* As shrbuf_receive, which waits; with MSG_DONTWAIT in `flags` it does not, and EAGAIN is the errno where there is none. */
+static inline ssize_t shrbuf_take(int s, union shrbuf_message *m, int fds[SHRBUF_MAX_PLANES], int flags) {
     union { struct cmsghdr head; char room[CMSG_SPACE(SHRBUF_MAX_PLANES * sizeof(int))]; } control;
     struct iovec part;
     struct msghdr h;
@@ -243,7 +241,7 @@ static inline ssize_t shrbuf_receive(int s, union shrbuf_message *m, int fds[SHR
     h.msg_iovlen = 1;
     h.msg_control = &control;
     h.msg_controllen = sizeof control;
-    do n = recvmsg(s, &h, MSG_CMSG_CLOEXEC);
+    do n = recvmsg(s, &h, MSG_CMSG_CLOEXEC | flags);
     while (n < 0 && errno == EINTR);
     if (n <= 0) return n;
     for (c = CMSG_FIRSTHDR(&h); c; c = CMSG_NXTHDR(&h, c)) {
@@ -254,6 +252,13 @@ static inline ssize_t shrbuf_receive(int s, union shrbuf_message *m, int fds[SHR
     if (!(h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && shrbuf_is_message(m, (size_t)n, count)) return n;
     for (i = 0; i < count; i++) close(fds[i]);
     return errno = EPROTO, -1;
+}
+
+/* Waits for a message, whose descriptors are the caller's to close: its size; 0 at the end; -1 and errno, which is EPROTO
+ * for anything that no producer sends, with no descriptor left open. Nothing of a message is more certain than its size,
+ * its number of descriptors, and that a buffer's number is below SHRBUF_MAX_BUFFERS. */
+static inline ssize_t shrbuf_receive(int s, union shrbuf_message *m, int fds[SHRBUF_MAX_PLANES]) {
+    return shrbuf_take(s, m, fds, 0);
 }
 
 #define SHRBUF_GET_SEALS 1034 /* F_GET_SEALS of linux/fcntl.h */
@@ -288,7 +293,7 @@ struct shrbuf_link {
     int frames; /* the pipe, or the socket: readable when something has come; of the end the socket tells */
     struct shrbuf_page *page;
     uint32_t late;             /* BUFFERs received since CHANNEL */
-    struct shrbuf_frame first; /* a frame that came before its BUFFER was received; its type is 0 where there is none */
+    struct shrbuf_frame frame; /* comes next, after the BUFFER that it is in; its type is 0 where there is none */
 };
 
 /* Opens the channel that CHANNEL brought with `fds`, and closes those: 0, or -1 and errno, which is EPROTO for a page that
@@ -325,13 +330,13 @@ static inline ssize_t shrbuf_next(struct shrbuf_link *l, union shrbuf_message *m
     /* The socket first: what was written into the pipe before it had something to say is seen then. */
     struct pollfd ways[2] = {{l->socket, POLLIN, 0}, {l->frames, POLLIN, 0}};
     ssize_t n;
-    if (l->first.type && l->first.late == l->late) {
+    if (l->frame.type) {
         memset(m, 0, sizeof *m);
-        m->frame = l->first;
-        l->first.type = 0;
+        m->frame = l->frame;
+        l->frame.type = 0;
         return sizeof m->frame;
     }
-    do n = l->first.type ? 0 : poll(ways, 2, -1);
+    do n = poll(ways, 2, -1);
     while (n < 0 && errno == EINTR);
     if (n < 0) return n;
     /* A producer that has died closes the socket, even where the pipe's other end is still open elsewhere. */
@@ -342,13 +347,21 @@ static inline ssize_t shrbuf_next(struct shrbuf_link *l, union shrbuf_message *m
         if (n < 0) return n;
         if (n > 0 && (n != sizeof m->frame || !shrbuf_is_message(m, (size_t)n, 0))) return errno = EPROTO, -1;
         if (n > 0 && (m->type != SHRBUF_FRAME || (int32_t)(m->frame.late - l->late) <= 0)) return n;
-        if (n > 0) l->first = m->frame; /* its BUFFER was sent before */
+        if (n > 0 && m->frame.late - l->late != 1) return errno = EPROTO, -1;
+        if (n > 0) l->frame = m->frame;
     }
-    n = shrbuf_receive(l->socket, m, fds);
+    /* A frame's BUFFER was sent just before, so it is there. */
+    n = shrbuf_take(l->socket, m, fds, l->frame.type ? MSG_DONTWAIT : 0);
     /* Said once, where the producer closed before it had read all of ours. */
-    if (n < 0 && errno == ECONNRESET) n = shrbuf_receive(l->socket, m, fds);
-    if (n > 0 && m->type == SHRBUF_BUFFER) l->late++;
-    return n;
+    if (n < 0 && errno == ECONNRESET) n = shrbuf_take(l->socket, m, fds, l->frame.type ? MSG_DONTWAIT : 0);
+    if (n > 0 && m->type == SHRBUF_BUFFER) return l->late++, n;
+    if (!l->frame.type) return n;
+    if (n > 0 && m->type == SHRBUF_CHANNEL) {
+        close(fds[0]);
+        if (m->channel.pipe) close(fds[1]);
+    }
+    l->frame.type = 0;
+    return errno = EPROTO, -1;
 }
 
 /* Gives back a buffer, from any thread; `skipped` where it was not looked at. 0, or -1 and errno. */

@@ -392,9 +392,10 @@ impl Out {
             start.watch(pool.fences_fd().try_clone_to_owned().map_err(|e| limit(&e))?, FENCES)?;
         }
         let imported = gathered.len() as u64;
+        let ours = made.buffers.as_ref().and_then(|ours| ours.pool()).map_or(0, |pool| pool.len());
         // What consumers hold, and one on its way to them; all others are GStreamer's to keep.
         let (most, back) = (made.stream.buffers.saturating_sub(keeps) + 1, self.waker.clone());
-        let theirs = Theirs::new(made.info, made.stream, gathered, most, move || back.wake())?;
+        let theirs = Theirs::new(made.info, made.stream, gathered, ours, most, move || back.wake())?;
         start.watch(theirs.fences_fd().map_err(|e| limit(&e))?, FENCES)?;
         (self.buffers, self.theirs) = (made.buffers, Some(theirs));
         Ok(imported)

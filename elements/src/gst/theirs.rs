@@ -43,18 +43,20 @@ fn limit(e: impl std::error::Error + Send + Sync + 'static) -> Failure {
 
 impl Theirs {
     /// Frames are as `info` says, or their `GstVideoMeta`, and their consumers as `stream`; these have been imported by
-    /// them. At most so many are out at once; `back` is called, from any thread, when there is room for one more after
-    /// there was none.
+    /// them, and `ours` others, beside which no more are kept than consumers can know. At most so many are out at once; `back`
+    /// is called, from any thread, when there is room for one more after there was none.
     pub(super) fn new(
         info: VideoInfo,
         stream: Stream,
         gathered: Vec<Shrbuf>,
+        ours: usize,
         most: u32,
         back: impl Fn() + Send + Sync + 'static,
     ) -> Result<Theirs, Failure> {
         let (waits, most) = (Arc::new(AtomicBool::new(false)), most.max(1) as usize);
         let waiting = Arc::clone(&waits);
-        let buffers = shrbuf_gst_memory::Theirs::new(gathered, MAX_BUFFERS, move || {
+        let room = MAX_BUFFERS.saturating_sub(ours).max(most);
+        let buffers = shrbuf_gst_memory::Theirs::new(gathered, room, move || {
             // It is idle by now, which whoever waits looks at after saying so.
             fence(Ordering::SeqCst);
             if waiting.swap(false, Ordering::SeqCst) {
@@ -113,7 +115,7 @@ impl Theirs {
 #[cfg(test)]
 mod tests {
     use shrbuf::exporter::Memfd;
-    use shrbuf::{Format, MemoryKind, Modifier};
+    use shrbuf::{Format, MemoryKind, Modifier, WeakShrbuf};
     use shrbuf_gst_memory::FdMemories;
     use shrbuf_pipeline::{Origin, Size};
 
@@ -122,7 +124,8 @@ mod tests {
 
     const SIZE: Size = Size::new(64, 48);
 
-    fn theirs(stride_align: u32) -> Theirs {
+    fn theirs(stride_align: u32, ours: usize) -> Theirs {
+        // One of theirs is out at most.
         gst::init().unwrap();
         let stream = Stream {
             format: Format::Nv12,
@@ -136,7 +139,7 @@ mod tests {
             read_only: false,
             buffers: 2,
         };
-        Theirs::new(video::info(Format::Nv12, SIZE, None, None).unwrap(), stream, Vec::new(), 64, || {}).unwrap()
+        Theirs::new(video::info(Format::Nv12, SIZE, None, None).unwrap(), stream, Vec::new(), ours, 1, || {}).unwrap()
     }
 
     fn frame(theirs: &Theirs) -> gst::Buffer {
@@ -148,8 +151,23 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_has_makes_room_as_soon_as_consumers_would_know_too_many_beside_ours() {
+        for ours in [2, 40, MAX_BUFFERS] {
+            let mut theirs = theirs(1, ours);
+            let mut known: Vec<_> = Vec::new();
+            for _ in 0..2 * MAX_BUFFERS {
+                let frame = frame(&theirs);
+                let Found::Buffer { buffer, new: true } = theirs.adopt(&frame).unwrap() else { panic!("not adopted") };
+                known.push(buffer.downgrade());
+                known.retain(|buffer: &WeakShrbuf| !buffer.is_gone());
+            }
+            assert!(ours + known.len() <= MAX_BUFFERS.max(ours + 1), "{ours} {}", known.len());
+        }
+    }
+
+    #[test]
     fn memory_that_consumers_did_not_agree_on_is_named() {
-        let mut theirs = theirs(256);
+        let mut theirs = theirs(256, 0);
         let frame = frame(&theirs);
         let Found::Not(Some(why)) = theirs.adopt(&frame).unwrap() else { panic!("adopted") };
         assert_eq!(why, "with rows of 64 bytes, where multiples of 256 were agreed on");

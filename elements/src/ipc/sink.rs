@@ -96,7 +96,7 @@ struct Run {
     awaited: usize,
     /// How many of them at most.
     kept: usize,
-    /// Buffers that consumers were told of as they came.
+    /// Buffers that were announced as they came.
     late: u64,
     ending: bool,
 }
@@ -201,12 +201,16 @@ impl Sink {
 impl Run {
     fn send(&mut self, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
         let info = info(&frame);
-        if let Err(IpcError::NotAnnounced(_)) = self.producer.send(&frame.buffer, &info) {
-            // What only shows as it streams (a part of GStreamer's that allocates more): known from now on.
-            self.producer.announce(Announced::of(&frame.buffer).map_err(failed)?).map_err(failed)?;
-            self.late += 1;
-            self.producer.send(&frame.buffer, &info).map_err(failed)?;
-        }
+        let sent = match self.producer.send(&frame.buffer, &info) {
+            Err(IpcError::NotAnnounced(_)) => {
+                // What only shows as it streams (a part of GStreamer's that allocates more): known from now on.
+                self.producer.announce(Announced::of(&frame.buffer).map_err(failed)?).map_err(failed)?;
+                self.late += 1;
+                self.producer.send(&frame.buffer, &info)
+            }
+            sent => sent,
+        };
+        sent.map_err(failed)?;
         context.shown(frame.timestamp, Timestamp::now());
         Ok(())
     }

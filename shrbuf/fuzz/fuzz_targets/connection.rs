@@ -2,8 +2,8 @@
 //! on, and has every buffer back once the peer is gone.
 //!
 //! An input is a row of packets: a byte for its length, of which the top bit sends a descriptor along, then its bytes. A
-//! packet of one byte stands for something proper, so that the fuzzer finds its way to where frames flow; one of nine is
-//! written into the page, a byte for where and eight for what.
+//! packet of one byte stands for something proper, so that the fuzzer finds its way to where frames flow, or for a frame in a buffer
+//! that was not there before; one of nine is written into the page, a byte for where and eight for what.
 #![no_main]
 
 use std::cell::RefCell;
@@ -18,9 +18,11 @@ use nix::sys::socket::{
 use nix::sys::uio::pwrite;
 use shrbuf::exporter::Memfd;
 use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer, VERSION};
-use shrbuf::{Format, Layout, Pool};
+use shrbuf::{Format, Layout, Pool, Shrbuf, WeakShrbuf};
 
 const BUFFERS: u32 = 3;
+/// What stands for a frame in a new buffer.
+const NEW: u8 = 0xff;
 
 struct Target {
     path: std::path::PathBuf,
@@ -32,9 +34,12 @@ thread_local! {
     static TARGET: RefCell<Option<Target>> = const { RefCell::new(None) };
 }
 
+fn new_buffer() -> Shrbuf {
+    Memfd::new("fuzz").allocate(&Layout::linear(Format::Grey, 8, 8, 1).unwrap()).unwrap()
+}
+
 fn target() -> Target {
-    let layout = Layout::linear(Format::Grey, 8, 8, 1).unwrap();
-    let buffers: Vec<_> = (0..BUFFERS).map(|_| Memfd::new("fuzz").allocate(&layout).unwrap()).collect();
+    let buffers: Vec<_> = (0..BUFFERS).map(|_| new_buffer()).collect();
     let announced = buffers.iter().map(|b| Announced::of(b).unwrap()).collect();
     let path = std::env::temp_dir().join(format!("shrbuf-fuzz-{}", std::process::id()));
     let options =
@@ -91,10 +96,17 @@ fuzz_target!(|data: &[u8]| {
         let target = kept.get_or_insert_with(target);
         let peer = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
         connect(peer.as_raw_fd(), &UnixAddr::new(&target.path).unwrap()).unwrap();
-        let (mut rest, mut channel) = (data, Vec::new());
+        let (mut rest, mut channel, mut new) = (data, Vec::new(), Vec::new());
         while let Some((&head, after)) = rest.split_first() {
             let (packet, after) = after.split_at(usize::from(head & 0x7f).min(after.len()));
             rest = after;
+            if packet == [NEW] {
+                let buffer = new_buffer();
+                target.producer.announce(Announced::of(&buffer).unwrap()).unwrap();
+                target.producer.send(&buffer, &FrameInfo::default()).unwrap();
+                new.push(buffer.downgrade());
+                continue;
+            }
             let bytes = if let [code] = packet { proper(*code) } else { packet.to_vec() };
             if bytes.len() == 9 {
                 read(&peer, &mut channel);
@@ -115,7 +127,8 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         drop(peer);
-        while target.pool.idle() < BUFFERS as usize || target.producer.consumers() > 0 {
+        let out = |new: &[WeakShrbuf]| new.iter().any(|buffer| !buffer.is_gone());
+        while target.pool.idle() < BUFFERS as usize || out(&new) || target.producer.consumers() > 0 {
             target.producer.wait(None).unwrap();
         }
     });

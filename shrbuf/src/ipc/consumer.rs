@@ -39,6 +39,8 @@ const TURN: usize = 256;
 /// Bytes read at once where only the newest frame counts: those of all that a window can be.
 const ROOM: usize = 2 * MAX_BUFFERS * RECORD;
 
+const UNTOLD: &str = "a frame in a buffer that it did not tell of";
+
 /// What frames are given back by, from whichever thread drops the last reference.
 pub(super) struct Way {
     socket: Socket,
@@ -168,7 +170,7 @@ impl Connection {
         let pool = Pool::new(buffers, move |index| released.release(index)).inspect_err(|_| {
             weak.iter().for_each(|w| w.detach(number));
         })?;
-        let later = Later::new(number, first, &pool, weak.len())?;
+        let later = Later::new(number, first, &pool)?;
         way.socket.say(ToProducer::Start)?;
         let skips = welcome.policy == Policy::Latest;
         let (room, newest, said, over) = (Box::new([0; ROOM]), None, None, None);
@@ -357,7 +359,7 @@ impl Consumer {
 
     /// Takes in a buffer that the producer has told of late.
     fn know(&mut self, index: u32, layout: Layout, fds: Vec<OwnedFd>) -> Result<(), IpcError> {
-        if !self.later.has_place(index) {
+        if index as usize >= MAX_BUFFERS {
             close_apart(fds);
             return Err(self.way.socket.broken("a buffer that has no place"));
         }
@@ -374,16 +376,13 @@ impl Consumer {
         self.later.know(index, buffer, &self.way)
     }
 
-    /// Reads of the socket what a frame refers to: it was sent before.
-    fn catch_up(&mut self, late: u32) -> Result<(), IpcError> {
-        while self.later.told() != late {
-            match self.way.socket.hear_with_descriptors(close_apart) {
-                Ok(Some((ToConsumer::Buffer { index, layout }, fds))) => self.know(index, layout, fds)?,
-                Err(error) if !matches!(error, IpcError::Gone) => return Err(error),
-                _ => return Err(self.way.socket.broken("a frame in a buffer that it did not tell of")),
-            }
+    /// Reads of the socket what a frame is in, which was sent just before it.
+    fn catch_up(&mut self) -> Result<(), IpcError> {
+        match self.way.socket.hear_with_descriptors(close_apart) {
+            Ok(Some((ToConsumer::Buffer { index, layout }, fds))) => self.know(index, layout, fds),
+            Err(error) if !matches!(error, IpcError::Gone) => Err(error),
+            _ => Err(self.way.socket.broken(UNTOLD)),
         }
-        Ok(())
     }
 
     fn bye(&self, reason: Reason, version: u16) -> Result<Step, IpcError> {
@@ -393,8 +392,10 @@ impl Consumer {
     fn step(&mut self, message: ToConsumer) -> Result<Step, IpcError> {
         match message {
             ToConsumer::Frame { buffer: index, state, dropped, info, late } => {
-                if self.later.is_before(late) {
-                    self.catch_up(late)?;
+                match self.later.beyond(late) {
+                    ..=0 => {}
+                    1 => self.catch_up()?,
+                    _ => return Err(self.way.socket.broken(UNTOLD)),
                 }
                 let buffer = match self.later.of(index) {
                     Some(later) => later.pool.take(0),

@@ -1,5 +1,5 @@
-//! Buffers that a producer tells its consumer of after the start: one more, or another in the place of one that has gone. Each is a
-//! pool of its own.
+//! Buffers that a producer tells its consumer of as the first frames in them come: one more, or another in the place of one that
+//! has gone. Each is a pool of its own.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +9,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::buffer::{Shrbuf, WeakShrbuf};
 use crate::layout::Layout;
-use crate::pool::{MAX_BUFFERS, Pool};
+use crate::pool::Pool;
 use crate::segment::MemoryKind;
 
 use super::IpcError;
@@ -21,8 +21,6 @@ pub(super) struct Later {
     number: u64,
     /// What all buffers are alike in.
     first: Option<(Layout, MemoryKind)>,
-    /// Buffers at the start, and those of higher numbers since.
-    numbers: u32,
     all: Vec<Late>,
     /// How many there have been, as frames count them.
     told: u32,
@@ -40,15 +38,10 @@ pub(super) struct Late {
 
 impl Later {
     /// None yet, beside the buffers of `pool`.
-    pub(super) fn new(
-        number: u64,
-        first: Option<(Layout, MemoryKind)>,
-        pool: &Pool,
-        buffers: usize,
-    ) -> Result<Later, IpcError> {
+    pub(super) fn new(number: u64, first: Option<(Layout, MemoryKind)>, pool: &Pool) -> Result<Later, IpcError> {
         let fences = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(IpcError::os("epoll_create1"))?;
         fences.add(pool.fences_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(IpcError::os("epoll_ctl"))?;
-        Ok(Later { number, first, numbers: buffers as u32, all: Vec::new(), told: 0, fences })
+        Ok(Later { number, first, all: Vec::new(), told: 0, fences })
     }
 
     /// The one that has this number now.
@@ -56,19 +49,10 @@ impl Later {
         self.all.iter().find(|later| later.index == index)
     }
 
-    /// A frame is in one that is yet to be read of. Counts go round, and the socket may be ahead of the pipe.
-    pub(super) fn is_before(&self, late: u32) -> bool {
-        late.wrapping_sub(self.told) as i32 > 0
-    }
-
-    /// See [`Later`].
-    pub(super) fn told(&self) -> u32 {
-        self.told
-    }
-
-    /// A buffer may have this number.
-    pub(super) fn has_place(&self, index: u32) -> bool {
-        index <= self.numbers && (index as usize) < MAX_BUFFERS
+    /// How many the producer had told of, as a frame says, beyond those that were read of here. Less than none where the socket is
+    /// ahead of the pipe; counts go round.
+    pub(super) fn beyond(&self, late: u32) -> i32 {
+        late.wrapping_sub(self.told) as i32
     }
 
     /// It is as all buffers are.
@@ -90,7 +74,6 @@ impl Later {
         // The producer's has gone, of which nothing is held here any more.
         self.all.retain(|later| later.index != index);
         self.all.push(Late { index, pool, weak });
-        self.numbers = self.numbers.max(index + 1);
         self.told = self.told.wrapping_add(1);
         Ok(())
     }

@@ -87,6 +87,7 @@ mod path;
 mod peer;
 mod producer;
 mod releases;
+mod slots;
 mod socket;
 mod status;
 mod wire;

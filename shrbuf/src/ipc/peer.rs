@@ -1,7 +1,7 @@
 //! One consumer, as its producer sees it: what it may hold, what it holds, and what waits for it.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
@@ -14,6 +14,7 @@ use super::channel::Channel;
 use super::message::{ConsumerStatus, FrameInfo, NAME, Policy, Reason, ToConsumer};
 use super::packet::Packet;
 use super::releases::{Ear, Returned};
+use super::slots::Outgoing;
 
 /// A monitor may ask again after this time, in ns.
 const ASK_AGAIN: u64 = 20_000_000;
@@ -76,9 +77,12 @@ pub(super) struct Peer {
     asked: u64,
     /// What a monitor has asked for and its socket had no room for yet.
     pub(super) answers: VecDeque<ToConsumer>,
-    /// Buffers that it was told of at first, and since.
+    /// Buffers that it was told of at first.
     pub(super) told: u32,
+    /// How many since, each just before the first frame in it.
     late: u32,
+    /// All that it has been told of, a bit for each number.
+    knows: u64,
     /// What frames go by and come back by, once it has been told of the buffers.
     pub(super) channel: Option<Channel>,
     ear: Ear,
@@ -108,6 +112,7 @@ impl Peer {
             answers: VecDeque::new(),
             told: 0,
             late: 0,
+            knows: 0,
             channel: None,
             ear: Ear::default(),
             held: [const { None }; MAX_BUFFERS],
@@ -138,18 +143,18 @@ impl Peer {
         EpollEvent::new(flags, u64::from(self.id))
     }
 
-    /// Tells it of one buffer more, or of another in the place of one that it does not hold; frames say how often that has been.
-    pub(super) fn tell_late(
-        &mut self,
-        message: &ToConsumer,
-        fds: &[BorrowedFd<'_>],
-        packet: &mut Packet,
-    ) -> Result<(), Close> {
-        if matches!(self.phase, Phase::Told | Phase::Ready | Phase::Started) {
-            sent(seqpacket::send(self.socket.as_fd(), message.encode(packet), fds))?;
-            self.late = self.late.wrapping_add(1);
-        }
+    /// Tells it of a buffer, so that it imports it.
+    pub(super) fn tell(&mut self, index: usize, out: &mut Outgoing<'_>) -> Result<(), Close> {
+        let (message, fds) = out.slots[index].message(index);
+        sent(seqpacket::send(self.socket.as_fd(), message.encode(out.packet), &fds))?;
+        self.knows |= 1 << index;
         Ok(())
+    }
+
+    /// Another buffer has this number from now on, of which it is told where a frame in it goes there. One that takes none, or does
+    /// not read, so has no more to read than its window, nor descriptors that the kernel counts against this user.
+    pub(super) fn forget(&mut self, index: usize) {
+        self.knows &= !(1 << index);
     }
 
     /// It takes frames, or has some to give back.
@@ -187,12 +192,12 @@ impl Peer {
 
     /// Sends a frame, has it wait, or drops it, as the policy says. What has been given back is looked at first only where
     /// there would be no room, so that the frame is on its way the sooner.
-    pub(super) fn offer(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {
+    pub(super) fn offer(&mut self, frame: Waiting, out: &mut Outgoing<'_>) -> Result<(), Close> {
         if !self.takes(frame.index) {
-            self.collect(now, packet)?;
+            self.collect(out)?;
         }
         if self.takes(frame.index) {
-            return self.transmit(frame, now, packet);
+            return self.transmit(frame, out);
         }
         let most = match self.policy {
             Policy::Block => MAX_BUFFERS,
@@ -216,19 +221,23 @@ impl Peer {
         !self.is_full() && self.held[index].is_none()
     }
 
-    fn transmit(&mut self, frame: Waiting, now: u64, packet: &mut Packet) -> Result<(), Close> {
+    fn transmit(&mut self, frame: Waiting, out: &mut Outgoing<'_>) -> Result<(), Close> {
         let Waiting { index, buffer, info } = frame;
+        if self.knows & 1 << index == 0 {
+            self.tell(index, out)?;
+            self.late = self.late.wrapping_add(1);
+        }
         let state = if info.corrupt { State::Corrupt } else { buffer.state() };
         let (buffer_index, dropped, late) = (index as u32, self.dropped, self.late);
-        self.record(&ToConsumer::Frame { buffer: buffer_index, state, dropped, info, late }, packet)?;
-        self.held[index] = Some(Held { buffer, since: now, filling: state == State::Filling });
+        self.record(&ToConsumer::Frame { buffer: buffer_index, state, dropped, info, late }, out.packet)?;
+        self.held[index] = Some(Held { buffer, since: out.now, filling: state == State::Filling });
         self.in_flight += 1;
         self.sent += 1;
         Ok(())
     }
 
     /// Takes what the consumer has given back. What waits may go now.
-    pub(super) fn collect(&mut self, now: u64, packet: &mut Packet) -> Result<(), Close> {
+    pub(super) fn collect(&mut self, out: &mut Outgoing<'_>) -> Result<(), Close> {
         let Some(channel) = &self.channel else { return Ok(()) };
         let Returned { mut buffers, skipped } = channel.page.take();
         self.skipped += u64::from(skipped.count_ones());
@@ -243,23 +252,23 @@ impl Peer {
             && self.has_room(next)
             && let Some(frame) = self.waiting.pop_front()
         {
-            self.transmit(frame, now, packet)?;
+            self.transmit(frame, out)?;
         }
         Ok(())
     }
 
     /// Has the consumer wake the producer as it gives something back, if that is needed: `at_once`, or for what waits, or
     /// because no more frames go there, with which it would be noticed.
-    pub(super) fn listen(&mut self, at_once: bool, now: u64, packet: &mut Packet) -> Result<(), Close> {
+    pub(super) fn listen(&mut self, at_once: bool, out: &mut Outgoing<'_>) -> Result<(), Close> {
         let Some(channel) = &self.channel else { return Ok(()) };
         let wanted = at_once || !self.waiting.is_empty() || self.phase == Phase::Stopped;
-        if self.ear.listen(&channel.page, wanted && self.in_flight > 0) { self.collect(now, packet) } else { Ok(()) }
+        if self.ear.listen(&channel.page, wanted && self.in_flight > 0) { self.collect(out) } else { Ok(()) }
     }
 
     /// The consumer has woken the producer: once for each frame at most that it has given back.
-    pub(super) fn woken(&mut self, now: u64, packet: &mut Packet) -> Result<(), Close> {
+    pub(super) fn woken(&mut self, out: &mut Outgoing<'_>) -> Result<(), Close> {
         let wakes = self.ear.woken();
-        self.collect(now, packet)?;
+        self.collect(out)?;
         if wakes <= self.released { Ok(()) } else { Err(Close::Because(Reason::Protocol)) }
     }
 

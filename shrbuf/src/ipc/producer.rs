@@ -14,7 +14,6 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::geteuid;
 
 use crate::buffer::Shrbuf;
-use crate::pool::MAX_BUFFERS;
 use crate::state::State;
 use crate::sys::seqpacket;
 
@@ -25,28 +24,19 @@ use super::options::{Counts, Options, Returns};
 use super::packet::Packet;
 use super::path::Listener;
 use super::peer::{Close, Peer, Phase, Waiting, sent};
+use super::slots::{Outgoing, STATE, Slots};
 use super::wire::VERSION;
 use super::{Announced, IpcError, now};
 
 const LISTENER: u64 = u64::MAX;
 /// The listener is to be watched again.
 const RESTED: u64 = u64::MAX - 1;
-/// With a buffer's index: its state has changed.
-const STATE: u64 = 1 << 32;
 /// More than any message that a consumer may send has: what is longer is not whole.
 const LONGEST: usize = 64;
 /// Events taken at once.
 const EVENTS: usize = 32;
 /// Connections beyond the consumers': monitors, and those who have yet to say what they are.
 const OTHERS: usize = 4;
-
-struct Slot {
-    announced: Announced,
-    /// What its state is watched by, once a frame of it was sent before it was filled.
-    state: Option<OwnedFd>,
-    /// It is: until the frame is filled.
-    watched: bool,
-}
 
 /// Frames for other processes, at a socket.
 pub struct Producer {
@@ -55,7 +45,7 @@ pub struct Producer {
     arrivals: Arrivals,
     options: Options,
     rate: Option<(u32, u32)>,
-    slots: Vec<Slot>,
+    slots: Slots,
     peers: Vec<Peer>,
     next_id: u32,
     /// User that it listens as, which is who it is for its consumers whatever becomes of the process.
@@ -92,7 +82,7 @@ impl Producer {
             listener,
             arrivals,
             rate,
-            slots: announced.into_iter().map(|announced| Slot { announced, state: None, watched: false }).collect(),
+            slots: Slots::new(announced),
             peers: Vec::with_capacity(options.consumers as usize + OTHERS),
             options,
             next_id: 1,
@@ -110,23 +100,22 @@ impl Producer {
     /// # Errors
     /// [`IpcError::NotAnnounced`].
     pub fn send(&mut self, buffer: &Shrbuf, info: &FrameInfo) -> Result<usize, IpcError> {
-        let index = self.slots.iter().position(|s| s.announced.id == buffer.id());
-        let index = index.ok_or(IpcError::NotAnnounced(buffer.id()))?;
+        let index = self.slots.number_of(buffer)?;
         if buffer.state() == State::Filling {
-            self.watch_state(index, buffer)?;
+            self.slots.watch_state(index, buffer, &self.epoll)?;
         }
-        let (now, at_once) = (now(), self.at_once());
+        let at_once = self.at_once();
         let mut takers = 0;
-        self.each(|peer, packet| {
+        self.each(|peer, out| {
             if !peer.takes_part() {
                 return Ok(());
             }
             if peer.phase == Phase::Started {
                 takers += 1;
-                peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, now, packet)?;
+                peer.offer(Waiting { index, buffer: buffer.clone(), info: *info }, out)?;
             }
-            peer.collect(now, packet)?;
-            peer.listen(at_once, now, packet)
+            peer.collect(out)?;
+            peer.listen(at_once, out)
         });
         if takers > 0 {
             self.counts.frames += 1
@@ -136,29 +125,15 @@ impl Producer {
         Ok(takers)
     }
 
-    /// Tells everybody, from now on, of one buffer more that frames will come in, of the kind of those before; where there is
-    /// no room for more, in the place of one that is gone. Buffers are best all announced from the start, as consumers then
-    /// import them before anything streams.
+    /// Has frames come in one buffer more, of the kind of those before, or in the place of one that is gone. A consumer is told of
+    /// it with the first frame in it that goes there. Buffers are best all announced from the start, as consumers then import them
+    /// before anything streams.
     ///
     /// # Errors
     /// [`IpcError::Unlike`], [`IpcError::TooMany`].
     pub fn announce(&mut self, announced: Announced) -> Result<(), IpcError> {
-        let have = announced.kind;
-        let unlike = self.slots.first().and_then(|slot| difference(&slot.announced, &announced));
-        if let Some(what) = unlike {
-            return Err(IpcError::Unlike { have, what });
-        }
-        let gone = || self.slots.iter().position(|slot| slot.announced.buffer.is_gone());
-        let index = if self.slots.len() < MAX_BUFFERS { self.slots.len() } else { gone().ok_or(IpcError::TooMany)? };
-        let message = ToConsumer::Buffer { index: index as u32, layout: announced.layout };
-        let fds: Vec<BorrowedFd<'_>> = announced.fds.iter().map(AsFd::as_fd).collect();
-        self.each(|peer, packet| peer.tell_late(&message, &fds, packet));
-        drop(fds);
-        let slot = Slot { announced, state: None, watched: false };
-        match self.slots.get_mut(index) {
-            Some(place) => drop(std::mem::replace(place, slot)),
-            None => self.slots.push(slot),
-        }
+        let index = self.slots.place(announced)?;
+        self.peers.iter_mut().for_each(|peer| peer.forget(index));
         Ok(())
     }
 
@@ -209,12 +184,13 @@ impl Producer {
     }
 
     /// Calls `f` with every connection, and closes those for which it says so.
-    fn each(&mut self, mut f: impl FnMut(&mut Peer, &mut Packet) -> Result<(), Close>) {
-        let (packet, counts) = (&mut self.packet, &mut self.counts);
-        self.peers.retain_mut(|peer| match f(peer, packet) {
+    fn each(&mut self, mut f: impl FnMut(&mut Peer, &mut Outgoing<'_>) -> Result<(), Close>) {
+        let mut out = Outgoing { slots: &self.slots, packet: &mut self.packet, now: now() };
+        let counts = &mut self.counts;
+        self.peers.retain_mut(|peer| match f(peer, &mut out) {
             Ok(()) => true,
             Err(close) => {
-                farewell(peer, close, packet, counts);
+                farewell(peer, close, out.packet, counts);
                 false
             }
         });
@@ -246,34 +222,14 @@ impl Producer {
         Ok(())
     }
 
-    fn watch_state(&mut self, index: usize, buffer: &Shrbuf) -> Result<(), IpcError> {
-        let slot = &mut self.slots[index];
-        if slot.watched {
-            return Ok(());
-        }
-        if slot.state.is_none() {
-            let fd = buffer.state_fd().and_then(|fd| fd.try_clone_to_owned());
-            slot.state = Some(fd.map_err(IpcError::os("eventfd"))?);
-        }
-        let Some(fd) = &slot.state else { return Ok(()) };
-        // Edge-triggered, so that it never needs to be read.
-        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, STATE | index as u64);
-        self.epoll.add(fd, event).map_err(IpcError::os("epoll_ctl"))?;
-        slot.watched = true;
-        Ok(())
-    }
-
     /// Tells those who have the buffer once it is filled, after which nothing about it is worth a wake-up. The first event
     /// may be about a change from before it was watched.
     fn state_changed(&mut self, index: usize) {
         if self.peers.iter().find_map(|p| p.state_of(index)) == Some(State::Filling) {
             return;
         }
-        self.each(|peer, packet| peer.tell_state(index, packet));
-        let slot = &mut self.slots[index];
-        if let Some(fd) = &slot.state {
-            slot.watched = self.epoll.delete(fd).is_err();
-        }
+        self.each(|peer, out| peer.tell_state(index, out.packet));
+        self.slots.ignore_state(index, &self.epoll);
     }
 
     fn listen(&mut self, watched: bool) {
@@ -398,6 +354,7 @@ impl Producer {
         }
         let at_once = self.at_once();
         let peer = &mut self.peers[at];
+        let out = &mut Outgoing { slots: &self.slots, packet: &mut self.packet, now: now() };
         let broken = Close::Because(Reason::Protocol);
         let message = if whole { ToProducer::parse(bytes).map_err(|_| broken)? } else { return Err(broken) };
         match (peer.phase, message) {
@@ -424,18 +381,16 @@ impl Producer {
             (Phase::Ready, ToProducer::Start) => peer.phase = Phase::Started,
             (Phase::Started, ToProducer::Stop) => {
                 peer.stop();
-                peer.listen(at_once, now(), &mut self.packet)?;
+                peer.listen(at_once, out)?;
             }
             (Phase::Started | Phase::Stopped, ToProducer::Wake) => {
-                let now = now();
-                peer.woken(now, &mut self.packet)?;
-                peer.listen(at_once, now, &mut self.packet)?;
+                peer.woken(out)?;
+                peer.listen(at_once, out)?;
             }
             (Phase::Monitor, ToProducer::Query) => {
-                let now = now();
-                peer.may_ask(now)?;
+                peer.may_ask(out.now)?;
                 let id = peer.id;
-                self.each(|peer, packet| peer.collect(now, packet));
+                self.each(|peer, out| peer.collect(out));
                 let at = self.place(id).ok_or(Close::Gone)?;
                 self.report(at);
                 self.peers[at].answer(&self.epoll, &mut self.packet)?;
@@ -457,11 +412,8 @@ impl Producer {
             rate: self.rate,
         };
         peer.send(&ToConsumer::Welcome(welcome), &mut self.packet)?;
-        for (index, Slot { announced, .. }) in self.slots.iter().enumerate() {
-            let message = ToConsumer::Buffer { index: index as u32, layout: announced.layout };
-            let fds: Vec<BorrowedFd<'_>> = announced.fds.iter().map(AsFd::as_fd).collect();
-            sent(seqpacket::send(peer.socket.as_fd(), message.encode(&mut self.packet), &fds))?;
-        }
+        let out = &mut Outgoing { slots: &self.slots, packet: &mut self.packet, now: now() };
+        (0..self.slots.len()).try_for_each(|index| peer.tell(index, out))?;
         let pipe = peer.uid == self.user;
         let (channel, page) = Channel::new(peer.window, pipe).map_err(|_| Close::Because(Reason::Resources))?;
         let fds: Vec<BorrowedFd<'_>> = [Some(page.as_fd()), channel.pipe()].into_iter().flatten().collect();
@@ -490,18 +442,6 @@ impl Producer {
         answers.push_back(ToConsumer::Overview(overview));
         answers.extend(consumers);
     }
-}
-
-/// What a consumer that knows one buffer would not expect of another.
-fn difference(a: &Announced, b: &Announced) -> Option<&'static str> {
-    let (l, m) = (&a.layout, &b.layout);
-    if a.kind != b.kind {
-        return Some("kind");
-    }
-    if (l.format, l.modifier) != (m.format, m.modifier) {
-        return Some("format");
-    }
-    ((l.width, l.height) != (m.width, m.height)).then_some("size")
 }
 
 /// The last word to a peer, as far as it can be said. Its references go with it.
