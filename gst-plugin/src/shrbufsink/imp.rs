@@ -229,9 +229,11 @@ impl BaseSinkImpl for ShrbufSink {
 
     fn event(&self, event: gst::Event) -> bool {
         let run = lock(&self.run).clone().filter(|_| event.type_() == gst::EventType::Eos);
-        if let Some(run) = run
-            && self.drain(&run)
-        {
+        if let Some(run) = run {
+            if !self.drain(&run) {
+                // A flush has woken this thread, and would not wake it again where the end waits for PLAYING.
+                return false;
+            }
             run.service.with(|producer| producer.end());
         }
         self.parent_event(event)

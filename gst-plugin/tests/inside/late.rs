@@ -233,3 +233,14 @@ fn memory_of_upstreams_own_for_which_there_is_no_room_is_an_error_that_says_so()
     let why = "consumers can know 64 buffers, of which 64 are of the pool that it was offered, and 0 may be others";
     assert!(said.contains("src passes frames in memory of its own") && said.contains(why), "{said}");
 }
+
+#[test]
+fn memory_that_consumers_cannot_have_is_an_error_after_such_that_they_can() {
+    let mut upstream = Upstream::start("consumers=1");
+    let mut pool = memories(2);
+    (0..2).for_each(|_| pool.iter_mut().for_each(|memory| upstream.push(memory)));
+    upstream.push_frame(gst::Buffer::with_size(BYTES).unwrap());
+    let said = upstream.says(&[gst::MessageType::Error]);
+    let why = "src passes a frame in other memory than before, when it was in memfds of its own";
+    assert!(said.contains(why) && said.contains("have it allocate more"), "{said}");
+}
