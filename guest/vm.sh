@@ -14,7 +14,7 @@ limit=(setpriv --pdeathsig TERM timeout -k 2)
 # machine MEMORY KERNEL-PARAMETERS: after host_facts, sets the array `vm` to the command that starts it, save for serial ports,
 # of which the first is the console, and folders. No device beyond what is used: each costs boot time.
 machine() {
-    vm=(qemu-system-x86_64 -accel "$accel" -cpu "$cpu" -smp 2 -m "$1"
+    vm=(qemu-system-x86_64 -accel "$accel" -cpu "$cpu" "${processors[@]}" -m "$1"
         -M "q35,sata=off,smbus=off,usb=off,i8042=off,vmport=off,graphics=off" -nodefaults -no-user-config -no-reboot
         -display none -device "vmgenid,guid=auto" -kernel "$image/vmlinux" -initrd "$image/initramfs"
         -append "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off nowatchdog rdinit=/init $clock $2")
@@ -26,21 +26,27 @@ share() {
         -device "virtio-9p-pci,fsdev=$1,mount_tag=$1")
 }
 
-# Sets `accel` and `cpu`, for QEMU, and `clock`, kernel parameters; found out once per boot of the host.
+# "Fast" string instructions are slow emulated, a byte at a time: without them a boot takes a tenth less.
+emulated=max,-mtrr,-erms,-fsrm
+
+# clock_of KHZ: what the kernel is told of a time stamp counter of an emulated processor. lpj is its steps in one tick of 1/250 s.
+clock_of() { echo "tsc=reliable tsc_early_khz=$1 lpj=$(($1 * 4)) no_timer_check"; }
+
+# Sets `accel`, `cpu` and `processors`, for QEMU, and `clock`, kernel parameters; found out once per boot of the host.
 host_facts() {
     local facts=$cache/host-$boot_id-$script khz said vm
+    processors=(-smp 2)
     if [ ! -e "$facts" ]; then
         # /dev/kvm can exist and not work: it opens, and then hangs in the guest's first instructions.
         accel=kvm cpu=max clock=''
         machine 512 probe=1
         if [ ! -w /dev/kvm ] || ! said=$("${limit[@]}" 5 "${vm[@]}" -serial null -serial stdio 2>&1 </dev/null) ||
             [[ $said != *running* ]]; then
-            # "Fast" string instructions are slow emulated, a byte at a time: without them a boot takes a tenth less.
-            accel='tcg,thread=multi' cpu=max,-mtrr,-erms,-fsrm
+            accel='tcg,thread=multi' cpu=$emulated
             # The guest reads the host's time stamp counter, without leaving user space. Its kernel would not trust it,
-            # and would measure it wrongly when the host is busy. lpj is its steps in one tick of 1/250 s.
+            # and would measure it wrongly when the host is busy.
             khz=$("$image/tsc-khz")
-            clock="tsc=reliable tsc_early_khz=$khz lpj=$((khz * 4)) no_timer_check"
+            clock=$(clock_of "$khz")
         fi
         find "$cache" -name 'host-*' ! -name "host-$boot_id-*" -delete
         declare -p accel cpu clock | sed 's/^declare -- //' >"$facts.$$"
@@ -48,6 +54,13 @@ host_facts() {
     fi
     # shellcheck source=/dev/null
     . "$facts"
+}
+
+# After host_facts: an emulated processor that takes a nanosecond of the guest's time for each instruction, whatever else the
+# host does. Time that a program took is then the number of its instructions.
+count_instructions() {
+    accel='tcg,thread=single' cpu=$emulated processors=(-smp 1 -icount shift=0)
+    clock=$(clock_of 1000000)
 }
 
 # snapshot_path OPTIONS SETUP: the snapshot of this image and a machine of these options with the drivers of the file

@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_one_of_the_camera_and_its_time_is_told_by_who_spent_it() {
-        let steady = read(TRACE, 10, Watch { camera: 0, skip: 0, beside: Some(20) }).unwrap();
+        let steady = read(TRACE, 10, Watch { camera: 0, skip: 0, beside: Some(20), deeds: true }).unwrap();
         let near = |value: f64, wanted: f64| assert!((value - wanted).abs() < 0.01, "{value}, not {wanted}");
         assert_eq!(steady.frames, 1);
         near(steady.user_us[0], 100.0 + 100.0 + 10.0 + 500.0);
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_trace_with_one_frame_tells_nothing() {
-        assert!(read(TRACE, 10, Watch { camera: 0, skip: 1, beside: None }).is_none());
-        assert!(read(TRACE, 10, Watch { camera: 2, skip: 0, beside: None }).is_none());
+        assert!(read(TRACE, 10, Watch { camera: 0, skip: 1, beside: None, deeds: true }).is_none());
+        assert!(read(TRACE, 10, Watch { camera: 2, skip: 0, beside: None, deeds: true }).is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms.
+//! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms, there by time
+//! and by instructions.
 //!
 //! `report DIR PART...` runs those parts and writes JSON into DIR; `report --in-guest PART` is what it runs in the virtual
 //! machine.
@@ -7,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shrbuf_bench::{Result, table};
 
 mod crossing;
@@ -17,6 +18,10 @@ mod nodes;
 mod paths;
 mod peer;
 mod weston;
+
+/// Options of the virtual machine where CPU time counts instructions. It has one processor, for which Mesa's renderer would do
+/// without threads of its own, by which its work is told from the rest.
+const COUNT: [&str; 3] = ["--icount", "--env", "LP_NUM_THREADS=1"];
 
 /// A program of this package.
 fn ours(name: &str) -> Result<PathBuf> {
@@ -41,12 +46,16 @@ fn main() -> Result<()> {
             println!("{}", guest::measure()?);
             return Ok(());
         }
+        ["--in-guest", "count"] => {
+            println!("{}", json!({ "camera to display": guest::count()?, "ways": paths::count()? }));
+            return Ok(());
+        }
         ["--in-guest", part] => {
             println!("{}", paths::measure(way_of(part))?);
             return Ok(());
         }
         [folder, parts @ ..] => (PathBuf::from(folder), parts),
-        [] => return Err("usage: report DIR [native] [ipc] [guest] [paths | paths/WAY]".into()),
+        [] => return Err("usage: report DIR [native] [ipc] [guest] [paths | paths/WAY] [count]".into()),
     };
     let paths = parts.iter().find(|part| **part == "paths" || way_of(part).is_some());
     if let Some(way) = paths.and_then(|part| way_of(part)).filter(|way| !paths::keys().any(|key| key == *way)) {
@@ -90,6 +99,18 @@ fn main() -> Result<()> {
                 notes.extend(paths::notes(&paths));
             }
             Err(why) => eprintln!("bench: nothing of the ways in the virtual machine: {why}"),
+        }
+    }
+    if parts.contains(&"count") {
+        eprintln!("bench: instructions of a frame, in the virtual machine");
+        match in_guest("count", &[&paths::GUEST[..], &COUNT].concat()) {
+            Ok(count) => {
+                write(&folder, "count.json", &count)?;
+                rows.extend(guest::count_rows(&count["camera to display"]));
+                rows.extend(paths::count_rows(&count["ways"]));
+                notes.extend(paths::notes(&count["ways"]));
+            }
+            Err(why) => eprintln!("bench: no instructions were counted: {why}"),
         }
     }
     write(&folder, "table.json", &table::json(&rows))?;

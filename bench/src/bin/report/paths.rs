@@ -33,6 +33,8 @@ pub const GUEST: [&str; 10] = [
 
 /// Of which the least disturbed counts.
 const ROUNDS: usize = 3;
+/// The first compiles shaders, which the second finds in Mesa's cache; apart from that they are alike.
+const COUNTED: usize = 2;
 /// Mesa's renderer and the compositor, which draws with it, take long for each pixel where they are emulated.
 const TINY: Camera = Camera { format: ["YUYV", "YUY2"], pixel: 2, size: (320, 180), rate: 15, frames: 120, few: 30 };
 const SMALL: Camera = Camera { format: ["BG24", "RGB"], pixel: 3, size: (640, 480), rate: 30, frames: 200, few: 50 };
@@ -253,10 +255,10 @@ impl Folder {
         Ok(())
     }
 
-    fn traced(&self, way: &Way, whose: &str) -> Result<Value> {
+    fn traced(&self, way: &Way, whose: &str, deeds: bool) -> Result<Value> {
         let weston = self.beside(way)?;
         let camera = nodes::find(nodes::CAMERA)?.minor;
-        let watch = Watch { camera, skip: way.camera.few, beside: weston.as_ref().map(Weston::process) };
+        let watch = Watch { camera, skip: way.camera.few, beside: weston.as_ref().map(Weston::process), deeds };
         let (_, steady) = trace::run(&mut self.command(way, whose, way.camera.frames)?, watch)?;
         if way.told.contains(&COMPOSED) && steady.beside_us == 0.0 {
             return Err("the compositor was gone before the frames came".into());
@@ -297,13 +299,39 @@ impl Runs {
     }
 }
 
+fn both() -> &'static [&'static str] {
+    if peer::installed() { &["ours", "theirs"] } else { &["ours"] }
+}
+
+/// As [`measure`], where CPU time counts instructions: what a frame takes of it, and what of that is not a device's part.
+pub fn count() -> Result<Value> {
+    let folder = Folder::create()?;
+    let mut measured = json!({});
+    for way in &WAYS {
+        for whose in both() {
+            eprintln!("{}, {whose}", way.name);
+            let mut runs = Runs::default();
+            let mut rounds = (0..COUNTED).map(|_| folder.round(way, whose, &mut runs));
+            let counted = rounds.try_for_each(|done| done).and_then(|()| runs.figures(&way.camera));
+            measured[way.name][whose] = counted.unwrap_or_else(|e| folder.why(&*e));
+        }
+    }
+    for way in &WAYS {
+        for whose in both() {
+            eprintln!("{}, {whose}, traced", way.name);
+            measured[way.name][whose]["traced"] = folder.traced(way, whose, false).unwrap_or_else(|e| folder.why(&*e));
+        }
+    }
+    Ok(measured)
+}
+
 /// The way that `key` is of, or each, by each program in turns. One that fails says why instead. The traced runs come last,
 /// see [`trace::run`].
 pub fn measure(key: Option<&str>) -> Result<Value> {
     let ways: Vec<&Way> = WAYS.iter().filter(|way| key.is_none_or(|key| way.key == key)).collect();
     let folder = Folder::create()?;
     let mut measured = json!({});
-    let both: &[&str] = if peer::installed() { &["ours", "theirs"] } else { &["ours"] };
+    let both = both();
     for way in &ways {
         if both.contains(&"theirs") {
             measured[way.name]["log"] = folder.logged(way).unwrap_or_else(|e| folder.why(&*e));
@@ -329,7 +357,7 @@ pub fn measure(key: Option<&str>) -> Result<Value> {
                 let of_program = &mut measured[way.name][whose];
                 if of_program.get("why").is_none() {
                     eprintln!("{}, {whose}, traced, {round} of {ROUNDS}", way.name);
-                    let traced = folder.traced(way, whose).unwrap_or_else(|e| folder.why(&*e));
+                    let traced = folder.traced(way, whose, true).unwrap_or_else(|e| folder.why(&*e));
                     let median = |traced: &Value| figure(traced, "/cpu_us/p50");
                     // The less disturbed.
                     if median(&of_program["traced"])
@@ -370,6 +398,22 @@ pub fn rows(measured: &Value) -> Vec<Row> {
         }
         let copied = "bytes_copied_per_frame";
         row("bytes copied a frame", &format!("/ours/{copied}"), &format!("/log/{copied}"), Goal::AtMost(0.0));
+    }
+    rows
+}
+
+/// Lines of the table, of what [`count`] tells.
+pub fn count_rows(measured: &Value) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for way in WAYS.iter().filter(|way| measured.get(way.name).is_some()) {
+        let mut both = |measure: &str, path: &str| {
+            let [ours, theirs] = ["ours", "theirs"].map(|whose| figure(&measured[way.name][whose], path));
+            rows.push(Row::new(format!("{}, {measure}", way.name), ours, theirs, Goal::Part(0.5)));
+        };
+        both("1000 instructions a frame", "/cpu_us_per_frame");
+        if way.told.contains(&OWN) {
+            both("1000 instructions a frame but for a device's part", "/traced/own_us/mean");
+        }
     }
     rows
 }
