@@ -228,6 +228,12 @@ pub trait Element: Send {
         None
     }
 
+    /// Who copies what comes in there outside of this process, where somebody does and negotiation has found out: `copied by
+    /// the compositor`. That is for the plan to say, and for [`Copies`] neither to allow nor to deny.
+    fn copied(&self, _input: usize) -> Option<String> {
+        None
+    }
+
     /// Makes one more output (`tee`), for a link that names none; `None` where outputs are fixed.
     fn request_output(&mut self) -> Option<usize> {
         None
