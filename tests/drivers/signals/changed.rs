@@ -143,7 +143,7 @@ fn a_signal_that_is_away_while_it_changes_is_waited_for() {
     let mut retries = 0;
 
     let report = run(graph, &RunOptions { frames: Some(60), ..RunOptions::default() }, |progress| {
-        if matches!(progress, Progress::Retrying(_)) {
+        if matches!(progress, Progress::Retrying(..)) {
             retries += 1;
             match retries {
                 1 => set_control("dv_timings_signal_mode", "No Signal"),

@@ -87,6 +87,7 @@ pub struct Scripted {
     segments: bool,
     allocating: AllocateScript,
     importing: ImportScript,
+    copied: Option<&'static str>,
     log: Log,
     kept: Vec<Shrbuf>,
 }
@@ -106,6 +107,7 @@ impl Scripted {
             segments: false,
             allocating: Box::new(|_| Ok(())),
             importing: Box::new(|_, _| Ok(())),
+            copied: None,
             log: Log::default(),
             kept: Vec::new(),
         }
@@ -241,6 +243,12 @@ impl Scripted {
         self
     }
 
+    /// What it takes is copied behind it.
+    pub fn copied(mut self, by: &'static str) -> Scripted {
+        self.copied = Some(by);
+        self
+    }
+
     pub fn log(mut self, log: &Log) -> Scripted {
         self.log = log.clone();
         self
@@ -300,6 +308,10 @@ impl Element for Scripted {
     fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
         self.log.note(format!("import {} {}", stream.format, stream.size));
         buffers.iter().try_for_each(|b| (self.importing)(stream, b.layout()))
+    }
+
+    fn copied(&self, _input: usize) -> Option<String> {
+        self.copied.map(str::to_owned)
     }
 
     fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
