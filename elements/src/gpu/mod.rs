@@ -466,4 +466,6 @@ impl Element for GpuElement {
 }
 
 #[cfg(test)]
+mod fences;
+#[cfg(test)]
 mod loss;
