@@ -75,7 +75,8 @@ pub enum DeviceError {
     /// Another process is the DRM master.
     #[error(
         "{} ({driver}): the display is in use by another DRM master; stop the desktop session \
-         (systemctl isolate multi-user.target), or switch to a text console (Ctrl+Alt+F3) and start from there",
+         (systemctl isolate multi-user.target), or switch to a text console (Ctrl+Alt+F3) and start from there; \
+         or type = \"wayland-sink\" shows the frames in a window of a Wayland session",
         .path.display()
     )]
     InUse {
