@@ -64,13 +64,31 @@ fn the_page_of_elements_is_what_the_elements_say() {
 }
 
 #[test]
-fn devices_has_its_four_lists() {
+fn devices_has_all_its_lists() {
     let place = Place::new("devices");
     let json = place.run(&["devices", "--json"]).with_code(0).json();
-    assert!(json["cameras"].is_array() && json["displays"].is_array() && json["dma_heaps"].is_array(), "{json}");
-    assert!(json["udmabuf"]["usable"].is_boolean(), "{json}");
+    for list in ["cameras", "displays", "outputs", "m2m", "gpus", "dma_heaps", "heaps"] {
+        assert!(json[list].is_array(), "{list} of {json}");
+    }
+    for one in ["udmabuf", "gpu", "compositor"] {
+        // Why not, where it is not.
+        assert_eq!(json[one]["usable"].as_bool().unwrap(), json[one]["error"].is_null(), "{one} of {json}");
+    }
+    let names = |list: &str| json[list].as_array().unwrap().len();
+    assert_eq!(names("heaps"), names("dma_heaps"));
     let text = place.run(&["devices"]).with_code(0).out;
-    assert!(["cameras\n", "displays\n", "memory\n"].iter().all(|heading| text.contains(heading)), "{text}");
+    let headings =
+        ["cameras", "displays", "outputs", "codecs, scalers, converters", "render nodes", "compositor", "memory"];
+    assert_eq!(text.lines().filter(|line| headings.contains(line)).collect::<Vec<_>>(), headings, "{text}");
+}
+
+#[test]
+fn devices_says_why_a_compositor_is_of_no_use() {
+    let place = Place::new("devices-compositor");
+    let out = place.command(&["devices", "--json"]).env("WAYLAND_DISPLAY", "/nowhere/wayland-7").output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(json["compositor"]["socket"], "/nowhere/wayland-7");
+    assert!(json["compositor"]["error"].as_str().unwrap().contains("/nowhere/wayland-7"), "{json}");
 }
 
 #[test]
