@@ -82,6 +82,16 @@ impl NegotiationError {
         }
     }
 
+    /// What would help, where something may.
+    pub(super) fn advice(&mut self) -> Option<&mut Advice> {
+        match self {
+            NegotiationError::Graph(_) | NegotiationError::Element { .. } => None,
+            NegotiationError::Link { advice, .. }
+            | NegotiationError::Buffers { advice, .. }
+            | NegotiationError::Refused { advice, .. } => Some(advice),
+        }
+    }
+
     /// As a part of another message.
     pub(super) fn in_one_line(&self) -> String {
         match self {

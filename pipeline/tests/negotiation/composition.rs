@@ -107,6 +107,7 @@ fn mixer(composition: &Composition, reads: shrbuf::Format) -> Box<dyn Element> {
 /// Does not convert what these displays do not take, but composes.
 const COMPOSES: Converter = Converter { compose: Some(|c| Ok(mixer(c, Xr24))), ..GPU };
 const READS_OTHERS: Converter = Converter { compose: Some(|c| Ok(mixer(c, Grey))), ..GPU };
+const ABSENT: Converter = Converter { present: || Err("no GPU can be used".into()), ..COMPOSES };
 const TOO_FEW: Converter = Converter { compose: Some(|_| Err("it composes one input, these are 2".into())), ..GPU };
 
 fn two_cameras(display: Box<Planes>) -> Graph {
@@ -169,4 +170,7 @@ fn without_what_composes_the_displays_own_words_are_the_answer() {
     assert!(text.contains("\n`gpu` does not help: second → inputs→display gpu.in1: no format in common: "), "{text}");
     let text = with(&mut two_cameras(Planes::showing(1)), &[TOO_FEW]).unwrap_err();
     assert!(text.ends_with("\n`gpu` does not help: it composes one input, these are 2."), "{text}");
+    // And no copy is offered where planes would be missing all the same.
+    let text = with(&mut two_cameras(Planes::showing(1)), &[ABSENT, CPU]).unwrap_err();
+    assert_eq!(text, format!("{ALONE}\n`gpu` does not help: no GPU can be used."));
 }
