@@ -100,6 +100,11 @@ impl NegotiationError {
         }
     }
 
+    /// Whether an element of the user's has failed.
+    pub(super) fn is_of_users(&self, graph: &Graph) -> bool {
+        matches!(self, NegotiationError::Element { .. }) && self.of_inserted(graph).is_none()
+    }
+
     /// What failed, where that is an element that negotiation put into `graph`.
     pub(super) fn of_inserted(&self, graph: &Graph) -> Option<String> {
         let NegotiationError::Element { failure, .. } = self else { return None };

@@ -108,6 +108,8 @@ fn planned<T>(
         match whole.solve(&mut search) {
             Ok(converted) => return Ok(report(&search, &converted)),
             Err(Impasse::Compose(next)) => composed.push(*next),
+            // Nor does anything else help where an element of the user's fails.
+            Err(Impasse::Error(error)) if error.is_of_users(graph) => return Err(*error),
             Err(Impasse::Error(error)) => {
                 let Some(last) = composed.pop() else { return Err(*error) };
                 composed.clear();
