@@ -485,7 +485,7 @@ fn the_converter_is_there_where_the_environment_asks_for_it() {
         return;
     }
     let kind = shrbuf_elements::gpu::CONVERTER;
-    assert!((kind.present)());
+    assert_eq!((kind.present)(), Ok(()));
     let mut converter = (kind.make)();
     assert_eq!(converter.role(), Role::Transform);
     let formats = converter.input_offer(0).unwrap().video.len();

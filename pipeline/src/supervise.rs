@@ -192,8 +192,9 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
         if recovered {
             retry = Retry::default();
         }
-        let replaceable = !matches!(error.kind(), None | Some(FailureKind::Changed | FailureKind::Data));
-        if replaceable && error.element().is_some_and(|name| report.graph.stand_in(name, recovered)) {
+        if error.kind().is_some_and(replaceable)
+            && error.element().is_some_and(|name| report.graph.stand_in(name, recovered))
+        {
             report.restarts += 1;
             if observer(Progress::StandingIn(&error)) != Verdict::Continue {
                 return report;
@@ -221,6 +222,37 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
             change = Some(failure).filter(|f| f.kind() == FailureKind::Changed);
         }
     }
+}
+
+/// The plan that [`run`] would begin with, which is not run: with placeholders in the places of devices that are missing,
+/// of which `stands_in` is told. May be repeated, and followed by [`run`].
+///
+/// # Errors
+/// As [`negotiate`].
+pub fn plan(
+    graph: &mut Graph,
+    options: &NegotiateOptions,
+    mut stands_in: impl FnMut(&Failure),
+) -> Result<Plan, NegotiationError> {
+    loop {
+        let error = match negotiate(graph, options) {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        match &error {
+            NegotiationError::Element { failure, .. }
+                if replaceable(failure.kind()) && failure.element().is_some_and(|name| graph.stand_in(name, false)) =>
+            {
+                stands_in(failure);
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Whether a placeholder may have the place of what failed so: a changed source is negotiated again, and bad data stays bad.
+fn replaceable(kind: FailureKind) -> bool {
+    !matches!(kind, FailureKind::Changed | FailureKind::Data)
 }
 
 /// How a start of the graph ended, where nothing failed.

@@ -42,6 +42,21 @@ fn explain_says_what_would_help() {
 }
 
 #[test]
+fn explain_has_placeholders_stand_in_as_run_has() {
+    let camera = "element.camera = { type = \"v4l2-src\", device = \"/dev/video-none\", placeholder = PLACEHOLDER }\n\
+        element.sink = { type = \"null-sink\" }\n\
+        link = [{ path = [\"camera\", \"sink\"] }]";
+    let file = camera.replace("PLACEHOLDER", "{ type = \"test-src\", size = [64, 48] }");
+    let explained = Place::with("explain-placeholder", &file).run(&["explain", "pipeline.toml"]).with_code(0);
+    assert!(explained.out.starts_with("camera → sink  zero-copy\n  picture  XR24 64x48"), "{}", explained.out);
+    assert!(explained.err.contains("/dev/video-none") && explained.err.contains("stands in"), "{}", explained.err);
+    // One that cannot be had either is told of itself.
+    let file = camera.replace("PLACEHOLDER", "{ type = \"file-src\", path = \"none.png\" }");
+    let refused = Place::with("explain-none", &file).run(&["explain", "pipeline.toml"]).with_code(1);
+    assert!(refused.err.contains("none.png"), "{}", refused.err);
+}
+
+#[test]
 fn inspect_knows_every_type_it_lists() {
     let place = Place::new("inspect");
     let list = place.run(&["inspect"]).with_code(0).out;

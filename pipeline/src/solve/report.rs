@@ -12,7 +12,7 @@ use crate::graph::Port;
 use crate::plan::{Budget, LinkPlan, Plan};
 
 /// The plan of a graph all of whose streams are solved. `converted` says why an input got a converter.
-pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, Converted>) -> Plan {
+pub(super) fn plan(search: &Search<'_>, converted: &HashMap<Port, Converted>) -> Plan {
     let routes: Vec<Route> = roots(search.graph).into_iter().flat_map(|root| tree(search.graph, root)).collect();
     let mut links = Vec::new();
     for (i, link) in search.graph.links.iter().enumerate() {
@@ -50,6 +50,13 @@ pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, Converted>
         granted: solved.granted.buffers,
     });
     Plan { links, budgets: budgets.collect(), rejected: search.rejected.clone() }
+}
+
+/// What copies each cost that converters make, of a graph all of whose streams are solved.
+pub(super) fn copied(search: &Search<'_>, converted: &HashMap<Port, Converted>) -> Vec<String> {
+    let copying = search.graph.links.iter().filter(|link| converted.get(&link.to).is_some_and(|c| c.by.copies));
+    let solved = copying.filter_map(|link| search.solved.get(&link.from));
+    solved.filter_map(|solved| Some(describe(solved.input.as_ref()?, &solved.stream))).collect()
 }
 
 /// `both do XR24; display imports camera's dma-bufs`.

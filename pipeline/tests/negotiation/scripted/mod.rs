@@ -343,9 +343,9 @@ impl Element for Tee {
 }
 
 pub const CPU: Converter =
-    Converter { make: converter, present: || true, name: "convert", copies: true, compose: None };
+    Converter { make: converter, present: || Ok(()), name: "convert", copies: true, compose: None };
 /// A converter that the CPU has no part in: from dma-bufs to XR24 dma-bufs.
-pub const GPU: Converter = Converter { make: gpu, present: || true, name: "gpu", copies: false, compose: None };
+pub const GPU: Converter = Converter { make: gpu, present: || Ok(()), name: "gpu", copies: false, compose: None };
 
 fn gpu() -> Box<dyn Element> {
     let reads = [Format::Yuyv, Format::Nv12].map(Video::linear).to_vec();
