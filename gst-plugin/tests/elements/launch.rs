@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use shrbuf::ipc::{Connection, IpcError, Wishes};
 
+pub const PAGE: &str = include_str!("../../../docs/gstreamer.md");
+
 /// Longer than anything takes on a busy machine: what takes longer hangs.
 pub const LONG: Duration = Duration::from_secs(60);
 

@@ -8,7 +8,7 @@ use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer};
 use shrbuf::layout::Plane;
 use shrbuf::{Format, Layout, Ledger, Pool, Reason, State};
 
-use crate::launch::{LONG, Launch, Temporary, until, until_listening};
+use crate::launch::{LONG, Launch, PAGE, Temporary, until, until_listening};
 
 /// Nanoseconds between frames.
 const PERIOD: u64 = 40_000_000;
@@ -158,6 +158,43 @@ fn format_that_gstreamer_has_no_name_for_is_refused_with_its_name() {
     let launch = Launch::new(&format!("shrbufsrc path={} ! fakesink", source.path()));
     let log = source.serve_until_bad_end(launch);
     assert!(log.contains("no name for the format SRGGB10"), "{log}");
+}
+
+#[test]
+fn frames_that_downstream_does_not_take_are_named_and_what_would_help() {
+    let of_the_page =
+        PAGE.lines().find_map(|line| line.strip_prefix("| `shrbufsrc ! vp8enc`, of a producer of NV12 | "));
+    let of_the_page = of_the_page.unwrap().trim_end_matches(" |");
+    for (line, said) in [
+        ("vp8enc ! fakesink", ["format=(string)NV12", "vp8enc0 takes", "format=(string)I420", of_the_page]),
+        ("identity ! video/x-raw,width=100 ! fakesink", ["width=(int)320", "identity0 takes", "100", "`videoscale`"]),
+        ("video/x-raw(memory:DMABuf) ! fakesink", ["NV12", "capsfilter0 takes", "DMABuf", "these are no dma-bufs"]),
+    ] {
+        let mut source = Source::new(&Layout::linear(Format::Nv12, 320, 240, 1).unwrap());
+        let launch = Launch::new(&format!("shrbufsrc path={} ! {line}", source.path()));
+        let log = source.serve_until_bad_end(launch);
+        assert!(said.iter().all(|said| log.contains(said)), "{line}: {log}");
+    }
+}
+
+#[test]
+fn downstream_that_keeps_all_frames_there_may_be_is_warned_of_and_one_without_any_is_not() {
+    let mut source = Source::new(&Layout::linear(Format::Grey, 64, 48, 1).unwrap());
+    let launch = |rest: &str| Launch::new(&format!("shrbufsrc path={} ! {rest} ! fakesink", source.path()));
+    // As an encoder that looks that far ahead.
+    let (keeping, passing) = (launch("queue min-threshold-buffers=4"), launch("identity"));
+    while source.producer.consumers() < 2 {
+        source.producer.wait(Some(LONG)).unwrap();
+    }
+    (0..3).for_each(|_| source.send());
+    until("a warning", || keeping.log().contains("WARNING"));
+    // The other has waited for as long, less the time that a frame takes.
+    std::thread::sleep(Duration::from_millis(300));
+    source.producer.end();
+    let [keeping, passing] = [keeping, passing].map(Launch::end_well);
+    assert!(keeping.contains("downstream keeps 3, all that the producer lets out at once (its `window`)"), "{keeping}");
+    assert_eq!(keeping.matches("WARNING").count(), 1, "{keeping}");
+    assert!(!passing.contains("WARNING"), "{passing}");
 }
 
 #[test]
