@@ -6,9 +6,9 @@ use nix::time::{ClockId, clock_gettime};
 use shrbuf::exporter::Memfd;
 use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer};
 use shrbuf::layout::Plane;
-use shrbuf::{Format, Layout, Ledger, Pool, Reason, State};
+use shrbuf::{Format, Layout, Ledger, Modifier, Pool, Reason, State};
 
-use crate::launch::{LONG, Launch, PAGE, Temporary, until, until_listening};
+use crate::launch::{LEAKS_TRACER, LONG, Launch, PAGE, Temporary, nothing_is_alive, until, until_listening};
 
 /// Nanoseconds between frames.
 const PERIOD: u64 = 40_000_000;
@@ -161,6 +161,19 @@ fn format_that_gstreamer_has_no_name_for_is_refused_with_its_name() {
 }
 
 #[test]
+fn tiles_that_caps_have_no_name_for_are_refused_with_what_has() {
+    let plane = Plane { segment: 0, offset: 0, stride: 256 };
+    // AMD's 64K_S.
+    let tiled = Modifier(0x0200_0000_0000_0901);
+    let mut source = Source::new(&Layout::new(Format::Xr24, Some(tiled), 64, 48, &[plane]).unwrap());
+    let launch = Launch::new(&format!("shrbufsrc path={} ! fakesink", source.path()));
+    let log = source.serve_until_bad_end(launch);
+    assert!(log.contains(&format!("laid out as {tiled}")), "{log}");
+    let has = if cfg!(feature = "v1_24") { "for dma-bufs" } else { "cargo feature `v1_24`" };
+    assert!(log.contains(has), "{log}");
+}
+
+#[test]
 fn frames_that_downstream_does_not_take_are_named_and_what_would_help() {
     let of_the_page =
         PAGE.lines().find_map(|line| line.strip_prefix("| `shrbufsrc ! vp8enc`, of a producer of NV12 | "));
@@ -267,18 +280,14 @@ fn producer_that_is_killed_is_an_error_and_not_an_end() {
 fn nothing_of_gstreamers_is_left_at_the_end() {
     let socket = Temporary::new("leaks");
     let path = socket.as_str();
-    let tracer = [("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")];
     let pictures = "videotestsrc num-buffers=60 ! video/x-raw,format=NV12,width=320,height=240";
     for copies in ["", "tee ! "] {
         let sink = format!("{pictures} ! {copies}shrbufsink path={path} policy=block wait-for=1 copies=allow");
-        let producer = Launch::with(&sink, &tracer);
+        let producer = Launch::with(&sink, &LEAKS_TRACER);
         until_listening(&socket);
         // The queue still has frames when the producer ends.
         let source = format!("shrbufsrc path={path} ! queue ! identity sleep-time=2000 ! fakesink");
-        let consumer = Launch::with(&source, &tracer);
-        for log in [producer.end_well(), consumer.end_well()] {
-            assert!(log.contains("new format string: object-alive"), "there is no tracer: {log}");
-            assert!(!log.contains("object-alive, type-name=(string)Gst"), "{log}");
-        }
+        let consumer = Launch::with(&source, &LEAKS_TRACER);
+        [producer, consumer].into_iter().for_each(|launch| nothing_is_alive(&launch.end_well()));
     }
 }
