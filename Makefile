@@ -1,6 +1,6 @@
 # make demo, make test: each does its own set-up on a fresh Debian 12 machine with Rust.
 
-.PHONY: help demo demo-guest test bench docs lint miri setup install-gst
+.PHONY: help demo demo-guest test bench docs lint miri setup setup-gst install-gst
 .DEFAULT_GOAL := help
 # Where cargo puts what it builds.
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -10,7 +10,7 @@ help:
 	@echo 'make demo-guest  the same program in a virtual machine, on the vivid and vkms drivers'
 	@echo 'make test        every test: native, loom, AddressSanitizer, and on real drivers in the virtual machine'
 	@echo 'make bench       ours against GStreamer, as a table and as target/bench/*.json'
-	@echo 'make install-gst the GStreamer plugin, for this user, or with PREFIX=/usr/local'
+	@echo 'make install-gst the GStreamer plugin, for this user, or with PREFIX=/usr for all'
 	@echo 'make docs        docs/elements.md from the elements themselves'
 	@echo 'make lint        rustfmt, clippy and rustdoc'
 	@echo 'make miri        tests that need no ioctl under Miri (needs a nightly toolchain with it)'
@@ -35,15 +35,24 @@ test: setup
 	@scripts/setup desktop
 	scripts/test
 
-# Where GStreamer looks for a user's own plugins.
+# Where GStreamer looks for a user's own plugins, and for everybody's.
+gst = $(shell pkg-config --variable=$(1) gstreamer-1.0)
 GST_USER_PLUGINS = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/gstreamer-1.0/plugins
-GST_PLUGINS = $(if $(PREFIX),$(PREFIX)/lib/gstreamer-1.0,$(GST_USER_PLUGINS))
+GST_PREFIX_PLUGINS = $(if $(filter $(PREFIX),$(call gst,prefix)),$(call gst,pluginsdir),$(PREFIX)/lib/gstreamer-1.0)
+GST_PLUGINS = $(if $(PREFIX),$(GST_PREFIX_PLUGINS),$(GST_USER_PLUGINS))
+# What has to be told of any other place.
+GST_TOLD = $(if $(filter $(GST_PLUGINS),$(GST_USER_PLUGINS) $(call gst,pluginsdir)),,GST_PLUGIN_PATH=$(GST_PLUGINS) )
+# DMA_DRM caps, where GStreamer has them.
+GST_FEATURES = $(shell pkg-config --atleast-version=1.24 gstreamer-1.0 && echo --features v1_24)
 PROFILE = release
-install-gst: setup
-	@scripts/setup gstreamer
-	cargo build --profile $(PROFILE) -p gst-plugin-shrbuf
+install-gst: setup-gst
+	cargo build --profile $(PROFILE) -p gst-plugin-shrbuf $(GST_FEATURES)
 	install -D -m 755 $(TARGET)/$(PROFILE:dev=debug)/libgstshrbuf.so '$(DESTDIR)$(GST_PLUGINS)/libgstshrbuf.so'
-	@echo 'Now: gst-inspect-1.0 shrbuf'
+	@echo 'Now: $(GST_TOLD)gst-inspect-1.0 shrbuf'
+
+# Before what follows asks pkg-config.
+setup-gst: setup
+	@scripts/setup gstreamer
 
 bench: setup
 	scripts/setup desktop

@@ -3,7 +3,7 @@
 //! # How am I supposed to use this?
 //! `make install-gst` puts the plugin where GStreamer looks for it. Then
 //! ```text
-//! gst-launch-1.0 videotestsrc ! shrbufsink path=/tmp/picture
+//! gst-launch-1.0 videotestsrc is-live=true ! shrbufsink path=/tmp/picture
 //! gst-launch-1.0 shrbufsrc path=/tmp/picture ! videoconvert ! autovideosink
 //! ```
 //! in two terminals; either end may as well be a shrbuf pipeline (`ipc-src`, `ipc-sink`) or a program of

@@ -7,6 +7,13 @@ pub(crate) use shrbuf_gst_memory::dma_buf::{Drm, FEATURE as DMA_BUF, drm_of, wit
 use shrbuf_gst_memory::video::{self, Planes, PlanesError};
 pub(crate) use shrbuf_gst_memory::video::{caps as plain, colorimetry, h273};
 
+/// What says of pictures how they are laid out.
+const NAMED: &str = if cfg!(feature = "v1_24") {
+    "for dma-bufs, which have DMA_DRM caps"
+} else {
+    "have a plugin with DMA_DRM caps, which GStreamer has from 1.24 on (cargo feature `v1_24`)"
+};
+
 /// What one side has and the other cannot say.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VideoError {
@@ -14,7 +21,7 @@ pub(crate) enum VideoError {
     NoFormat(Format),
     #[error("shrbuf has no name for the format {0}; put a videoconvert before")]
     NoFourcc(VideoFormat),
-    #[error("the producer's pictures are laid out as {0}, which video/x-raw cannot say; ask it for LINEAR")]
+    #[error("the producer's pictures are laid out as {0}, which video/x-raw cannot say; ask it for LINEAR, or {NAMED}")]
     Tiled(Modifier),
     #[error("{0}")]
     Planes(#[from] PlanesError),

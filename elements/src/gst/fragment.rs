@@ -8,7 +8,7 @@ use gst::{PadDirection, PadPresence, glib};
 use gst_app::{AppSink, AppSrc};
 use shrbuf::MemoryKind;
 use shrbuf_pipeline::nearest::nearest;
-use shrbuf_pipeline::{Failure, FailureKind, SizeOffer};
+use shrbuf_pipeline::{Failure, FailureKind, Rate, SizeOffer};
 
 use super::caps;
 use super::dma_buf::{self, Called};
@@ -25,6 +25,16 @@ const SILENT: &str = "GStreamer cannot bring it up, and does not say why; GST_DE
 /// Elements behind which frames are the very same, in the same memory.
 const PASS_ON: [&str; 6] = ["capsfilter", "clocksync", "identity", "queue", "tee", "valve"];
 
+/// Of the plugin here, which need not be installed.
+const OURS: [&str; 3] = ["shrbufsrc", "shrbufsink", "shrbuftmem"];
+
+fn who_has(element: &str) -> &'static str {
+    if OURS.contains(&element) {
+        return "it is of shrbuf's own plugin, which `make install-gst` installs";
+    }
+    "`gst-inspect-1.0` lists them, and a package of GStreamer plugins (-base, -good, -bad, -ugly, -libav) may have it"
+}
+
 /// Why a fragment is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FragmentError {
@@ -35,9 +45,8 @@ pub(super) enum FragmentError {
     )]
     Empty,
     #[error(
-        "names `{name}`, which is no GStreamer element of this machine{}; `gst-inspect-1.0` lists them, and a package \
-         of GStreamer plugins (-base, -good, -bad, -ugly, -libav) may have it",
-        .nearest.as_ref().map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default()
+        "names `{name}`, which is no GStreamer element of this machine{}; {}",
+        .nearest.as_ref().map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default(), who_has(.name)
     )]
     NoElement { name: String, nearest: Option<String> },
     #[error("is refused by GStreamer: {0}")]
@@ -49,6 +58,8 @@ pub(super) enum FragmentError {
          one of the two, or call an element `name=in` or `name=out`"
     )]
     Closed,
+    #[error("{does} no raw video: the `{pad}` of `{element}` is open for {media}; {advice}")]
+    NotRaw { does: &'static str, pad: String, element: String, media: String, advice: &'static str },
     #[error("has an element called `{name}` that pictures cannot be linked to: {why}")]
     Unfit { name: String, why: String },
 }
@@ -112,7 +123,7 @@ impl Fragment {
             fragment.output = Some(link_output(&bin, &element, synchronised, &fragment.offered)?);
         }
         if fragment.input.is_none() && fragment.output.is_none() {
-            return Err(FragmentError::Closed);
+            return Err(not_raw(&bin).unwrap_or(FragmentError::Closed));
         }
         // Our stamps are of this clock.
         fragment.pipeline.use_clock(Some(&gst::SystemClock::obtain()));
@@ -243,6 +254,15 @@ impl Fragment {
         });
     }
 
+    /// Tells sinks that keep time how long frames may wait on their way: GStreamer has so many, and needs no queue for that.
+    pub(super) fn say_latency(&self, rate: Option<Rate>, holds: u32) {
+        let period = rate.map(Rate::period_ns).filter(|&period| period > 0);
+        let longest = period.map(|period| gst::ClockTime::from_nseconds(period * u64::from(holds)));
+        if let Some(source) = &self.input {
+            source.set_latency(gst::ClockTime::ZERO, longest);
+        }
+    }
+
     /// Has our end take every picture there is, as before anything was decided.
     pub(super) fn take_every(&self) {
         if let Some(sink) = &self.output {
@@ -349,7 +369,9 @@ fn refused(error: &glib::Error, context: &gst::ParseContext) -> FragmentError {
         let registry = gst::Registry::get();
         let known = registry.features(gst::ElementFactory::static_type());
         let known: Vec<_> = known.iter().map(|feature| feature.name()).collect();
-        let nearest = nearest(&name, known.iter().map(|n| n.as_str())).map(str::to_owned);
+        // Whoever has ours in mind means no other.
+        let nearest = nearest(&name, known.iter().map(|n| n.as_str())).filter(|_| !OURS.contains(&name.as_str()));
+        let nearest = nearest.map(str::to_owned);
         return FragmentError::NoElement { name, nearest };
     }
     FragmentError::Parse(error.message().to_owned())
@@ -388,6 +410,27 @@ fn open_end(bin: &gst::Bin, direction: PadDirection) -> Result<Option<gst::Eleme
     }
 }
 
+/// An end that is open, but for something else.
+fn not_raw(bin: &gst::Bin) -> Option<FragmentError> {
+    let open = |pads: fn(&gst::Element) -> Vec<gst::Pad>| {
+        let pads = bin.iterate_elements().into_iter().flatten().flat_map(|element| pads(&element));
+        pads.filter(|pad| pad.peer().is_none()).last()
+    };
+    let of = |pad: gst::Pad, does, advice| {
+        let factory = pad.parent_element().and_then(|element| element.factory());
+        let element = factory.map(|factory| factory.name().into()).unwrap_or_default();
+        let caps = pad.pad_template_caps();
+        let mut media: Vec<&str> = caps.iter().map(|structure| structure.name().as_str()).collect();
+        media.dedup();
+        FragmentError::NotRaw { does, pad: pad.name().into(), element, media: media.join(", "), advice }
+    };
+    // As in `open_end`.
+    let waits = bin.iterate_elements().into_iter().flatten().any(|element| is_linked_later(&element));
+    let (takes, gives) = (open(|e| e.sink_pads()).filter(|_| !waits), open(|e| e.src_pads()));
+    let takes = takes.map(|pad| of(pad, "takes", "begin with an element that takes it, as encoders do"));
+    takes.or_else(|| gives.map(|pad| of(pad, "gives", "end with an element that gives it, as decoders do")))
+}
+
 /// True where the parser waits for the element's pads, to link them then.
 fn is_linked_later(element: &gst::Element) -> bool {
     super::sys::has_handler(element, "pad-added")
@@ -421,7 +464,9 @@ fn link_output(
     synchronised: bool,
     offered: &OfferCell,
 ) -> Result<AppSink, FragmentError> {
-    let sink = AppSink::builder().name("shrbuf-out").sync(synchronised).max_buffers(2).drop(false).build();
+    let sink = AppSink::builder().name("shrbuf-out").sync(synchronised).max_buffers(2).drop(false);
+    // A frame is on its way as soon as it is here: GStreamer need not have it earlier.
+    let sink = sink.processing_deadline(gst::ClockTime::ZERO).build();
     sink.set_enable_last_sample(false);
     sink.set_caps(Some(&dma_buf::every()));
     bin.add(&sink).map_err(|e| unfit(element, e))?;
@@ -530,12 +575,20 @@ mod tests {
             ("vp8encc ! fakesink", "`vp8encc`, which is no GStreamer element of this machine (did you mean `vp8enc`?)"),
             ("videotestsrc ! vp8dec ! fakesink", "could not link videotestsrc"),
             ("videotestsrc ! fakesink", "neither go in nor come out"),
+            ("filesrc location=a ! matroskademux ! vp8dec ! fakesink", "neither go in nor come out"),
+            (
+                "vp8dec ! videoconvert ! fakesink",
+                "takes no raw video: the `sink` of `vp8dec` is open for video/x-vp8; begin with",
+            ),
+            ("videotestsrc ! pngenc", "gives no raw video: the `src` of `pngenc` is open for image/png; end with"),
             ("videotestsrc patern=ball", "no property \"patern\""),
             ("videotestsrc ! !", "syntax"),
             ("filesrc name=in location=a ! fakesink", "no open input"),
         ] {
             assert!(error(launch).contains(said), "{launch}: {}", error(launch));
         }
+        let ours = FragmentError::NoElement { name: "shrbufsrc".to_owned(), nearest: None }.to_string();
+        assert!(ours.contains("`make install-gst`"), "{ours}");
         let several = error("videoconvert name=a ! fakesink videoconvert name=b ! fakesink");
         assert!(several.contains("several open inputs: a.sink, b.sink") && several.contains("name=in"), "{several}");
     }

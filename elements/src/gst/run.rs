@@ -196,6 +196,7 @@ impl Run {
                 run.fragment.insist_on_video_meta();
             }
             run.caps_of(&input.input, None).and_then(|caps| run.set_caps(&caps))?;
+            run.fragment.say_latency(input.input.stream.rate, run.terms.holds);
             run.change(gst::State::Paused)?;
         } else if run.base.is_none() {
             run.play(Timestamp::now().0)?;

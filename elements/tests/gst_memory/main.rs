@@ -4,6 +4,7 @@
 mod bringing;
 mod camera;
 
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use shrbuf_elements::gst::Gst;
 use shrbuf_elements::ipc::IpcSink;
 use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::tee::Tee;
+use shrbuf_elements::test_src::TestSrc;
 use shrbuf_pipeline::supervise::{self, Progress, Report, RunOptions, Verdict};
 use shrbuf_pipeline::{
     Build, Consumes, Context, Element, Failure, Frame, Graph, InputOffer, Origin, Ports, Video, Wanted,
@@ -375,4 +377,43 @@ fn dma_bufs_of_a_sources_own_come_out_without_a_copy_however_caps_call_them() {
         assert_eq!(memories(), 0);
     }
     assert_eq!(shrbuf_tests::Footprint::settled(&before).dma_bufs, before.dma_bufs);
+}
+
+#[test]
+fn dma_bufs_leave_nothing_of_gstreamers_behind() {
+    if !has_udmabuf() {
+        return;
+    }
+    // In a process of its own, which GStreamer's leaks tracer watches.
+    if std::env::var_os("GST_TRACERS").is_none() {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "dma_bufs_leave_nothing_of_gstreamers_behind"])
+            .envs([("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")])
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success(), "{log}");
+        // The tracer announces the form of its lines first.
+        let alive: Vec<&str> = log.lines().filter(|l| l.contains("object-alive, ") && !l.contains("%s")).collect();
+        assert!(log.contains("object-alive.class") && alive.is_empty(), "{}", alive.join("\n"));
+        return;
+    }
+    let alone = alone();
+    for (set, frames) in [("num-buffers=50", None), ("live=true", Some(50))] {
+        let launch = format!("bringing dma-bufs=true buffers=12 {set} ! {CAPS}");
+        let report = run(part(&launch), Probe(vec![MemoryKind::DmaBuf], drop), frames);
+        well(&report);
+        assert_eq!(report.plan.links[0].stream.origin, Origin::Gstreamer);
+    }
+    // And ours, which go in.
+    let camera = TestSrc { memory: Memory::Udmabuf, format: Some(Format::Nv12), ..TestSrc::default() };
+    let mut graph = Graph::new("in");
+    let camera = graph.add("camera", camera.build().unwrap()).unwrap();
+    let part = graph.add("part", part("identity ! fakesink").build().unwrap()).unwrap();
+    graph.link(camera, part).unwrap();
+    well(&finish(graph, Some(20)));
+    assert_eq!(memories(), 0);
+    drop(alone);
+    // SAFETY: this process runs this one test, and nothing of GStreamer's is used after it.
+    unsafe { gst::deinit() };
 }

@@ -1,7 +1,7 @@
 //! `shrbufsink`: frames for other processes.
 //!
 //! ```text
-//! gst-launch-1.0 videotestsrc num-buffers=100 ! shrbufsink path=/tmp/picture
+//! gst-launch-1.0 videotestsrc num-buffers=100 ! shrbufsink path=/tmp/picture wait-for=1 policy=block
 //! ```
 //!
 //! Serves a socket for any number of consumers (`shrbufsrc`, `ipc-src` of a shrbuf pipeline, a program). Upstream is

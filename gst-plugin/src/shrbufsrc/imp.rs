@@ -20,10 +20,14 @@ use shrbuf::{MemoryKind, State};
 use shrbuf_gst_memory::Lender;
 
 use super::Policy;
+use super::unfit::Unfit;
 use crate::video::{self, Picture};
 use crate::{clock, lock};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long no frame comes, downstream having all that the producer lets out, until that is said.
+const PATIENCE_MS: u16 = 2000;
 
 static CATEGORY: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("shrbufsrc", gst::DebugColorFlags::empty(), Some("frames of another process"))
@@ -67,6 +71,8 @@ struct Run {
     /// Frames that came before they were filled, and those after them.
     waiting: VecDeque<Received>,
     ended: bool,
+    /// That downstream keeps all frames there may be has been said.
+    warned: bool,
     /// Matrix and range that the caps say.
     color: (u8, bool),
     wake: Arc<EventFd>,
@@ -196,7 +202,7 @@ impl BaseSrcImpl for ShrbufSrc {
         // As many as there can be, so that it never grows.
         let waiting = VecDeque::with_capacity(MAX_BUFFERS);
         let (link, color) = (Link::Connected(connection), (2, false));
-        *lock(&self.run) = Some(Run { link, lender, waiting, ended: false, color, wake });
+        *lock(&self.run) = Some(Run { link, lender, waiting, ended: false, warned: false, color, wake });
         Ok(())
     }
 
@@ -217,6 +223,14 @@ impl BaseSrcImpl for ShrbufSrc {
             Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
             None => caps,
         })
+    }
+
+    fn negotiate(&self) -> Result<(), gst::LoggableError> {
+        if let Some(unfit) = Unfit::of(self.obj().src_pad()) {
+            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{unfit}"));
+            return Err(gst::loggable_error!(CATEGORY, "{unfit}"));
+        }
+        self.parent_negotiate()
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
@@ -296,7 +310,7 @@ impl PushSrcImpl for ShrbufSrc {
         let mut run = lock(&self.run);
         let run = run.as_mut().ok_or(gst::FlowError::Flushing)?;
         run.begin().map_err(|e| self.fail(&e))?;
-        let received = run.next().map_err(|stop| match stop {
+        let received = run.next(self).map_err(|stop| match stop {
             Stop::Flow(flow) => flow,
             Stop::Failed(e) => self.fail(&e),
         })?;
@@ -323,6 +337,20 @@ impl ShrbufSrc {
     fn fail(&self, error: &IpcError) -> gst::FlowError {
         self.post_error_message(gst_error(error));
         gst::FlowError::Error
+    }
+
+    /// Downstream has all frames that there may be: an encoder that looks ahead would wait for ever.
+    fn warn_of_kept(&self, frames: u32) {
+        gst::element_imp_warning!(
+            self,
+            gst::CoreError::Failed,
+            (
+                "no frame for {} s: downstream keeps {frames}, all that the producer lets out at once (its `window`); where it \
+                 keeps more before it gives one back, have it look less far ahead (x264enc: tune=zerolatency), or set the \
+                 producer's `window` higher",
+                PATIENCE_MS / 1000
+            )
+        );
     }
 
     /// Tells downstream of a matrix and range other than before, if it takes them.
@@ -364,8 +392,10 @@ impl Run {
         Ok(())
     }
 
-    /// **Blocks** until there is a whole frame, an end, or `wake`.
-    fn next(&mut self) -> Result<Received, Stop> {
+    /// **Blocks** until there is a whole frame, an end, or `wake`. Says once where that takes long because downstream keeps
+    /// all frames there may be.
+    fn next(&mut self, element: &ShrbufSrc) -> Result<Received, Stop> {
+        let mut patience = if self.warned { PollTimeout::NONE } else { PATIENCE_MS.into() };
         let Link::Consuming(consumer) = &mut self.link else { return Err(Stop::Failed(IpcError::Gone)) };
         loop {
             // One that is not filled when the producer ends stays what it is.
@@ -381,19 +411,32 @@ impl Run {
             match consumer.receive().map_err(Stop::Failed)? {
                 Next::Frame(frame) => self.waiting.push_back(frame),
                 Next::Ended => self.ended = true,
-                Next::Nothing => wait(consumer, &self.wake)?,
+                // Paused, it is downstream's to keep frames.
+                Next::Nothing => {
+                    if !wait(consumer, &self.wake, patience)? && element.obj().current_state() == gst::State::Playing {
+                        // Downstream can only have fewer until the next comes.
+                        patience = PollTimeout::NONE;
+                        let granted = element.granted();
+                        if self.lender.lent() >= granted as usize {
+                            self.warned = true;
+                            element.warn_of_kept(granted);
+                        }
+                    }
+                }
             }
         }
     }
 }
 
-fn wait(consumer: &Consumer, wake: &EventFd) -> Result<(), Stop> {
+/// False where nothing has happened for so long.
+fn wait(consumer: &Consumer, wake: &EventFd, patience: PollTimeout) -> Result<bool, Stop> {
     let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
     let frames = consumer.as_fd();
     let end = consumer.end_fd().unwrap_or(frames);
     let mut fds = [readable(wake.as_fd()), readable(consumer.fences_fd()), readable(frames), readable(end)];
     let os = |call| move |source| Stop::Failed(IpcError::Os { call, source });
-    match poll(&mut fds, PollTimeout::NONE) {
+    match poll(&mut fds, patience) {
+        Ok(0) => return Ok(false),
         Ok(_) | Err(nix::Error::EINTR) => {}
         Err(e) => return Err(os("poll")(e.into())),
     }
@@ -403,5 +446,5 @@ fn wait(consumer: &Consumer, wake: &EventFd) -> Result<(), Stop> {
     if fds[1].any().unwrap_or(false) {
         consumer.reap().map_err(os("epoll_wait"))?;
     }
-    Ok(())
+    Ok(true)
 }

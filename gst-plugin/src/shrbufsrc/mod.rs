@@ -15,6 +15,7 @@
 //! thread. `unlock` writes an eventfd that the streaming thread polls beside what frames come by.
 
 mod imp;
+mod unfit;
 
 use gst::glib;
 use gst::prelude::*;

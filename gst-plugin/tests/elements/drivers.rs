@@ -13,7 +13,7 @@ use shrbuf_pipeline::supervise::{self, RunOptions, Verdict};
 use shrbuf_pipeline::{Build, Graph};
 use shrbuf_tests::{Footprint, on_test_drivers};
 
-use crate::launch::{LONG, Launch, Temporary, register, until, until_listening};
+use crate::launch::{LEAKS_TRACER, LONG, Launch, Temporary, nothing_is_alive, register, until, until_listening};
 use crate::vgem::{Vgem, Work};
 
 const SOCKET: &str = "SHRBUF_GST_DRIVERS_SOCKET";
@@ -110,10 +110,11 @@ fn a_cameras_dma_bufs_reach_gstreamer_and_a_display_in_other_processes_without_a
     let camera = Camera::start();
     let log = Launch::with(
         &format!("-v shrbufsrc path={} num-buffers={FRAMES} ! fakesink silent=false", camera.socket.as_str()),
-        &[],
+        &LEAKS_TRACER,
     )
     .end_well();
     assert!(log.matches("chain").count() as u64 >= FRAMES, "{log}");
+    nothing_is_alive(&log);
     assert!(start("display", &camera.socket).wait().unwrap().success());
     let sent = camera.stat("sent");
     assert!(sent >= 2 * FRAMES, "{sent} frames sent");

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use shrbuf::ipc::{Connection, IpcError, Wishes};
 
+pub const PAGE: &str = include_str!("../../../docs/gstreamer.md");
+
 /// Longer than anything takes on a busy machine: what takes longer hangs.
 pub const LONG: Duration = Duration::from_secs(60);
 
@@ -149,6 +151,16 @@ impl Drop for Launch {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Has a pipeline tell at its end what is still alive.
+pub const LEAKS_TRACER: [(&str, &str); 3] =
+    [("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")];
+
+/// In the log of one with [`LEAKS_TRACER`].
+pub fn nothing_is_alive(log: &str) {
+    assert!(log.contains("new format string: object-alive"), "there is no tracer: {log}");
+    assert!(!log.contains("object-alive, type-name=(string)Gst"), "{log}");
 }
 
 /// The plugin in this process. Once: a factory that is registered anew while others look for it is no factory.

@@ -6,9 +6,9 @@ use nix::time::{ClockId, clock_gettime};
 use shrbuf::exporter::Memfd;
 use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer};
 use shrbuf::layout::Plane;
-use shrbuf::{Format, Layout, Ledger, Pool, Reason, State};
+use shrbuf::{Format, Layout, Ledger, Modifier, Pool, Reason, State};
 
-use crate::launch::{LONG, Launch, Temporary, until, until_listening};
+use crate::launch::{LEAKS_TRACER, LONG, Launch, PAGE, Temporary, nothing_is_alive, until, until_listening};
 
 /// Nanoseconds between frames.
 const PERIOD: u64 = 40_000_000;
@@ -161,6 +161,56 @@ fn format_that_gstreamer_has_no_name_for_is_refused_with_its_name() {
 }
 
 #[test]
+fn tiles_that_caps_have_no_name_for_are_refused_with_what_has() {
+    let plane = Plane { segment: 0, offset: 0, stride: 256 };
+    // AMD's 64K_S.
+    let tiled = Modifier(0x0200_0000_0000_0901);
+    let mut source = Source::new(&Layout::new(Format::Xr24, Some(tiled), 64, 48, &[plane]).unwrap());
+    let launch = Launch::new(&format!("shrbufsrc path={} ! fakesink", source.path()));
+    let log = source.serve_until_bad_end(launch);
+    assert!(log.contains(&format!("laid out as {tiled}")), "{log}");
+    let has = if cfg!(feature = "v1_24") { "for dma-bufs" } else { "cargo feature `v1_24`" };
+    assert!(log.contains(has), "{log}");
+}
+
+#[test]
+fn frames_that_downstream_does_not_take_are_named_and_what_would_help() {
+    let of_the_page =
+        PAGE.lines().find_map(|line| line.strip_prefix("| `shrbufsrc ! vp8enc`, of a producer of NV12 | "));
+    let of_the_page = of_the_page.unwrap().trim_end_matches(" |");
+    for (line, said) in [
+        ("vp8enc ! fakesink", ["format=(string)NV12", "vp8enc0 takes", "format=(string)I420", of_the_page]),
+        ("identity ! video/x-raw,width=100 ! fakesink", ["width=(int)320", "identity0 takes", "100", "`videoscale`"]),
+        ("video/x-raw(memory:DMABuf) ! fakesink", ["NV12", "capsfilter0 takes", "DMABuf", "these are no dma-bufs"]),
+    ] {
+        let mut source = Source::new(&Layout::linear(Format::Nv12, 320, 240, 1).unwrap());
+        let launch = Launch::new(&format!("shrbufsrc path={} ! {line}", source.path()));
+        let log = source.serve_until_bad_end(launch);
+        assert!(said.iter().all(|said| log.contains(said)), "{line}: {log}");
+    }
+}
+
+#[test]
+fn downstream_that_keeps_all_frames_there_may_be_is_warned_of_and_one_without_any_is_not() {
+    let mut source = Source::new(&Layout::linear(Format::Grey, 64, 48, 1).unwrap());
+    let launch = |rest: &str| Launch::new(&format!("shrbufsrc path={} ! {rest} ! fakesink", source.path()));
+    // As an encoder that looks that far ahead.
+    let (keeping, passing) = (launch("queue min-threshold-buffers=4"), launch("identity"));
+    while source.producer.consumers() < 2 {
+        source.producer.wait(Some(LONG)).unwrap();
+    }
+    (0..3).for_each(|_| source.send());
+    until("a warning", || keeping.log().contains("WARNING"));
+    // The other has waited for as long, less the time that a frame takes.
+    std::thread::sleep(Duration::from_millis(300));
+    source.producer.end();
+    let [keeping, passing] = [keeping, passing].map(Launch::end_well);
+    assert!(keeping.contains("downstream keeps 3, all that the producer lets out at once (its `window`)"), "{keeping}");
+    assert_eq!(keeping.matches("WARNING").count(), 1, "{keeping}");
+    assert!(!passing.contains("WARNING"), "{passing}");
+}
+
+#[test]
 fn stamps_are_the_producers_in_running_time() {
     let mut source = Source::new(&Layout::linear(Format::Grey, 64, 48, 1).unwrap());
     let launch = Launch::new(&format!("-v shrbufsrc path={} ! identity silent=false ! fakesink", source.path()));
@@ -230,18 +280,14 @@ fn producer_that_is_killed_is_an_error_and_not_an_end() {
 fn nothing_of_gstreamers_is_left_at_the_end() {
     let socket = Temporary::new("leaks");
     let path = socket.as_str();
-    let tracer = [("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")];
     let pictures = "videotestsrc num-buffers=60 ! video/x-raw,format=NV12,width=320,height=240";
     for copies in ["", "tee ! "] {
         let sink = format!("{pictures} ! {copies}shrbufsink path={path} policy=block wait-for=1 copies=allow");
-        let producer = Launch::with(&sink, &tracer);
+        let producer = Launch::with(&sink, &LEAKS_TRACER);
         until_listening(&socket);
         // The queue still has frames when the producer ends.
         let source = format!("shrbufsrc path={path} ! queue ! identity sleep-time=2000 ! fakesink");
-        let consumer = Launch::with(&source, &tracer);
-        for log in [producer.end_well(), consumer.end_well()] {
-            assert!(log.contains("new format string: object-alive"), "there is no tracer: {log}");
-            assert!(!log.contains("object-alive, type-name=(string)Gst"), "{log}");
-        }
+        let consumer = Launch::with(&source, &LEAKS_TRACER);
+        [producer, consumer].into_iter().for_each(|launch| nothing_is_alive(&launch.end_well()));
     }
 }

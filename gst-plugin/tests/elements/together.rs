@@ -5,9 +5,7 @@ use shrbuf_pipeline::Size;
 use shrbuf_pipeline::file::load;
 use shrbuf_pipeline::supervise::{self, RunOptions, Verdict};
 
-use crate::launch::{Launch, Temporary, until_listening};
-
-const PAGE: &str = include_str!("../../../docs/gstreamer.md");
+use crate::launch::{Launch, PAGE, Temporary, until_listening};
 
 /// The block of code of that kind under a heading.
 fn block(heading: &str, kind: &str) -> &'static str {
