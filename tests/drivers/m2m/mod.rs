@@ -3,6 +3,7 @@
 mod blocks;
 mod change;
 mod codec;
+mod color;
 mod convert;
 mod rows;
 mod screen;
