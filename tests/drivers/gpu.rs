@@ -18,7 +18,7 @@ use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Origin, Rate, S
 use shrbuf_tests::native::reference::{planes, sample, to_rgb};
 use shrbuf_tests::{Footprint, Growth, Watch, counts, growth, on_test_drivers, press, run_frames};
 
-fn gpu() -> Gpu {
+pub fn gpu() -> Gpu {
     Gpu { device: Some("software".into()), ..Gpu::default() }
 }
 

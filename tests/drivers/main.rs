@@ -1,5 +1,6 @@
 //! Pipelines on vivid and vkms, in the virtual machine.
 
+mod colors;
 mod composed;
 mod endurance;
 mod faults;

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shrbuf::{Format, Ledger, Reason};
@@ -10,9 +12,9 @@ use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::tee::Tee;
 use shrbuf_elements::test_src::{Pattern, TestSrc};
 use shrbuf_elements::v4l2::{Device, V4l2Sink, V4l2Src, ioctl};
-use shrbuf_pipeline::supervise::{Error, Report, RunOptions, Verdict, run};
-use shrbuf_pipeline::{Build, FailureKind, Frame, Graph, Rate, Size};
-use shrbuf_tests::{Aligned, Footprint, Growth, Late, Watch, counts, growth, own, run_frames, set_control};
+use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
+use shrbuf_pipeline::{Build, Colorimetry, Element, FailureKind, Frame, Graph, Matrix, Range, Rate, Size};
+use shrbuf_tests::{Aligned, Footprint, Growth, Late, Recolor, Watch, counts, growth, own, run_frames, set_control};
 
 /// The first device that puts video out; `None` where vivid has none.
 fn output() -> Option<String> {
@@ -157,6 +159,92 @@ fn comes_back(rows: Option<u32>, late: Option<usize>) {
     assert_eq!(output.graph.ledger().copied(), 0);
     assert_eq!(own(&output.graph, "out", "late"), late.unwrap_or(0) as u64);
     println!("{} frames out, {} pictures captured", counts(&output.graph, "out").frames, different.len());
+    drop((input, output));
+    set_control("hdmi_000_0_is_connected_to", "0");
+    Device::first().unwrap().select_input("0").unwrap();
+    assert_eq!(Footprint::now(), before);
+}
+
+/// A line of such elements, until it is told to stop.
+fn line(elements: Vec<(&str, Box<dyn Element>)>, stop: &Arc<AtomicBool>) -> JoinHandle<Report> {
+    let mut graph = Graph::new("line");
+    let nodes: Vec<_> = elements.into_iter().map(|(name, element)| graph.add(name, element).unwrap()).collect();
+    nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
+    let (stop, options) = (Arc::clone(stop), RunOptions { tick: Duration::from_millis(50), ..RunOptions::default() });
+    let verdict = move |_: Progress<'_>| if stop.load(Ordering::Relaxed) { Verdict::Stop } else { Verdict::Continue };
+    std::thread::spawn(move || run(graph, &options, verdict))
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn yuv_of_the_output_comes_back_in_the_colours_that_it_was_sent_in() {
+    let Some(device) = output() else { return };
+    let before = Footprint::now();
+    Device::first().unwrap().select_input("HDMI 000-0").unwrap();
+    set_control("hdmi_000_0_is_connected_to", "2");
+    set_control("osd_text_mode", "None");
+    let [bt601, bt709, bt2020] =
+        [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020].map(|matrix| Colorimetry { matrix, range: Range::Limited });
+    let (sends, full) = (Arc::new(Mutex::new(bt601)), Arc::new(AtomicU64::new(0)));
+    let (says, count) = (Arc::clone(&sends), Arc::clone(&full));
+    let recolor = Recolor::new(move |_| {
+        let color = *says.lock().unwrap();
+        count.fetch_add((color.range == Range::Full).into(), Ordering::Relaxed);
+        color
+    });
+    let sent: Arc<Mutex<HashSet<u64>>> = Arc::default();
+    let ours = Arc::clone(&sent);
+    let source = TestSrc { format: Some(Format::Yuyv), pattern: Pattern::Bars, ..pattern() };
+    let stop = Arc::default();
+    let putting_out = vec![
+        ("source", source.build().unwrap()),
+        ("colors", recolor as Box<dyn Element>),
+        ("watch", Watch::new(move |frame| _ = ours.lock().unwrap().insert(picture(frame)))),
+        ("out", hdmi(&device).build().unwrap()),
+    ];
+    let putting_out = line(putting_out, &stop);
+    until("nothing is put out", || sent.lock().unwrap().len() >= 3);
+    let captured: Arc<Mutex<Vec<(bool, Colorimetry)>>> = Arc::default();
+    let (seen, known) = (Arc::clone(&captured), Arc::clone(&sent));
+    let camera = V4l2Src { format: Some(Format::Yuyv), size: Some(Size::new(1280, 720)), ..V4l2Src::default() };
+    let capturing = vec![
+        ("camera", camera.build().unwrap()),
+        (
+            "watch",
+            Watch::new(move |frame| {
+                seen.lock().unwrap().push((known.lock().unwrap().contains(&picture(frame)), frame.color));
+            }) as Box<dyn Element>,
+        ),
+        ("drop", NullSink {}.build().unwrap()),
+    ];
+    let capturing = line(capturing, &stop);
+
+    for color in [bt601, bt709, bt2020] {
+        *sends.lock().unwrap() = color;
+        until(&format!("{color:?} is not captured"), || captured.lock().unwrap().last().is_some_and(|c| c.1 == color));
+    }
+    // vivid's transmitter has no other range.
+    sends.lock().unwrap().range = Range::Full;
+    until("nothing more is put out", || full.load(Ordering::Relaxed) >= 10);
+    stop.store(true, Ordering::Relaxed);
+    let (input, output) = (capturing.join().unwrap(), putting_out.join().unwrap());
+
+    assert!(input.error.is_none(), "{}", input.error.unwrap());
+    assert!(output.error.is_none(), "{}", output.error.unwrap());
+    let captured = std::mem::take(&mut *captured.lock().unwrap());
+    let others = captured.iter().filter(|(same, _)| !same).count();
+    assert_eq!(others, 0, "pictures of {} that were not put out", captured.len());
+    let miscolored = own(&output.graph, "out", "miscolored");
+    assert!((5..=full.load(Ordering::Relaxed)).contains(&miscolored), "{miscolored} of {full:?}");
+    assert_eq!(output.graph.ledger().copied(), 0);
+    println!("{} pictures captured", captured.len());
     drop((input, output));
     set_control("hdmi_000_0_is_connected_to", "0");
     Device::first().unwrap().select_input("0").unwrap();

@@ -16,6 +16,7 @@ pub mod growth;
 mod heap;
 mod late;
 pub mod native;
+mod recolor;
 mod watch;
 
 pub use aligned::Aligned;
@@ -23,6 +24,7 @@ pub use footprint::Footprint;
 pub use growth::Growth;
 pub use heap::allocations;
 pub use late::Late;
+pub use recolor::Recolor;
 pub use watch::Watch;
 
 /// True in the virtual machine, where vivid and vkms are. Elsewhere a driver test has nothing to test and says so.

@@ -7,7 +7,7 @@
 use shrbuf::Format;
 use shrbuf_pipeline::Size;
 
-use super::ioctl::{FormatRequest, FrameSizes};
+use super::ioctl::{Colorimetry, FormatRequest, FrameSizes};
 use super::{Device, FormatInfo};
 
 /// Formats of pixels whose pictures the driver takes in blocks of more than one, or in rows that cannot be longer.
@@ -22,7 +22,8 @@ pub(super) fn blocks(device: &Device, formats: &[FormatInfo]) -> Vec<(Format, Si
 fn block(device: &Device, info: &FormatInfo) -> Option<Size> {
     let pixelformat = info.description.pixelformat;
     let answer = |width, height, bytesperline| {
-        device.try_format(&FormatRequest { width, height, pixelformat, bytesperline }).ok()
+        let colorimetry = Colorimetry::default();
+        device.try_format(&FormatRequest { width, height, pixelformat, bytesperline, colorimetry }).ok()
     };
     let range = match &info.sizes {
         FrameSizes::Stepwise { min, max, .. } => power(min.width, max.width).zip(power(min.height, max.height)),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{Failure, FailureKind};
 
-use super::ioctl::{self, DqbufError, QbufError, StreamonError};
-use super::{Device, OpenError, QueueError, StartError};
+use super::ioctl::{self, DqbufError, FmtError, QbufError, ReqbufsError, StreamonError};
+use super::{AllocateError, Device, OpenError, QueueError, StartError};
 
 fn kind_of(failure: &ioctl::Failure) -> FailureKind {
     match failure {
@@ -30,6 +30,14 @@ pub(super) fn open_failed(error: OpenError) -> Failure {
         _ => FailureKind::Config,
     };
     Failure::new(kind, error)
+}
+
+/// What asking for a format, or for another one, said, as the element's failure.
+pub(super) fn format_failed(error: FmtError) -> Failure {
+    match error {
+        FmtError::Failure(failure) => failed(failure),
+        other => Failure::new(FailureKind::Device, other),
+    }
 }
 
 /// What starting a stream said, as the element's failure.
@@ -60,12 +68,14 @@ pub(super) fn dequeue_failed(error: DqbufError) -> Failure {
 /// What giving a frame to a driver said, as the element's failure.
 pub(super) fn queue_failed(error: QueueError) -> Failure {
     let kind = match error {
-        QueueError::Qbuf(QbufError::Failure(failure)) => return failed(failure),
+        QueueError::Qbuf(QbufError::Failure(failure))
+        | QueueError::Allocate(AllocateError::Reqbufs(ReqbufsError::Failure(failure))) => return failed(failure),
+        QueueError::Streamon(error) => return start_failed(error),
         QueueError::Planes { .. } | QueueError::Payload { .. } | QueueError::TooSmall { .. } | QueueError::Unfit(_) => {
             FailureKind::Data
         }
         QueueError::Fence => FailureKind::Stalled,
-        QueueError::Qbuf(_) | QueueError::Os(_) => FailureKind::Device,
+        QueueError::Told(_) | QueueError::Allocate(_) | QueueError::Qbuf(_) | QueueError::Os(_) => FailureKind::Device,
     };
     Failure::new(kind, error)
 }

@@ -9,12 +9,13 @@
 //!
 //! ```no_run
 //! use shrbuf::Access;
-//! use shrbuf_elements::v4l2::ioctl::{Dequeued, FormatRequest, PixelFormat};
+//! use shrbuf_elements::v4l2::ioctl::{Colorimetry, Dequeued, FormatRequest, PixelFormat};
 //! use shrbuf_elements::v4l2::{CaptureQueue, Device};
 //!
 //! let device = Device::open("/dev/video0")?;
 //! let pixelformat = PixelFormat::new(*b"XR24");
-//! let wanted = FormatRequest { width: 1280, height: 720, pixelformat, bytesperline: None };
+//! let colorimetry = Colorimetry::default();
+//! let wanted = FormatRequest { width: 1280, height: 720, pixelformat, bytesperline: None, colorimetry };
 //! let format = device.set_format(&wanted)?;
 //! println!("{}x{} {}, {:?}", format.width, format.height, format.pixelformat, format.planes);
 //!
@@ -35,6 +36,7 @@
 pub mod ioctl;
 
 mod blocks;
+mod color;
 mod control;
 mod device;
 mod failure;

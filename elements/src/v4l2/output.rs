@@ -7,14 +7,15 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use shrbuf::{Access, BufferId, Layout, MemoryKind, Shrbuf, WeakShrbuf};
-use shrbuf_pipeline::{Frame, Refusal, Stream};
+use shrbuf::{Access, BufferId, Family, Layout, MemoryKind, Shrbuf, WeakShrbuf};
+use shrbuf_pipeline::{Colorimetry, Frame, Refusal, Size, Stream};
 
 use super::ioctl::{
-    self, Dequeued, DqbufError, FormatRequest, Memory, OutputPlane, QbufError, SelectionTarget, StreamonError,
-    VIDEO_MAX_PLANES,
+    self, Dequeued, DqbufError, FmtError, FormatRequest, Memory, OutputPlane, QbufError, SelectionTarget,
+    StreamonError, VIDEO_MAX_PLANES,
 };
-use super::{AllocateError, Device, picture};
+use super::{AllocateError, Device, color, picture};
+use crate::image::color::usual;
 
 /// `VIDEO_MAX_FRAME`.
 const MAX_BUFFERS: u32 = 32;
@@ -58,6 +59,15 @@ pub enum QueueError {
     /// Whoever writes the frame has not finished in time.
     #[error("the frame's producer has not signalled its fence within {FENCE_LIMIT:.1?}")]
     Fence,
+    /// The device was told what the frames' code values mean, and takes other pictures since.
+    #[error("the device was told of the frames' colours, whereupon {0}; this is a bug in its driver")]
+    Told(String),
+    /// No index after that.
+    #[error(transparent)]
+    Allocate(#[from] AllocateError),
+    /// No stream after that.
+    #[error(transparent)]
+    Streamon(#[from] StreamonError),
     /// The fence could not be had.
     #[error("the frame's fence: {0}")]
     Os(#[from] std::io::Error),
@@ -107,9 +117,18 @@ pub struct OutputQueue {
     device: Device,
     stream: Stream,
     layout: Layout,
-    /// Bytes that the driver wants of each memory plane.
+    /// What the driver was asked for, and what it has made of that.
+    asked: FormatRequest,
+    format: ioctl::Format,
+    /// Bytes that it wants of each memory plane.
     sizes: Vec<u32>,
     compressed: bool,
+    /// Of the last frame, where the driver cares.
+    color: Option<Colorimetry>,
+    /// The driver takes such frames for others.
+    wrong: bool,
+    miscolored: u64,
+    warned: bool,
     slots: Vec<Slot>,
     /// The buffers that negotiation knew, of which some may be without an index.
     agreed: Vec<(BufferId, WeakShrbuf)>,
@@ -130,12 +149,21 @@ impl OutputQueue {
     pub fn import(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<OutputQueue, Refusal> {
         let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
         let first = buffers.first().ok_or_else(|| Refusal::new("there are no buffers"))?;
-        let sizes = agree(device, stream, buffers)?;
+        let asked = request(stream, first.layout());
+        let format = device.set_format(&asked).map_err(|e| refuse(&e))?;
+        agree(device, stream, &asked, &format)?;
+        fits(stream, buffers, &format)?;
         let queue = OutputQueue {
             device: device.clone(),
             stream: *stream,
             layout: *first.layout(),
-            sizes,
+            sizes: format.planes.iter().map(|p| p.sizeimage).collect(),
+            asked,
+            format,
+            color: None,
+            wrong: false,
+            miscolored: 0,
+            warned: false,
             compressed: stream.format.is_compressed(),
             slots: Vec::new(),
             agreed: Vec::new(),
@@ -209,6 +237,11 @@ impl OutputQueue {
         std::mem::take(&mut self.late)
     }
 
+    /// Frames, since this was last asked, that the driver has and takes for frames of other colours, as it cannot be told.
+    pub fn take_miscolored(&mut self) -> u64 {
+        std::mem::take(&mut self.miscolored)
+    }
+
     /// Frames that the driver has.
     pub fn queued(&self) -> u32 {
         self.queued
@@ -227,12 +260,15 @@ impl OutputQueue {
         Ok(())
     }
 
-    /// Gives a frame to the driver, once its producer's fences have signalled, which is waited for. `Ok(Some)` gives it
-    /// back where every index is taken.
+    /// Tells the driver of the frame's colours where they are others than of the one before, and gives it to the driver, once
+    /// its producer's fences have signalled, which is waited for. `Ok(Some)` gives it back where every index is taken.
     ///
     /// # Errors
     /// See [`QueueError`]; the frame is dropped then.
     pub fn queue(&mut self, frame: Frame) -> Result<Option<Frame>, QueueError> {
+        if self.color != Some(frame.color) && self.stream.format.family() == Family::Yuv {
+            self.tell(frame.color)?;
+        }
         let id = frame.buffer.id();
         let known = self.slots.iter().position(|slot| slot.is_of(id) && slot.frame.is_none());
         let Some(index) = known.or_else(|| self.index_for_another()) else { return Ok(Some(frame)) };
@@ -257,12 +293,80 @@ impl OutputQueue {
         ioctl::qbuf_output(device, device.buf_type(), index as u32, planes, frame.timestamp.0)?;
         self.queued += 1;
         self.frames += 1;
+        self.miscolored += u64::from(self.wrong);
         let slot = &mut self.slots[index];
         if known.is_none() {
             slot.last = Some((id, frame.buffer.downgrade()));
         }
         (slot.at, slot.frame) = (self.frames, Some(frame));
         Ok(None)
+    }
+
+    /// Tells the driver what code values mean from the next frame on.
+    fn tell(&mut self, color: Colorimetry) -> Result<(), QueueError> {
+        let Stream { format, size, .. } = self.stream;
+        let asked = FormatRequest { colorimetry: color::told(format, color), ..self.asked };
+        let why = match self.queued {
+            _ if asked == self.asked => None,
+            0 => self.set_without_indices(asked)?,
+            // An HDMI transmitter can be told at any time. An encoder that forgets over it which part is picture could not be
+            // told of that.
+            _ if (self.format.width, self.format.height) == (size.width, size.height) => self.set(asked)?,
+            _ => None,
+        };
+        let takes = color::meant(format, self.format.colorimetry, size.width);
+        (self.color, self.wrong) = (Some(color), takes != color);
+        if self.wrong && !self.warned {
+            self.warned = true;
+            tracing::warn!(
+                device = %self.device.path().display(),
+                frames = ?color,
+                ?takes,
+                why = why.map(|e| e.to_string()),
+                "the device cannot be told of the frames' colours, and takes them for others: they may look wrong; RGB \
+                 (through `gpu`) would not"
+            );
+        }
+        Ok(())
+    }
+
+    /// Asks for the same pictures in other colours. What the driver says where it does not take them now.
+    fn set(&mut self, asked: FormatRequest) -> Result<Option<FmtError>, QueueError> {
+        let format = match self.device.set_format(&asked) {
+            Ok(format) => format,
+            Err(error) => return Ok(Some(error)),
+        };
+        agree(&self.device, &self.stream, &asked, &format).map_err(|refusal| QueueError::Told(refusal.to_string()))?;
+        let now = ioctl::Format { colorimetry: self.format.colorimetry, ..format.clone() };
+        if now != self.format {
+            let ioctl::Format { pixelformat, width, height, .. } = format;
+            return Err(QueueError::Told(format!("its buffers are others, of {pixelformat} {width}x{height}")));
+        }
+        (self.asked, self.format) = (asked, format);
+        Ok(None)
+    }
+
+    /// The same while the driver has no frame: most take no other format as long as there are indices.
+    fn set_without_indices(&mut self, asked: FormatRequest) -> Result<Option<FmtError>, QueueError> {
+        let device = self.device.clone();
+        // Some go back to their own with the format.
+        let interval = device.frame_interval().ok().flatten();
+        ioctl::streamoff(&device, device.buf_type()).map_err(StreamonError::Failure)?;
+        let streamed = std::mem::take(&mut self.streaming);
+        let indices: Vec<_> = self.slots.iter_mut().map(|slot| slot.last.take()).collect();
+        self.request(0)?;
+        let answer = self.set(asked)?;
+        self.request(indices.len() as u32)?;
+        for (slot, last) in self.slots.iter_mut().zip(indices) {
+            slot.last = last;
+        }
+        if let Some(interval) = interval {
+            let _ = device.set_frame_interval(interval);
+        }
+        if streamed {
+            self.start()?;
+        }
+        Ok(answer)
     }
 
     /// A free index for a buffer that has none: one whose own is gone, a new one, or else the one that was used longest ago.
@@ -359,21 +463,26 @@ impl Drop for OutputQueue {
     }
 }
 
-/// Sets the format, and checks that the driver reads frames where they lie. Returns the bytes it wants of each plane.
-fn agree(device: &Device, stream: &Stream, buffers: &[Shrbuf]) -> Result<Vec<u32>, Refusal> {
-    let refuse = |e: &dyn std::fmt::Display| Refusal::new(e.to_string());
-    let first = buffers.first().ok_or_else(|| Refusal::new("there are no buffers"))?;
-    let (width, height) = (stream.size.width, stream.size.height);
-    let bytesperline = first.layout().planes().first().map(|p| p.stride).filter(|&stride| stride > 0);
-    let pixelformat = picture::fourcc(stream.format, first.layout().segments() > 1);
-    let request = FormatRequest { width, height, pixelformat, bytesperline };
-    let format = device.set_format(&request).map_err(|e| refuse(&e))?;
-    picture::roomy(stream, &request, &format)?;
-    if !stream.format.is_compressed() {
-        picture::select(device, SelectionTarget::Crop, stream.size, &format)?;
+/// What to ask a driver for that is to take frames of `stream` that lie like this. Most are of the colours that are usual for
+/// their size; what they really are shows with the first.
+fn request(stream: &Stream, lies: &Layout) -> FormatRequest {
+    let Stream { format, size: Size { width, height }, .. } = *stream;
+    FormatRequest {
+        width,
+        height,
+        pixelformat: picture::fourcc(format, lies.segments() > 1),
+        bytesperline: lies.planes().first().map(|p| p.stride).filter(|&stride| stride > 0),
+        colorimetry: color::told(format, usual(stream.size)),
     }
-    fits(stream, buffers, &format)?;
-    Ok(format.planes.iter().map(|p| p.sizeimage).collect())
+}
+
+/// Whether the driver's answer is what was asked for; it is told which part of a buffer is picture.
+fn agree(device: &Device, stream: &Stream, asked: &FormatRequest, format: &ioctl::Format) -> Result<(), Refusal> {
+    picture::roomy(stream, asked, format)?;
+    if stream.format.is_compressed() {
+        return Ok(());
+    }
+    picture::select(device, SelectionTarget::Crop, stream.size, format)
 }
 
 /// Whether the driver, set to `format`, reads frames of `stream` where they lie.

@@ -1,13 +1,11 @@
-//! A driver's formats as the pipeline's: layouts, colours, offers, buffers.
+//! A driver's formats as the pipeline's: layouts, offers, buffers.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use shrbuf::exporter::{DmaHeap, Exporter, Udmabuf};
 use shrbuf::{Access, Format, Layout, Plane, Segment, Shrbuf};
-use shrbuf_pipeline::{
-    Colorimetry, Matrix, Modifiers, Origin, Range, Rate, Rates, Rect, Refusal, Size, SizeOffer, Sizes, Stream, Video,
-};
+use shrbuf_pipeline::{Modifiers, Origin, Rate, Rates, Rect, Refusal, Size, SizeOffer, Sizes, Stream, Video};
 
 use super::ioctl::{
     self, FormatRequest, Fraction, FrameIntervals, FrameSizes, PixelFormat, PlanePayload, Selection, SelectionError,
@@ -55,30 +53,6 @@ pub(super) fn layout(
     }
     Layout::new(format, None, size.width, size.height, &planes[..samplings.len()])
         .map_err(|e| Refusal::new(e.to_string()))
-}
-
-/// The kernel's four numbers as matrix and range, with its own defaults ("Colorspaces", V4L2 documentation).
-pub(super) fn colorimetry(format: Format, c: ioctl::Colorimetry, width: u32) -> Colorimetry {
-    const SMPTE170M: u32 = 1;
-    const REC709: u32 = 3;
-    const SRGB: u32 = 8;
-    const JPEG: u32 = 7;
-    const BT2020: u32 = 10;
-    let matrix = match (c.ycbcr_enc, c.colorspace) {
-        (1, _) | (0, SMPTE170M | SRGB | JPEG) => Matrix::Bt601,
-        (2, _) | (0, REC709) => Matrix::Bt709,
-        (6 | 7, _) | (0, BT2020) => Matrix::Bt2020,
-        _ if width >= 1280 => Matrix::Bt709,
-        _ => Matrix::Bt601,
-    };
-    let range = match (c.quantization, format.family(), c.colorspace) {
-        (1, ..) => Range::Full,
-        (2, ..) => Range::Limited,
-        (_, shrbuf::Family::Yuv, JPEG) => Range::Full,
-        (_, shrbuf::Family::Yuv, _) => Range::Limited,
-        _ => Range::Full,
-    };
-    Colorimetry { matrix, range }
 }
 
 fn rates(intervals: &FrameIntervals) -> Rates {
@@ -177,8 +151,9 @@ pub(super) fn set_room(device: &Device, stream: &Stream, room: Size) -> Result<i
     let least = Layout::linear(stream.format, longest, room.height, stream.stride_align);
     let padded = stream.stride_align > 1 || longest > room.width;
     let bytesperline = least.ok().filter(|_| padded).map(|l| l.planes()[0].stride);
-    let fourcc = fourcc(stream.format, stream.plane_segments);
-    let request = FormatRequest { width: room.width, height: room.height, pixelformat: fourcc, bytesperline };
+    let pixelformat = fourcc(stream.format, stream.plane_segments);
+    let (width, height, colorimetry) = (room.width, room.height, ioctl::Colorimetry::default());
+    let request = FormatRequest { width, height, pixelformat, bytesperline, colorimetry };
     let format = device.set_format(&request).map_err(|e| Refusal::new(e.to_string()))?;
     roomy(stream, &request, &format)?;
     Ok(format)
@@ -369,15 +344,6 @@ impl Whole {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kernels_colour_defaults() {
-        let of = |colorspace| ioctl::Colorimetry { colorspace, ..Default::default() };
-        let bt709 = Colorimetry { matrix: Matrix::Bt709, range: Range::Limited };
-        assert_eq!(colorimetry(Format::Yuyv, of(3), 640), bt709);
-        assert_eq!(colorimetry(Format::Yuyv, of(8), 1920), Colorimetry::default());
-        assert_eq!(colorimetry(Format::Xr24, of(8), 1920).range, Range::Full);
-    }
 
     /// What a driver answers for 64x48 in memory planes of these strides.
     fn driver(strides: &[u32]) -> ioctl::Format {

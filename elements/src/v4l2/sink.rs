@@ -22,6 +22,10 @@ properties! {
     /// whose producer has not finished with it (a GPU) is waited for. A driver that cannot be told of longer rows than the
     /// picture's is offered none.
     ///
+    /// The device is told what the frames' YUV code values mean, before the first of them and whenever that changes; RGB is
+    /// said to be sRGB. Frames that it takes for others, as it cannot be told of their range, say, are counted as
+    /// `miscolored`, with a warning.
+    ///
     /// ```toml
     /// [element.out]
     /// type = "v4l2-sink"
@@ -53,6 +57,7 @@ impl Build for V4l2Sink {
             run: None,
             damaged: 0,
             late: 0,
+            miscolored: 0,
         }))
     }
 }
@@ -76,6 +81,8 @@ struct Sink {
     damaged: u64,
     /// Buffers that came and nobody knew of in negotiation.
     late: u64,
+    /// Frames that the device takes for frames of other colours.
+    miscolored: u64,
 }
 
 struct Run {
@@ -176,6 +183,7 @@ impl Element for Sink {
         }
         let given = run.next();
         self.late += run.queue.take_late();
+        self.miscolored += run.queue.take_miscolored();
         given?;
         run.finish_if_done(context);
         Ok(())
@@ -186,6 +194,7 @@ impl Element for Sink {
         run.waiting.push_back(frame);
         let given = run.next();
         self.late += run.queue.take_late();
+        self.miscolored += run.queue.take_miscolored();
         given
     }
 
@@ -209,6 +218,7 @@ impl Element for Sink {
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
         report("damaged", self.damaged);
         report("late", self.late);
+        report("miscolored", self.miscolored);
     }
 }
 

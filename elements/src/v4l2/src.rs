@@ -15,10 +15,10 @@ use shrbuf_pipeline::{
 
 use super::failure::{dequeue_failed, failed, open_failed, set_controls, start_queue_failed};
 use super::ioctl::{self, Clock, Dequeued, DqbufError, DvTimings, DvTimingsError, Fraction};
-use super::picture::{Whole, allocate, colorimetry, set_format, video};
+use super::picture::{Whole, allocate, set_format, video};
 use super::sequence::{Sequence, Told};
 use super::signal::{Captured, Now, has_changed, no_signal};
-use super::{CaptureQueue, Device, StartError};
+use super::{CaptureQueue, Device, StartError, color};
 
 choices! {
     /// Who allocates the frames' memory.
@@ -315,7 +315,7 @@ impl Element for Source {
             pool,
             whole,
             stream,
-            color: colorimetry(stream.format, captured.format.colorimetry, stream.size.width),
+            color: color::meant(stream.format, captured.format.colorimetry, stream.size.width),
             captured,
             lost: None,
             over: false,
@@ -459,8 +459,8 @@ impl Streaming {
             return Ok(());
         }
         match self.captured.look(self.queue.device())? {
-            Now::Same(color) => {
-                self.color = colorimetry(self.stream.format, color, self.stream.size.width);
+            Now::Same(said) => {
+                self.color = color::meant(self.stream.format, said, self.stream.size.width);
                 self.restart(counts)
             }
             Now::Lost(why) => self.lose(why, counts),

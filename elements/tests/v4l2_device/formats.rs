@@ -5,7 +5,7 @@ use crate::*;
 #[test]
 fn driver_answers_an_odd_size_with_the_nearest() {
     let Some(vivid) = vivid() else { return };
-    let request = FormatRequest { width: 643, height: 363, pixelformat: pixelformat("XR24"), bytesperline: None };
+    let request = FormatRequest { width: 643, height: 363, ..request("XR24") };
     let format = vivid.device.try_format(&request).unwrap();
     assert_eq!((format.width, format.height), (SIZE.width, SIZE.height));
 }
@@ -13,12 +13,7 @@ fn driver_answers_an_odd_size_with_the_nearest() {
 #[test]
 fn stride_asked_for_is_the_stride_of_every_plane() {
     let Some(vivid) = vivid() else { return };
-    let request = FormatRequest {
-        width: SIZE.width,
-        height: SIZE.height,
-        pixelformat: pixelformat("XR24"),
-        bytesperline: Some(4096),
-    };
+    let request = FormatRequest { bytesperline: Some(4096), ..request("XR24") };
     let format = vivid.device.set_format(&request).unwrap();
     assert_eq!(format.planes[0].bytesperline, 4096);
     assert_eq!(format.planes[0].sizeimage, 4096 * SIZE.height);
@@ -69,7 +64,7 @@ fn unknown_input_lists_the_known_ones() {
 fn format_cannot_change_while_a_queue_is_allocated() {
     let Some(vivid) = vivid() else { return };
     let _queue = CaptureQueue::mmap(&vivid.device, 3, Access::Read).unwrap();
-    let request = FormatRequest { width: 320, height: 180, pixelformat: pixelformat("YUYV"), bytesperline: None };
+    let request = FormatRequest { width: 320, height: 180, ..request("YUYV") };
     let error = vivid.device.set_format(&request).unwrap_err();
     assert!(matches!(error, ioctl::FmtError::Failure(Failure::Busy { .. })), "{error}");
 }

@@ -28,8 +28,8 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
 use shrbuf::Access;
 use shrbuf_elements::v4l2::ioctl::{
-    self, Buffer, Clock, ControlValue, Dequeued, DqbufError, Event, ExpbufError, ExtCtrlError, Failure, Format,
-    FormatRequest, Fraction, FrameSizes, Memory, PixelFormat, QbufError, ReqbufsError, Size, StreamonError,
+    self, Buffer, Clock, Colorimetry, ControlValue, Dequeued, DqbufError, Event, ExpbufError, ExtCtrlError, Failure,
+    Format, FormatRequest, Fraction, FrameSizes, Memory, PixelFormat, QbufError, ReqbufsError, Size, StreamonError,
     TimestampSource,
 };
 use shrbuf_elements::v4l2::{
@@ -67,9 +67,13 @@ fn pixelformat(name: &str) -> PixelFormat {
     PixelFormat::new(name.as_bytes().try_into().unwrap())
 }
 
+fn request(name: &str) -> FormatRequest {
+    let (pixelformat, colorimetry) = (pixelformat(name), Colorimetry::default());
+    FormatRequest { width: SIZE.width, height: SIZE.height, pixelformat, bytesperline: None, colorimetry }
+}
+
 fn set_format(device: &Device, name: &str) -> Format {
-    let request =
-        FormatRequest { width: SIZE.width, height: SIZE.height, pixelformat: pixelformat(name), bytesperline: None };
+    let request = request(name);
     let format = device.set_format(&request).unwrap();
     assert_eq!((format.width, format.height, format.pixelformat), (SIZE.width, SIZE.height, request.pixelformat));
     format

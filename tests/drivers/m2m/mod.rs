@@ -4,6 +4,7 @@ mod blocks;
 mod change;
 mod choice;
 mod codec;
+mod color;
 mod convert;
 mod rows;
 mod screen;

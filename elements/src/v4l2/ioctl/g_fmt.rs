@@ -51,6 +51,8 @@ pub struct FormatRequest {
     /// Bytes from one row to the next that an importer wants, the same for every plane; `None` leaves it to the driver.
     /// Many drivers do not heed it: look at the answer.
     pub bytesperline: Option<u32>,
+    /// What the numbers in the pixels mean, of frames that go in; of those that come out it is the driver that says so.
+    pub colorimetry: Colorimetry,
 }
 
 /// The picture a queue delivers, as the driver chose it.
@@ -240,6 +242,7 @@ impl FormatRequest {
         let mut format = sys::v4l2_format::zeroed();
         format.type_ = buf_type as u32;
         let bytesperline = self.bytesperline.unwrap_or(0);
+        let Colorimetry { colorspace, ycbcr_enc, quantization, xfer_func } = self.colorimetry;
         if buf_type.is_mplane() {
             let mut pix_mp = sys::v4l2_pix_format_mplane::zeroed();
             pix_mp.width = self.width;
@@ -247,6 +250,11 @@ impl FormatRequest {
             pix_mp.pixelformat = self.pixelformat.0;
             pix_mp.field = sys::v4l2_field_V4L2_FIELD_ANY;
             pix_mp.num_planes = sys::VIDEO_MAX_PLANES as u8;
+            pix_mp.colorspace = colorspace;
+            // The kernel's numbers of these fit, and what does not is none of its numbers.
+            let small = |number: u32| u8::try_from(number).unwrap_or(0);
+            pix_mp.__bindgen_anon_1.ycbcr_enc = small(ycbcr_enc);
+            (pix_mp.quantization, pix_mp.xfer_func) = (small(quantization), small(xfer_func));
             // The struct is packed, so its planes cannot be borrowed.
             pix_mp.plane_fmt =
                 [sys::v4l2_plane_pix_format { sizeimage: 0, bytesperline, reserved: [0; 6] }; VIDEO_MAX_PLANES];
@@ -258,6 +266,9 @@ impl FormatRequest {
             pix.pixelformat = self.pixelformat.0;
             pix.field = sys::v4l2_field_V4L2_FIELD_ANY;
             pix.bytesperline = bytesperline;
+            pix.colorspace = colorspace;
+            pix.__bindgen_anon_1.ycbcr_enc = ycbcr_enc;
+            (pix.quantization, pix.xfer_func) = (quantization, xfer_func);
             // Without it the kernel takes the fields after `priv` for absent.
             pix.priv_ = sys::V4L2_PIX_FMT_PRIV_MAGIC;
             format.fmt.pix = pix;
@@ -334,10 +345,31 @@ mod tests {
         assert_eq!(PixelFormat(7).to_string(), "0x00000007");
     }
 
+    fn request(pixelformat: &[u8; 4], bytesperline: u32) -> FormatRequest {
+        let colorimetry = Colorimetry { colorspace: 3, ycbcr_enc: 2, quantization: 1, xfer_func: 4 };
+        let pixelformat = PixelFormat::new(*pixelformat);
+        FormatRequest { width: 2, height: 3, pixelformat, bytesperline: Some(bytesperline), colorimetry }
+    }
+
+    #[test]
+    fn request_says_what_colors_mean() {
+        for (buf_type, pixelformat) in [(BufType::VideoOutput, b"YUYV"), (BufType::VideoOutputMplane, b"NM12")] {
+            let request = request(pixelformat, 64);
+            let raw = request.to_raw(buf_type);
+            let asked = if buf_type.is_mplane() {
+                // SAFETY: `pix_mp` is the member that to_raw just wrote.
+                Format::from(unsafe { raw.fmt.pix_mp })
+            } else {
+                // SAFETY: `pix` is the member that to_raw just wrote.
+                Format::from(unsafe { raw.fmt.pix })
+            };
+            assert_eq!(asked.colorimetry, request.colorimetry);
+        }
+    }
+
     #[test]
     fn single_planar_request_asks_for_stride_and_extended_fields() {
-        let request =
-            FormatRequest { width: 2, height: 3, pixelformat: PixelFormat::new(*b"XR24"), bytesperline: Some(256) };
+        let request = request(b"XR24", 256);
         let raw = request.to_raw(BufType::VideoCapture);
         // SAFETY: `pix` is the member that to_raw just wrote.
         let pix = unsafe { raw.fmt.pix };
@@ -347,8 +379,7 @@ mod tests {
 
     #[test]
     fn multi_planar_request_asks_for_stride_in_every_plane() {
-        let request =
-            FormatRequest { width: 2, height: 3, pixelformat: PixelFormat::new(*b"NM12"), bytesperline: Some(64) };
+        let request = request(b"NM12", 64);
         let raw = request.to_raw(BufType::VideoCaptureMplane);
         // SAFETY: `pix_mp` is the member that to_raw just wrote.
         let planes = unsafe { raw.fmt.pix_mp }.plane_fmt;

@@ -31,6 +31,8 @@ pub(super) struct Incoming {
     /// How many of these there are.
     number_inside: usize,
     next_inside: usize,
+    /// Of the last frame that the device was given.
+    pub(super) color: Colorimetry,
     /// Frames that the device was given.
     pub(super) taken: u64,
 }
@@ -40,7 +42,16 @@ impl Incoming {
     pub(super) fn new(queue: OutputQueue, stream: Stream, first: Vec<Frame>) -> Incoming {
         let mut waiting = VecDeque::with_capacity(INSIDE);
         waiting.extend(first);
-        Incoming { queue, stream, waiting, inside: [None; INSIDE], number_inside: 0, next_inside: 0, taken: 0 }
+        Incoming {
+            queue,
+            stream,
+            waiting,
+            inside: [None; INSIDE],
+            number_inside: 0,
+            next_inside: 0,
+            color: Colorimetry::default(),
+            taken: 0,
+        }
     }
 
     /// Frames that the device has not read.
@@ -83,6 +94,7 @@ impl Incoming {
                 self.waiting.push_front(back);
                 break;
             }
+            self.color = color;
             self.taken += 1;
             self.remember(Meta { timestamp, sequence, color, crop });
         }
@@ -92,6 +104,7 @@ impl Incoming {
     /// Takes back what the device has read.
     pub(super) fn reap(&mut self, counts: &mut Counts) -> Result<(), Failure> {
         counts.late += self.queue.take_late();
+        counts.miscolored += self.queue.take_miscolored();
         // Once it has none, asking would cost a system call a frame to be told so.
         while self.queue.queued() > 0 {
             let Returned::Frame { buffer, frame } = self.queue.dequeue().map_err(dequeue_failed)? else { break };

@@ -17,9 +17,9 @@ use std::time::Duration;
 use shrbuf::{Format, MemoryKind, Shrbuf};
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
-    Build, BuildError, Colorimetry, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame,
-    InputOffer, Origin, OutputOffer, Ports, Produces, Rates, Rect, Refusal, Role, Size, SizeOffer, Sizes, Start,
-    Stream, Video, Wanted, properties,
+    Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
+    Origin, OutputOffer, Ports, Produces, Rates, Rect, Refusal, Role, Size, SizeOffer, Sizes, Start, Stream, Video,
+    Wanted, properties,
 };
 
 use self::incoming::Incoming;
@@ -39,6 +39,10 @@ properties! {
     /// and the decoder keeps what it has for afterwards, as does an encoder before it. A codec that works in whole blocks is
     /// told which part of them is picture, and says so of what it makes. A device that cannot be told of longer rows than
     /// the picture's is offered none. A frame that the device reports as damaged is dropped and counted.
+    ///
+    /// An encoder is told what YUV code values mean, before the first frame and whenever that changes, so that its stream
+    /// says so; frames that it takes for others are counted as `miscolored`, with a warning. What a decoder says of its
+    /// pictures is taken, and what a converter says of YUV that it has made of RGB.
     ///
     /// ```toml
     /// [element.encode]
@@ -129,7 +133,6 @@ struct Made {
     stream: Stream,
     /// The size that the driver was asked to have room for.
     asked: Size,
-    color: Colorimetry,
     /// The picture, where that is known and does not begin at the corner of its buffer.
     shown: Option<Rect>,
 }
@@ -158,6 +161,8 @@ struct Counts {
     left_behind: u64,
     /// Buffers that came in and nobody knew of in negotiation.
     late: u64,
+    /// Frames that the driver takes for frames of other colours.
+    miscolored: u64,
 }
 
 struct M2m {
@@ -368,9 +373,8 @@ impl Element for M2m {
             let (queue, buffers) = picture::allocate(&opened.gives, stream, &format, &self.name)?;
             (Some(queue), buffers)
         };
-        let color = picture::colorimetry(stream.format, format.colorimetry, stream.size.width);
         let to_show = buffers.clone();
-        self.made = Some(Made { queue, buffers, stream: *stream, asked, color, shown });
+        self.made = Some(Made { queue, buffers, stream: *stream, asked, shown });
         Ok(to_show)
     }
 
@@ -433,6 +437,7 @@ impl Element for M2m {
         report("not_understood", self.counts.not_understood);
         report("left_behind", self.counts.left_behind);
         report("late", self.counts.late);
+        report("miscolored", self.counts.miscolored);
     }
 }
 

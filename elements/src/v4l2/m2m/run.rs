@@ -12,7 +12,8 @@ use shrbuf_pipeline::{
 use super::habit::{DoneAtOnce, OneOfEach};
 use super::incoming::{Incoming, Meta};
 use super::{Counts, Found, Made, Opened};
-use crate::v4l2::failure::{dequeue_failed, failed, start_failed, start_queue_failed};
+use crate::v4l2::color;
+use crate::v4l2::failure::{dequeue_failed, failed, format_failed, start_failed, start_queue_failed};
 use crate::v4l2::ioctl::{self, Codec, CodecCmdError, Dequeued, DqbufError, Event};
 use crate::v4l2::picture::{self, Whole};
 use crate::v4l2::sink;
@@ -56,7 +57,10 @@ pub(super) struct Run {
     requeue: Arc<OnceLock<Requeue>>,
     whole: Vec<Whole>,
     layout: Layout,
-    color: Colorimetry,
+    /// Colours of what goes out, where they are not those of what comes in.
+    color: Option<Colorimetry>,
+    /// Of what came in when the device was asked for them.
+    color_of: Option<Colorimetry>,
     stall: Duration,
     /// Frames that the device was promised at once.
     holds: u32,
@@ -87,7 +91,7 @@ impl Run {
         stall: Duration,
         start: &mut Start<'_>,
     ) -> Result<Run, Failure> {
-        let Made { queue: mut output, buffers, stream: to, asked, color, shown } = made;
+        let Made { queue: mut output, buffers, stream: to, asked, shown } = made;
         let Some(layout) = buffers.first().map(|b| *b.layout()) else {
             return Err(Failure::new(FailureKind::Config, "started without buffers"));
         };
@@ -129,7 +133,8 @@ impl Run {
             requeue,
             whole: Whole::of(&layout),
             layout,
-            color,
+            color: None,
+            color_of: None,
             stall,
             holds: sink::holds(&opened.takes),
             given: 0,
@@ -277,7 +282,8 @@ impl Run {
                     self.given += 1;
                     memory.set_state(State::Filled);
                     let payload = if self.to.format.is_compressed() { payload } else { 0 };
-                    context.push(0, self.frame(memory, meta, &buffer, payload))?;
+                    let frame = self.frame(memory, meta, &buffer, payload)?;
+                    context.push(0, frame)?;
                 }
                 memory => {
                     drop(memory);
@@ -296,26 +302,35 @@ impl Run {
         context.dropped(1);
     }
 
-    fn frame(&self, buffer: Shrbuf, meta: Option<Meta>, from: &ioctl::Buffer, payload: u32) -> Frame {
+    fn frame(
+        &mut self,
+        buffer: Shrbuf,
+        meta: Option<Meta>,
+        from: &ioctl::Buffer,
+        payload: u32,
+    ) -> Result<Frame, Failure> {
+        let color = meta.map_or(self.input.color, |meta| meta.color);
+        if self.color_of != Some(color) {
+            // Of a stream that goes on in other colours not every decoder says so by itself.
+            let said = self.gives.format().map_err(format_failed)?.colorimetry;
+            self.color = color::made(self.codec, self.input.stream.format, &self.to, said);
+            self.color_of = Some(color);
+        }
         let mut frame = match meta {
             Some(meta) => {
                 let crop = meta.crop.filter(|_| self.input.stream.size == self.to.size).or(self.shown);
-                Frame { crop, color: meta.color, ..Frame::new(buffer, meta.timestamp, meta.sequence) }
+                Frame { crop, ..Frame::new(buffer, meta.timestamp, meta.sequence) }
             }
             None => Frame::new(buffer, Timestamp(from.timestamp.ns), from.sequence.into()),
         };
-        let (before, after) = (self.input.stream.format, self.to.format);
-        let same = before.is_compressed() || after.is_compressed() || before.family() == after.family();
-        if meta.is_none() || !same {
-            frame.color = self.color;
-        }
+        frame.color = self.color.unwrap_or(color);
         frame.payload = payload;
-        frame
+        Ok(frame)
     }
 
     /// A decoder has seen what its stream is: lends it the buffers, or has the graph negotiated anew.
     fn follow(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let format = self.gives.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
+        let format = self.gives.format().map_err(format_failed)?;
         let room = Size::new(format.width, format.height);
         let picture = picture::composed(&self.gives, room).map_err(failed)?;
         let size = Size::new(picture.x + picture.width, picture.y + picture.height);
