@@ -117,6 +117,9 @@ fn forever(socket: &Path) {
     let Ok(mut consumer) = connection.start() else { return };
     let mut held = Vec::new();
     while let Ok(Next::Frame(frame)) = consumer.wait(PATIENCE) {
+        if held.is_empty() {
+            say(format_args!("holds"));
+        }
         // Two in hand, so that a kill finds some.
         held.insert(0, frame);
         held.truncate(2);
