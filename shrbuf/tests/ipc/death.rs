@@ -73,7 +73,7 @@ fn killed_consumers_give_back_all_they_held() {
     let listening = Descriptors::open_now();
     let (mut killed, mut with_frames, mut lives) = (0, 0, Lives::new());
     let mut running: Vec<(std::process::Child, Instant)> = Vec::new();
-    source.send_until(|source| {
+    source.send_until(|_| {
         while running.len() < TOGETHER && killed + running.len() < CONSUMERS {
             // From before it has connected to well after its first frames.
             let due = Instant::now() + lives.next(&mut random);
