@@ -268,7 +268,7 @@ static inline const char *shrbuf_why(ssize_t n, const union shrbuf_message *m, c
     static const char *const reasons[] = {
         "the stream has ended",
         "this user is not on the producer's list",
-        "the producer has as many consumers or monitors as it takes",
+        "the producer has as many consumers, or monitors, as it takes",
         "",
         "the producer says that the protocol was broken",
         "asked, or connected, more often than the producer allows",

@@ -109,6 +109,34 @@ fn another_user_waits_for_the_picture_too() {
     assert_eq!(source.said(child), "filling");
 }
 
+#[test]
+fn a_user_whom_the_mode_keeps_out_is_told_what_lets_them_in() {
+    if !is_root() {
+        return;
+    }
+    let _alone = Descriptors::count();
+    let path = socket("users-mode");
+    let mut source = Source::new(&path, options(1, 1, Policy::Block), 1);
+    let said = source.said(stranger("barred", &path));
+    assert!(said.contains(&format!("may not connect to {path:?}")) && said.contains("`mode`"), "{said}");
+    // Nor can they listen in its place.
+    let said = source.said(stranger("unbound", &path));
+    let lock = format!("{}.lock\", where the lock of the socket's producer should be", path.display());
+    assert!(said.contains(&lock), "{said}");
+}
+
+#[test]
+fn a_user_who_may_not_write_a_directory_is_told_of_the_path_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let _alone = Descriptors::count();
+    let path = Path::new("/s");
+    let output = stranger("unbound", path).wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("no socket can be made at \"/s\" (Permission denied"), "{said}");
+}
+
 /// What a stranger makes of a producer that gives it a pipe.
 fn given_a_pipe(stranger: &Command, path: &Path) -> Output {
     let producer = serve(path, vec![welcome(VERSION, 2, 1), buffer(0, vec![good()]), Channel]);
