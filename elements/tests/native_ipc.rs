@@ -87,3 +87,15 @@ fn mode_and_users_that_are_none_are_named() {
     let error = IpcSink { path, users, ..IpcSink::default() }.build().err().unwrap();
     assert!(error.to_string().contains("nobody-of-this-name"), "{error}");
 }
+
+#[test]
+fn more_consumers_than_there_can_be_buffers_for_are_refused_with_what_to_set() {
+    let mut graph = Graph::new("test");
+    let camera = graph.add("camera", TestSrc { memory: Memory::Memfd, ..TestSrc::default() }.build().unwrap()).unwrap();
+    let sink = IpcSink { path: socket("too-many"), consumers: 32, ..IpcSink::default() };
+    let out = graph.add("out", sink.build().unwrap()).unwrap();
+    graph.link(camera, out).unwrap();
+    let error = run(graph, &RunOptions::default(), |_| Verdict::Stop).error.unwrap().to_string();
+    let advice = "a lower `consumers` or `window` of out, so that it holds 34 fewer";
+    assert!(error.contains("out holds 97 = 98; camera gives at most 64") && error.contains(advice), "{error}");
+}

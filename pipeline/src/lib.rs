@@ -28,8 +28,8 @@ pub use file::FileError;
 pub use frame::{Colorimetry, Frame, Matrix, Range, Rect, Timestamp};
 pub use graph::{Copies, Graph, GraphError, NodeId};
 pub use offer::{
-    Composition, Consumes, InputOffer, Layer, Modifiers, Origin, OutputOffer, Produces, Rate, Rates, Size, SizeOffer,
-    Sizes, Stream, Video, Wanted,
+    Composition, Consumes, InputOffer, Layer, Modifiers, Origin, OutputOffer, Produces, Rate, Rates, SetBy, Size,
+    SizeOffer, Sizes, Stream, Video, Wanted,
 };
 pub use property::{Build, BuildError, ElementType};
 pub use queue::{Full, QueueSpec};

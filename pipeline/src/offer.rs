@@ -244,6 +244,15 @@ pub struct Produces {
     pub max_buffers: u32,
 }
 
+/// Properties by which an input can be made to hold fewer frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetBy {
+    /// Their names, such as "`consumers` or `window`".
+    pub properties: &'static str,
+    /// Fewest frames that it can be made to hold.
+    pub least: u32,
+}
+
 /// What an input does about memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumes {
@@ -259,6 +268,8 @@ pub struct Consumes {
     pub blocks: Vec<(Format, Size)>,
     /// Frames it holds at once on the steady path.
     pub holds: u32,
+    /// What decides that, where its user can set it: for the message.
+    pub set_by: Option<SetBy>,
     /// It passes the memory on to processes that are only to read it.
     pub read_only: bool,
 }
@@ -267,7 +278,8 @@ impl Consumes {
     /// What a CPU takes: any kind, any stride, one frame at a time.
     pub fn cpu() -> Consumes {
         let kinds = vec![MemoryKind::DmaBuf, MemoryKind::Memfd];
-        Consumes { kinds, insists: None, stride_align: 1, blocks: Vec::new(), holds: 1, read_only: false }
+        let (insists, blocks, set_by) = (None, Vec::new(), None);
+        Consumes { kinds, insists, stride_align: 1, blocks, holds: 1, set_by, read_only: false }
     }
 
     /// The blocks in which pictures of `format` are read; `None` where rows may be of any length.

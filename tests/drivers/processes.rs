@@ -1,11 +1,16 @@
 //! The camera in one process, the display in another: the same dma-bufs, for reading only, and none left whoever is killed.
 
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
 use shrbuf::exporter::Udmabuf;
 use shrbuf::ipc::{Announced, Connection, FrameInfo, IpcError, Next, Options, Policy, Producer, Wishes};
 use shrbuf::{AccessError, Format, Layout, Ledger, MemoryKind, Pool, Reason, Shrbuf, State};
@@ -17,9 +22,13 @@ use shrbuf_pipeline::{Build, FailureKind, Graph};
 use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames, small_camera};
 
 const SOCKET: &str = "SHRBUF_DRIVERS_SOCKET";
-/// For those who are killed; what they are, and where.
-const ROLE: &str = "SHRBUF_DRIVERS_ROLE";
-const ROUNDS: usize = 60;
+/// For the parent of those who are killed; where they connect.
+const NURSERY: &str = "SHRBUF_DRIVERS_NURSERY";
+/// Consumers that are killed, and after how many of them each producer is.
+const CONSUMERS: usize = 1000;
+const OF_A_PRODUCER: usize = 5;
+/// Consumers at the same time, beside one that is not killed.
+const TOGETHER: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Not a test: the camera's process, until it is killed.
@@ -149,21 +158,99 @@ fn a_camera_is_passed_on_for_reading_only() {
     std::fs::remove_file(&socket).unwrap();
 }
 
-/// Not a test: the process of a producer or consumer, until it is killed.
+/// Not a test: has producers and consumers by fork(2), as starting this program anew takes ten times as long, and kills them, as it is
+/// told to, until its standard input ends.
 #[test]
-fn doomed() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    match role.split_once(' ').unwrap() {
-        ("send", socket) => send(Path::new(socket)),
-        (_, socket) => receive(Path::new(socket)),
+fn nursery() {
+    let Ok(socket) = std::env::var(NURSERY) else { return };
+    let mut alive = Vec::new();
+    for line in std::io::stdin().lines().map(Result::unwrap) {
+        if let Some(pid) = line.strip_prefix("kill ") {
+            let pid = pid.parse().unwrap();
+            alive.retain(|&other| other != pid);
+            say(&format!("ended {:?}", end(pid)));
+            continue;
+        }
+        // SAFETY: of the only other thread, the harness' own, which waits for this one, the child needs nothing.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => {
+                alive.push(child.as_raw());
+                say(&format!("born {child}"));
+            }
+            ForkResult::Child => {
+                let lived = std::panic::catch_unwind(|| match line.as_str() {
+                    "send" => send(Path::new(&socket)),
+                    _ => receive(Path::new(&socket)),
+                });
+                std::process::exit(i32::from(lived.is_err()));
+            }
+        }
+    }
+    for pid in alive {
+        end(pid);
     }
     std::process::exit(0);
 }
 
-fn spawn(role: &str, socket: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "processes::doomed", "--nocapture"]).stdout(Stdio::null());
-    command.env(ROLE, format!("{role} {}", socket.display())).spawn().unwrap()
+fn end(pid: i32) -> WaitStatus {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    waitpid(Pid::from_raw(pid), None).unwrap()
+}
+
+/// A line of a process of the nursery, whole among those of others.
+fn say(line: &str) {
+    println!(">{line}");
+}
+
+struct Nursery {
+    process: Child,
+    tell: Option<ChildStdin>,
+    told: Lines<BufReader<ChildStdout>>,
+    /// Consumers that have held a frame, as they do from then on.
+    held: HashSet<i32>,
+}
+
+impl Nursery {
+    fn start(socket: &Path) -> Nursery {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "processes::nursery", "--nocapture"]).env(NURSERY, socket);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (tell, told) = (process.stdin.take(), BufReader::new(process.stdout.take().unwrap()).lines());
+        Nursery { process, tell, told, held: HashSet::new() }
+    }
+
+    /// What it answers to a line.
+    fn ask(&mut self, line: &str, answer: &str) -> String {
+        writeln!(self.tell.as_ref().unwrap(), "{line}").unwrap();
+        loop {
+            let said = self.told.next().expect("the nursery has ended").unwrap();
+            // The harness' own words may stand before it.
+            let Some((_, said)) = said.split_once('>') else { continue };
+            match said.split_once(' ').unwrap() {
+                ("holds", pid) => drop(self.held.insert(pid.parse().unwrap())),
+                (kind, what) if kind == answer => return what.to_owned(),
+                _ => panic!("{said}"),
+            }
+        }
+    }
+
+    fn spawn(&mut self, role: &str) -> i32 {
+        self.ask(role, "born").parse().unwrap()
+    }
+
+    /// Kills one; whether it was still alive, and had held a frame.
+    fn kill(&mut self, pid: i32) -> (bool, bool) {
+        let ended = self.ask(&format!("kill {pid}"), "ended");
+        assert!(ended.starts_with("Signaled") || ended.starts_with("Exited") && ended.ends_with(", 0)"), "{ended}");
+        (ended.starts_with("Signaled"), self.held.remove(&pid))
+    }
+}
+
+impl Drop for Nursery {
+    fn drop(&mut self) {
+        self.tell = None;
+        let _ = self.process.wait();
+    }
 }
 
 /// Frames in udmabufs, whose rows say which they are.
@@ -172,7 +259,8 @@ fn send(socket: &Path) {
     let memory = Udmabuf::open("killed").unwrap();
     let buffers: Vec<Shrbuf> = (0..8).map(|_| memory.allocate(&layout).unwrap()).collect();
     let announced = buffers.iter().map(|b| Announced::of(b).unwrap()).collect();
-    let options = Options { consumers: 4, policy: Policy::Latest, ..Options::default() };
+    // More than there are at once: one that was killed has its place until the producer has read what it had said.
+    let options = Options { consumers: 8, policy: Policy::Latest, ..Options::default() };
     let mut producer = Producer::bind(socket, options, announced, None).unwrap();
     let pool = Pool::new(buffers, |_| {}).unwrap();
     let account = Ledger::default().account("sender", Reason::Generate);
@@ -208,6 +296,9 @@ fn receive(socket: &Path) {
     let mut held = Vec::new();
     while let Ok(Next::Frame(frame)) = consumer.wait(PATIENCE) {
         assert!(is_whole(&frame.buffer, frame.info.sequence));
+        if held.is_empty() {
+            say(&format!("holds {}", std::process::id()));
+        }
         held.insert(0, frame);
         held.truncate(2);
     }
@@ -227,41 +318,62 @@ fn producers_and_consumers_of_dma_bufs_killed_at_random_leave_nothing() {
     };
     let before = Footprint::now();
     let socket = std::env::temp_dir().join("shrbuf-drivers-random");
-    let (mut killed, mut held_on) = (0, 0);
-    for round in 0..ROUNDS {
-        let mut doomed = vec![spawn("send", &socket)];
+    let mut nursery = Nursery::start(&socket);
+    let (mut killed, mut with_frames, mut producers, mut held_on) = (0, 0, 0, 0);
+    // Microseconds between two kills at most: so long that four of five hold a frame, on a machine of any speed.
+    let mut life = 20_000.0_f64;
+    while killed < CONSUMERS {
+        let producer = nursery.spawn("send");
         // One consumer here, which outlives its producer.
         let begin = Instant::now();
         let connection = loop {
             match Connection::open(&socket, &Wishes::default(), PATIENCE) {
                 Ok(connection) => break connection,
-                Err(IpcError::NoProducer { .. }) => std::thread::sleep(Duration::from_millis(2)),
-                Err(error) => panic!("round {round}: {error}"),
+                Err(IpcError::NoProducer { .. }) => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => panic!("producer {producers}: {error}"),
             }
             assert!(begin.elapsed() < PATIENCE, "the producer does not come");
         };
         let mut consumer = connection.start().unwrap();
-        doomed.extend((0..3).map(|_| spawn("receive", &socket)));
+        let mut doomed: Vec<i32> = (0..TOGETHER).map(|_| nursery.spawn("receive")).collect();
         let mut last = None;
-        while !doomed.is_empty() {
-            let due = Instant::now() + Duration::from_millis(random(60));
-            while Instant::now() < due
-                && let Ok(Next::Frame(frame)) = consumer.wait(due - Instant::now())
+        for due in 0..=OF_A_PRODUCER {
+            let until = Instant::now() + Duration::from_micros(random(life as u64));
+            while Instant::now() < until
+                && let Ok(Next::Frame(frame)) = consumer.wait(until - Instant::now())
             {
                 last = Some(frame);
             }
-            let mut next = doomed.swap_remove(random(doomed.len() as u64) as usize);
-            next.kill().unwrap();
-            next.wait().unwrap();
-            killed += 1;
+            if due < OF_A_PRODUCER {
+                let next = &mut doomed[random(TOGETHER as u64) as usize];
+                let (alive, held) = nursery.kill(*next);
+                assert!(
+                    alive,
+                    "consumer {next} has ended before its producer {producer}: {:?}",
+                    nursery.kill(producer)
+                );
+                killed += 1;
+                with_frames += usize::from(held);
+                life = (life * if held { 0.955 } else { 1.2 }).clamp(1_000.0, 1_000_000.0);
+                *next = nursery.spawn("receive");
+            }
         }
+        assert!(nursery.kill(producer).0, "the producer has ended");
+        producers += 1;
         if let Some(frame) = last {
-            assert!(is_whole(&frame.buffer, frame.info.sequence), "round {round}: a frame has changed");
+            assert!(is_whole(&frame.buffer, frame.info.sequence), "a frame of producer {producers} has changed");
             held_on += 1;
         }
+        for pid in doomed {
+            nursery.kill(pid);
+        }
     }
-    assert_eq!(killed, 4 * ROUNDS);
-    assert!(held_on > ROUNDS / 2, "only in {held_on} rounds a frame was held");
+    drop(nursery);
+    println!(
+        "{killed} consumers killed, {with_frames} with frames; {producers} producers, of {held_on} a frame was held"
+    );
+    assert!(with_frames > killed * 7 / 10, "only {with_frames} of {killed} consumers held a frame");
+    assert!(held_on > producers / 2, "of {held_on} producers of {producers} a frame was held");
     for ending in ["", ".lock"] {
         let _ = std::fs::remove_file(format!("{}{ending}", socket.display()));
     }

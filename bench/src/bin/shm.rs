@@ -1,7 +1,7 @@
 //! The peer of `crossing` in GStreamer: `shmsink ! shmsrc`, a frame at each tick, written and read by nobody but for a stamp.
 //!
-//! `shm send SOCKET BYTES FRAMES` and `shm receive SOCKET FRAMES`; the latter prints its one-way latency. The memory that
-//! `fakesrc` gets is `shmsink`'s own, so that nothing is copied.
+//! `shm send SOCKET BYTES FRAMES` and `shm receive SOCKET FRAMES`; the latter prints its one-way latency. The memory of
+//! `fakesrc` is not `shmsink`'s own, as a camera's is not, so `shmsink` copies each frame into its own.
 
 use std::sync::{Arc, Mutex};
 

@@ -8,8 +8,8 @@ use shrbuf::ipc::{Announced, Counts, IpcError, Options, Producer, Returns, acces
 use shrbuf::pool::MAX_BUFFERS;
 use shrbuf_pipeline::property::{Build, BuildError};
 use shrbuf_pipeline::{
-    Consumes, Context, Element, Events, Failure, FailureKind, Frame, InputOffer, Ports, Rate, Refusal, Start, Stream,
-    Timestamp, Video, Wanted,
+    Consumes, Context, Element, Events, Failure, FailureKind, Frame, InputOffer, Ports, Rate, Refusal, SetBy, Start,
+    Stream, Timestamp, Video, Wanted,
 };
 
 use super::{Lag, failed, info};
@@ -110,7 +110,7 @@ impl Element for Sink {
         let holds = self.holds();
         Ok(InputOffer {
             video: shrbuf::Format::all().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
-            memory: Consumes { holds, read_only: true, ..Consumes::cpu() },
+            memory: Consumes { holds, set_by: Some(self.set_by()), read_only: true, ..Consumes::cpu() },
             wanted: Wanted::default(),
             natural: None,
         })
@@ -195,6 +195,12 @@ impl Sink {
     fn holds(&self) -> u32 {
         let waiting = if self.config.lag == Lag::DropOldest { self.config.depth } else { 1 };
         self.config.consumers.saturating_mul(self.config.window).saturating_add(waiting)
+    }
+
+    fn set_by(&self) -> SetBy {
+        let drops_oldest = self.config.lag == Lag::DropOldest;
+        let properties = if drops_oldest { "`consumers`, `window` or `depth`" } else { "`consumers` or `window`" };
+        SetBy { properties, least: 2 }
     }
 }
 

@@ -33,7 +33,7 @@ use shrbuf::{Ledger, Pool, Shrbuf};
 use shrbuf_pipeline::property::Bytes;
 use shrbuf_pipeline::{
     Build, BuildError, Consumes, Context, Element, Environment, Events, Failure, FailureKind, Frame, InputOffer,
-    OutputOffer, Ports, Rate, Rates, Refusal, Role, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
+    OutputOffer, Ports, Rate, Rates, Refusal, Role, SetBy, SizeOffer, Sizes, Start, Stream, Timestamp, Video, Wanted,
 };
 use tmem_cache::codec::Picture;
 use tmem_cache::preroll::{Preroll, Settings};
@@ -278,7 +278,11 @@ impl Element for Store {
         Ok(InputOffer {
             video: shrbuf::Format::all().map(|f| Video { plane_segments: true, ..Video::linear(f) }).collect(),
             // Those that wait, and the one that is being compressed.
-            memory: Consumes { holds: self.config.waiting + 1, ..Consumes::cpu() },
+            memory: Consumes {
+                holds: self.config.waiting + 1,
+                set_by: Some(SetBy { properties: "`waiting`", least: 2 }),
+                ..Consumes::cpu()
+            },
             wanted: Wanted::default(),
             natural: None,
         })

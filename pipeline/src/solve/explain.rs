@@ -8,7 +8,7 @@ use super::error::{Advice, NegotiationError};
 use super::obstacle::Obstacle;
 use super::search::{Cause, DeadEnd, Search};
 use crate::graph::{Copies, Port, Span};
-use crate::offer::{Stream, Wanted};
+use crate::offer::{SetBy, Stream, Wanted};
 
 /// The error for a dead end; `refusals` says by name why converters do not help.
 pub(super) fn explain(
@@ -25,8 +25,20 @@ pub(super) fn explain(
         Cause::Buffers { holders, most } => {
             let excess = holders.iter().map(|(_, n)| u64::from(*n)).sum::<u64>() - u64::from(most);
             let spare: u64 = dead.route.queues.iter().map(|(_, n)| u64::from(n.saturating_sub(1))).sum();
-            let shorter = (spare >= excess).then(|| format!("queues that hold {excess} fewer"));
-            let advice = Advice { zero_copy: shorter.into_iter().collect(), conversions };
+            let mut zero_copy = Vec::new();
+            if spare >= excess {
+                zero_copy.push(format!("queues that hold {excess} fewer"));
+            }
+            for &to in &dead.route.to {
+                let input = search.input(to)?;
+                let memory = &input.offer.memory;
+                let spare = |set: &SetBy| u64::from(memory.holds.saturating_sub(set.least));
+                if let Some(set) = memory.set_by.filter(|set| spare(set) >= excess) {
+                    let (properties, name) = (set.properties, &input.name);
+                    zero_copy.push(format!("a lower {properties} of {name}, so that it holds {excess} fewer"));
+                }
+            }
+            let advice = Advice { zero_copy, conversions };
             let producer = search.graph.port_name(dead.route.from, false);
             NegotiationError::Buffers { link, producer, holders, most, advice, span }
         }

@@ -32,6 +32,22 @@ fn shorter_queues_are_advised_where_they_would_do() {
 }
 
 #[test]
+fn properties_that_decide_what_a_consumer_holds_are_advised_where_they_would_do() {
+    let passes_on = |least| {
+        let mut sink = Scripted::sink(vec![up_to(Xr24, 4096, 4096)]);
+        let memory = &mut sink.input.as_mut().unwrap().memory;
+        memory.holds = 40;
+        memory.set_by = Some(SetBy { properties: "`consumers` or `window`", least });
+        message(&mut camera_to_display(Scripted::source(vec![video(Xr24, HD, &[60])]), sink))
+    };
+    let refused =
+        "camera → display: not enough buffers: camera keeps 2, display holds 40 = 42; camera gives at most 32";
+    let advised = "\nTo make it zero-copy: a lower `consumers` or `window` of display, so that it holds 10 fewer.";
+    assert_eq!(passes_on(30), format!("{refused}{advised}"));
+    assert_eq!(passes_on(31), refused);
+}
+
+#[test]
 fn a_queue_that_keeps_the_latest_counts_one_whatever_its_depth() {
     let plan = plan(&mut camera_display_encoder(9, 9, queue(30, Full::Latest)));
     assert_eq!(plan.budgets[0].granted, 9);

@@ -17,7 +17,7 @@ use shrbuf::MemoryKind;
 use shrbuf_pipeline::graph::Port;
 use shrbuf_pipeline::plan::Budget;
 use shrbuf_pipeline::solve::{Converter, NegotiateOptions, NegotiationError, negotiate};
-use shrbuf_pipeline::{Copies, Full, Graph, GraphError, Origin, QueueSpec, Rate, Rates, Refusal, Video, Wanted};
+use shrbuf_pipeline::{Copies, Full, Graph, GraphError, Origin, QueueSpec, Rate, Rates, Refusal, SetBy, Video, Wanted};
 
 const HD: &[(u32, u32)] = &[(1280, 720)];
 const X_TILED: u64 = 0x0100_0000_0000_0001;

@@ -73,8 +73,9 @@ impl Connection {
     /// Connects to the producer at `path`. **Blocks** for `timeout` at most.
     ///
     /// # Errors
-    /// [`IpcError::NoProducer`], [`IpcError::Foreign`], [`IpcError::Refused`], [`IpcError::Version`], [`IpcError::Unanswered`],
-    /// [`IpcError::Late`], [`IpcError::Import`], and whatever a producer does wrong.
+    /// [`IpcError::NoProducer`], [`IpcError::NoAccess`], [`IpcError::NoSocket`], [`IpcError::Foreign`], [`IpcError::Refused`],
+    /// [`IpcError::Version`], [`IpcError::Unanswered`], [`IpcError::Late`], [`IpcError::Import`], and whatever a producer does
+    /// wrong.
     pub fn open(path: &Path, wishes: &Wishes, timeout: Duration) -> Result<Connection, IpcError> {
         let end = Deadline::after(timeout);
         Connection::greet(Socket::connect(path, timeout)?, wishes, end).map_err(|error| match error {

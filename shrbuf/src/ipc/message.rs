@@ -52,7 +52,7 @@ pub enum Reason {
     Ended,
     /// The user is not on the producer's list.
     NotAllowed,
-    /// The producer has as many consumers as it takes.
+    /// The producer has as many consumers, or monitors, as it takes.
     Full,
     /// The producer speaks no version of the protocol that the peer does.
     Version,
@@ -78,8 +78,8 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Reason::Ended => "the stream has ended",
-            Reason::NotAllowed => "this user is not on the producer's list",
-            Reason::Full => "the producer has as many consumers as it takes",
+            Reason::NotAllowed => "this user is not on the producer's list (`users` of an `ipc-sink`)",
+            Reason::Full => "it has as many consumers, or monitors, as it takes; end one of them",
             Reason::Version => "the producer speaks another version of the protocol",
             Reason::Protocol => "the protocol was broken",
             Reason::Rate => "asked more often than allowed",

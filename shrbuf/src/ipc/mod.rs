@@ -128,16 +128,33 @@ pub enum IpcError {
         /// Path of the socket.
         path: PathBuf,
     },
-    /// There is a file of another kind.
-    #[error("{path:?} is not a socket; choose another path, nothing is overwritten")]
+    /// No file can be made there.
+    #[error(
+        "no socket can be made at {path:?} ({source}); its directory has to be there, and this user has to be allowed to \
+             write it: make it, or choose another path"
+    )]
+    NoPlace {
+        /// Path of the socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is a file of another kind where a producer's socket should be made.
+    #[error("there is a file at {path:?} already, which is not a socket; choose another path, nothing is overwritten")]
+    Taken {
+        /// Path.
+        path: PathBuf,
+    },
+    /// There is a file of another kind where a producer should listen.
+    #[error("{path:?} is not a socket, so no producer listens there; check the path")]
     NoSocket {
         /// Path.
         path: PathBuf,
     },
     /// There is a file where a producer's lock should be.
     #[error(
-        "{path:?} is no lock of a producer (an empty file of this user); choose another path for the socket, \
-             nothing is overwritten"
+        "{path:?}, where the lock of the socket's producer should be, is not an empty file of this user; choose another path \
+             for the socket, or remove it if nobody needs it: nothing is overwritten"
     )]
     NoLock {
         /// Path of the file.
@@ -156,6 +173,15 @@ pub enum IpcError {
         path: PathBuf,
         /// Bytes that it may have.
         most: usize,
+    },
+    /// The socket's mode, or that of a directory above it, keeps this user out.
+    #[error(
+        "this user may not connect to {path:?}; have its producer allow it (an `ipc-sink` by `mode`, such as \"666\", with the \
+             users named in `users`), and the directories above too"
+    )]
+    NoAccess {
+        /// Path of the socket.
+        path: PathBuf,
     },
     /// Nobody listens there.
     #[error("no producer listens at {path:?} ({source}); start it first, and check the path")]
@@ -189,7 +215,7 @@ pub enum IpcError {
     /// The producer closed the connection without a word.
     #[error("the producer has gone; frames already received stay valid")]
     Gone,
-    /// Whoever listens closed the connection before it had said anything.
+    /// Whoever listens closed the connection before it had said anything, or instead of an answer.
     #[error("whoever listens at {path:?} closed the connection without a word: a producer that ended, or no producer")]
     Unanswered {
         /// Path of the socket.

@@ -92,7 +92,7 @@ fn check_free(path: &Path) -> Result<(), IpcError> {
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
     let path = path.to_owned();
     if !found.file_type().is_socket() {
-        return Err(IpcError::NoSocket { path });
+        return Err(IpcError::Taken { path });
     }
     let failed = |call: &'static str| {
         let path = path.clone();
@@ -138,6 +138,11 @@ impl Lock {
             options.create(true).truncate(false).write(true).mode(0o600).custom_flags(flags);
             let file = options.open(&lock).map_err(|e| match e.raw_os_error() {
                 Some(libc::ELOOP | libc::EISDIR | libc::ENXIO) => IpcError::NoLock { path: lock.clone() },
+                // Another user's, or there is none and none can be made.
+                Some(libc::EACCES) if lock.symlink_metadata().is_ok() => IpcError::NoLock { path: lock.clone() },
+                Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EROFS) => {
+                    IpcError::NoPlace { path: path.to_owned(), source: e }
+                }
                 _ => os("open")(e),
             })?;
             let found = file.metadata().map_err(os("fstat"))?;
@@ -228,7 +233,7 @@ mod tests {
         let place = Place::new("new");
         let new = place.0.join("s.new");
         fs::write(&new, "mine").unwrap();
-        assert!(matches!(error(&place.0.join("s")), IpcError::NoSocket { path } if path == new));
+        assert!(matches!(error(&place.0.join("s")), IpcError::Taken { path } if path == new));
         assert_eq!(fs::read_to_string(&new).unwrap(), "mine");
         assert_eq!(place.names(), ["s.new"]);
     }
@@ -255,6 +260,19 @@ mod tests {
         assert_eq!(place.names(), ["s"]);
         drop(server);
         drop(Listener::bind(&path, 0o600).unwrap());
+    }
+
+    #[test]
+    fn directory_that_is_not_there_or_none_is_told_by_the_path_that_was_asked_for() {
+        let place = Place::new("nowhere");
+        fs::write(place.0.join("file"), "mine").unwrap();
+        for directory in ["missing", "file"] {
+            let path = place.0.join(directory).join("s");
+            let error = error(&path);
+            assert!(matches!(&error, IpcError::NoPlace { path: named, .. } if *named == path), "{error}");
+            assert!(!error.to_string().contains(".lock"), "{error}");
+        }
+        assert_eq!(place.names(), ["file"]);
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Producer {
     /// denominator) where there is one.
     ///
     /// # Errors
-    /// [`IpcError::InUse`] where another producer listens, [`IpcError::Options`], and the kernel's.
+    /// [`IpcError::InUse`] where another producer listens, [`IpcError::NoPlace`], [`IpcError::Taken`], [`IpcError::NoLock`] where
+    /// the path will not do, [`IpcError::Options`], and the kernel's.
     pub fn bind(
         path: &Path,
         options: Options,

@@ -50,6 +50,7 @@ impl Socket {
                 }
                 nix::Error::ENOENT | nix::Error::ECONNREFUSED => IpcError::NoProducer { path, source: e.into() },
                 nix::Error::EPROTOTYPE => IpcError::Foreign { path },
+                nix::Error::EACCES => IpcError::NoAccess { path },
                 _ => IpcError::Path { call: "connect", path, source: e.into() },
             }
         })?;

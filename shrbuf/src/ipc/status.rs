@@ -36,7 +36,7 @@ impl Monitor {
     /// Connects to the producer at `path`. **Blocks** for `timeout` at most.
     ///
     /// # Errors
-    /// [`IpcError::NoProducer`], [`IpcError::Late`].
+    /// [`IpcError::NoProducer`], [`IpcError::NoAccess`], [`IpcError::NoSocket`], [`IpcError::Foreign`], [`IpcError::Late`].
     pub fn open(path: &Path, timeout: Duration) -> Result<Monitor, IpcError> {
         let socket = Socket::connect(path, timeout)?;
         let (role, name) = (Role::Monitor, name("monitor"));
@@ -51,9 +51,15 @@ impl Monitor {
     /// 20 ms.
     ///
     /// # Errors
-    /// [`IpcError::Refused`], [`IpcError::Gone`], [`IpcError::Late`], and whatever the producer does wrong.
+    /// [`IpcError::Refused`], [`IpcError::Unanswered`], [`IpcError::Late`], and whatever the producer does wrong.
     pub fn ask(&mut self, timeout: Duration) -> Result<Status, IpcError> {
-        let end = Deadline::after(timeout);
+        self.answer(Deadline::after(timeout)).map_err(|error| match error {
+            IpcError::Gone => IpcError::Unanswered { path: self.0.path.clone() },
+            error => error,
+        })
+    }
+
+    fn answer(&self, end: Deadline) -> Result<Status, IpcError> {
         match self.0.say(ToProducer::Query) {
             Ok(()) | Err(IpcError::Gone) => {}
             Err(e) => return Err(e),

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Policy, Received, Wishes};
+use shrbuf::ipc::{Announced, Connection, Consumer, IpcError, Next, Options, Policy, Producer, Received, Wishes};
 use shrbuf::{Account, State};
 
-use crate::common::account;
+use crate::common::{account, one_segment};
 use crate::source::{PATIENCE, Source, number, options};
 use crate::{allocations, hostile};
 
@@ -54,6 +54,8 @@ fn child() {
         "knock" => knock(socket, Duration::from_millis(next())),
         "refused" => refused(socket),
         "broken" => broken(socket),
+        "barred" => say(format_args!("{}", Connection::open(socket, &Wishes::default(), PATIENCE).unwrap_err())),
+        "unbound" => say(format_args!("{}", unbound(socket))),
         "by" => by(socket),
         "gone" => gone(socket),
         "produce" => produce(socket),
@@ -117,6 +119,9 @@ fn forever(socket: &Path) {
     let Ok(mut consumer) = connection.start() else { return };
     let mut held = Vec::new();
     while let Ok(Next::Frame(frame)) = consumer.wait(PATIENCE) {
+        if held.is_empty() {
+            say(format_args!("holds"));
+        }
         // Two in hand, so that a kill finds some.
         held.insert(0, frame);
         held.truncate(2);
@@ -201,6 +206,12 @@ fn refused(socket: &Path) {
         Err(IpcError::Refused { reason, .. }) => say(format_args!("{reason:?}")),
         other => panic!("{other:?}"),
     }
+}
+
+/// Why there can be no producer.
+fn unbound(socket: &Path) -> IpcError {
+    let buffer = shrbuf::exporter::Memfd::new("unbound").allocate(&one_segment()).unwrap();
+    Producer::bind(socket, Options::default(), vec![Announced::of(&buffer).unwrap()], None).unwrap_err()
 }
 
 /// What is wrong with the producer.

@@ -1,9 +1,9 @@
 //! SIGKILL at random moments: of consumers, after which the producer has everything back, and of producers, after which
 //! a consumer still has what it got.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdout};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -23,7 +23,8 @@ const TOGETHER: usize = 6;
 const THREADS: usize = 4;
 const SEED: u64 = 0x2545_f491_4f6c_dd1d;
 
-/// How long they live at most: as long as it takes that nine of ten hold a frame when they die, on a machine of any speed.
+/// How long they live at most: as long as it takes that four of five hold a frame when they die, on a machine of any speed; the
+/// others die before that, some before they have connected.
 struct Lives(f64);
 
 impl Lives {
@@ -36,7 +37,7 @@ impl Lives {
     }
 
     fn ended(&mut self, with_frames: bool) {
-        self.0 = (self.0 * if with_frames { 0.98 } else { 1.2 }).clamp(1_000.0, 5_000_000.0);
+        self.0 = (self.0 * if with_frames { 0.955 } else { 1.2 }).clamp(1_000.0, 5_000_000.0);
     }
 }
 
@@ -72,7 +73,7 @@ fn killed_consumers_give_back_all_they_held() {
     let listening = Descriptors::open_now();
     let (mut killed, mut with_frames, mut lives) = (0, 0, Lives::new());
     let mut running: Vec<(std::process::Child, Instant)> = Vec::new();
-    source.send_until(|source| {
+    source.send_until(|_| {
         while running.len() < TOGETHER && killed + running.len() < CONSUMERS {
             // From before it has connected to well after its first frames.
             let due = Instant::now() + lives.next(&mut random);
@@ -83,11 +84,14 @@ fn killed_consumers_give_back_all_they_held() {
             if *due > now {
                 return true;
             }
-            let out = source.pool.idle() < buffers;
-            lives.ended(out);
-            with_frames += usize::from(out);
             kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
             child.wait().unwrap();
+            // Of this one, whatever the others hold: it says so with its first frame, and has at least one from then on.
+            let mut said = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+            let held = said.contains(">holds");
+            lives.ended(held);
+            with_frames += usize::from(held);
             killed += 1;
             false
         });
@@ -95,19 +99,19 @@ fn killed_consumers_give_back_all_they_held() {
     });
     source.until(|s| s.pool.idle() == buffers);
     assert_eq!(source.producer.counts().refused, 0, "a kill is nothing that a peer has done wrong");
-    assert!(with_frames > CONSUMERS / 10, "only {with_frames} of {killed} held frames");
+    assert!(with_frames > CONSUMERS * 7 / 10, "only {with_frames} of {killed} held frames");
     assert_eq!(Descriptors::open_now(), listening);
-    println!("{killed} consumers killed, {with_frames} while frames were out, {} frames sent", source.sent);
+    println!("{killed} consumers killed, {with_frames} of them with frames, {} frames sent", source.sent);
     assert!(mappings() <= buffers, "the producer has mapped something for its consumers");
     drop(source);
     assert_eq!((mappings(), shared_kib()), (0, memory));
     descriptors.assert_same();
 }
 
-/// Kills so many producers one after the other; how many frames were held as they died.
+/// Kills so many producers one after the other; how many of them while frames of theirs were held.
 fn kill_producers(path: &Path, count: usize, mut random: impl FnMut(u64) -> u64) -> usize {
     let account = account();
-    let (mut kept, mut lives) = (0, Lives::new());
+    let (mut with_frames, mut lives) = (0, Lives::new());
     for _ in 0..count {
         let mut producer = spawn("produce", path);
         let due = Instant::now() + lives.next(&mut random);
@@ -132,9 +136,9 @@ fn kill_producers(path: &Path, count: usize, mut random: impl FnMut(u64) -> u64)
         kill(Pid::from_raw(producer.id() as i32), Signal::SIGKILL).unwrap();
         producer.wait().unwrap();
         lives.ended(!held.is_empty());
+        with_frames += usize::from(!held.is_empty());
         for frame in &held {
             assert_eq!(number(&frame.buffer, &account), frame.info.sequence);
-            kept += 1;
         }
         // What had come is still to be had, then the end is told, once.
         while let Some(consumer) = &mut consumer {
@@ -148,7 +152,7 @@ fn kill_producers(path: &Path, count: usize, mut random: impl FnMut(u64) -> u64)
         }
     }
     remove(path);
-    kept
+    with_frames
 }
 
 /// What a killed producer leaves.
@@ -170,9 +174,9 @@ fn frames_of_a_killed_producer_stay_valid() {
             std::thread::spawn(move || kill_producers(&path, PRODUCERS / THREADS, random(SEED + i as u64)))
         })
         .collect();
-    let kept: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
-    assert!(kept > PRODUCERS, "only {kept} frames were held as {PRODUCERS} producers died");
-    println!("{PRODUCERS} producers killed, {kept} frames held");
+    let with_frames: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
+    assert!(with_frames > PRODUCERS * 7 / 10, "only of {with_frames} producers of {PRODUCERS} frames were held");
+    println!("{PRODUCERS} producers killed, {with_frames} of them while frames of theirs were held");
     assert_eq!(mappings(), 0);
     assert_eq!(shared_kib(), memory);
     descriptors.assert_same();
@@ -253,12 +257,14 @@ fn the_client_in_c_notices_that_too() {
     let _alone = Descriptors::count();
     let path = socket("leak-c");
     let leaking = Leaking::start(&path, 3);
-    let client = std::process::Command::new(client()).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut client = std::process::Command::new(client());
+    let client = client.arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let heir = leaking.dies();
     let begin = Instant::now();
     let output = client.wait_with_output().unwrap();
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     assert_eq!((output.status.code(), output.stdout.split(|&b| b == b'\n').count()), (Some(1), 4));
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with(": the producer has gone\n"), "{output:?}");
     drop(heir);
     remove(&path);
 }

@@ -4,12 +4,13 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, sendmsg, socket,
 };
 use shrbuf::ipc::{Options, Policy, VERSION};
 
-use crate::child::{said, spawn};
+use crate::child::{said, say, spawn};
 use crate::common::{Descriptors, random};
 use crate::fake::words;
 use crate::page::{channel, scribble};
@@ -49,7 +50,7 @@ pub fn hello(version: u32) -> Vec<u8> {
     [words(&[HELLO, magic, version, 0, 0, 0]), vec![b'h'; 32]].concat()
 }
 
-/// Sends `count` messages, anew whenever it has been thrown out.
+/// Sends messages, anew whenever it has been thrown out, until the producer has read `count` of them for certain.
 pub fn attack(path: &Path, seed: u64, count: u64) {
     let mut random = random(seed);
     let proper = |random: &mut dyn FnMut(u64) -> u64| match random(8) {
@@ -62,15 +63,18 @@ pub fn attack(path: &Path, seed: u64, count: u64) {
         _ => words(&[WAKE]),
     };
     let null = std::fs::File::open("/dev/null").unwrap();
-    let mut sent = 0;
-    let mut connections = 0;
-    while sent < count {
+    let (mut read, mut sent, mut connections) = (0, 0, 0);
+    while read < count {
         let fd = raw(path);
         connections += 1;
-        // Some get as far as a consumer does.
+        // Most get as far as a consumer does, or part of the way.
         let begin = [hello(VERSION), words(&[READY, 12]), words(&[START])];
-        let mut script: Vec<Vec<u8>> = begin[..random(4) as usize].to_vec();
-        for _ in 0..1 + random(6) {
+        let well = [0, 1, 2, 3, 3, 3][random(6) as usize];
+        let mut script: Vec<Vec<u8>> = begin[..well].to_vec();
+        // One in four says more than will be read, and is gone at once: how much was read nobody knows. The others wait for what the
+        // producer makes of it.
+        let patient = random(4) > 0;
+        for _ in 0..if patient { 1 } else { 1 + random(6) } {
             let mut bytes = proper(&mut random);
             match random(5) {
                 0 => bytes.truncate(random(bytes.len() as u64) as usize),
@@ -84,33 +88,48 @@ pub fn attack(path: &Path, seed: u64, count: u64) {
             }
             script.push(bytes);
         }
+        // Where the producer closes before it has read all, ECONNRESET says so, once.
+        let (mut taken, mut reset) = (0, false);
         let mut page = None;
-        for bytes in script {
+        for (i, bytes) in script.into_iter().enumerate() {
             if page.is_none() && random(3) == 0 {
                 // If it has come by now.
-                page = channel(&fd).and_then(|fds| fds.into_iter().next());
+                let come = channel(&fd);
+                reset |= come.as_ref().err() == Some(&Errno::ECONNRESET);
+                page = come.ok().and_then(|fds| fds.into_iter().next());
             }
             if let Some(page) = &page {
                 scribble(page, 8 * random(3) as i64, random(u64::MAX) >> random(64));
             }
-            let rights = vec![null.as_raw_fd(); [0, 0, 0, 1, 2, 9, 200][random(7) as usize]];
+            let wrong = i >= well || random(8) == 0;
+            let rights = vec![null.as_raw_fd(); if wrong { [0, 0, 0, 1, 2, 9, 200][random(7) as usize] } else { 0 }];
             let control: &[ControlMessage] =
                 if rights.is_empty() { &[] } else { &[ControlMessage::ScmRights(&rights)] };
-            sent += 1;
             // Never waits: whoever reads nothing must not be waited for by the other side either.
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            if sendmsg::<()>(fd.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None).is_err() {
-                break;
+            match sendmsg::<()>(fd.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None) {
+                Ok(_) => taken += 1,
+                Err(error) => {
+                    reset |= error == Errno::ECONNRESET;
+                    break;
+                }
             }
         }
-        // One in two waits for what the producer makes of it, the others are gone at once.
-        if random(2) == 0 {
+        sent += taken;
+        if patient {
             nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Write).unwrap();
             let mut bytes = [0; 1024];
-            while recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()).is_ok_and(|n| n > 0) {}
+            let end = loop {
+                match recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
+                    Ok(1..) => {}
+                    end => break end,
+                }
+            };
+            reset |= end == Err(Errno::ECONNRESET);
+            read += if reset { 0 } else { taken };
         }
     }
-    println!("\n>{sent} messages over {connections} connections");
+    say(format_args!("{read} messages read for certain of {sent} over {connections} connections"));
 }
 
 #[test]
@@ -125,9 +144,13 @@ fn a_hostile_client_harms_nobody() {
     let mut attackers: Vec<_> =
         [7_u64, 0x1234_5678, 0xdead_beef].map(|seed| spawn(&format!("hostile {seed} 34000"), &path)).into();
     source.send_until(|_| attackers.iter_mut().all(|a| a.try_wait().unwrap().is_some()));
+    let mut read = 0;
     for attacker in attackers {
-        println!("{}", said(attacker));
+        let text = said(attacker);
+        read += text.split(' ').next().unwrap().parse::<u64>().unwrap();
+        println!("{text}");
     }
+    assert!(read >= 100_000, "{read}");
     assert!(good.try_wait().unwrap().is_none(), "the good consumer has been harmed");
     source.until(|s| s.producer.consumers() == 1);
     source.producer.end();

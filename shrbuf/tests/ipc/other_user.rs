@@ -1,5 +1,5 @@
 //! Processes of another user: frames come by the socket, and a pipe is neither given nor taken. Needs root, and says so
-//! elsewhere.
+//! elsewhere, where `SHRBUF_REQUIRE_ROOT` does not make that a failure.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -21,8 +21,10 @@ use crate::source::{Source, mark, options, socket};
 const OTHER: u32 = 65534;
 
 fn is_root() -> bool {
+    let needs = "needs root, to run a process of another user";
     if !geteuid().is_root() {
-        println!("needs root, to run a process of another user");
+        assert!(std::env::var_os("SHRBUF_REQUIRE_ROOT").is_none(), "{needs}");
+        println!("{needs}");
     }
     geteuid().is_root()
 }
@@ -107,6 +109,34 @@ fn another_user_waits_for_the_picture_too() {
     source.producer.ready().unwrap();
     source.producer.end();
     assert_eq!(source.said(child), "filling");
+}
+
+#[test]
+fn a_user_whom_the_mode_keeps_out_is_told_what_lets_them_in() {
+    if !is_root() {
+        return;
+    }
+    let _alone = Descriptors::count();
+    let path = socket("users-mode");
+    let mut source = Source::new(&path, options(1, 1, Policy::Block), 1);
+    let said = source.said(stranger("barred", &path));
+    assert!(said.contains(&format!("may not connect to {path:?}")) && said.contains("`mode`"), "{said}");
+    // Nor can they listen in its place.
+    let said = source.said(stranger("unbound", &path));
+    let lock = format!("{}.lock\", where the lock of the socket's producer should be", path.display());
+    assert!(said.contains(&lock), "{said}");
+}
+
+#[test]
+fn a_user_who_may_not_write_a_directory_is_told_of_the_path_asked_for() {
+    if !is_root() {
+        return;
+    }
+    let _alone = Descriptors::count();
+    let path = Path::new("/s");
+    let output = stranger("unbound", path).wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("no socket can be made at \"/s\" (Permission denied"), "{said}");
 }
 
 /// What a stranger makes of a producer that gives it a pipe.

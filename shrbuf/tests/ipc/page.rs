@@ -22,14 +22,14 @@ struct Peer {
     pipe: OwnedFd,
 }
 
-/// What a producer has sent over `socket`, up to the channel: descriptors of its page and its pipe; `None` where it has not
-/// come that far.
-pub fn channel(socket: &OwnedFd) -> Option<Vec<OwnedFd>> {
+/// What a producer has sent over `socket`, up to the channel: descriptors of its page and its pipe; EAGAIN where it has not come
+/// that far, and none where it has closed before.
+pub fn channel(socket: &OwnedFd) -> nix::Result<Vec<OwnedFd>> {
     loop {
         let (mut bytes, mut space) = ([0; 640], cmsg_space!([i32; 4]));
         let mut part = [std::io::IoSliceMut::new(&mut bytes)];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut part, Some(&mut space), flags).ok()?;
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut part, Some(&mut space), flags)?;
         let mut fds = Vec::new();
         for control in message.cmsgs().unwrap() {
             if let ControlMessageOwned::ScmRights(rights) = control {
@@ -37,11 +37,8 @@ pub fn channel(socket: &OwnedFd) -> Option<Vec<OwnedFd>> {
                 fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
             }
         }
-        if message.bytes == 0 {
-            return None;
-        }
-        if bytes[..4] == 0x88_u32.to_ne_bytes() {
-            return Some(fds);
+        if message.bytes == 0 || bytes[..4] == 0x88_u32.to_ne_bytes() {
+            return Ok(fds);
         }
     }
 }

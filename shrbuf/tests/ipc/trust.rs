@@ -232,7 +232,7 @@ fn a_file_in_the_way_is_left_alone() {
     let buffer = shrbuf::exporter::Memfd::new("file").allocate(&crate::common::one_segment()).unwrap();
     let announced = vec![shrbuf::ipc::Announced::of(&buffer).unwrap()];
     let bound = Producer::bind(&path, Options::default(), announced, None);
-    assert!(matches!(bound.unwrap_err(), IpcError::NoSocket { .. }));
+    assert!(matches!(bound.unwrap_err(), IpcError::Taken { .. }));
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     fs::remove_file(&path).unwrap();
 }
@@ -319,4 +319,25 @@ fn a_monitor_that_asks_too_often_is_sent_away() {
     source.until(|_| asked.is_finished());
     let said = asked.join().unwrap().unwrap();
     assert!(said.contains("more often than allowed"), "{said}");
+}
+
+#[test]
+fn one_monitor_more_than_there_may_be_is_told_so_and_all_of_the_producers_end() {
+    let _alone = Descriptors::count();
+    let path = socket("monitors");
+    let mut source = Source::new(&path, Options::default(), 1);
+    let asking = std::thread::spawn(move || {
+        let mut all: Vec<Monitor> = (0..4).map(|_| Monitor::open(&path, PATIENCE).unwrap()).collect();
+        all.iter_mut().for_each(|monitor| drop(monitor.ask(PATIENCE).unwrap()));
+        let fifth = Monitor::open(&path, PATIENCE).unwrap().ask(PATIENCE).unwrap_err();
+        (all, fifth.to_string())
+    });
+    source.until(|_| asking.is_finished());
+    let (mut all, fifth) = asking.join().unwrap();
+    assert!(fifth.contains("it has as many consumers, or monitors, as it takes"), "{fifth}");
+    drop(source);
+    for monitor in &mut all {
+        let end = monitor.ask(PATIENCE).unwrap_err();
+        assert!(matches!(end, IpcError::Unanswered { .. }) && !end.to_string().contains("frames"), "{end}");
+    }
 }

@@ -76,7 +76,7 @@ impl Log {
 /// A source, a sink, or both as a transform.
 pub struct Scripted {
     role: Role,
-    input: Option<InputOffer>,
+    pub input: Option<InputOffer>,
     output: Option<OutputOffer>,
     makes: Option<Offer>,
     missing: bool,
