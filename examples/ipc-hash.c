@@ -41,20 +41,19 @@ int main(int argc, char **argv) {
     struct shrbuf_ready ready = {SHRBUF_READY, 0};
     say(s, &hello, sizeof hello);
     union shrbuf_message m;
-    do {
-        if (shrbuf_receive(s, &m, fds) <= 0) err(1, "%s: nothing from the producer", argv[1]);
-        if (m.type == SHRBUF_BYE) errx(1, "refused, reason %" PRIu32, m.bye.reason);
+    ssize_t n;
+    char why[SHRBUF_WHY];
+    while ((n = shrbuf_receive(s, &m, fds)) > 0 && m.type != SHRBUF_CHANNEL && m.type != SHRBUF_BYE)
         if (m.type == SHRBUF_BUFFER) map(&m.buffer, fds), ready.buffers++;
-    } while (m.type != SHRBUF_CHANNEL);
+    if (n <= 0 || m.type == SHRBUF_BYE) errx(1, "%s: %s", argv[1], shrbuf_why(n, &m, why));
     struct shrbuf_link l;
     if (shrbuf_open(&l, s, &m.channel, fds) < 0) err(1, "channel");
     say(s, &ready, sizeof ready);
     say(s, &(struct shrbuf_word){SHRBUF_START}, sizeof(struct shrbuf_word));
-    while (shrbuf_next(&l, &m, fds) > 0) {
+    while ((n = shrbuf_next(&l, &m, fds)) > 0 && m.type != SHRBUF_BYE) {
         if (m.type == SHRBUF_BUFFER) map(&m.buffer, fds);
         if (m.type == SHRBUF_FRAME) print_and_release(&l, m.frame.buffer, m.frame.state, m.frame.sequence);
         if (m.type == SHRBUF_STATE) print_and_release(&l, m.state.buffer, m.state.state, waits[m.state.buffer]);
-        if (m.type == SHRBUF_BYE) return m.bye.reason == SHRBUF_BYE_ENDED ? 0 : 1;
     }
-    err(1, "%s: no more from the producer", argv[1]);
+    if (n <= 0 || m.bye.reason != SHRBUF_BYE_ENDED) errx(1, "%s: %s", argv[1], shrbuf_why(n, &m, why));
 }

@@ -261,6 +261,33 @@ static inline ssize_t shrbuf_receive(int s, union shrbuf_message *m, int fds[SHR
     return shrbuf_take(s, m, fds, 0);
 }
 
+#define SHRBUF_WHY 96 /* room for the text of shrbuf_why */
+
+/* In words, why there is no more after shrbuf_receive or shrbuf_next returned `n`, with BYE in `m` where that is above 0. */
+static inline const char *shrbuf_why(ssize_t n, const union shrbuf_message *m, char text[SHRBUF_WHY]) {
+    static const char *const reasons[] = {
+        "the stream has ended",
+        "this user is not on the producer's list",
+        "the producer has as many consumers or monitors as it takes",
+        "",
+        "the producer says that the protocol was broken",
+        "asked, or connected, more often than the producer allows",
+        "the socket was full, or the producer had no descriptors left",
+    };
+    uint32_t reason;
+    if (n < 0) return strerror(errno);
+    if (n == 0) return "the producer has gone";
+    reason = m->bye.reason & 0xffff;
+    if (reason == SHRBUF_BYE_VERSION)
+        snprintf(text, SHRBUF_WHY, "the producer speaks version %u of the protocol, this program version %u",
+                 (unsigned)m->bye.reason >> 16, SHRBUF_VERSION);
+    else if (reason < sizeof reasons / sizeof *reasons)
+        snprintf(text, SHRBUF_WHY, "%s", reasons[reason]);
+    else
+        snprintf(text, SHRBUF_WHY, "the producer gives a reason that this program does not know, %u", (unsigned)reason);
+    return text;
+}
+
 #define SHRBUF_GET_SEALS 1034 /* F_GET_SEALS of linux/fcntl.h */
 #define SHRBUF_SEAL_SHRINK 2  /* F_SEAL_SHRINK */
 #define SHRBUF_DMA_BUF_MAGIC 0x444d4142
@@ -325,7 +352,8 @@ static inline int shrbuf_open(struct shrbuf_link *l, int s, const struct shrbuf_
     return why ? (errno = why, -1) : 0;
 }
 
-/* Waits for FRAME, STATE, a BUFFER that is new, with its descriptors, or the last message, BYE: as shrbuf_receive. */
+/* Waits for FRAME, STATE, a BUFFER that is new, with its descriptors, or the last message, BYE: as shrbuf_receive, with EPROTO for
+ * any other, and 0 where the producer has gone without a word. */
 static inline ssize_t shrbuf_next(struct shrbuf_link *l, union shrbuf_message *m, int fds[SHRBUF_MAX_PLANES]) {
     /* The socket first: what was written into the pipe before it had something to say is seen then. */
     struct pollfd ways[2] = {{l->socket, POLLIN, 0}, {l->frames, POLLIN, 0}};
@@ -355,7 +383,11 @@ static inline ssize_t shrbuf_next(struct shrbuf_link *l, union shrbuf_message *m
     /* Said once, where the producer closed before it had read all of ours. */
     if (n < 0 && errno == ECONNRESET) n = shrbuf_take(l->socket, m, fds, l->frame.type ? MSG_DONTWAIT : 0);
     if (n > 0 && m->type == SHRBUF_BUFFER) return l->late++, n;
-    if (!l->frame.type) return n;
+    if (!l->frame.type && (n <= 0 || m->type == SHRBUF_BYE)) return n;
+    /* Here a frame's BUFFER came before it. */
+    if (l->frames == l->socket && m->type == SHRBUF_STATE) return n;
+    if (l->frames == l->socket && m->type == SHRBUF_FRAME && (int32_t)(m->frame.late - l->late) <= 0) return n;
+    /* Of what has no place here a CHANNEL alone brings descriptors. */
     if (n > 0 && m->type == SHRBUF_CHANNEL) {
         close(fds[0]);
         if (m->channel.pipe) close(fds[1]);

@@ -11,7 +11,7 @@ use shrbuf::ipc::{FrameInfo, Policy, VERSION};
 
 use crate::common::{Descriptors, account, one_segment};
 use crate::fake::Packet::{self, Channel, Say, Write};
-use crate::fake::{buffer, channel, frame, good, memory, page, serve, state, welcome};
+use crate::fake::{buffer, bye, channel, frame, frame_after, good, memory, page, pipe, serve, state, welcome, words};
 use crate::source::{Source, mark, options, socket};
 
 /// Lines that the example may have.
@@ -146,4 +146,57 @@ fn the_client_in_c_believes_no_producer() {
     assert!(said.contains("buffer 0: Protocol error"), "{said}");
     let said = complaint(|| vec![welcome(VERSION, 2, 1), buffer(0, vec![null()])]);
     assert!(said.contains("buffer 0: Protocol error"), "{said}");
+}
+
+#[test]
+fn the_client_in_c_says_in_words_how_it_ended() {
+    let ways = [
+        (3 | 7 << 16, "the producer speaks version 7 of the protocol, this program version 3"),
+        (2, "the producer has as many consumers"),
+        (0, "the stream has ended"),
+        (200, "a reason that this program does not know, 200"),
+    ];
+    for (reason, expected) in ways {
+        let said = complaint(|| vec![bye(reason)]);
+        assert!(said.contains(expected), "{said}");
+    }
+    for silent in [|| vec![], || vec![welcome(VERSION, 2, 1), buffer(0, vec![good()]), Channel]] {
+        let said = complaint(silent);
+        assert!(said.trim_end().ends_with(": the producer has gone"), "{said}");
+    }
+    let said = complaint(|| vec![welcome(VERSION, 2, 1), buffer(0, vec![good()]), Channel, bye(6)]);
+    assert!(said.contains("the socket was full"), "{said}");
+}
+
+#[test]
+fn the_header_lets_nothing_through_that_has_no_place_among_frames_and_keeps_no_descriptor_of_it() {
+    let client = compile("ipc-strays", &root().join("shrbuf/tests/ipc/strays.c"));
+    let path = socket("c-strays");
+    let _alone = Descriptors::count();
+    let ends = |by_pipe: bool, strays: Vec<Packet>| {
+        let opened = if by_pipe { Channel } else { channel(0, vec![page()]) };
+        let producer = serve(&path, std::iter::once(opened).chain(strays).collect());
+        let output = Command::new(&client).arg(&path).output().unwrap();
+        producer.join().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let stray_channels: [fn() -> Packet; 2] = [|| channel(1, vec![page(), pipe()]), || channel(0, vec![page()])];
+    for stray in stray_channels {
+        for by_pipe in [false, true] {
+            assert_eq!(ends(by_pipe, vec![stray()]), "-1 Protocol error, 0 more\n");
+        }
+        // In the place of the BUFFER that a frame is in.
+        assert_eq!(ends(true, vec![stray(), Write(frame_after(0, 1))]), "-1 Protocol error, 0 more\n");
+    }
+    let overview = || Say([words(&[0x86]), vec![0; 52]].concat(), vec![]);
+    for by_pipe in [false, true] {
+        for stray in [welcome(VERSION, 2, 1), overview()] {
+            assert_eq!(ends(by_pipe, vec![stray]), "-1 Protocol error, 0 more\n");
+        }
+    }
+    for record in [frame(0), state(0)] {
+        assert_eq!(ends(true, vec![Say(record.clone(), vec![])]), "-1 Protocol error, 0 more\n");
+        assert!(ends(false, vec![Say(record, vec![])]).starts_with("0 "));
+    }
+    assert_eq!(ends(false, vec![Say(frame_after(0, 1), vec![])]), "-1 Protocol error, 0 more\n");
 }

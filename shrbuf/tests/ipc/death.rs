@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -253,12 +253,14 @@ fn the_client_in_c_notices_that_too() {
     let _alone = Descriptors::count();
     let path = socket("leak-c");
     let leaking = Leaking::start(&path, 3);
-    let client = std::process::Command::new(client()).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut client = std::process::Command::new(client());
+    let client = client.arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let heir = leaking.dies();
     let begin = Instant::now();
     let output = client.wait_with_output().unwrap();
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     assert_eq!((output.status.code(), output.stdout.split(|&b| b == b'\n').count()), (Some(1), 4));
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with(": the producer has gone\n"), "{output:?}");
     drop(heir);
     remove(&path);
 }

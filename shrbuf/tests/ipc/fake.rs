@@ -26,6 +26,7 @@ pub enum Packet {
     /// Into that pipe.
     Write(Vec<u8>),
 }
+
 pub fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|w| w.to_ne_bytes()).collect()
 }
@@ -69,6 +70,11 @@ pub fn bye(word: u32) -> Packet {
 /// A page as it should be.
 pub fn page() -> OwnedFd {
     memory(4096, SealFlag::F_SEAL_SHRINK)
+}
+
+/// A pipe's end for reading.
+pub fn pipe() -> OwnedFd {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap().0
 }
 
 /// Memory that a consumer may take, where it is sealed and large enough.
