@@ -15,7 +15,7 @@ use shrbuf_pipeline::property::{Property, Value};
     version,
     after_help = "\
 Examples:
-  shrbuf devices                        which cameras and displays there are
+  shrbuf devices                        which cameras, displays, codecs and GPUs there are
   shrbuf run pipeline.toml              run until Ctrl-C
   shrbuf explain pipeline.toml          what each link carries, and why
 
@@ -165,9 +165,9 @@ Examples:
   shrbuf devices
   shrbuf devices --json | jq -r '.cameras[].path'
 
-Opens each camera and display for a moment; nothing is changed on them.")]
+Opens each device for a moment; nothing is changed on them.")]
 pub struct DevicesArgs {
-    /// Print one JSON object: cameras, displays, dma_heaps, udmabuf
+    /// Print one JSON object: cameras, displays, outputs, m2m, gpus, gpu, compositor, dma_heaps, heaps, udmabuf
     #[arg(long)]
     pub json: bool,
 }

@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use shrbuf_pipeline::Failure;
 use shrbuf_pipeline::outline::Outline;
 use shrbuf_pipeline::plan::{Budget, LinkPlan, Plan};
-use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
+use shrbuf_pipeline::solve::NegotiateOptions;
+use shrbuf_pipeline::supervise;
 
 use crate::args::ExplainArgs;
 use crate::outcome::{FAILED, Outcome};
@@ -34,7 +36,8 @@ pub fn explain(args: &ExplainArgs) -> Outcome {
         Ok(graph) => graph,
         Err(wrong) => return error::wrong_file(wrong, args.json),
     };
-    let (plan, failed) = match negotiate(&mut graph, &options()) {
+    let stands_in = |why: &Failure| tracing::warn!("{why}; its placeholder stands in until it is back");
+    let (plan, failed) = match supervise::plan(&mut graph, &options(), stands_in) {
         Ok(plan) => (plan, None),
         Err(failed) => (Plan::default(), Some(failed)),
     };

@@ -17,6 +17,7 @@ mod progress;
 mod run;
 mod signals;
 mod summary;
+mod sys;
 mod table;
 mod top;
 
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { code } else { outcome::unwritten(&unwritten, code) });
         }
     };
+    if cli.verbose == 0 {
+        // Mesa writes several lines for each GPU that is none, past everything that is said here.
+        sys::set_default("EGL_LOG_LEVEL", "fatal");
+    }
     let bar = ProgressBar::hidden();
     log::start(cli.verbose, &bar);
     match cli.command {

@@ -98,12 +98,14 @@ impl<'a> Line<'a> {
         );
     }
 
-    /// It failed and is tried again.
-    pub fn retrying(&mut self, why: &Error) {
+    /// It failed and is tried again, for so long where that is limited.
+    pub fn retrying(&mut self, why: &Error, left: Option<Duration>) {
         self.running = false;
         let why = why.to_string();
         if self.trouble.as_ref() != Some(&why) {
-            tracing::warn!("{why}; trying again");
+            let tenths = |left: Duration| (left.as_secs_f64() * 10.0).round() / 10.0;
+            let limit = left.map_or(String::new(), |left| format!(" for up to {} s", tenths(left)));
+            tracing::warn!("{why}; trying again{limit}");
             self.bar.set_message(format!("waiting: {}", why.lines().next().unwrap_or_default()));
             self.trouble = Some(why);
         }

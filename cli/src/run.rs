@@ -48,7 +48,7 @@ pub fn run(args: &RunArgs, bar: &ProgressBar) -> Outcome {
             }
             Progress::Running(graph, elapsed) => line.running(graph, elapsed, &outline),
             Progress::Hanging(element) => line.hanging(element),
-            Progress::Retrying(why) => line.retrying(why),
+            Progress::Retrying(why, left) => line.retrying(why, left),
             Progress::StandingIn(why) => line.standing_in(why),
         }
         interrupts.verdict()

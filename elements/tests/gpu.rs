@@ -16,8 +16,8 @@ use shrbuf_elements::gpu::{Filter, Gpu, Part, Rotate};
 use shrbuf_elements::tee::Tee;
 use shrbuf_pipeline::property::Value;
 use shrbuf_pipeline::{
-    Build, Colorimetry, Copies, Element, Environment, Frame, Graph, Matrix, Origin, Range, Rect, Role, Size, Stream,
-    Timestamp,
+    Build, Colorimetry, Copies, Element, Environment, FailureKind, Frame, Graph, Matrix, Origin, Range, Rect, Role,
+    Size, Stream, Timestamp,
 };
 use shrbuf_tests::native::reference::{colours, difference, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
 use shrbuf_tests::native::{self, Feed, Probe, line, noise, picture_in, plane, run, run_well, stream};
@@ -485,7 +485,7 @@ fn the_converter_is_there_where_the_environment_asks_for_it() {
         return;
     }
     let kind = shrbuf_elements::gpu::CONVERTER;
-    assert!((kind.present)());
+    assert_eq!((kind.present)(), Ok(()));
     let mut converter = (kind.make)();
     assert_eq!(converter.role(), Role::Transform);
     let formats = converter.input_offer(0).unwrap().video.len();
@@ -525,9 +525,32 @@ fn what_cannot_be_is_said_before_anything_streams() {
     let text = element.input_offer(0).unwrap_err().to_string();
     assert!(text.contains("there is no /dev/dri/renderD999") && text.contains("\"software\""), "{text}");
 
+    let mut element = Gpu { device: Some("/dev/dri/card0".into()), ..Gpu::default() }.build().unwrap();
+    let text = element.input_offer(0).unwrap_err().to_string();
+    assert!(text.contains("/dev/dri/card0 is no render node that EGL knows; it knows /dev/dri/renderD"), "{text}");
+
     let mut element = Gpu { crop: Some(Part(rect([60, 0, 8, 8]))), ..software() }.build().unwrap();
     let text = element.output_offer(0, Some(&dma_bufs(Format::Xr24, SIZE))).unwrap_err().to_string();
     assert!(text.contains("crop 8x8 at 60,0 is not inside 64x34"), "{text}");
+}
+
+/// With both, Mesa crashes.
+#[test]
+fn a_gpu_by_its_node_is_refused_where_the_environment_asks_for_none() {
+    if std::env::var_os("LIBGL_ALWAYS_SOFTWARE").is_none() {
+        println!("needs LIBGL_ALWAYS_SOFTWARE: scripts/test-guest runs this in the virtual machine");
+        return;
+    }
+    let link = std::env::temp_dir().join(format!("gpu-{}", std::process::id()));
+    std::os::unix::fs::symlink("/dev/dri/renderD128", &link).unwrap();
+    for device in ["/dev/dri/renderD128", link.to_str().unwrap()] {
+        let mut element = Gpu { device: Some(device.into()), ..Gpu::default() }.build().unwrap();
+        let failure = element.input_offer(0).unwrap_err();
+        assert_eq!(failure.kind(), FailureKind::Config);
+        let expected = "device = \"/dev/dri/renderD128\" asks for a GPU, and LIBGL_ALWAYS_SOFTWARE in the environment \
+                        for none: drop the one or the other";
+        assert!(failure.to_string().contains(expected), "{failure}");
+    }
 }
 
 #[test]

@@ -109,6 +109,7 @@ struct Inner {
     kind: FailureKind,
     element: Option<String>,
     source: Box<dyn Error + Send + Sync>,
+    lasting: bool,
 }
 
 /// An element failed: which, what kind, and why. One word wide, so that the steady path does not carry it around.
@@ -118,7 +119,13 @@ pub struct Failure(Box<Inner>);
 impl Failure {
     /// A failure of `kind` because of `source`; the engine adds the element's name.
     pub fn new(kind: FailureKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
-        Failure(Box::new(Inner { kind, element: None, source: source.into() }))
+        Failure(Box::new(Inner { kind, element: None, source: source.into(), lasting: false }))
+    }
+
+    /// Says that nothing can become of it in this process: it is not tried again, whatever is declared.
+    pub fn lasting(mut self) -> Failure {
+        self.0.lasting = true;
+        self
     }
 
     /// Names the element, unless that has been done nearer to the cause.
@@ -130,6 +137,11 @@ impl Failure {
     /// What kind.
     pub fn kind(&self) -> FailureKind {
         self.0.kind
+    }
+
+    /// Whether it would fail in the same way each time that it is tried.
+    pub fn is_lasting(&self) -> bool {
+        self.0.lasting
     }
 
     /// Name of the element in its graph.
@@ -225,6 +237,12 @@ pub trait Element: Send {
 
     /// Why the element writes what goes out there a second time, where it does and negotiation has found out.
     fn copies(&self, _output: usize) -> Option<String> {
+        None
+    }
+
+    /// Who copies what comes in there outside of this process, where somebody does and negotiation has found out: `copied by
+    /// the compositor`. That is for the plan to say, and for [`Copies`] neither to allow nor to deny.
+    fn copied(&self, _input: usize) -> Option<String> {
         None
     }
 

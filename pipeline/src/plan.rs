@@ -17,7 +17,8 @@ pub struct LinkPlan {
     pub stride: u32,
     /// What holds the memory.
     pub memory: MemoryKind,
-    /// False where the CPU writes the picture a second time to get it over this link.
+    /// False where the picture is written a second time to get it over this link: by the CPU, or by whoever takes it
+    /// outside of this process.
     pub zero_copy: bool,
     /// Why it is so: why this format and memory, or why a copy is needed.
     pub reason: String,

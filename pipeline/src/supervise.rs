@@ -2,7 +2,7 @@
 //!
 //! Without a declaration the first failure ends the run. With `retry` (see [`Graph::set_retry`]) a device that is
 //! unplugged, stalls or fails is waited for: the graph is negotiated again with growing pauses, until it runs or the
-//! time is over. With a placeholder (see [`Graph::set_placeholder`]) the graph goes on with that in the device's place
+//! time is over; unless nothing can become of it ([`Failure::lasting`], bad data). With a placeholder (see [`Graph::set_placeholder`]) the graph goes on with that in the device's place
 //! until the device is back, however long that takes. A source whose format has changed is negotiated again at once,
 //! always, and waited for where it is away for a moment as it changes.
 //!
@@ -58,8 +58,8 @@ pub enum Progress<'a> {
     /// This element has been in one call for 1.5 s, as far as ticks show; told once of each such call. What the observer says
     /// to this counts for nothing, as it is asked again at once.
     Hanging(&'a str),
-    /// A device failed, and the graph is tried again.
-    Retrying(&'a Error),
+    /// A device failed, and the graph is tried again: for so long, or where its stream has changed, for some times.
+    Retrying(&'a Error, Option<Duration>),
     /// A device failed, and its placeholder takes its place until it is back.
     StandingIn(&'a Error),
 }
@@ -102,6 +102,15 @@ impl Error {
             Error::Element(f) | Error::Negotiation(NegotiationError::Element { failure: f, .. }) => Some(f.kind()),
             Error::Unfit { change, .. } => Some(change.kind()),
             Error::Negotiation(_) => None,
+        }
+    }
+
+    /// Whether it would be the same each time.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Error::Element(f) | Error::Negotiation(NegotiationError::Element { failure: f, .. }) => f.is_lasting(),
+            Error::Unfit { .. } => true,
+            Error::Negotiation(_) => false,
         }
     }
 
@@ -193,8 +202,9 @@ fn again_and_again(
         if recovered {
             retry = Retry::default();
         }
-        let replaceable = !matches!(error.kind(), None | Some(FailureKind::Changed | FailureKind::Data));
-        if replaceable && error.element().is_some_and(|name| report.graph.stand_in(name, recovered)) {
+        if error.kind().is_some_and(replaceable)
+            && error.element().is_some_and(|name| report.graph.stand_in(name, recovered))
+        {
             report.restarts += 1;
             if observer(Progress::StandingIn(&error)) != Verdict::Continue {
                 return None;
@@ -202,13 +212,13 @@ fn again_and_again(
             continue;
         }
         let changing = error.is_in_the_middle_of(&change);
-        let Some(pause) = retry.pause(&error, changing, report.graph.retry()) else {
+        let Some((pause, limit)) = retry.pause(&error, changing, report.graph.retry()) else {
             return Some(error);
         };
         report.restarts += 1;
         let until = Instant::now() + pause;
         loop {
-            if observer(Progress::Retrying(&error)) != Verdict::Continue {
+            if observer(Progress::Retrying(&error, limit)) != Verdict::Continue {
                 return None;
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -221,6 +231,37 @@ fn again_and_again(
             change = Some(failure).filter(|f| f.kind() == FailureKind::Changed);
         }
     }
+}
+
+/// The plan that [`run`] would begin with, which is not run: with placeholders in the places of devices that are missing,
+/// of which `stands_in` is told. May be repeated, and followed by [`run`].
+///
+/// # Errors
+/// As [`negotiate`].
+pub fn plan(
+    graph: &mut Graph,
+    options: &NegotiateOptions,
+    mut stands_in: impl FnMut(&Failure),
+) -> Result<Plan, NegotiationError> {
+    loop {
+        let error = match negotiate(graph, options) {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        match &error {
+            NegotiationError::Element { failure, .. }
+                if replaceable(failure.kind()) && failure.element().is_some_and(|name| graph.stand_in(name, false)) =>
+            {
+                stands_in(failure);
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Whether a placeholder may have the place of what failed so: a changed source is negotiated again, and bad data stays bad.
+fn replaceable(kind: FailureKind) -> bool {
+    !matches!(kind, FailureKind::Changed | FailureKind::Data)
 }
 
 /// How a start of the graph ended, where nothing failed.
@@ -356,20 +397,28 @@ struct Retry {
 }
 
 impl Retry {
-    /// How long to wait before the next attempt; `None` where there is none to be.
-    fn pause(&mut self, error: &Error, changing: bool, limit: Option<Duration>) -> Option<Duration> {
+    /// How long to wait before the next attempt, and how much longer there are to be any where that is limited; `None` where
+    /// there is none to be.
+    fn pause(
+        &mut self,
+        error: &Error,
+        changing: bool,
+        limit: Option<Duration>,
+    ) -> Option<(Duration, Option<Duration>)> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let pause = pause(self.attempts);
         self.attempts += 1;
         match error.kind()? {
-            _ if matches!(error, Error::Unfit { .. }) => None,
-            FailureKind::Changed if self.attempts == 1 => Some(Duration::ZERO),
+            _ if error.is_lasting() => None,
+            FailureKind::Changed if self.attempts == 1 => Some((Duration::ZERO, None)),
             // A signal that changes again and again, or goes and comes as it does, needs time, whatever is declared.
-            FailureKind::Changed if self.attempts < 10 => Some(pause),
-            FailureKind::Stalled if changing && self.attempts < 10 => Some(pause),
+            FailureKind::Changed if self.attempts < 10 => Some((pause, None)),
+            FailureKind::Stalled if changing && self.attempts < 10 => Some((pause, None)),
             FailureKind::Data => None,
-            _ if since.elapsed() + pause <= limit? => Some(pause),
-            _ => None,
+            _ => {
+                let left = limit?.saturating_sub(since.elapsed());
+                (pause <= left).then_some((pause, Some(left)))
+            }
         }
     }
 }
@@ -385,7 +434,7 @@ mod tests {
     fn pauses(kind: FailureKind, limit: Option<Duration>) -> Vec<u128> {
         let mut retry = Retry::default();
         let error = error(kind);
-        std::iter::from_fn(|| retry.pause(&error, false, limit)).take(20).map(|pause| pause.as_millis()).collect()
+        std::iter::from_fn(|| retry.pause(&error, false, limit)).take(20).map(|(pause, _)| pause.as_millis()).collect()
     }
 
     #[test]
@@ -404,6 +453,25 @@ mod tests {
     #[test]
     fn a_source_that_changes_again_and_again_is_given_up() {
         assert_eq!(pauses(FailureKind::Changed, None), [0, 200, 400, 800, 1600, 2000, 2000, 2000, 2000]);
+    }
+
+    #[test]
+    fn how_long_it_is_tried_for_is_told() {
+        let limit = Duration::from_secs(60);
+        let mut retry = Retry::default();
+        let mut left = |kind| retry.pause(&error(kind), false, Some(limit)).unwrap().1;
+
+        let [first, second] = [left(FailureKind::Unplugged), left(FailureKind::Unplugged)].map(Option::unwrap);
+
+        assert!(second < first && first <= limit && second > limit / 2, "{first:?}, {second:?}");
+        assert_eq!(left(FailureKind::Changed), None);
+    }
+
+    #[test]
+    fn what_lasts_is_not_tried_again() {
+        let lasting: Error = Failure::new(FailureKind::Config, "a test").lasting().into();
+
+        assert_eq!(Retry::default().pause(&lasting, false, Some(Duration::from_secs(60))), None);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Case {
             if matches!(progress, Progress::Negotiated(..)) && seen.frames == 0 && seen.since.is_some() {
                 seen.went_on();
             }
-            if let Progress::Retrying(error) = progress {
+            if let Progress::Retrying(error, _) = progress {
                 seen.errors.push(error.to_string());
             }
             Verdict::Continue

@@ -1,6 +1,7 @@
 //! `gpu` between real drivers, with Mesa's renderer for the CPU in place of a GPU.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use shrbuf::{Format, Ledger, Reason, Shrbuf};
@@ -180,6 +181,36 @@ fn negotiation_puts_it_between_a_yuyv_camera_and_an_rgb_display() {
     let [made, display] = ["camera→display gpu", "display"].map(|name| counts(&report.graph, name));
     assert_eq!(display.frames + made.dropped, 30, "{made:?} {display:?}");
     assert!(display.frames > 1, "{display:?}");
+}
+
+/// What `shrbuf explain` says where a GPU is looked for in vain: vkms and vgem are none.
+fn said_without_a_gpu(log_level: Option<&str>) -> String {
+    let place = std::env::temp_dir().join(format!("gpu-{}", std::process::id()));
+    let line = "[element.a]\ntype = \"test-src\"\nformat = \"GREY\"\n\
+                [element.b]\ntype = \"kms-sink\"\n[[link]]\npath = [\"a\", \"b\"]\n";
+    std::fs::write(&place, line).unwrap();
+    let tests = std::env::current_exe().unwrap();
+    let mut command = Command::new(tests.parent().unwrap().with_file_name("shrbuf"));
+    command.arg("explain").arg(&place).env_remove("LIBGL_ALWAYS_SOFTWARE");
+    if let Some(level) = log_level {
+        command.env("EGL_LOG_LEVEL", level);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no format in common"), "{said}");
+    said
+}
+
+#[test]
+fn mesa_says_nothing_of_gpus_that_are_none_unless_it_is_asked_to() {
+    if !on_test_drivers() {
+        return;
+    }
+    let asked = said_without_a_gpu(Some("warning"));
+    assert!(asked.contains("libEGL warning"), "{asked}");
+    let said = said_without_a_gpu(None);
+    assert!(!said.contains("libEGL"), "{said}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sig
 use shrbuf::Shrbuf;
 use shrbuf_elements::kms::{Card, KmsSink, Order};
 use shrbuf_elements::test_src::TestSrc;
-use shrbuf_pipeline::supervise::Report;
+use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, FailureKind, Full, Graph, QueueSpec};
 use shrbuf_tests::{Footprint, Watch, camera_to_display, counts, on_test_drivers, run_frames, small_camera};
 
@@ -233,4 +233,21 @@ fn without_descriptors_a_run_fails_and_leaves_nothing() {
     }
 
     assert!(refused > 5, "only {refused} of 24 runs were refused");
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_gives_everything_back() {
+    if !on_test_drivers() {
+        return;
+    }
+    let before = Footprint::now();
+    let graph = camera_to_display(small_camera(), KmsSink::default(), |_| {});
+
+    let report = run(graph, &RunOptions::default(), |progress| match progress {
+        Progress::Running(graph, _) if counts(graph, "display").frames >= 30 => Verdict::Stop,
+        _ => Verdict::Continue,
+    });
+
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    streams_again(report.graph, &before);
 }

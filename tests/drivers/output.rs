@@ -251,3 +251,19 @@ fn what_the_output_does_not_take_is_said_before_anything_streams() {
     let node = refused(pattern(), V4l2Sink { output: None, ..hdmi(&camera) });
     assert!(node.contains("puts no video out"), "{node}");
 }
+
+#[test]
+fn a_node_that_captures_is_refused_with_the_one_that_puts_out() {
+    let Some(out) = output() else { return };
+    let camera = Device::first().unwrap().path().display().to_string();
+    let sink = V4l2Sink { device: Some(camera.clone()), ..V4l2Sink::default() };
+    let refused = sink.build().unwrap().input_offer(0).unwrap_err();
+    assert_eq!(refused.kind(), FailureKind::Config);
+    let said = refused.to_string();
+    let told = format!("{camera}: vivid puts no video out here; devices that put video out: {out} (vivid)");
+    assert!(said.ends_with(&told), "{said}");
+    let found: Vec<_> = Device::find_outputs().into_iter().map(Result::unwrap).collect();
+    let [output] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(output.path.display().to_string(), out);
+    assert!(output.outputs.iter().any(|o| o.name.starts_with("HDMI")) && !output.formats.is_empty(), "{output:?}");
+}

@@ -1,31 +1,28 @@
 //! What compositors do that Weston without a display never does.
 
-use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use shrbuf::{Access, Fence, Format};
+use shrbuf::{Format, Modifier};
 use shrbuf_elements::Memory;
 use shrbuf_elements::test_src::TestSrc;
 use shrbuf_elements::wayland::{Fit, WaylandSink};
-use shrbuf_pipeline::supervise::Report;
+use shrbuf_pipeline::supervise::{Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{
     Build, Colorimetry, Context, Element, Failure, FailureKind, Frame, Graph, Matrix, Ports, Range, Rate, Rect, Role,
 };
 use shrbuf_tests::{Footprint, counts, on_test_drivers, run_frames};
 
 use crate::fake::{Behaviour, Command, Compositor};
-use crate::points::Card;
-use crate::vgem::{Vgem, Work};
 use crate::{alone, graph, own, pictures, window_at};
 
-fn source(memory: Memory) -> TestSrc {
+pub fn source(memory: Memory) -> TestSrc {
     TestSrc { memory, format: Some(Format::Xr24), rate: Rate::new(30, 1), ..pictures() }
 }
 
 /// A run of so many frames, in which the compositor is given `command` at the twentieth.
-fn with_command(compositor: &Compositor, memory: Memory, command: Option<Command>, frames: u64) -> Report {
+pub fn with_command(compositor: &Compositor, memory: Memory, command: Option<Command>, frames: u64) -> Report {
     with_command_to(compositor, window_at(compositor.socket()), memory, command, frames)
 }
 
@@ -36,6 +33,11 @@ fn with_command_to(
     command: Option<Command>,
     frames: u64,
 ) -> Report {
+    run_frames(commanding(compositor, window, memory, command), frames)
+}
+
+/// A graph that gives the compositor `command` at its twentieth frame.
+fn commanding(compositor: &Compositor, window: WaylandSink, memory: Memory, command: Option<Command>) -> Graph {
     let commands = compositor.commands();
     let (mut seen, mut command) = (0, command);
     let mut graph = graph(source(memory).build().unwrap(), window, move |_| {
@@ -45,7 +47,7 @@ fn with_command_to(
         }
     });
     graph.set_retry(None);
-    run_frames(graph, frames)
+    graph
 }
 
 #[test]
@@ -281,120 +283,9 @@ fn a_dma_buf_that_is_refused_is_named() {
     let report = with_command(&compositor, Memory::Udmabuf, None, 60);
 
     let error = format!("{:?}", report.error.unwrap());
-    assert!(error.contains("refuses XR24 320x180 with modifier LINEAR"), "{error}");
-    assert!(error.contains("it lists XR24 with LINEAR"), "{error}");
-}
-
-#[test]
-fn frames_are_synchronized_by_timelines_where_the_compositor_has_them() {
-    let _alone = alone();
-    if !on_test_drivers() {
-        return;
-    }
-    let before = Footprint::now();
-    for fenced in [false, true] {
-        let Some(card) = Card::find() else { return };
-        let compositor = Compositor::start(Behaviour { timelines: true, ..Behaviour::default() });
-        let source = TestSrc { free_run: true, ..source(Memory::Udmabuf) };
-        let mut graph = graph(source.build().unwrap(), window_at(compositor.socket()), move |frame| {
-            if fenced {
-                frame.buffer.import_fence(0, Access::Write, &Fence::new(card.fence()).unwrap()).unwrap();
-            }
-        });
-        graph.set_retry(None);
-
-        let report = run_frames(graph, 200);
-
-        assert!(report.error.is_none(), "{}", report.error.unwrap());
-        // No buffer is given back but by a point, and there are far fewer of them than frames.
-        let window = counts(&report.graph, "window");
-        assert_eq!((window.frames, window.dropped), (200, 0), "{window}");
-        assert_eq!((compositor.seen().frames, compositor.seen().pointed), (200, 200));
-    }
-    assert_eq!(Footprint::now(), before);
-}
-
-#[test]
-fn a_frame_that_is_still_being_written_has_a_point_that_is_not_signalled_before_it_is() {
-    let _alone = alone();
-    if !on_test_drivers() || Card::find().is_none() {
-        return;
-    }
-    let compositor = Compositor::start(Behaviour { timelines: true, ..Behaviour::default() });
-    let (sender, begun) = std::sync::mpsc::channel::<Work>();
-    let mut sender = Some(sender);
-    let mut graph = graph(source(Memory::Udmabuf).build().unwrap(), window_at(compositor.socket()), move |frame| {
-        if let Some(sender) = sender.take() {
-            sender.send(Vgem::open().unwrap().begin(Access::Write, &frame.buffer, 0)).unwrap();
-        }
-    });
-    graph.set_retry(None);
-    let writer = std::thread::spawn(move || {
-        let writing = begun.recv().unwrap();
-        std::thread::sleep(Duration::from_millis(700));
-        let written = Instant::now();
-        writing.end();
-        written
-    });
-
-    let report = run_frames(graph, 10);
-
-    assert!(report.error.is_none(), "{}", report.error.unwrap());
-    let written = writer.join().unwrap();
-    // The compositor has had the first frame all the while, and could not read it.
-    assert!(compositor.first_ready().unwrap() >= written);
-    assert_eq!(compositor.seen().pointed, compositor.seen().frames);
-}
-
-#[test]
-fn memory_that_is_no_dma_buf_is_not_synchronized_by_timelines() {
-    let _alone = alone();
-    if Card::find().is_none() {
-        return;
-    }
-    let compositor = Compositor::start(Behaviour { timelines: true, ..Behaviour::default() });
-
-    let report = with_command(&compositor, Memory::Memfd, None, 30);
-
-    assert!(report.error.is_none(), "{}", report.error.unwrap());
-    assert_eq!((compositor.seen().frames, compositor.seen().pointed), (30, 0));
-}
-
-#[test]
-fn memory_that_the_compositors_gpu_reads_on_after_its_release_is_not_written() {
-    let _alone = alone();
-    if !on_test_drivers() {
-        return;
-    }
-    let compositor = Compositor::start(Behaviour::default());
-    let reused: Arc<Mutex<[u32; 2]>> = Arc::default();
-    let noted = Arc::clone(&reused);
-    let (mut frames, mut read) = (0, None);
-    let mut graph = graph(source(Memory::Udmabuf).build().unwrap(), window_at(compositor.socket()), move |frame| {
-        frames += 1;
-        let id = frame.buffer.id();
-        let Some((of, work)) = &mut read else {
-            if frames == 10 {
-                // As a driver does it, in the dma-buf alone.
-                let work = Vgem::open().unwrap().begin_untold(Access::Read, frame.buffer.segments()[0].as_fd());
-                read = Some((id, Some(work)));
-            }
-            return;
-        };
-        if let Some(work) = work.take_if(|_| frames == 40) {
-            work.end();
-        }
-        if *of == id {
-            noted.lock().unwrap()[usize::from(work.is_none())] += 1;
-        }
-    });
-    graph.set_retry(None);
-
-    let report = run_frames(graph, 70);
-
-    assert!(report.error.is_none(), "{}", report.error.unwrap());
-    let [while_read, after] = *reused.lock().unwrap();
-    assert!(while_read == 0 && after > 0, "{while_read} times while it was read, {after} after");
+    assert!(error.contains("refuses XR24 320x180 with modifier LINEAR, stride 1280, offset 0"), "{error}");
+    // What was refused is no advice, and there is nothing else on its list.
+    assert!(error.contains("memory of another allocator may do") && !error.contains("it lists XR24"), "{error}");
 }
 
 #[test]
@@ -460,6 +351,32 @@ fn a_compositor_that_moves_to_another_device_gets_new_buffers_in_the_same_window
     drop(report);
     drop(compositor);
     assert_eq!(Footprint::now(), before);
+}
+
+#[test]
+fn a_compositor_that_would_rather_have_another_modifier_is_offered_buffers_anew_once() {
+    let _alone = alone();
+    if !on_test_drivers() {
+        return;
+    }
+    let compositor = Compositor::start(Behaviour::default());
+    let graph = commanding(&compositor, window_at(compositor.socket()), Memory::Udmabuf, Some(Command::Prefer));
+    let mut told = Vec::new();
+
+    let report = run(graph, &RunOptions { frames: Some(40), ..RunOptions::default() }, |progress| {
+        if let Progress::Retrying(why, _) = progress {
+            told.push(why.to_string());
+        }
+        Verdict::Continue
+    });
+
+    // The source has linear memory alone, which is in the second tranche now.
+    assert!(report.error.is_none(), "{}", report.error.unwrap());
+    assert!(told.iter().all(|why| why.contains("would rather have other modifiers now")), "{told:?}");
+    assert_eq!((report.restarts, counts(&report.graph, "source").frames), (1, 40), "{told:?}");
+    assert_eq!(report.plan.links[0].stream.modifier, Some(Modifier::LINEAR));
+    let (seen, buffers) = (compositor.seen(), report.plan.links[0].stream.buffers);
+    assert_eq!((seen.windows, seen.imports), (1, 2 * buffers), "{seen:?}");
 }
 
 #[test]

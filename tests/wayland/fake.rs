@@ -1,8 +1,6 @@
 //! A compositor that shows nothing and does what a test says.
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,6 +19,10 @@ use wayland_protocols::wp::linux_drm_syncobj::v1::server::{
     wp_linux_drm_syncobj_manager_v1 as syncobj_manager, wp_linux_drm_syncobj_surface_v1 as syncobj_surface,
     wp_linux_drm_syncobj_timeline_v1 as syncobj_timeline,
 };
+use wayland_protocols::wp::linux_explicit_synchronization::zv1::server::{
+    zwp_linux_buffer_release_v1 as buffer_release, zwp_linux_explicit_synchronization_v1 as explicit_sync,
+    zwp_linux_surface_synchronization_v1 as surface_sync,
+};
 use wayland_protocols::wp::presentation_time::server::{
     wp_presentation as presentation, wp_presentation_feedback as presentation_feedback,
 };
@@ -32,6 +34,8 @@ use wayland_server::{
     Client, DataInit, Dispatch, Display, DisplayHandle, GlobalDispatch, ListeningSocket, New, Resource,
 };
 
+use crate::explicit::{Commits, Said};
+use crate::formats::{LINEAR, Tranche, X_TILED, tell};
 use crate::points::{Card, Point, Points};
 
 /// How it behaves from the start.
@@ -45,6 +49,8 @@ pub struct Behaviour {
     pub refuses_from: Option<u32>,
     /// Is told by points of timelines when frames are ready, and says by others when it has done with them.
     pub timelines: bool,
+    /// Is told by fences when frames are ready, and says of each commit that it has done with it.
+    pub explicit_sync: bool,
     /// Offers to say when frames are shown, and never does.
     pub never_tells: bool,
     /// Matrices and ranges of YUV that it can be told of, by the protocol's numbers; none, and it knows no such protocol.
@@ -66,6 +72,10 @@ pub enum Command {
     Move,
     /// Stops taking XR24, and says so.
     Forget,
+    /// Can show XR24 of another modifier without composing, and says so.
+    Prefer,
+    /// Has done with the frame of this number only once the fence has signalled.
+    FenceRelease(u32, OwnedFd),
     Quit,
 }
 
@@ -80,6 +90,10 @@ pub struct Seen {
     pub destroyed: u32,
     /// Frames that came with points of timelines.
     pub pointed: u32,
+    /// Frames that came with a release of their own.
+    pub synchronized: u32,
+    /// Of these, those that came with a fence.
+    pub fenced: u32,
     pub fullscreen: bool,
     /// Configuration that was acknowledged last.
     pub acknowledged: u32,
@@ -125,7 +139,7 @@ impl Compositor {
         *self.seen.lock().unwrap()
     }
 
-    /// When the first frame with points was ready to be read.
+    /// When the first frame that is explicitly synchronized was ready to be read.
     pub fn first_ready(&self) -> Option<Instant> {
         *self.first_ready.lock().unwrap()
     }
@@ -167,6 +181,7 @@ struct State {
     /// What the next commit sets.
     pending: Seen,
     points: Option<Points>,
+    commits: Commits,
     first_ready: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -187,6 +202,9 @@ fn serve(mut state: State, socket: &ListeningSocket, told: &Receiver<Command>) {
         state.points = Card::find().map(Points::on);
         handle.create_global::<State, syncobj_manager::WpLinuxDrmSyncobjManagerV1, ()>(1, ());
     }
+    if state.behaviour.explicit_sync {
+        handle.create_global::<State, explicit_sync::ZwpLinuxExplicitSynchronizationV1, ()>(1, ());
+    }
     if state.behaviour.never_tells {
         handle.create_global::<State, presentation::WpPresentation, ()>(1, ());
     }
@@ -203,9 +221,11 @@ fn serve(mut state: State, socket: &ListeningSocket, told: &Receiver<Command>) {
             Ok(Command::Resize(width, height)) => state.configure(width, height),
             Ok(Command::Move) => {
                 state.device += 1;
-                state.tell(&[b"XR24", b"NV12"]);
+                state.tell(&[LINEAR]);
             }
-            Ok(Command::Forget) => state.tell(&[b"NV12"]),
+            Ok(Command::Forget) => state.tell(&[&[(b"NV12", 0)]]),
+            Ok(Command::Prefer) => state.tell(&[&[(b"XR24", X_TILED)], LINEAR]),
+            Ok(Command::FenceRelease(frame, fence)) => drop(state.commits.fences.insert(frame, fence)),
             Err(_) => {}
         }
         display.dispatch_clients(&mut state).unwrap();
@@ -215,27 +235,10 @@ fn serve(mut state: State, socket: &ListeningSocket, told: &Receiver<Command>) {
 }
 
 impl State {
-    /// Feedback of linear formats in one tranche.
-    fn tell(&self, fourccs: &[&[u8; 4]]) {
-        let Some(feedback) = &self.feedback else { return };
-        let mut table = Vec::new();
-        for fourcc in fourccs {
-            table.extend(u32::from_le_bytes(**fourcc).to_ne_bytes());
-            table.extend([0; 12]);
+    fn tell(&self, tranches: &[&Tranche]) {
+        if let Some(feedback) = &self.feedback {
+            tell(feedback, self.device, tranches);
         }
-        let path = std::env::temp_dir().join(format!("shrbuf-table-{}-{:p}", std::process::id(), self));
-        File::create(&path).unwrap().write_all(&table).unwrap();
-        let file = File::open(&path).unwrap();
-        std::fs::remove_file(path).unwrap();
-        let device = vec![self.device; 8];
-        let indices = (0..fourccs.len() as u16).flat_map(u16::to_ne_bytes).collect();
-        feedback.format_table(file.as_fd(), table.len() as u32);
-        feedback.main_device(device.clone());
-        feedback.tranche_target_device(device);
-        feedback.tranche_flags(feedback::TrancheFlags::empty());
-        feedback.tranche_formats(indices);
-        feedback.tranche_done();
-        feedback.done();
     }
 
     fn configure(&mut self, width: i32, height: i32) {
@@ -269,12 +272,17 @@ impl State {
             return;
         }
         let pointed = self.points.as_mut().is_some_and(Points::commit);
-        if pointed {
-            self.seen.lock().unwrap().pointed += 1;
+        let said = self.commits.commit(frames);
+        let synchronized = said != Said::Nothing;
+        if pointed || synchronized {
+            let mut seen = self.seen.lock().unwrap();
+            seen.pointed += u32::from(pointed);
+            seen.synchronized += u32::from(synchronized);
+            seen.fenced += u32::from(said == Said::Fenced);
             self.first_ready.lock().unwrap().get_or_insert_with(Instant::now);
         }
-        // Of frames with points the release is said by these alone.
-        if let Some(replaced) = self.shown.replace(buffer).filter(|_| !pointed) {
+        // Of frames with points, or a release of their own, it is said by these alone.
+        if let Some(replaced) = self.shown.replace(buffer).filter(|_| !pointed && !synchronized) {
             replaced.release();
         }
         if !self.behaviour.hidden {
@@ -302,9 +310,9 @@ macro_rules! plain {
 
 plain!(
     globals wl_compositor::WlCompositor, dmabuf::ZwpLinuxDmabufV1, xdg_wm_base::XdgWmBase, viewporter::WpViewporter,
-        syncobj_manager::WpLinuxDrmSyncobjManagerV1;
+        syncobj_manager::WpLinuxDrmSyncobjManagerV1, explicit_sync::ZwpLinuxExplicitSynchronizationV1;
     objects wl_region::WlRegion, wl_callback::WlCallback, feedback::ZwpLinuxDmabufFeedbackV1,
-        presentation_feedback::WpPresentationFeedback
+        presentation_feedback::WpPresentationFeedback, buffer_release::ZwpLinuxBufferReleaseV1
 );
 
 /// Globals with something to say: `|state, object|`.
@@ -466,6 +474,18 @@ object!(syncobj_surface::WpLinuxDrmSyncobjSurfaceV1, |state, _, _, request, _, _
     }
 });
 
+object!(explicit_sync::ZwpLinuxExplicitSynchronizationV1, |_, _, _, request, _, init| {
+    if let explicit_sync::Request::GetSynchronization { id, .. } = request {
+        init.init(id, ());
+    }
+});
+
+object!(surface_sync::ZwpLinuxSurfaceSynchronizationV1, |state, _, _, request, _, init| match request {
+    surface_sync::Request::SetAcquireFence { fd } => state.commits.acquire = Some(fd),
+    surface_sync::Request::GetRelease { release } => state.commits.release = Some(init.init(release, ())),
+    _ => {}
+});
+
 object!(presentation::WpPresentation, |_, _, _, request, _, init| {
     if let presentation::Request::Feedback { callback, .. } = request {
         init.init(callback, ());
@@ -490,7 +510,7 @@ object!(dmabuf::ZwpLinuxDmabufV1, |state, _, _, request, _, init| match request 
     dmabuf::Request::CreateParams { params_id } => drop(init.init(params_id, ())),
     dmabuf::Request::GetSurfaceFeedback { id, .. } => {
         state.feedback = Some(init.init(id, ()));
-        state.tell(&[b"XR24", b"NV12"]);
+        state.tell(&[LINEAR]);
     }
     _ => {}
 });

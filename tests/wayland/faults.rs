@@ -1,5 +1,7 @@
 //! What a compositor can do to us ends in a typed error, or in the declared recovery.
 
+use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -78,7 +80,7 @@ fn a_compositor_that_is_killed_and_started_again_gets_a_new_window() {
 
     let options = RunOptions { frames: Some(60), ..RunOptions::default() };
     let report = run(graph, &options, |progress| {
-        if let (Progress::Retrying(error), false) = (progress, restarted) {
+        if let (Progress::Retrying(error, _), false) = (progress, restarted) {
             assert_eq!(error.kind(), Some(FailureKind::Unplugged));
             weston.restart();
             restarted = true;
@@ -126,6 +128,29 @@ fn a_compositor_that_is_not_there_is_a_typed_error() {
 }
 
 #[test]
+fn what_is_no_compositor_is_not_tried_again() {
+    let _alone = alone();
+    let socket = std::env::temp_dir().join(format!("shrbuf-http-{}", std::process::id()));
+    let listening = UnixListener::bind(&socket).unwrap();
+    let server = std::thread::spawn(move || {
+        let mut stream = listening.accept().unwrap().0;
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        stream
+    });
+    let display = Some(socket.display().to_string());
+    let mut graph = graph(pictures().build().unwrap(), WaylandSink { display, ..WaylandSink::default() }, |_| {});
+    graph.set_retry(Some(Duration::from_secs(60)));
+
+    let report = run_frames(graph, 10);
+
+    std::fs::remove_file(&socket).unwrap();
+    drop(server.join().unwrap());
+    assert_eq!((failure(&report).kind(), failure(&report).element()), (FailureKind::Data, Some("window")));
+    assert!(failure(&report).to_string().contains("a message that cannot be read"), "{}", failure(&report));
+    assert_eq!(report.restarts, 0);
+}
+
+#[test]
 fn a_camera_unplugged_in_mid_stream_is_a_typed_error_and_comes_back_in_the_same_way() {
     let _alone = alone();
     if !on_test_drivers() {
@@ -152,7 +177,7 @@ fn a_camera_unplugged_in_mid_stream_is_a_typed_error_and_comes_back_in_the_same_
 
         let options = RunOptions { frames: Some(40), ..RunOptions::default() };
         let report = run(graph, &options, |progress| {
-            if let Progress::Retrying(_) = progress {
+            if let Progress::Retrying(..) = progress {
                 weston.revive();
             }
             Verdict::Continue

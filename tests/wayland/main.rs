@@ -3,10 +3,13 @@
 
 mod behaviour;
 mod endurance;
+mod explicit;
 mod fake;
 mod faults;
+mod formats;
 mod pixels;
 mod points;
+mod synchronized;
 #[path = "../../shrbuf/tests/common/vgem.rs"]
 mod vgem;
 mod weston;

@@ -1,10 +1,11 @@
-//! `shrbuf devices`: cameras, displays, and where memory can come from.
+//! `shrbuf devices`: cameras, outputs, codecs, displays, GPUs, the compositor, and where memory can come from.
 //!
 //! What is found is gathered in the structs that the JSON is made of; [`text`] is made of the same.
 
-mod camera;
 mod display;
+mod render;
 mod text;
+mod video;
 
 use serde::Serialize;
 use shrbuf::exporter::{DmaHeap, Udmabuf};
@@ -13,10 +14,11 @@ use crate::args::DevicesArgs;
 use crate::json;
 use crate::outcome::Outcome;
 use crate::table::Paint;
-use camera::Camera;
 use display::Display;
+use render::{Compositor, Node};
+use video::{Camera, M2m, Output};
 
-/// All that was found.
+/// All that was found. Scripts read it: fields are added, and none is renamed or taken away.
 #[derive(Debug, Serialize)]
 struct Devices {
     cameras: Vec<Found<Camera>>,
@@ -24,6 +26,21 @@ struct Devices {
     /// Names under /dev/dma_heap.
     dma_heaps: Vec<String>,
     udmabuf: Usable,
+    outputs: Vec<Found<Output>>,
+    m2m: Vec<Found<M2m>>,
+    /// Render nodes.
+    gpus: Vec<Found<Node>>,
+    /// Whether the element has something to render with.
+    gpu: Usable,
+    compositor: Compositor,
+    heaps: Vec<Heap>,
+}
+
+#[derive(Debug, Serialize)]
+struct Heap {
+    name: String,
+    #[serde(flatten)]
+    usable: Usable,
 }
 
 /// A device, or why it could not be looked at.
@@ -54,6 +71,13 @@ struct Usable {
     error: Option<String>,
 }
 
+impl Usable {
+    fn of<T, E: std::fmt::Display>(opened: Result<T, E>) -> Usable {
+        let error = opened.err().map(|e| e.to_string());
+        Usable { usable: error.is_none(), error }
+    }
+}
+
 /// Lists them.
 pub fn devices(args: &DevicesArgs) -> Outcome {
     let found = find();
@@ -61,11 +85,18 @@ pub fn devices(args: &DevicesArgs) -> Outcome {
 }
 
 fn find() -> Devices {
-    let udmabuf = Udmabuf::open("probe").err();
+    let dma_heaps = DmaHeap::list();
+    let heap = |name: &String| Heap { name: name.clone(), usable: Usable::of(DmaHeap::open(name, "probe")) };
     Devices {
-        cameras: camera::find(),
+        cameras: video::cameras(),
         displays: display::find(),
-        dma_heaps: DmaHeap::list(),
-        udmabuf: Usable { usable: udmabuf.is_none(), error: udmabuf.map(|e| e.to_string()) },
+        heaps: dma_heaps.iter().map(heap).collect(),
+        dma_heaps,
+        udmabuf: Usable::of(Udmabuf::open("probe")),
+        outputs: video::outputs(),
+        m2m: video::m2m(),
+        gpus: render::nodes(),
+        gpu: render::gpu(),
+        compositor: render::compositor(),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::camera::{Camera, CameraSize};
 use super::display::{Connector, Display, Mode, Plane, PlaneFormat};
-use super::{Devices, Found};
+use super::video::{Camera, M2m, Output, VideoControl, VideoFormat, VideoSize};
+use super::{Devices, Found, Heap, Usable};
 use crate::table::{Align, Paint, Table};
 
 /// Modes and sizes that are shown of a long list.
@@ -16,44 +16,98 @@ const NO_CAMERA: &str = "  none: plug a camera in, or load a driver: `modprobe v
     USB ones.\n  Without one, `test-src` makes pictures.\n";
 const NO_DISPLAY: &str = "  none: there is no /dev/dri/card* that drives one; `modprobe vkms` makes one up.\n  Without \
     one, `screen-sink` stands in, and `file-sink` keeps the pictures.\n";
+const NO_OUTPUT: &str = "  none: `modprobe vivid` makes one up, and so does v4l2loopback.\n";
+const NO_M2M: &str = "  none: `modprobe vicodec` makes a codec up, `modprobe vim2m` a converter.\n";
+const NONE_OPENS: &str = "  none that opens: see the cameras.\n";
+const NO_GPU: &str = "  none: there is no /dev/dri/renderD*.\n";
 
 /// All of it.
 pub fn text(devices: &Devices, paint: Paint) -> String {
-    let mut out = paint.bold("cameras") + "\n";
-    if devices.cameras.is_empty() {
-        out.push_str(NO_CAMERA);
-    }
-    for found in &devices.cameras {
-        match found {
-            Found::Device(c) => camera(&mut out, c, paint),
-            Found::Refused { error } => refused(&mut out, error),
-        }
-    }
-    let _ = writeln!(out, "\n{}", paint.bold("displays"));
-    if devices.displays.is_empty() {
-        out.push_str(NO_DISPLAY);
-    }
-    for found in &devices.displays {
-        match found {
-            Found::Device(d) => display(&mut out, d, paint),
-            Found::Refused { error } => refused(&mut out, error),
-        }
-    }
-    let _ = writeln!(out, "\n{}", paint.bold("memory"));
-    let heaps = match devices.dma_heaps.is_empty() {
-        true => "none (a kernel with CONFIG_DMABUF_HEAPS_SYSTEM has one)".to_owned(),
-        false => devices.dma_heaps.join(", "),
-    };
-    let udmabuf = devices.udmabuf.error.as_deref().unwrap_or("usable");
+    // A node that does not open is told with the cameras; it may be anything.
+    let closed = devices.cameras.iter().any(|found| matches!(found, Found::Refused { .. }));
+    let none_of = |none: &'static str| if closed { NONE_OPENS } else { none };
+    let mut out = String::new();
+    section(&mut out, paint, "cameras", &devices.cameras, NO_CAMERA, camera);
+    section(&mut out, paint, "displays", &devices.displays, NO_DISPLAY, display);
+    section(&mut out, paint, "outputs", &devices.outputs, none_of(NO_OUTPUT), output);
+    section(&mut out, paint, "codecs, scalers, converters", &devices.m2m, none_of(NO_M2M), m2m);
+    section(&mut out, paint, "render nodes", &devices.gpus, NO_GPU, |out, node, paint| {
+        let _ = writeln!(out, "  {}  {}", paint.bold(&node.path), node.driver);
+    });
+    let _ = writeln!(out, "  `gpu`: {}", devices.gpu.say("can render"));
+    let _ = writeln!(out, "\n{}", paint.bold("compositor"));
+    let socket = devices.compositor.socket.as_deref().unwrap_or("none");
     let _ = writeln!(
         out,
-        "  dma-heaps  {heaps}\n  udmabuf    {udmabuf}\n  memfd      usable: frames for CPUs, not for devices"
+        "  {}  {}",
+        paint.bold(socket),
+        devices.compositor.usable.say("`wayland-sink` has a window there")
+    );
+    let _ = writeln!(out, "\n{}", paint.bold("memory"));
+    let heaps = match devices.heaps.is_empty() {
+        true => "none (a kernel with CONFIG_DMABUF_HEAPS_SYSTEM has one)".to_owned(),
+        false => devices.heaps.iter().map(heap).collect::<Vec<_>>().join(", "),
+    };
+    let _ = writeln!(
+        out,
+        "  dma-heaps  {heaps}\n  udmabuf    {}\n  memfd      usable: frames for CPUs, not for devices",
+        devices.udmabuf.say("usable")
     );
     out
 }
 
-fn refused(out: &mut String, error: &str) {
-    let _ = writeln!(out, "  {error}");
+impl Usable {
+    /// `what` where it is, else why not.
+    fn say<'a>(&'a self, what: &'a str) -> &'a str {
+        self.error.as_deref().unwrap_or(what)
+    }
+}
+
+/// Devices of a kind under their heading.
+fn section<T>(
+    out: &mut String,
+    paint: Paint,
+    heading: &str,
+    found: &[Found<T>],
+    none: &str,
+    one: fn(&mut String, &T, Paint),
+) {
+    let apart = if out.is_empty() { "" } else { "\n" };
+    let _ = writeln!(out, "{apart}{}", paint.bold(heading));
+    if found.is_empty() {
+        out.push_str(none);
+    }
+    for found in found {
+        match found {
+            Found::Device(device) => one(out, device, paint),
+            Found::Refused { error } => {
+                let _ = writeln!(out, "  {error}");
+            }
+        }
+    }
+}
+
+fn heap(heap: &Heap) -> String {
+    match &heap.usable.error {
+        Some(error) => format!("{} ({error})", heap.name),
+        None => heap.name.clone(),
+    }
+}
+
+fn output(out: &mut String, output: &Output, paint: Paint) {
+    let _ = writeln!(out, "  {}  {} ({}, {})", paint.bold(&output.path), output.card, output.driver, output.bus);
+    if !output.outputs.is_empty() {
+        let _ = writeln!(out, "    outputs: {}", output.outputs.join(", "));
+    }
+    formats(out, "", &output.formats);
+    controls(out, &output.controls, paint);
+}
+
+fn m2m(out: &mut String, m2m: &M2m, paint: Paint) {
+    let _ = writeln!(out, "  {}  {} ({}, {})", paint.bold(&m2m.path), m2m.card, m2m.driver, m2m.bus);
+    formats(out, "takes ", &m2m.takes);
+    formats(out, "makes ", &m2m.makes);
+    controls(out, &m2m.controls, paint);
 }
 
 fn camera(out: &mut String, camera: &Camera, paint: Paint) {
@@ -62,33 +116,41 @@ fn camera(out: &mut String, camera: &Camera, paint: Paint) {
         let inputs = camera.inputs.iter().map(|i| format!("{} ({})", i.name, i.status));
         let _ = writeln!(out, "    inputs: {}", inputs.collect::<Vec<_>>().join(", "));
     }
-    // Most cameras have the same sizes in every format, and drivers for tests have dozens of formats.
+    formats(out, "", &camera.formats);
+    controls(out, &camera.controls, paint);
+}
+
+fn formats(out: &mut String, does: &str, formats: &[VideoFormat]) {
+    // Most devices have the same sizes in every format, and drivers for tests have dozens of formats.
     let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
-    for (name, sizes) in camera.formats.iter().filter_map(|f| Some((f.format?, sizes(&f.sizes)))) {
+    for (name, sizes) in formats.iter().filter_map(|f| Some((f.format?, sizes(&f.sizes)))) {
         match groups.iter_mut().find(|(known, _)| *known == sizes) {
             Some((_, names)) => names.push(name),
             None => groups.push((sizes, vec![name])),
         }
     }
     for (sizes, names) in groups {
-        let _ = writeln!(out, "    {}\n      {sizes}", names.join(", "));
+        let _ = writeln!(out, "    {does}{}\n      {sizes}", names.join(", "));
     }
-    let unknown = camera.formats.iter().filter(|f| f.format.is_none()).map(|f| f.fourcc.clone());
+    let unknown = formats.iter().filter(|f| f.format.is_none()).map(|f| f.fourcc.clone());
     let unknown: Vec<String> = unknown.collect();
     if !unknown.is_empty() {
-        let _ = writeln!(out, "    not known to shrbuf: {}", shortened(unknown));
+        let _ = writeln!(out, "    {does}what is not known to shrbuf: {}", shortened(unknown));
     }
-    if !camera.controls.is_empty() {
-        let mut controls = Table::new(&[("  control", Align::Left), ("takes", Align::Left)]);
-        for c in &camera.controls {
-            controls.row([format!("  {}", c.name), cut(&c.takes)]);
+}
+
+fn controls(out: &mut String, controls: &[VideoControl], paint: Paint) {
+    if !controls.is_empty() {
+        let mut table = Table::new(&[("  control", Align::Left), ("takes", Align::Left)]);
+        for c in controls {
+            table.row([format!("  {}", c.name), cut(&c.takes)]);
         }
-        out.push_str(&controls.show(paint));
+        out.push_str(&table.show(paint));
     }
 }
 
 /// `640x360 and 1280x720 at 60, 30; 1920x1080 at 30`: sizes of the same rates together.
-fn sizes(sizes: &[CameraSize]) -> String {
+fn sizes(sizes: &[VideoSize]) -> String {
     let mut groups: Vec<(Vec<&str>, &[f64])> = Vec::new();
     for s in sizes {
         match groups.last_mut().filter(|(_, rates)| *rates == s.rates.as_slice()) {

@@ -42,6 +42,21 @@ fn explain_says_what_would_help() {
 }
 
 #[test]
+fn explain_has_placeholders_stand_in_as_run_has() {
+    let camera = "element.camera = { type = \"v4l2-src\", device = \"/dev/video-none\", placeholder = PLACEHOLDER }\n\
+        element.sink = { type = \"null-sink\" }\n\
+        link = [{ path = [\"camera\", \"sink\"] }]";
+    let file = camera.replace("PLACEHOLDER", "{ type = \"test-src\", size = [64, 48] }");
+    let explained = Place::with("explain-placeholder", &file).run(&["explain", "pipeline.toml"]).with_code(0);
+    assert!(explained.out.starts_with("camera → sink  zero-copy\n  picture  XR24 64x48"), "{}", explained.out);
+    assert!(explained.err.contains("/dev/video-none") && explained.err.contains("stands in"), "{}", explained.err);
+    // One that cannot be had either is told of itself.
+    let file = camera.replace("PLACEHOLDER", "{ type = \"file-src\", path = \"none.png\" }");
+    let refused = Place::with("explain-none", &file).run(&["explain", "pipeline.toml"]).with_code(1);
+    assert!(refused.err.contains("none.png"), "{}", refused.err);
+}
+
+#[test]
 fn inspect_knows_every_type_it_lists() {
     let place = Place::new("inspect");
     let list = place.run(&["inspect"]).with_code(0).out;
@@ -64,13 +79,31 @@ fn the_page_of_elements_is_what_the_elements_say() {
 }
 
 #[test]
-fn devices_has_its_four_lists() {
+fn devices_has_all_its_lists() {
     let place = Place::new("devices");
     let json = place.run(&["devices", "--json"]).with_code(0).json();
-    assert!(json["cameras"].is_array() && json["displays"].is_array() && json["dma_heaps"].is_array(), "{json}");
-    assert!(json["udmabuf"]["usable"].is_boolean(), "{json}");
+    for list in ["cameras", "displays", "outputs", "m2m", "gpus", "dma_heaps", "heaps"] {
+        assert!(json[list].is_array(), "{list} of {json}");
+    }
+    for one in ["udmabuf", "gpu", "compositor"] {
+        // Why not, where it is not.
+        assert_eq!(json[one]["usable"].as_bool().unwrap(), json[one]["error"].is_null(), "{one} of {json}");
+    }
+    let names = |list: &str| json[list].as_array().unwrap().len();
+    assert_eq!(names("heaps"), names("dma_heaps"));
     let text = place.run(&["devices"]).with_code(0).out;
-    assert!(["cameras\n", "displays\n", "memory\n"].iter().all(|heading| text.contains(heading)), "{text}");
+    let headings =
+        ["cameras", "displays", "outputs", "codecs, scalers, converters", "render nodes", "compositor", "memory"];
+    assert_eq!(text.lines().filter(|line| headings.contains(line)).collect::<Vec<_>>(), headings, "{text}");
+}
+
+#[test]
+fn devices_says_why_a_compositor_is_of_no_use() {
+    let place = Place::new("devices-compositor");
+    let out = place.command(&["devices", "--json"]).env("WAYLAND_DISPLAY", "/nowhere/wayland-7").output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(json["compositor"]["socket"], "/nowhere/wayland-7");
+    assert!(json["compositor"]["error"].as_str().unwrap().contains("/nowhere/wayland-7"), "{json}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn waiting_for_a_device_can_be_interrupted() {
         link = [{ path = [\"camera\", \"display\"] }]";
     let place = Place::with("waiting", missing);
     let mut going = Going::start(place.command(&["run", "pipeline.toml"]));
-    going.says("trying again");
+    going.says("trying again for up to 60 s");
     going.signal(Signal::SIGINT);
     assert_eq!(going.ends().with_code(0).out, "interrupted before it started\n");
 }

@@ -1,8 +1,10 @@
 //! `shrbuf run`: what it prints when all is well, and when the pipeline is not.
 
+use std::os::unix::net::UnixListener;
+
 use serde_json::Value;
 
-use crate::{CAMERA, Place};
+use crate::{CAMERA, Going, Place};
 
 fn keys(object: &Value) -> Vec<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
@@ -228,4 +230,36 @@ fn the_preroll_example_writes_what_was_before_the_trigger() {
     let bytes = std::fs::metadata(place.0.join("preroll.y4m")).unwrap().len();
     assert!(bytes > written * 64 * 48 * 3 / 2, "{bytes} bytes of {written} frames");
     assert!(!place.0.join("control").exists(), "the socket is left behind");
+}
+
+/// Into a window, waiting for whatever can be waited for.
+const WINDOW: &str = "pipeline.retry = \"500ms\"\n\
+    element.camera = { type = \"test-src\" }\n\
+    element.window = { type = \"wayland-sink\" }\n\
+    link = [{ path = [\"camera\", \"window\"] }]";
+
+#[test]
+fn a_window_outside_of_a_session_is_not_waited_for() {
+    let place = Place::with("no-session", WINDOW);
+    for (name, value, said) in [("WAYLAND_DISPLAY", "", "WAYLAND_DISPLAY"), ("XDG_RUNTIME_DIR", "", "XDG_RUNTIME_DIR")]
+    {
+        let mut command = place.command(&["run", "pipeline.toml"]);
+        command.env("WAYLAND_DISPLAY", "wayland-9").env("XDG_RUNTIME_DIR", &place.0).env(name, value);
+        let done = Going::start(command).ends().with_code(1);
+        assert!(done.err.contains(&format!("{said} is not set")), "{}", done.err);
+        assert!(!done.err.contains("trying again"), "{}", done.err);
+    }
+}
+
+#[test]
+fn a_compositor_that_is_not_there_is_told_with_those_that_are() {
+    let place = Place::with("other-session", WINDOW);
+    let _other = UnixListener::bind(place.0.join("wayland-7")).unwrap();
+    place.write("wayland-7.lock", "");
+    let mut command = place.command(&["run", "pipeline.toml"]);
+    command.env("WAYLAND_DISPLAY", "wayland-9").env("XDG_RUNTIME_DIR", &place.0);
+    let done = Going::start(command).ends().with_code(1);
+    // One may be starting.
+    assert!(done.err.contains("trying again for up to 0.5 s"), "{}", done.err);
+    assert!(done.err.contains("in XDG_RUNTIME_DIR there is wayland-7, for `display`"), "{}", done.err);
 }

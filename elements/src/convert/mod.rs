@@ -38,7 +38,7 @@ shrbuf_pipeline::properties! {
 /// What negotiation puts into a link which cannot do without a copy, where copies are allowed.
 pub const CONVERTER: solve::Converter = solve::Converter {
     make: || Convert::default().element(),
-    present: || true,
+    present: || Ok(()),
     name: "convert",
     copies: true,
     compose: None,

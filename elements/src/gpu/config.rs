@@ -64,8 +64,10 @@ properties! {
     /// Who still writes a frame is waited for by the GPU, and what goes out carries a fence. Where the driver has no
     /// such fences (counter `waits`) this thread waits until the picture is there. memfds can only be uploaded, which
     /// is a copy and needs `copies = "allow"`: the ledger counts each row as it is handed to GL, and not what GL's driver
-    /// does to bring it where the GPU reads. Where every output buffer is in use, the frame is dropped and counted. A
-    /// GPU that was reset fails as "device error"; a restart begins anew, and finds it "unplugged" where it is not back.
+    /// does to bring it where the GPU reads. What is made can lie in no memfd: a machine that has nothing else (no
+    /// /dev/udmabuf, dma-heap or card that gives memory) is refused, also where copies are allowed; `convert` works there.
+    /// Where every output buffer is in use, the frame is dropped and counted. A GPU that was reset fails as "device
+    /// error"; a restart begins anew, and finds it "unplugged" where it is not back.
     ///
     /// ```toml
     /// [element.half]
@@ -74,7 +76,8 @@ properties! {
     /// size = [640, 360]
     /// ```
     pub struct Gpu = "gpu" {
-        /// Render node, such as "/dev/dri/renderD128", or "software" to have the CPU render; not set, the first GPU.
+        /// Render node, such as "/dev/dri/renderD128", or "software" to have the CPU render; not set, the first GPU, or
+        /// what Mesa's LIBGL_ALWAYS_SOFTWARE asks for, with which a node is refused.
         device: Option<String> = None,
         /// Pixel format to make; not set, what the consumers like best.
         format: Option<Format> = None,

@@ -1,5 +1,6 @@
 //! Which GPU: the first that renders, or the one that was asked for.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -37,22 +38,27 @@ pub(super) const SOFTWARE: &str = "software";
 
 impl Gpu {
     /// `wanted` is a render node or [`SOFTWARE`]; without, it is the first GPU, or what Mesa's own
-    /// LIBGL_ALWAYS_SOFTWARE asks for.
+    /// variables ask for.
     pub(super) fn open(wanted: Option<&str>) -> Result<Gpu, GpuError> {
         let egl = Egl::load()?;
-        let software = match wanted {
-            Some(name) => name == SOFTWARE,
-            None => std::env::var("LIBGL_ALWAYS_SOFTWARE").is_ok_and(|v| matches!(v.as_str(), "1" | "true" | "yes")),
-        };
-        let fits = |place: &Place| match (place, wanted) {
-            (Place::Node { path, .. }, Some(name)) => path == Path::new(name),
+        let forced = forced(|name| std::env::var(name).ok());
+        let software = wanted.map_or(forced.is_some(), |name| name == SOFTWARE);
+        // It may be a link, such as those of /dev/dri/by-path.
+        let wanted_node = wanted.map(|name| std::fs::canonicalize(name).unwrap_or_else(|_| name.into()));
+        let fits = |place: &Place| match (place, &wanted_node) {
+            (Place::Node { path, .. }, Some(node)) => path == node,
             (Place::Node { .. }, None) => !software,
             (Place::Software { .. }, _) => software,
             (Place::Surfaceless, None) => true,
             (Place::Surfaceless, Some(_)) => software,
         };
+        let places = egl.places();
         let mut tried = Vec::new();
-        for place in egl.places().iter().filter(|p| fits(p)) {
+        for place in places.iter().filter(|p| fits(p)) {
+            // Mesa warns of that at best, and crashes.
+            if let (Place::Node { path, .. }, Some(by)) = (place, forced) {
+                return Err(GpuError::Forced { node: path.display().to_string(), by });
+            }
             match Gpu::at(&egl, place, software) {
                 Ok(gpu) => {
                     let (renderer, name) = (gpu.context.renderer(), gpu.context.display().name());
@@ -63,12 +69,16 @@ impl Gpu {
             }
         }
         if tried.is_empty() {
-            tried.push(format!("there is no {}", wanted.unwrap_or("render node")));
+            tried.push(nothing(wanted, &places));
         }
         Err(GpuError::NoDevice { tried })
     }
 
     fn at(egl: &Egl, place: &Place, software: bool) -> Result<Gpu, GpuError> {
+        if let Place::Node { path, .. } = place {
+            // EGL only says that it could not initialise.
+            File::options().read(true).write(true).open(path).map_err(GpuError::Node)?;
+        }
         let context = Context::new(Display::open(egl, place)?)?;
         if context.is_software() && !software {
             return Err(GpuError::Software { renderer: context.renderer().to_owned() });
@@ -103,6 +113,27 @@ impl Gpu {
     }
 }
 
+/// Which of Mesa's variables, of which `value` tells, has the CPU render whatever is there.
+fn forced(value: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
+    // As Mesa reads it.
+    let is_yes = |v: String| ["1", "y", "yes", "t", "true"].iter().any(|yes| v.eq_ignore_ascii_case(yes));
+    let always = value("LIBGL_ALWAYS_SOFTWARE").is_some_and(is_yes).then_some("LIBGL_ALWAYS_SOFTWARE");
+    let driver = value("MESA_LOADER_DRIVER_OVERRIDE").is_some_and(|v| v == "swrast");
+    always.or(driver.then_some("MESA_LOADER_DRIVER_OVERRIDE"))
+}
+
+/// Why none of `places` is what is `wanted`.
+fn nothing(wanted: Option<&str>, places: &[Place]) -> String {
+    let Some(name) = wanted else { return "there is no render node".to_owned() };
+    let nodes = places.iter().filter(|p| matches!(p, Place::Node { .. })).map(Place::to_string).collect::<Vec<_>>();
+    let known = if nodes.is_empty() { "none".to_owned() } else { nodes.join(", ") };
+    if Path::new(name).exists() {
+        format!("{name} is no render node that EGL knows; it knows {known}")
+    } else {
+        format!("there is no {name}; of render nodes EGL knows {known}")
+    }
+}
+
 const XR24: u32 = u32::from_le_bytes(*b"XR24");
 
 fn cards() -> Vec<PathBuf> {
@@ -111,4 +142,31 @@ fn cards() -> Vec<PathBuf> {
     let mut cards: Vec<PathBuf> = nodes.filter(is_card).collect();
     cards.sort();
     cards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mesa_is_told_is_understood_as_mesa_does() {
+        let told = |name: &'static str, value: &'static str| forced(|n| (n == name).then(|| value.to_owned()));
+        let always = "LIBGL_ALWAYS_SOFTWARE";
+        assert!(["1", "y", "YES", "t", "True"].into_iter().all(|yes| told(always, yes) == Some(always)));
+        assert!(["", "0", "2", "no", "false", "yes "].into_iter().all(|no| told(always, no).is_none()));
+        let driver = "MESA_LOADER_DRIVER_OVERRIDE";
+        assert_eq!([told(driver, "swrast"), told(driver, "iris"), forced(|_| None)], [Some(driver), None, None]);
+    }
+
+    #[test]
+    fn what_is_no_gpu_is_told_from_what_is_not_there() {
+        let node = |path: &str| Place::Node { path: path.into(), device: 0 };
+        let places = [node("/dev/dri/renderD128"), node("/dev/dri/renderD129"), Place::Surfaceless];
+        let said = nothing(Some("/dev/null"), &places);
+        assert_eq!(
+            said,
+            "/dev/null is no render node that EGL knows; it knows /dev/dri/renderD128, /dev/dri/renderD129"
+        );
+        assert_eq!(nothing(Some("/dev/nil"), &[]), "there is no /dev/nil; of render nodes EGL knows none");
+    }
 }

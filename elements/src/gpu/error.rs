@@ -20,6 +20,20 @@ pub enum GpuError {
         /// Each that there is, and why not.
         tried: Vec<String>,
     },
+    /// A GPU is asked for, and that there be none.
+    #[error(
+        "device = \"{node}\" asks for a GPU, and {by} in the environment for none: drop the one or the other \
+         (Mesa crashes with both)"
+    )]
+    Forced {
+        /// Node of the GPU.
+        node: String,
+        /// Name of the variable.
+        by: &'static str,
+    },
+    /// The node of a GPU cannot be opened.
+    #[error("{0}{hint}", hint = hint(.0))]
+    Node(io::Error),
     /// What there is renders on the CPU, which was not asked for.
     #[error("{renderer} renders on the CPU")]
     Software {
@@ -113,10 +127,11 @@ pub enum GpuError {
         /// Each that there is, and why not.
         tried: Vec<String>,
     },
-    /// No allocator that a GPU renders into.
+    /// No allocator that a GPU renders into. memfds are none, whatever `copies` allows.
     #[error(
         "there is no memory that a GPU can render into: neither /dev/udmabuf nor /dev/dma_heap/system can be \
-             opened, and {0}"
+             opened (modprobe udmabuf, or join the group that owns the node), and {0}. copies = \"allow\" is no help, \
+             as no GPU renders into a memfd; `convert` makes pictures there, by the CPU"
     )]
     NoMemory(Box<GpuError>),
     /// A format for which there is no sampler here.
@@ -140,6 +155,15 @@ pub enum GpuError {
     /// CPU access to a buffer that has to be uploaded.
     #[error(transparent)]
     Access(#[from] shrbuf::AccessError),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; add the user to the group that owns it, often `render` (usermod -aG render NAME), and log in again"
+        }
+        _ => "",
+    }
 }
 
 /// EGL's or GL's no. Whoever asked knows what for.
@@ -180,6 +204,8 @@ impl From<GpuError> for Failure {
         let kind = match error {
             GpuError::Library(_)
             | GpuError::NoDevice { .. }
+            | GpuError::Forced { .. }
+            | GpuError::Node(_)
             | GpuError::Software { .. }
             | GpuError::NoGbm { .. }
             | GpuError::NoMemory(_)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use shrbuf::exporter::Udmabuf;
 use shrbuf_pipeline::supervise::{Error, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Graph, Rate};
+use shrbuf_tests::Watch;
 
 use super::*;
 use crate::null_sink::NullSink;
@@ -13,7 +14,7 @@ use crate::test_src::TestSrc;
 const SIZE: Size = Size::new(64, 36);
 
 /// True where there are dma-bufs; elsewhere than in the virtual machine a test may have none, and says so.
-fn on_dma_bufs() -> bool {
+pub(super) fn on_dma_bufs() -> bool {
     let there = Udmabuf::open("test").is_ok();
     if !there {
         assert!(std::env::var_os("SHRBUF_REQUIRE_DRIVERS").is_none(), "udmabuf is required and missing");
@@ -22,76 +23,30 @@ fn on_dma_bufs() -> bool {
     there
 }
 
-fn software() -> GpuElement {
+pub(super) fn software() -> GpuElement {
     let config = Gpu { device: Some("software".into()), format: Some(Format::Xr24), ..Gpu::default() };
     GpuElement::new(config).unwrap()
 }
 
-/// The element, whose GPU is lost before the frame of this number, once.
-struct Losing {
-    element: GpuElement,
-    at: u32,
-}
-
-impl Element for Losing {
-    fn ports(&self) -> Ports {
-        self.element.ports()
-    }
-
-    fn role(&self) -> Role {
-        self.element.role()
-    }
-
-    fn join(&mut self, environment: &Environment) {
-        self.element.join(environment);
-    }
-
-    fn input_offer(&mut self, input: usize) -> Result<InputOffer, Failure> {
-        self.element.input_offer(input)
-    }
-
-    fn output_offer(&mut self, output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
-        self.element.output_offer(output, input)
-    }
-
-    fn allocate(&mut self, output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
-        self.element.allocate(output, stream)
-    }
-
-    fn import(&mut self, input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
-        self.element.import(input, stream, buffers)
-    }
-
-    fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
-        self.element.start(start)
-    }
-
-    fn ready(&mut self, token: u32, events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
-        self.element.ready(token, events, context)
-    }
-
-    fn process(&mut self, input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
-        if self.at == 0 {
-            self.element.device.as_ref().unwrap().context.lose();
-        }
-        self.at = self.at.wrapping_sub(1);
-        self.element.process(input, frame, context)
-    }
-
-    fn stop(&mut self) {
-        self.element.stop();
-    }
-}
-
+/// A run in which the GPU is lost before the frame of this number, once.
 fn losing(at: u32, retry: Option<Duration>) -> Report {
     let source = TestSrc { size: SIZE, format: Some(Format::Yuyv), rate: Rate::new(100, 1), ..TestSrc::default() };
+    let mut element = software();
+    let first = Arc::downgrade(&element.device().unwrap());
+    let mut frames = 0;
+    let watch = Watch::new(move |_| {
+        if frames == at {
+            first.upgrade().unwrap().context.lose();
+        }
+        frames += 1;
+    });
     let mut graph = Graph::new("test");
     graph.set_retry(retry);
     let source = graph.add("source", source.build().unwrap()).unwrap();
-    let gpu = graph.add("gpu", Box::new(Losing { element: software(), at })).unwrap();
+    let watch = graph.add("watch", watch).unwrap();
+    let gpu = graph.add("gpu", Box::new(element)).unwrap();
     let sink = graph.add("sink", NullSink {}.build().unwrap()).unwrap();
-    graph.link(source, gpu).unwrap();
-    graph.link(gpu, sink).unwrap();
+    [(source, watch), (watch, gpu), (gpu, sink)].into_iter().for_each(|(from, to)| graph.link(from, to).unwrap());
     run(graph, &RunOptions { frames: Some(30), ..RunOptions::default() }, |_| Verdict::Continue)
 }
 

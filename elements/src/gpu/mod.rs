@@ -69,10 +69,10 @@ fn compose(composition: &Composition) -> Result<Box<dyn Element>, String> {
     Ok(Box::new(GpuElement::with(config, layers.iter().map(port).collect())))
 }
 
-/// Whether there is a GPU. Looked for once: that takes as long as loading its driver.
-fn is_present() -> bool {
-    static PRESENT: OnceLock<bool> = OnceLock::new();
-    *PRESENT.get_or_init(|| Device::open(None).is_ok())
+/// Whether there is a GPU, or why not. Looked for once: that takes as long as loading its driver.
+fn is_present() -> Result<(), String> {
+    static PRESENT: OnceLock<Result<(), String>> = OnceLock::new();
+    PRESENT.get_or_init(|| Device::open(None).map(drop).map_err(|error| error.to_string())).clone()
 }
 
 impl Build for Gpu {
@@ -465,5 +465,7 @@ impl Element for GpuElement {
     }
 }
 
+#[cfg(test)]
+mod fences;
 #[cfg(test)]
 mod loss;

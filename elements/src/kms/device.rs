@@ -75,7 +75,8 @@ pub enum DeviceError {
     /// Another process is the DRM master.
     #[error(
         "{} ({driver}): the display is in use by another DRM master; stop the desktop session \
-         (systemctl isolate multi-user.target), or switch to a text console (Ctrl+Alt+F3) and start from there",
+         (systemctl isolate multi-user.target), or switch to a text console (Ctrl+Alt+F3) and start from there; \
+         or type = \"wayland-sink\" shows the frames in a window of a Wayland session",
         .path.display()
     )]
     InUse {
@@ -222,7 +223,7 @@ impl Card {
     /// Lists every card that drives displays, in the order of their numbers, and for each that cannot be opened or
     /// asked, why. Reads the EDID of every connector of the cards that nobody drives: some 10 ms each on real ones.
     pub fn find() -> Vec<Result<CardInfo, DeviceError>> {
-        card_paths()
+        nodes("card")
             .into_iter()
             .map(|path| Card::open(path).and_then(|card| card.info()))
             .filter(|found| !matches!(found, Err(DeviceError::NoDisplay { .. })))
@@ -377,7 +378,7 @@ impl drm::Device for Card {}
 impl drm::control::Device for Card {}
 
 /// An open file that is not yet known to be a card.
-struct Fd<'a>(&'a OwnedFd);
+pub(super) struct Fd<'a>(pub(super) &'a OwnedFd);
 
 impl AsFd for Fd<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -387,13 +388,13 @@ impl AsFd for Fd<'_> {
 
 impl drm::Device for Fd<'_> {}
 
-/// `/dev/dri/card*` in the order of their numbers, so that card10 comes after card9.
-fn card_paths() -> Vec<PathBuf> {
+/// `/dev/dri/card*` or what else its nodes begin with, in the order of their numbers, so that card10 comes after card9.
+pub(super) fn nodes(prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir("/dev/dri") else { return Vec::new() };
-    let mut cards: Vec<(u32, PathBuf)> = entries
+    let mut nodes: Vec<(u32, PathBuf)> = entries
         .flatten()
-        .filter_map(|e| Some((e.file_name().to_str()?.strip_prefix("card")?.parse().ok()?, e.path())))
+        .filter_map(|e| Some((e.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?, e.path())))
         .collect();
-    cards.sort();
-    cards.into_iter().map(|(_, path)| path).collect()
+    nodes.sort();
+    nodes.into_iter().map(|(_, path)| path).collect()
 }

@@ -36,6 +36,7 @@
 //! | `share` | several displays of one card |
 //! | [`writeback`] | reading the screen back |
 //! | [`restore`] | what was there before |
+//! | `render` | nodes that display nothing |
 
 pub mod arrange;
 mod capture;
@@ -52,6 +53,7 @@ pub mod output;
 pub mod placement;
 pub mod planes;
 mod props;
+mod render;
 pub mod restore;
 mod share;
 mod show;
@@ -72,6 +74,7 @@ pub use import::ImportError;
 pub use output::{Output, OutputError, Placement, refresh_ns};
 pub use placement::{Fit, Offer, PlanError, Try};
 pub use planes::{Planes, Spot};
+pub use render::{RenderNode, render_nodes};
 pub use restore::RestoreError;
 pub use sink::{KmsSink, OnCapture, Order};
 pub use state::Rect;

@@ -241,12 +241,9 @@ impl Display {
         });
         let layers: Vec<Layer<'_>> = layers.collect();
         let arranged = output.modes_around(&places, self.mode()).and_then(|modes| output.arrange(&layers, &modes));
+        // That `gpu` would compose them is for negotiation to find, which knows whether there is one.
         arranged.map_err(|error| match &error {
-            ArrangeError::Refused { what, offer, .. } => {
-                let instead = what.instead(offer);
-                Refusal::new(error.to_string())
-                    .instead(format!("{instead}; or `gpu` composes the inputs into one, for one plane"))
-            }
+            ArrangeError::Refused { what, offer, .. } => Refusal::new(error.to_string()).instead(what.instead(offer)),
             _ => Refusal::new(error.to_string()),
         })
     }

@@ -1,9 +1,6 @@
 //! An open device, or one of the two sides of a memory-to-memory device.
 
-use std::fs::OpenOptions;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,9 +10,9 @@ use v4l::capability::Flags;
 use super::control::{self, ControlError};
 use super::ioctl::{
     self, BufType, BufferCapabilities, Capability, Control, ControlValue, DvTimings, DvTimingsError, Event, Failure,
-    FmtError, Format, FormatRequest, Fraction, Input, Memory, Output, QuerycapError, ReqbufsError, SInputError,
-    SOutputError,
+    FmtError, Format, FormatRequest, Fraction, Input, Memory, Output, ReqbufsError, SInputError, SOutputError,
 };
+use super::node::{Node, NodeKind, OpenError};
 
 /// A device, open, and the one queue of it that this handle is about: what it captures, what it puts out, or one side of
 /// a memory-to-memory device. Cheap to clone: all clones, and both sides, are one file descriptor, which closes with the
@@ -46,99 +43,6 @@ struct Inner {
     buf_type: BufType,
     /// A second REQBUFS on the same queue would free the first one's buffers under it.
     allocated: AtomicBool,
-}
-
-/// Why a device was not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Nothing at this path.
-    #[error("{}: there is no such device; {}", .path.display(), nodes_present(.present))]
-    NotFound {
-        /// What was asked for.
-        path: PathBuf,
-        /// The video devices there are.
-        present: Vec<PathBuf>,
-    },
-    /// EACCES, EPERM.
-    #[error(
-        "{}: no permission; join the group that owns it (`sudo usermod -aG video $USER`) and log in again",
-        .path.display()
-    )]
-    Permission {
-        /// What was asked for.
-        path: PathBuf,
-    },
-    /// EBUSY: the driver lets one program in at a time.
-    #[error("{}: another program has it open (`fuser -v` names it)", .path.display())]
-    Busy {
-        /// What was asked for.
-        path: PathBuf,
-    },
-    /// A file, a directory, or a device of another kind.
-    #[error("{}: not a V4L2 device; capture devices are /dev/video*", .path.display())]
-    NotV4l2 {
-        /// What was asked for.
-        path: PathBuf,
-    },
-    /// A V4L2 node that captures no video: output, metadata, radio, a codec.
-    #[error("{}: {card} captures no video here; another /dev/video* of the same device may", .path.display())]
-    NotCapture {
-        /// What was asked for.
-        path: PathBuf,
-        /// The product's name.
-        card: String,
-    },
-    /// A V4L2 node that takes no video to put out.
-    #[error("{}: {card} puts no video out here; another /dev/video* of the same device may", .path.display())]
-    NotOutput {
-        /// What was asked for.
-        path: PathBuf,
-        /// The product's name.
-        card: String,
-    },
-    /// A V4L2 node that makes no frames of frames.
-    #[error(
-        "{}: {card} is no memory-to-memory device (codec, scaler, converter); another /dev/video* may be",
-        .path.display()
-    )]
-    NotM2m {
-        /// What was asked for.
-        path: PathBuf,
-        /// The product's name.
-        card: String,
-    },
-    /// Only `read()` and `write()`, which copy.
-    #[error("{}: {card} cannot stream buffers, only read() or write(); it cannot be used without copying", .path.display())]
-    NotStreaming {
-        /// What was asked for.
-        path: PathBuf,
-        /// The product's name.
-        card: String,
-    },
-    /// ENODEV, ENXIO: the node is there, the device is not.
-    #[error("{}: the device is gone; plug it in again, or load its driver", .path.display())]
-    Unplugged {
-        /// What was asked for.
-        path: PathBuf,
-    },
-    /// Anything else.
-    #[error("{}: {source}", .path.display())]
-    Other {
-        /// What was asked for.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-fn nodes_present(paths: &[PathBuf]) -> String {
-    if paths.is_empty() {
-        "there are no /dev/video* at all: plug a camera in, or load its driver (`modprobe uvcvideo`, `modprobe vivid`)"
-            .to_owned()
-    } else {
-        let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
-        format!("present are {}", paths.join(", "))
-    }
 }
 
 /// Why an input was not selected.
@@ -185,11 +89,7 @@ impl Device {
     /// # Errors
     /// See [`OpenError`]; each says what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<Device, OpenError> {
-        let (fd, path, capability) = open_node(path.as_ref().to_owned())?;
-        let Some(buf_type) = capability.capture_type() else {
-            return Err(OpenError::NotCapture { path, card: capability.card });
-        };
-        Device::of(fd, path, capability, buf_type)
+        Device::capture(&Node::open(path.as_ref().to_owned(), NodeKind::Capture)?)
     }
 
     /// Opens an output node, as [`Device::open`]: a socket that puts video out.
@@ -197,11 +97,7 @@ impl Device {
     /// # Errors
     /// See [`OpenError`]; each says what to do.
     pub fn open_output(path: impl AsRef<Path>) -> Result<Device, OpenError> {
-        let (fd, path, capability) = open_node(path.as_ref().to_owned())?;
-        let Some(buf_type) = capability.output_type() else {
-            return Err(OpenError::NotOutput { path, card: capability.card });
-        };
-        Device::of(fd, path, capability, buf_type)
+        Device::output(&Node::open(path.as_ref().to_owned(), NodeKind::Output)?)
     }
 
     /// Opens a memory-to-memory node, as [`Device::open`]: a codec, a scaler, a converter. Two handles of one file: the
@@ -210,20 +106,63 @@ impl Device {
     /// # Errors
     /// See [`OpenError`]; each says what to do.
     pub fn open_m2m(path: impl AsRef<Path>) -> Result<(Device, Device), OpenError> {
-        let (fd, path, capability) = open_node(path.as_ref().to_owned())?;
-        let Some((takes, gives)) = capability.m2m_types() else {
-            return Err(OpenError::NotM2m { path, card: capability.card });
-        };
-        let takes = Device::of(Arc::clone(&fd), path.clone(), capability.clone(), takes)?;
-        Ok((takes, Device::of(fd, path, capability, gives)?))
+        Device::m2m(&Node::open(path.as_ref().to_owned(), NodeKind::M2m)?)
     }
 
-    fn of(fd: Arc<OwnedFd>, path: PathBuf, capability: Capability, buf_type: BufType) -> Result<Device, OpenError> {
-        if !capability.flags.contains(Flags::STREAMING) {
-            return Err(OpenError::NotStreaming { path, card: capability.card });
+    /// The first capture device that opens, in order of their numbers.
+    ///
+    /// # Errors
+    /// Why the first of those that might have been one did not; [`OpenError::NoneFound`] where none might.
+    pub fn first() -> Result<Device, OpenError> {
+        first(NodeKind::Capture, Device::capture)
+    }
+
+    /// The first device that puts video out, as [`Device::first`].
+    ///
+    /// # Errors
+    /// As for [`Device::first`].
+    pub fn first_output() -> Result<Device, OpenError> {
+        first(NodeKind::Output, Device::output)
+    }
+
+    /// All memory-to-memory devices that open, in order of their numbers; there is at least one.
+    ///
+    /// # Errors
+    /// As for [`Device::first`].
+    pub fn every_m2m() -> Result<Vec<(Device, Device)>, OpenError> {
+        let mut found = Vec::new();
+        let mut refused = None;
+        for node in Node::every(NodeKind::M2m) {
+            match node.and_then(|node| Device::m2m(&node)) {
+                Ok(both) => found.push(both),
+                Err(error) => refused = refused.or(Some(error)),
+            }
         }
-        let allocated = AtomicBool::new(false);
-        Ok(Device { inner: Arc::new(Inner { fd, path, capability, buf_type, allocated }) })
+        if found.is_empty() {
+            return Err(refused.unwrap_or(OpenError::NoneFound { kind: NodeKind::M2m }));
+        }
+        Ok(found)
+    }
+
+    pub(super) fn capture(node: &Node) -> Result<Device, OpenError> {
+        Device::of(node, node.gives)
+    }
+
+    pub(super) fn output(node: &Node) -> Result<Device, OpenError> {
+        Device::of(node, node.takes)
+    }
+
+    pub(super) fn m2m(node: &Node) -> Result<(Device, Device), OpenError> {
+        Ok((Device::of(node, node.takes)?, Device::of(node, node.gives)?))
+    }
+
+    fn of(node: &Node, buf_type: BufType) -> Result<Device, OpenError> {
+        let Node { fd, path, capability, .. } = node;
+        if !capability.flags.contains(Flags::STREAMING) {
+            return Err(OpenError::NotStreaming { path: path.clone(), card: capability.card.clone() });
+        }
+        let (fd, path, capability) = (Arc::clone(fd), path.clone(), capability.clone());
+        Ok(Device { inner: Arc::new(Inner { fd, path, capability, buf_type, allocated: AtomicBool::new(false) }) })
     }
 
     /// Where it was opened.
@@ -437,60 +376,14 @@ impl AsFd for Device {
     }
 }
 
-/// Opens a V4L2 node, of whatever kind.
-fn open_node(path: PathBuf) -> Result<(Arc<OwnedFd>, PathBuf, Capability), OpenError> {
-    // Opening is not harmless on every device (a watchdog starts to tick), so look before.
-    match std::fs::metadata(&path) {
-        Ok(metadata) if metadata.file_type().is_char_device() => {}
-        Ok(_) => return Err(OpenError::NotV4l2 { path }),
-        Err(error) => return Err(open_error(path, error)),
+/// The first node of a kind that `device` takes.
+fn first(kind: NodeKind, device: fn(&Node) -> Result<Device, OpenError>) -> Result<Device, OpenError> {
+    let mut refused = None;
+    for node in Node::every(kind) {
+        match node.and_then(|node| device(&node)) {
+            Ok(device) => return Ok(device),
+            Err(error) => refused = refused.or(Some(error)),
+        }
     }
-    let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-        Ok(file) => file,
-        Err(error) => return Err(open_error(path, error)),
-    };
-    let capability = match ioctl::querycap(&file) {
-        Ok(capability) => capability,
-        Err(QuerycapError::NotV4l2(_)) => return Err(OpenError::NotV4l2 { path }),
-        Err(QuerycapError::Failure(Failure::Unplugged { .. })) => return Err(OpenError::Unplugged { path }),
-        Err(error) => return Err(OpenError::Other { path, source: io::Error::other(error) }),
-    };
-    Ok((Arc::new(file.into()), path, capability))
-}
-
-fn open_error(path: PathBuf, source: io::Error) -> OpenError {
-    match source.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) => OpenError::NotFound { path, present: super::find::nodes() },
-        Some(libc::EACCES | libc::EPERM) => OpenError::Permission { path },
-        Some(libc::EBUSY) => OpenError::Busy { path },
-        Some(libc::ENODEV | libc::ENXIO) => OpenError::Unplugged { path },
-        _ => OpenError::Other { path, source },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_device_is_not_found() {
-        let error = Device::open("/dev/video-that-is-not-there").unwrap_err();
-        assert!(matches!(error, OpenError::NotFound { .. }), "{error}");
-    }
-
-    #[test]
-    fn directory_is_not_v4l2() {
-        assert!(matches!(Device::open("/tmp").unwrap_err(), OpenError::NotV4l2 { .. }));
-    }
-
-    #[test]
-    fn other_character_device_is_not_v4l2() {
-        assert!(matches!(Device::open("/dev/null").unwrap_err(), OpenError::NotV4l2 { .. }));
-    }
-
-    #[test]
-    fn no_devices_at_all_says_how_to_get_one() {
-        let error = OpenError::NotFound { path: "/dev/video0".into(), present: Vec::new() };
-        assert!(error.to_string().contains("modprobe"), "{error}");
-    }
+    Err(refused.unwrap_or(OpenError::NoneFound { kind }))
 }

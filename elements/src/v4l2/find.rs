@@ -1,9 +1,10 @@
-//! Which capture devices a machine has, and all that they offer.
+//! Which devices a machine has, and all that they offer.
 
 use std::path::PathBuf;
 
-use super::device::{Device, OpenError};
-use super::ioctl::{self, Capability, Failure, FormatDescription, FrameIntervals, FrameSizes, Input, Size};
+use super::device::Device;
+use super::ioctl::{self, Capability, Failure, FormatDescription, FrameIntervals, FrameSizes, Input, Output, Size};
+use super::node::{Node, NodeKind, OpenError};
 
 /// A capture device and all that it offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,32 @@ pub struct DeviceInfo {
     pub inputs: Vec<Input>,
     /// Pixel formats, of the input in use.
     pub formats: Vec<FormatInfo>,
+}
+
+/// An output device and all that it offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputInfo {
+    /// What [`Device::open_output`] takes.
+    pub path: PathBuf,
+    /// Driver, product, bus and flags.
+    pub capability: Capability,
+    /// Outputs; empty where there is nothing to choose from.
+    pub outputs: Vec<Output>,
+    /// Pixel formats, of the output in use.
+    pub formats: Vec<FormatInfo>,
+}
+
+/// A memory-to-memory device and all that it offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct M2mInfo {
+    /// What [`Device::open_m2m`] takes.
+    pub path: PathBuf,
+    /// Driver, product, bus and flags.
+    pub capability: Capability,
+    /// Formats that go in.
+    pub takes: Vec<FormatInfo>,
+    /// Formats that come out, of what it is set to take.
+    pub gives: Vec<FormatInfo>,
 }
 
 /// A pixel format with its sizes and rates.
@@ -35,40 +62,36 @@ impl Device {
     ///
     /// Opens every `/dev/video*` for a moment; some USB cameras switch their light or power on for it.
     pub fn find() -> Vec<Result<DeviceInfo, OpenError>> {
-        nodes()
-            .into_iter()
-            .filter_map(|path| match Device::open(&path) {
-                Ok(device) => Some(
-                    device.info().map_err(|failure| OpenError::Other { path, source: std::io::Error::other(failure) }),
-                ),
-                Err(OpenError::NotCapture { .. } | OpenError::NotV4l2 { .. }) => None,
-                Err(error) => Some(Err(error)),
-            })
-            .collect()
+        let look = |node: Node| looked_at(&node, Device::capture(&node)?.info());
+        Node::every(NodeKind::Capture).map(|node| node.and_then(look)).collect()
     }
 
-    /// The first capture device that opens, in order of their numbers.
-    ///
-    /// # Errors
-    /// Why the first of those that might have been one did not; [`OpenError::NotFound`] where none might.
-    pub fn first() -> Result<Device, OpenError> {
-        first(Device::open)
+    /// All devices that put video out, as [`Device::find`]; nodes that do not open are left out, as they are in that list.
+    pub fn find_outputs() -> Vec<Result<OutputInfo, OpenError>> {
+        let look = |node: Node| {
+            let device = Device::output(&node)?;
+            let info = || {
+                Ok(OutputInfo {
+                    path: node.path.clone(),
+                    capability: node.capability.clone(),
+                    outputs: ioctl::enum_output(&device)?,
+                    formats: device.formats()?,
+                })
+            };
+            looked_at(&node, info())
+        };
+        Node::every(NodeKind::Output).flatten().map(look).collect()
     }
 
-    /// The first device that puts video out, as [`Device::first`].
-    ///
-    /// # Errors
-    /// As for [`Device::first`].
-    pub fn first_output() -> Result<Device, OpenError> {
-        first(Device::open_output)
-    }
-
-    /// The first memory-to-memory device, as [`Device::first`].
-    ///
-    /// # Errors
-    /// As for [`Device::first`].
-    pub fn first_m2m() -> Result<(Device, Device), OpenError> {
-        first(Device::open_m2m)
+    /// All memory-to-memory devices, as [`Device::find_outputs`].
+    pub fn find_m2m() -> Vec<Result<M2mInfo, OpenError>> {
+        let look = |node: Node| {
+            let (takes, gives) = Device::m2m(&node)?;
+            let (path, capability) = (node.path.clone(), node.capability.clone());
+            let info = || Ok(M2mInfo { path, capability, takes: takes.formats()?, gives: gives.formats()? });
+            looked_at(&node, info())
+        };
+        Node::every(NodeKind::M2m).flatten().map(look).collect()
     }
 
     /// All that this device offers.
@@ -108,31 +131,6 @@ impl Device {
     }
 }
 
-/// The first node that `open` takes.
-fn first<T>(open: impl Fn(PathBuf) -> Result<T, OpenError>) -> Result<T, OpenError> {
-    use OpenError::{NotCapture, NotM2m, NotOutput, NotV4l2};
-    let mut error = None;
-    for path in nodes() {
-        match open(path) {
-            Ok(device) => return Ok(device),
-            Err(NotCapture { .. } | NotOutput { .. } | NotM2m { .. } | NotV4l2 { .. }) => {}
-            Err(other) => error = error.or(Some(other)),
-        }
-    }
-    Err(error.unwrap_or_else(|| OpenError::NotFound { path: "/dev/video*".into(), present: nodes() }))
-}
-
-/// The `/dev/video<number>` nodes, in order of their numbers.
-pub(super) fn nodes() -> Vec<PathBuf> {
-    // Only the path is asked of the crate's nodes: for /dev/video-something (a udev rule's link to one of these) its
-    // other calls panic.
-    let mut numbered: Vec<(u32, PathBuf)> = v4l::context::enum_devices()
-        .iter()
-        .filter_map(|node| {
-            let number = node.path().file_name()?.to_str()?.strip_prefix("video")?.parse().ok()?;
-            Some((number, node.path().to_owned()))
-        })
-        .collect();
-    numbered.sort();
-    numbered.into_iter().map(|(_, path)| path).collect()
+fn looked_at<T>(node: &Node, info: Result<T, Failure>) -> Result<T, OpenError> {
+    info.map_err(|failure| OpenError::Other { path: node.path.clone(), source: std::io::Error::other(failure) })
 }

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use shrbuf::format::fourcc_name;
-use shrbuf::{Format, Layout, MemoryKind, Modifier, Segment, Shrbuf};
-use shrbuf_pipeline::{Modifiers, Refusal, Video};
+use shrbuf::{Format, Layout, MemoryKind, Modifier, Plane, Segment, Shrbuf};
+use shrbuf_pipeline::{Modifiers, Refusal};
 use wayland_client::protocol::{wl_buffer, wl_shm, wl_shm_pool};
 use wayland_protocols::wp::linux_dmabuf::zv1::client::{
     zwp_linux_buffer_params_v1 as params, zwp_linux_dmabuf_v1 as dmabuf,
@@ -43,7 +43,8 @@ pub enum ImportError {
     },
     /// The compositor's list has it, but it refuses this buffer.
     #[error(
-        "the compositor refuses {format} {width}x{height} with {modifier}, which is on its list (its driver said no)"
+        "the compositor refuses {format} {width}x{height} with {modifier}, {planes}, although it lists that format and \
+         modifier (its driver said no)"
     )]
     Refused {
         /// The format.
@@ -54,8 +55,10 @@ pub enum ImportError {
         height: u32,
         /// The buffer's modifier, in words.
         modifier: String,
-        /// What else it lists.
-        listed: String,
+        /// Each plane's stride and offset, in words.
+        planes: String,
+        /// Other modifiers of the format that it lists, in words; `None` where that was its only one.
+        others: Option<String>,
     },
     /// wl_shm, which takes memfds, takes neither every format nor every memory.
     #[error("the compositor takes no memfd of {format}: {why}")]
@@ -73,7 +76,12 @@ pub enum ImportError {
 impl From<ImportError> for Refusal {
     fn from(error: ImportError) -> Refusal {
         let instead = match &error {
-            ImportError::NotListed { listed, .. } | ImportError::Refused { listed, .. } => Some(listed.clone()),
+            ImportError::NotListed { listed, .. } => Some(listed.clone()),
+            ImportError::Refused { others, .. } => {
+                // Not `gpu`: negotiation has that in between already, where there is one.
+                let others = others.as_ref().map_or(String::new(), |others| format!("; {others} too"));
+                Some(format!("memory of another allocator may do (`memory` of its producer){others}"))
+            }
             ImportError::Shm { .. } => Some("a dma-buf, or a format of one plane, would do".to_owned()),
             _ => None,
         };
@@ -108,14 +116,25 @@ fn named(modifier: Option<Modifier>) -> String {
 
 /// What the compositor does take: other modifiers of the format, else other formats.
 fn listed(feedback: &Feedback, fourcc: u32) -> String {
-    let video = feedback.video();
-    let same = video.iter().find(|v| v.format.drm() == Some(fourcc));
-    if let Some(Video { modifiers: Modifiers::List(modifiers), .. }) = same {
-        let modifiers: Vec<String> = modifiers.iter().map(ToString::to_string).collect();
-        return format!("it lists {} with {}", fourcc_name(fourcc), modifiers.join(", "));
-    }
-    let formats: Vec<String> = video.iter().map(|v| v.format.to_string()).collect();
-    format!("it lists {}", formats.join(", "))
+    listed_but(feedback, fourcc, None).unwrap_or_else(|| {
+        let formats: Vec<String> = feedback.video().iter().map(|v| v.format.to_string()).collect();
+        format!("it lists {}", formats.join(", "))
+    })
+}
+
+/// Modifiers of the format that the compositor takes, without one that was tried.
+fn listed_but(feedback: &Feedback, fourcc: u32, tried: Option<Modifier>) -> Option<String> {
+    let same = feedback.video().into_iter().find(|v| v.format.drm() == Some(fourcc))?;
+    let Modifiers::List(modifiers) = same.modifiers else { return None };
+    let others: Vec<String> = modifiers.iter().filter(|&&m| Some(m) != tried).map(ToString::to_string).collect();
+    (!others.is_empty()).then(|| format!("it lists {} with {}", fourcc_name(fourcc), others.join(", ")))
+}
+
+/// `stride 1280, offset 0`; of several planes `strides 320 and 320, offsets 0 and 57600`.
+fn planes_in_words(planes: &[Plane]) -> String {
+    let all = |of: fn(&Plane) -> u32| planes.iter().map(|p| of(p).to_string()).collect::<Vec<_>>().join(" and ");
+    let s = if planes.len() == 1 { "" } else { "s" };
+    format!("stride{s} {}, offset{s} {}", all(|p| p.stride), all(|p| p.offset))
 }
 
 /// A dma-buf as linux-dmabuf is told of it.
@@ -177,8 +196,18 @@ impl<'a> DmaBuf<'a> {
 
     /// The compositor's driver has refused it.
     pub(super) fn refused(&self, feedback: &Feedback) -> ImportError {
-        let Layout { format, width, height, modifier, .. } = *self.buffer.layout();
-        ImportError::Refused { format, width, height, modifier: named(modifier), listed: listed(feedback, self.fourcc) }
+        let layout = self.buffer.layout();
+        let Layout { format, width, height, modifier, .. } = *layout;
+        // What has no modifier was told as linear, or as nothing, which is offered as linear.
+        let tried = modifier.unwrap_or(Modifier::LINEAR);
+        ImportError::Refused {
+            format,
+            width,
+            height,
+            modifier: named(modifier),
+            planes: planes_in_words(layout.planes()),
+            others: listed_but(feedback, self.fourcc, Some(tried)),
+        }
     }
 }
 
@@ -233,6 +262,7 @@ pub(super) fn of_memfd(
 
 #[cfg(test)]
 mod tests {
+    use super::super::feedback::{Pair, Tranche};
     use super::*;
 
     #[test]
@@ -240,5 +270,31 @@ mod tests {
         let listed = [0, 1, u32::from_le_bytes(*b"NV12"), u32::from_le_bytes(*b"YUYV")];
         let formats: Vec<Format> = shm_formats(&listed).collect();
         assert_eq!(formats, [Format::Xr24, Format::Ar24, Format::Yuyv]);
+    }
+
+    /// What is said where the compositor lists the format with these modifiers, and refuses a linear one.
+    fn refused(format: Format, modifiers: &[Modifier]) -> String {
+        let mut layout = Layout::linear(format, 320, 180, 64).unwrap();
+        layout.modifier = Some(Modifier::LINEAR);
+        let buffer = shrbuf::exporter::Memfd::new("test").allocate(&layout).unwrap();
+        let fourcc = format.drm().unwrap();
+        let pairs = modifiers.iter().map(|m| Pair { fourcc, modifier: m.0 }).collect();
+        let tranches = vec![Tranche { pairs, ..Tranche::default() }];
+        let feedback = Feedback { tranches, ..Feedback::default() };
+        let tried = DmaBuf::new(&buffer, &feedback).unwrap();
+
+        Refusal::from(tried.refused(&feedback)).to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_tried_and_advises_something_else() {
+        assert_eq!(
+            refused(Format::Xr24, &[Modifier::LINEAR]),
+            "the compositor refuses XR24 320x180 with modifier LINEAR, stride 1280, offset 0, although it lists that \
+             format and modifier (its driver said no); memory of another allocator may do (`memory` of its producer)"
+        );
+        let others = refused(Format::Nv12, &[Modifier(9), Modifier::LINEAR]);
+        assert!(others.contains("strides 320 and 320, offsets 0 and 57600, although"), "{others}");
+        assert!(others.ends_with("(`memory` of its producer); it lists NV12 with 0x0000000000000009 too"), "{others}");
     }
 }

@@ -18,12 +18,14 @@ pub enum WaylandError {
         name: String,
     },
     /// The compositor does not answer at its socket.
-    #[error("no compositor at {}: {source}", path.display())]
+    #[error("no compositor at {}: {source}{}", path.display(), elsewhere(others))]
     Connect {
         /// The socket.
         path: PathBuf,
         /// Of connect(2).
         source: io::Error,
+        /// Sockets of compositors that there are in XDG_RUNTIME_DIR.
+        others: Vec<String>,
     },
     /// The connection broke: the compositor has ended, or has thrown this client out.
     #[error("the compositor is gone: {source}")]
@@ -94,6 +96,14 @@ pub enum WaylandError {
     Import(#[from] super::buffer::ImportError),
 }
 
+/// What else `display` may be set to.
+fn elsewhere(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        others => format!("; in XDG_RUNTIME_DIR there is {}, for `display` or WAYLAND_DISPLAY", others.join(", ")),
+    }
+}
+
 impl WaylandError {
     /// For those who decide what to do about it.
     pub fn kind(&self) -> FailureKind {
@@ -103,7 +113,7 @@ impl WaylandError {
             }
             WaylandError::Connect { .. } | WaylandError::Gone { .. } => FailureKind::Unplugged,
             WaylandError::Silent { .. } => FailureKind::Stalled,
-            WaylandError::Outside { .. } => FailureKind::Data,
+            WaylandError::Outside { .. } | WaylandError::BadMessage(_) => FailureKind::Data,
             _ => FailureKind::Device,
         }
     }
@@ -111,6 +121,9 @@ impl WaylandError {
 
 impl From<WaylandError> for Failure {
     fn from(error: WaylandError) -> Failure {
-        Failure::new(error.kind(), error)
+        let kind = error.kind();
+        let failure = Failure::new(kind, error);
+        // A variable of this process that is not set, or what a compositor was built without.
+        if kind == FailureKind::Config { failure.lasting() } else { failure }
     }
 }

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,8 +60,22 @@ pub(super) fn reach(path: &Path) -> Result<UnixStream, WaylandError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None);
     let address = UnixAddr::new(path);
-    fd.and_then(|fd| connect(fd.as_raw_fd(), &address?).map(|()| fd.into()))
-        .map_err(|e| WaylandError::Connect { path: path.to_owned(), source: e.into() })
+    fd.and_then(|fd| connect(fd.as_raw_fd(), &address?).map(|()| fd.into())).map_err(|e| WaylandError::Connect {
+        path: path.to_owned(),
+        source: e.into(),
+        others: sockets_beside(path),
+    })
+}
+
+/// Sockets of compositors in XDG_RUNTIME_DIR, other than that one.
+fn sockets_beside(path: &Path) -> Vec<String> {
+    let folder = std::env::var_os("XDG_RUNTIME_DIR").unwrap_or_default();
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sockets = entries.filter(|e| e.path() != path && e.file_type().is_ok_and(|t| t.is_socket()));
+    let names = sockets.map(|e| e.file_name().display().to_string());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("wayland-")).collect();
+    names.sort();
+    names
 }
 
 /// A window, and the compositor that shows it.

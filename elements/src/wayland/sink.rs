@@ -29,14 +29,17 @@ choices! {
 }
 
 properties! {
-    /// Frames in a window of a Wayland desktop, without a copy.
+    /// Frames in a window of a Wayland desktop, without a copy where they are dma-bufs.
     ///
     /// Each buffer is made known to the compositor once (linux-dmabuf, with the modifiers that its feedback lists); a
     /// frame is one commit, at the compositor's pace. Its buffer is let go when the compositor says so, by a point of a
     /// timeline (linux-drm-syncobj) or with a fence (linux-explicit-synchronization) where it does that; that is looked for
     /// when the next frame comes, if not before. Memory that is no dma-buf goes through wl_shm: no copy is made here, but the
-    /// compositor makes one. What YUV code values mean is told (wp_color_representation_v1) where the compositor can be; where
+    /// compositor makes one, which the plan says (`shrbuf explain`) and `copies` does not deny. What YUV code values mean is told (wp_color_representation_v1) where the compositor can be; where
     /// it cannot, and they are none of those that compositors guess, a warning says so. Closing the window ends the run.
+    ///
+    /// The window has a title bar where the compositor draws one (xdg-decoration); where it leaves that to its clients, as
+    /// GNOME does, there is none, and the window is moved and closed by the desktop's keys or its overview.
     ///
     /// ```toml
     /// [element.window]
@@ -402,6 +405,11 @@ impl Element for Sink {
         })?;
         self.stream = Some(Agreed { stream: *stream, feedback: session.feedback() });
         Ok(())
+    }
+
+    fn copied(&self, _input: usize) -> Option<String> {
+        let memfd = self.stream.as_ref().is_some_and(|agreed| agreed.stream.origin.kind() == MemoryKind::Memfd);
+        memfd.then(|| "copied by the compositor (wl_shm)".to_owned())
     }
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {

@@ -74,3 +74,13 @@ fn threads_that_import_and_drop_one_buffer_never_lose_its_handle() {
     });
     assert_eq!(card.gem_handles(), 0);
 }
+
+/// vkms has none; vgem, which the fences of other tests are from, has one and drives no display.
+#[test]
+fn render_nodes_are_found_with_their_drivers() {
+    let Some(_vkms) = vkms() else { return };
+    let found = render_nodes();
+    let path = |node: &RenderNode| node.path.to_str().unwrap().starts_with("/dev/dri/renderD");
+    assert!(found.iter().all(path), "{found:?}");
+    assert!(found.iter().any(|node| node.driver.as_deref().is_ok_and(|d| d == "vgem")), "{found:?}");
+}

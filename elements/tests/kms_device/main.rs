@@ -20,7 +20,8 @@ use shrbuf::exporter::{DmaHeap, Udmabuf};
 use shrbuf::{Account, Format, Layout, Ledger, Modifier, Reason, Shrbuf};
 use shrbuf_elements::kms::{
     Card, CommitError, DeviceError, DumbBuffer, EventBuffer, Fit, Flip, FlipEvent, FrameBuffer, FramePlane, FrameSpec,
-    ImportError, Output, OutputError, Placement, PlanError, RestoreError, Screen, Writeback, refresh_ns,
+    ImportError, Output, OutputError, Placement, PlanError, RenderNode, RestoreError, Screen, Writeback, refresh_ns,
+    render_nodes,
 };
 use shrbuf_pipeline::Colorimetry;
 

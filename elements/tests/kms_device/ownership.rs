@@ -56,7 +56,9 @@ fn a_second_master_is_refused_and_told_what_to_do() {
     assert!(!other.is_master());
     let refused = other.become_master().unwrap_err();
     assert!(matches!(refused, DeviceError::InUse { .. }));
-    assert!(refused.to_string().contains("in use by another DRM master; stop the desktop session"));
+    let said = refused.to_string();
+    assert!(said.contains("in use by another DRM master; stop the desktop session"), "{said}");
+    assert!(said.contains("type = \"wayland-sink\" shows the frames in a window"), "{said}");
     let output = Output::find(&other, None).unwrap();
     let (frame, _) = frame(&other, XR24, (1024, 768), 1);
     assert!(matches!(output.plan_for(&frame), Err(PlanError::Device(DeviceError::InUse { .. }))));

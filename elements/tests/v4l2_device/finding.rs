@@ -42,7 +42,7 @@ fn other_nodes_are_left_out_and_refused_with_the_product_name() {
     let others = nodes.map(|name| std::path::Path::new("/dev").join(name)).filter(|path| !found.contains(path));
     for path in others {
         let error = Device::open(&path).unwrap_err();
-        assert!(matches!(&error, OpenError::NotCapture { card, .. } if !card.is_empty()), "{error}");
+        assert!(matches!(&error, OpenError::OtherKind { card, .. } if !card.is_empty()), "{error}");
     }
 }
 

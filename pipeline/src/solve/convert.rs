@@ -15,8 +15,8 @@ use crate::offer::{Composition, Stream};
 pub struct Converter {
     /// Makes one.
     pub make: fn() -> Box<dyn Element>,
-    /// Whether this machine has what it needs; asked when a link is found to need one, not before.
-    pub present: fn() -> bool,
+    /// Whether this machine has what it needs, or why not; asked when a link is found to need one, not before.
+    pub present: fn() -> Result<(), String>,
     /// Behind the names of the elements it stands between: "camera→display convert".
     pub name: &'static str,
     /// True where the CPU writes the picture a second time: only where the graph allows copies then.

@@ -82,12 +82,27 @@ impl NegotiationError {
         }
     }
 
+    /// What would help, where something may.
+    pub(super) fn advice(&mut self) -> Option<&mut Advice> {
+        match self {
+            NegotiationError::Graph(_) | NegotiationError::Element { .. } => None,
+            NegotiationError::Link { advice, .. }
+            | NegotiationError::Buffers { advice, .. }
+            | NegotiationError::Refused { advice, .. } => Some(advice),
+        }
+    }
+
     /// As a part of another message.
     pub(super) fn in_one_line(&self) -> String {
         match self {
             NegotiationError::Refused { tried, .. } if !tried.is_empty() => tried[0].clone(),
             other => other.to_string().lines().next().unwrap_or_default().to_owned(),
         }
+    }
+
+    /// Whether an element of the user's has failed.
+    pub(super) fn is_of_users(&self, graph: &Graph) -> bool {
+        matches!(self, NegotiationError::Element { .. }) && self.of_inserted(graph).is_none()
     }
 
     /// What failed, where that is an element that negotiation put into `graph`.

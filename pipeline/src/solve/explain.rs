@@ -1,26 +1,23 @@
-//! From a dead end to a message that helps: who is at fault alone, what may be left out, what a conversion would cost.
+//! From a dead end to a message that helps: who is at fault alone, what may be left out, why no conversion helps.
 
 use std::rc::Rc;
 
 use super::candidate::{Input, Output, candidates};
-use super::convert::{Choices, Converter, combinations};
-use super::cost::describe;
+use super::convert::{Converter, combinations};
 use super::error::{Advice, NegotiationError};
 use super::obstacle::Obstacle;
-use super::search::{Cause, DeadEnd, Search, Stop};
+use super::search::{Cause, DeadEnd, Search};
 use crate::graph::{Copies, Port, Span};
 use crate::offer::{Stream, Wanted};
 
-/// The error for a dead end of the streams that follow from `root`; `refusals` says by name why those converters that were
-/// tried do not help.
+/// The error for a dead end; `refusals` says by name why converters do not help.
 pub(super) fn explain(
     search: &mut Search<'_>,
-    root: Port,
     dead: &DeadEnd,
     converters: &[Converter],
     refusals: &[(&str, String)],
 ) -> Result<NegotiationError, NegotiationError> {
-    let conversions = conversions(search, root, converters, refusals)?;
+    let conversions = conversions(search.graph.copies, converters, refusals);
     let link = search.name_of(dead.route.from, &dead.route.to);
     let span = link_span(search, &dead.route.to);
     Ok(match dead.cause.clone() {
@@ -115,45 +112,12 @@ fn without_wishes(producer: &Output, consumers: &[&Input], input: Option<&Stream
     found
 }
 
-/// Why those converters that were tried do not help, and what a copy would cost where copies are denied.
-fn conversions(
-    search: &mut Search<'_>,
-    root: Port,
-    converters: &[Converter],
-    refusals: &[(&str, String)],
-) -> Result<Vec<String>, NegotiationError> {
-    let mut said: Vec<String> = refusals.iter().map(|(name, why)| format!("`{name}` does not help: {why}")).collect();
-    if search.graph.copies == Copies::Deny {
-        if let Some(&by) = converters.iter().find(|c| c.copies) {
-            let users = search.graph.nodes.len();
-            said.extend(copying(search, root, by).or_else(|error| {
-                error.of_inserted(search.graph).ok_or(error)?;
-                search.leave(users);
-                Ok::<_, NegotiationError>(None)
-            })?);
-        }
-    } else if converters.is_empty() {
-        said.push("Copies are allowed, but there is no converter".to_owned());
+/// Why no converter helps. What a copy would cost where it would help but is denied is tried once all is known.
+fn conversions(copies: Copies, converters: &[Converter], refusals: &[(&str, String)]) -> Vec<String> {
+    if copies != Copies::Deny && converters.is_empty() {
+        return vec!["Copies are allowed, but there is no converter".to_owned()];
     }
-    Ok(said)
-}
-
-/// What copies would cost, if they help.
-fn copying(search: &mut Search<'_>, root: Port, by: Converter) -> Result<Option<String>, NegotiationError> {
-    let mut choices = Choices::new(search, root, by)?;
-    let Some(ports) = choices.next(search)?.and_then(|all| all.into_iter().next()) else {
-        return Ok(None);
-    };
-    let keep = choices.insert(search, &ports)?;
-    let conversions = search.conversions();
-    search.leave(keep);
-    let conversions = match conversions {
-        Ok(conversions) => conversions,
-        Err(Stop::Dead(_)) => return Ok(None),
-        Err(Stop::Failed(error)) => return Err(*error),
-    };
-    let costs: Vec<String> = conversions.iter().map(|(from, to)| describe(from, to)).collect();
-    Ok(Some(format!("Or allow a conversion (copies = \"allow\"): {}", costs.join("; "))))
+    refusals.iter().map(|(name, why)| format!("`{name}` does not help: {why}")).collect()
 }
 
 /// Where the link that leads to the first of these inputs is described.

@@ -56,31 +56,60 @@ pub struct NegotiateOptions {
 pub fn negotiate(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, NegotiationError> {
     graph.remove_inserted();
     graph.check()?;
-    let copies = graph.copies;
-    graph.nodes.iter_mut().for_each(|node| node.element.allow_copies(copies));
-    let planned = planned(graph, options);
-    match &planned {
+    let mut planned = planned(graph, options, report::plan);
+    match &mut planned {
         Ok(plan) if graph.copies == Copies::Warn => {
             for link in plan.links.iter().filter(|l| !l.zero_copy) {
                 tracing::warn!(from = link.from, to = link.to, "{}", link.reason);
             }
         }
         Ok(_) => {}
-        Err(_) => graph.remove_inserted(),
+        Err(error) => {
+            if let Some(advice) = error.advice() {
+                advice.conversions.extend(with_copies(graph, options));
+            }
+            graph.remove_inserted();
+        }
     }
     planned
 }
 
-/// A plan for the user's graph; or for that with what composes in front of those whose inputs have no solution as they
-/// are, where one helps.
-fn planned(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, NegotiationError> {
+/// What copies would cost in a graph that has no plan without, where they make one: tried for real, as only that shows
+/// whether they do.
+fn with_copies(graph: &mut Graph, options: &NegotiateOptions) -> Option<String> {
+    if graph.copies != Copies::Deny || options.converters.iter().all(|c| !c.copies) {
+        return None;
+    }
+    graph.remove_inserted();
+    graph.copies = Copies::Allow;
+    let copied = planned(graph, options, report::copied);
+    graph.copies = Copies::Deny;
+    let copied = copied.ok().filter(|copied| !copied.is_empty())?;
+    Some(format!("Or allow a conversion (copies = \"allow\"): {}", copied.join("; ")))
+}
+
+/// What inputs got a converter, and why.
+type AllConverted = HashMap<Port, Converted>;
+
+/// What `report` makes of a solution for the user's graph; or for that with what composes in front of those whose inputs
+/// have no solution as they are, where one helps.
+fn planned<T>(
+    graph: &mut Graph,
+    options: &NegotiateOptions,
+    report: fn(&Search<'_>, &AllConverted) -> T,
+) -> Result<T, NegotiationError> {
+    let copies = graph.copies;
+    graph.nodes.iter_mut().for_each(|node| node.element.allow_copies(copies));
     let mut composed: Vec<Composed> = Vec::new();
     let mut no_help = None;
     loop {
         let whole = Whole { options, composed: &composed, no_help: no_help.as_ref() };
-        match whole.solve(&mut Search::new(graph)) {
-            Ok(plan) => return Ok(plan),
+        let mut search = Search::new(graph);
+        match whole.solve(&mut search) {
+            Ok(converted) => return Ok(report(&search, &converted)),
             Err(Impasse::Compose(next)) => composed.push(*next),
+            // Nor does anything else help where an element of the user's fails.
+            Err(Impasse::Error(error)) if error.is_of_users(graph) => return Err(*error),
             Err(Impasse::Error(error)) => {
                 let Some(last) = composed.pop() else { return Err(*error) };
                 composed.clear();
@@ -115,7 +144,7 @@ struct Whole<'a> {
 }
 
 impl Whole<'_> {
-    fn solve(&self, search: &mut Search<'_>) -> Result<Plan, Impasse> {
+    fn solve(&self, search: &mut Search<'_>) -> Result<AllConverted, Impasse> {
         let mut converted = HashMap::new();
         for composed in self.composed {
             converted.extend([composed.insert(search)?]);
@@ -128,7 +157,7 @@ impl Whole<'_> {
                 Err(Stop::Failed(error)) => return Err(Impasse::Error(error)),
             }
         }
-        Ok(report::plan(search, &converted))
+        Ok(converted)
     }
 
     /// Solves a tree of streams with converters of one kind, where these are allowed. Gives the inputs that got one, and
@@ -141,7 +170,11 @@ impl Whole<'_> {
     ) -> Result<Vec<(Port, Converted)>, Impasse> {
         let mut refusals: Vec<(&'static str, String)> = Vec::new();
         for &by in self.options.converters {
-            if by.copies && search.graph.copies == Copies::Deny || !(by.present)() {
+            if by.copies && search.graph.copies == Copies::Deny {
+                continue;
+            }
+            if let Err(why) = (by.present)() {
+                refusals.extend(dead.cause.is_of_pictures().then_some((by.name, why)));
                 continue;
             }
             let users = search.graph.nodes.len();
@@ -165,7 +198,7 @@ impl Whole<'_> {
                 }
             }
         }
-        Err(explain(search, root, dead, self.options.converters, &refusals)?.into())
+        Err(explain(search, dead, self.options.converters, &refusals)?.into())
     }
 }
 

@@ -175,6 +175,21 @@ impl Obstacle {
         }
     }
 
+    /// See [`Cause::is_of_pictures`](super::search::Cause::is_of_pictures).
+    pub(super) fn is_of_pictures(&self) -> bool {
+        match self {
+            Obstacle::Format { .. }
+            | Obstacle::Segments { .. }
+            | Obstacle::Modifier { .. }
+            | Obstacle::Size { .. }
+            | Obstacle::Stride { .. } => true,
+            Obstacle::NotOffered { .. }
+            | Obstacle::Disagree { .. }
+            | Obstacle::Memory { .. }
+            | Obstacle::Rate { .. } => false,
+        }
+    }
+
     /// The size obstacle, with the nearest sizes found; `common` are the sizes that all have, asked for or not.
     pub(super) fn size(format: Format, gives: Side<Sizes>, takes: Vec<Side<Sizes>>, common: &[Sizes]) -> Obstacle {
         let asked = gives.asked.iter().chain(takes.iter().filter_map(|t| t.asked.as_ref())).find_map(|s| match s {

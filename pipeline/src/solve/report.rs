@@ -12,7 +12,7 @@ use crate::graph::Port;
 use crate::plan::{Budget, LinkPlan, Plan};
 
 /// The plan of a graph all of whose streams are solved. `converted` says why an input got a converter.
-pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, Converted>) -> Plan {
+pub(super) fn plan(search: &Search<'_>, converted: &HashMap<Port, Converted>) -> Plan {
     let routes: Vec<Route> = roots(search.graph).into_iter().flat_map(|root| tree(search.graph, root)).collect();
     let mut links = Vec::new();
     for (i, link) in search.graph.links.iter().enumerate() {
@@ -23,15 +23,17 @@ pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, Converted>
         let inserted = search.graph.nodes[link.from.node.0].inserted;
         let made = converted.get(&link.to).filter(|_| inserted);
         let own = search.graph.nodes[from.node.0].element.copies(from.port);
-        let zero_copy = made.is_none_or(|c| !c.by.copies) && own.is_none();
-        let reason = match (made, own) {
+        let copied = copied(search, i);
+        let zero_copy = made.is_none_or(|c| !c.by.copies) && own.is_none() && copied.is_none();
+        let mut reason = match (made, own) {
             (Some(made), own) => {
                 let inputs = search.graph.links.iter().filter(|l| l.to.node == from.node).count();
                 conversion_reason(solved, inputs, made, own)
             }
             (None, Some(why)) => why,
-            (None, None) => zero_copy_reason(search, from, i, solved),
+            (None, None) => shared_reason(search, from, i, solved),
         };
+        reason.extend(copied.map(|by| format!("; {by}")));
         links.push(LinkPlan {
             from: search.graph.port_name(link.from, false),
             to: search.graph.port_name(link.to, true),
@@ -50,8 +52,15 @@ pub(super) fn plan(search: &mut Search<'_>, converted: &HashMap<Port, Converted>
     Plan { links, budgets: budgets.collect(), rejected: search.rejected.clone() }
 }
 
+/// What copies each cost that converters make, of a graph all of whose streams are solved.
+pub(super) fn copied(search: &Search<'_>, converted: &HashMap<Port, Converted>) -> Vec<String> {
+    let copying = search.graph.links.iter().filter(|link| converted.get(&link.to).is_some_and(|c| c.by.copies));
+    let solved = copying.filter_map(|link| search.solved.get(&link.from));
+    solved.filter_map(|solved| Some(describe(solved.input.as_ref()?, &solved.stream))).collect()
+}
+
 /// `both do XR24; display imports camera's dma-bufs`.
-fn zero_copy_reason(search: &Search<'_>, from: Port, link: usize, solved: &Solved) -> String {
+fn shared_reason(search: &Search<'_>, from: Port, link: usize, solved: &Solved) -> String {
     let consumers: Vec<String> =
         reached(search.graph, link).into_iter().map(|port| search.graph.port_name(port, true)).collect();
     let (both, takes) = if consumers.len() == 1 { ("both", "s") } else { ("all", "") };
@@ -65,6 +74,15 @@ fn zero_copy_reason(search: &Search<'_>, from: Port, link: usize, solved: &Solve
     };
     let producer = search.graph.port_name(from, false);
     format!("{both} do {}; {names} {takes} {producer}'s {}s", solved.stream.format, solved.stream.origin.kind())
+}
+
+/// By whom what comes over a link is copied behind it, where all that it leads to have it copied.
+fn copied(search: &Search<'_>, link: usize) -> Option<String> {
+    let ports = reached(search.graph, link).into_iter();
+    let all: Option<Vec<String>> = ports.map(|p| search.graph.nodes[p.node.0].element.copied(p.port)).collect();
+    let mut all = all?;
+    all.dedup();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// What is written, by whom, and why.

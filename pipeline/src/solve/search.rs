@@ -40,6 +40,17 @@ pub(super) enum Cause {
     Trials { tried: Vec<String>, untried: usize },
 }
 
+impl Cause {
+    /// Whether others would do in the place of the pictures that there are, so that what makes pictures may help.
+    pub(super) fn is_of_pictures(&self) -> bool {
+        match self {
+            Cause::Paper(obstacle) => obstacle.is_of_pictures(),
+            Cause::Buffers { .. } => false,
+            Cause::Trials { .. } => true,
+        }
+    }
+}
+
 /// What ends a search.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -355,31 +366,6 @@ impl<'g> Search<'g> {
     /// What a consumer said when it was tried, first.
     pub(super) fn refusal_by(&self, port: Port) -> Option<&String> {
         self.first_refusals.get(&port)
-    }
-
-    /// Input and output of every converter that negotiation put in, as the offers have it.
-    pub(super) fn conversions(&mut self) -> Result<Vec<(Stream, Stream)>, Stop> {
-        let mut found = Vec::new();
-        self.collect_conversions(0, None, &mut found)?;
-        Ok(found)
-    }
-
-    fn collect_conversions(
-        &mut self,
-        route: usize,
-        input: Option<Stream>,
-        found: &mut Vec<(Stream, Stream)>,
-    ) -> Result<(), Stop> {
-        let Some(&stream) = self.ranked(route, input)?.first() else {
-            return Ok(());
-        };
-        if let (Some(input), true) = (input, self.graph.nodes[self.tree[route].from.node.0].inserted) {
-            found.push((input, stream));
-        }
-        for child in self.tree[route].children.clone() {
-            self.collect_conversions(child, Some(stream), found)?;
-        }
-        Ok(())
     }
 }
 

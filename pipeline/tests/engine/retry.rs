@@ -16,7 +16,7 @@ fn retried(mut graph: Graph, retry: Duration) -> (Report, Vec<Duration>) {
     let options = RunOptions { tick: Duration::from_millis(20), ..RunOptions::default() };
     let report = run(graph, &options, |progress| {
         match progress {
-            Progress::Retrying(_) => failed = failed.or_else(|| Some(Instant::now())),
+            Progress::Retrying(..) => failed = failed.or_else(|| Some(Instant::now())),
             Progress::Negotiated(..) => pauses.extend(failed.take().map(|since| since.elapsed())),
             _ => {}
         }

@@ -107,6 +107,7 @@ fn mixer(composition: &Composition, reads: shrbuf::Format) -> Box<dyn Element> {
 /// Does not convert what these displays do not take, but composes.
 const COMPOSES: Converter = Converter { compose: Some(|c| Ok(mixer(c, Xr24))), ..GPU };
 const READS_OTHERS: Converter = Converter { compose: Some(|c| Ok(mixer(c, Grey))), ..GPU };
+const ABSENT: Converter = Converter { present: || Err("no GPU can be used".into()), ..COMPOSES };
 const TOO_FEW: Converter = Converter { compose: Some(|_| Err("it composes one input, these are 2".into())), ..GPU };
 
 fn two_cameras(display: Box<Planes>) -> Graph {
@@ -160,6 +161,18 @@ fn what_the_display_refuses_together_is_composed_and_says_why() {
 }
 
 #[test]
+fn an_element_of_the_users_that_fails_while_others_are_composed_ends_negotiation() {
+    let mut graph = two_cameras(Planes::showing(1));
+    let third = Scripted::source(vec![video(Xr24, HD, &[30])]).missing();
+    let third = graph.add("third", Box::new(third)).unwrap();
+    let sink = graph.add("sink", Box::new(Scripted::sink(vec![up_to(Xr24, 4096, 4096)]))).unwrap();
+    graph.link(third, sink).unwrap();
+    for converters in [&[COMPOSES][..], &[COMPOSES, CPU]] {
+        assert_eq!(with(&mut graph, converters).unwrap_err(), "`third`: configuration: there is no /dev/video7");
+    }
+}
+
+#[test]
 fn without_what_composes_the_displays_own_words_are_the_answer() {
     const ALONE: &str = "first → display.left: every candidate was refused when tried\n  \
                          XR24 640x480 at 30 fps from v4l2: display.left: there is no plane left";
@@ -169,4 +182,7 @@ fn without_what_composes_the_displays_own_words_are_the_answer() {
     assert!(text.contains("\n`gpu` does not help: second → inputs→display gpu.in1: no format in common: "), "{text}");
     let text = with(&mut two_cameras(Planes::showing(1)), &[TOO_FEW]).unwrap_err();
     assert!(text.ends_with("\n`gpu` does not help: it composes one input, these are 2."), "{text}");
+    // And no copy is offered where planes would be missing all the same.
+    let text = with(&mut two_cameras(Planes::showing(1)), &[ABSENT, CPU]).unwrap_err();
+    assert_eq!(text, format!("{ALONE}\n`gpu` does not help: no GPU can be used."));
 }

@@ -4,7 +4,7 @@ use shrbuf_pipeline::plan::Plan;
 
 use super::*;
 
-const ABSENT: Converter = Converter { present: || false, ..GPU };
+const ABSENT: Converter = Converter { present: || Err("no GPU can be used".into()), ..GPU };
 
 /// One that is present, and finds out only when it is asked that it has no memory to make pictures in.
 const WITHOUT_MEMORY: Converter = Converter { make: without_memory, ..GPU };
@@ -50,11 +50,23 @@ fn a_link_that_needs_no_converter_gets_none() {
 }
 
 #[test]
-fn a_device_that_is_absent_is_as_good_as_none() {
-    let without = with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, &[CPU]).unwrap_err();
-    let absent = with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, &[ABSENT, CPU]).unwrap_err();
-    assert_eq!(absent, without);
+fn a_device_that_is_absent_is_as_good_as_none_but_for_the_reason() {
+    assert_eq!(
+        with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, &[ABSENT, CPU]).unwrap_err(),
+        "camera → display: no format in common: camera gives YUYV; display takes RG16, XR24\n\
+         To make it zero-copy: have camera give RG16 or XR24, or display take YUYV.\n\
+         `gpu` does not help: no GPU can be used.\n\
+         Or allow a conversion (copies = \"allow\"): YUYV → XR24 writes 3.7 MB per frame, 221 MB/s."
+    );
     assert_eq!(links(&with(&mut yuyv_camera_to_rgb_display(), Copies::Allow, &[ABSENT, CPU]).unwrap()), CONVERTED);
+}
+
+#[test]
+fn a_device_that_is_absent_is_not_missed_where_it_could_do_nothing() {
+    let camera = || Scripted::source(vec![video(Yuyv, HD, &[60])]).wanted(want_format(Xr24));
+    let mut graph = camera_to_display(camera(), Scripted::sink(vec![up_to(Xr24, 4096, 4096)]));
+    let text = with(&mut graph, Copies::Deny, &[ABSENT, CPU]).unwrap_err();
+    assert_eq!(text, "camera is asked for XR24, but has YUYV");
 }
 
 #[test]

@@ -87,6 +87,44 @@ fn yuyv_to_rgb_with_copies_denied_is_refused() {
     );
 }
 
+/// Two cameras of YUYV, the second with a display that takes `second`.
+fn two_displays(second: Scripted) -> Graph {
+    let mut graph = yuyv_camera_to_rgb_display();
+    let camera = graph.add("second", Box::new(Scripted::source(vec![video(Yuyv, HD, &[60])]))).unwrap();
+    let display = graph.add("its-display", Box::new(second)).unwrap();
+    graph.link(camera, display).unwrap();
+    graph
+}
+
+#[test]
+fn what_copies_cost_is_told_of_all_links_that_need_one() {
+    let text = message_with(&mut two_displays(Scripted::sink(vec![up_to(Grey, 4096, 4096)])), Copies::Deny);
+    assert!(text.starts_with("camera → display: no format in common"), "{text}");
+    assert!(
+        text.ends_with(
+            "\nOr allow a conversion (copies = \"allow\"): YUYV → XR24 writes 3.7 MB per frame, 221 MB/s; \
+             YUYV → GREY writes 0.9 MB per frame, 55 MB/s."
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn no_copy_is_offered_that_would_not_make_the_whole_graph_work() {
+    let refuses = || Scripted::sink(vec![up_to(Xr24, 4096, 4096)]).importing(|_, _| Err(Refusal::new("no plane left")));
+    for denied in [two_displays(refuses()), two_displays(Scripted::sink(vec![up_to(shrbuf::Format::Srggb10, 64, 64)]))]
+    {
+        let mut graph = denied;
+        assert_eq!(
+            message_with(&mut graph, Copies::Deny),
+            "camera → display: no format in common: camera gives YUYV; display takes RG16, XR24\n\
+             To make it zero-copy: have camera give RG16 or XR24, or display take YUYV."
+        );
+        // As it would be then.
+        assert!(message_with(&mut graph, Copies::Allow).starts_with("second → its-display: "));
+    }
+}
+
 #[test]
 fn yuyv_to_rgb_with_copies_allowed_gets_a_converter_that_keeps_all_bits() {
     let plan = plan_with(&mut yuyv_camera_to_rgb_display(), Copies::Allow);

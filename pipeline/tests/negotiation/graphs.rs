@@ -139,3 +139,20 @@ fn an_error_carries_the_values_that_its_message_shows() {
     let error = negotiate(&mut graph, &NegotiateOptions::default()).unwrap_err();
     assert!(matches!(error, NegotiationError::Buffers { ref producer, most: 4, .. } if producer == "camera"));
 }
+
+#[test]
+fn what_is_copied_behind_a_consumer_is_no_zero_copy_and_says_so() {
+    let camera = || Scripted::source(vec![video(Xr24, HD, &[60])]);
+    let display = || Scripted::sink(vec![up_to(Xr24, 4096, 4096)]);
+    let window = || display().copied("copied by a test");
+    let mut alone = camera_to_display(camera(), window());
+    let plan = plan(&mut alone);
+    assert!(!plan.is_zero_copy());
+    assert_eq!(plan.links[0].reason, "both do XR24; display imports camera's dma-bufs; copied by a test");
+
+    // On the way to both nobody copies yet.
+    let mut both = fan(camera(), vec![("display", None, display()), ("window", None, window())]);
+    let links = plan_with(&mut both, Copies::Deny).links;
+    let copied: Vec<_> = links.iter().filter(|l| !l.zero_copy).map(|l| (l.to.as_str(), &l.reason[..])).collect();
+    assert_eq!(copied, [("window", "both do XR24; window imports camera's dma-bufs; copied by a test")]);
+}

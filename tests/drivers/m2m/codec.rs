@@ -269,12 +269,12 @@ fn buffers_that_a_codec_cannot_read_are_said_before_anything_streams() {
 
 #[test]
 fn the_transcode_example_writes_every_frame() {
-    let Some((encoder, decoder)) = codec() else { return };
+    // By default from among more devices: a camera, a converter.
+    if codec().is_none() {
+        return;
+    }
     let film = std::env::temp_dir().join("shrbuf-transcode.y4m");
-    let example = include_str!("../../../examples/transcode.toml")
-        .replace("film.y4m", &film.display().to_string())
-        .replace("/dev/video1", &decoder)
-        .replace("/dev/video0", &encoder);
+    let example = include_str!("../../../examples/transcode.toml").replace("film.y4m", &film.display().to_string());
     let graph = shrbuf_pipeline::file::load("transcode", &example, &shrbuf_elements::types(), &[]).unwrap();
 
     let report = run_frames(graph, 20);

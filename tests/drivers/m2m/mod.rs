@@ -2,6 +2,7 @@
 
 mod blocks;
 mod change;
+mod choice;
 mod codec;
 mod convert;
 mod rows;

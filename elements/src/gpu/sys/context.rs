@@ -49,6 +49,8 @@ pub(in super::super) struct Context {
     max_texture: u32,
     #[cfg(test)]
     lost: std::sync::atomic::AtomicBool,
+    #[cfg(test)]
+    done: std::sync::Mutex<Option<OwnedFd>>,
 }
 
 // SAFETY: a context may be made current on any thread, on one at a time (EGL 1.5, 3.7.3), which eglMakeCurrent checks;
@@ -127,6 +129,8 @@ impl Context {
             max_texture,
             #[cfg(test)]
             lost: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            done: std::sync::Mutex::new(None),
         })
     }
 
@@ -168,6 +172,13 @@ impl Context {
     #[cfg(test)]
     pub(in super::super) fn lose(&self) {
         self.lost.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// What is submitted next is done when this sync_file says so, as a GPU's work is some time later. A renderer on the
+    /// CPU has done it by then.
+    #[cfg(test)]
+    pub(in super::super) fn done_with(&self, fence: OwnedFd) {
+        *self.done.lock().unwrap() = Some(fence);
     }
 
     /// Gives the context up, so that another thread can have it.
@@ -268,7 +279,10 @@ impl Current<'_> {
                 return Err(self.lost_or(context.display.egl.error("eglDupNativeFenceFDANDROID")));
             }
             // SAFETY: the descriptor was made for us by the call, and nobody else has seen it.
-            return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            #[cfg(test)]
+            let fd = context.done.lock().unwrap().take().unwrap_or(fd);
+            return Ok(Some(fd));
         }
         let sync = context.sync(SYNC_FENCE, &[egl::NONE]).map_err(|e| self.lost_or(e))?;
         let ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);

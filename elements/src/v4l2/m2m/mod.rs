@@ -25,8 +25,8 @@ use shrbuf_pipeline::{
 use self::incoming::Incoming;
 use self::run::Run;
 use super::failure::{failed, open_failed, set_controls};
-use super::ioctl::{self, Codec, SelectionTarget};
-use super::{CaptureQueue, Device, Memory, OutputQueue, blocks, picture, sink};
+use super::ioctl::{self, Codec, FormatDescription, SelectionTarget};
+use super::{CaptureQueue, Device, Memory, NodeKind, OutputQueue, Present, blocks, node, picture, sink};
 
 properties! {
     /// Frames through a V4L2 memory-to-memory device: a stateful codec, a scaler, a converter.
@@ -43,12 +43,11 @@ properties! {
     /// ```toml
     /// [element.encode]
     /// type = "v4l2-m2m"
-    /// device = "/dev/video2"
     /// format = "FWHT"
     /// controls = { fwht_i_frame_qp_value = 10 }
     /// ```
     pub struct V4l2M2m = "v4l2-m2m" {
-        /// Device node; not set, the first memory-to-memory device.
+        /// Device node; not set, the first memory-to-memory device that takes what comes in and makes `format`.
         device: Option<String> = None,
         /// Format to make, of pixels or of a codec; not set, the first that the neighbours take.
         format: Option<Format> = None,
@@ -71,7 +70,7 @@ impl Build for V4l2M2m {
         Ok(Box::new(M2m {
             config: self,
             name: String::new(),
-            device: None,
+            devices: Vec::new(),
             input: None,
             kept: None,
             rest: Vec::new(),
@@ -96,6 +95,30 @@ struct Opened {
     gives: Device,
     /// `None` for a device whose frames are pixels on both sides.
     codec: Option<Codec>,
+    /// Formats that go in.
+    reads: Vec<Format>,
+    /// Formats that come out, before a decoder has seen its stream.
+    makes: Vec<Format>,
+}
+
+impl Opened {
+    fn of((takes, gives): (Device, Device)) -> Result<Opened, Failure> {
+        let formats = |device: &Device| ioctl::enum_fmt(device, device.buf_type()).map_err(failed);
+        let (into, out) = (formats(&takes)?, formats(&gives)?);
+        let compressed = |f: &[FormatDescription]| !f.is_empty() && f.iter().all(|f| f.compressed);
+        let codec = match (compressed(&into), compressed(&out)) {
+            (true, _) => Some(Codec::Decoder),
+            (false, true) => Some(Codec::Encoder),
+            (false, false) => None,
+        };
+        let mut makes = node::known(&out);
+        makes.retain(|f| f.is_compressed() == (codec == Some(Codec::Encoder)));
+        Ok(Opened { takes, gives, codec, reads: node::known(&into), makes })
+    }
+
+    fn fits(&self, format: Option<Format>) -> bool {
+        !self.reads.is_empty() && format.map_or(!self.makes.is_empty(), |format| self.makes.contains(&format))
+    }
 }
 
 /// What was allocated for the frames that go out.
@@ -140,9 +163,10 @@ struct Counts {
 struct M2m {
     config: V4l2M2m,
     name: String,
-    device: Option<Opened>,
+    /// All that would do, in negotiation; then the one that does it.
+    devices: Vec<Opened>,
     input: Option<(OutputQueue, Stream)>,
-    /// What `device` has of a stream that goes on after a change.
+    /// What the device has of a stream that goes on after a change.
     kept: Option<Incoming>,
     /// Frames that came before a change, and of which it has made nothing.
     rest: Vec<Frame>,
@@ -153,26 +177,36 @@ struct M2m {
 }
 
 impl M2m {
-    fn open(&self) -> Result<Opened, Failure> {
-        let (takes, gives) = match &self.config.device {
-            Some(path) => Device::open_m2m(path).map_err(open_failed)?,
-            None => Device::first_m2m().map_err(open_failed)?,
+    /// The device that is asked for, or each that makes what is.
+    fn open(&self) -> Result<Vec<Opened>, Failure> {
+        let found = match &self.config.device {
+            Some(path) => vec![Device::open_m2m(path).map_err(open_failed)?],
+            None => Device::every_m2m().map_err(open_failed)?,
         };
-        set_controls(&takes, &self.config.controls)?;
-        let compressed = |device: &Device| -> Result<bool, Failure> {
-            let formats = ioctl::enum_fmt(device, device.buf_type()).map_err(failed)?;
-            Ok(!formats.is_empty() && formats.iter().all(|f| f.compressed))
-        };
-        let codec = match (compressed(&takes)?, compressed(&gives)?) {
-            (true, _) => Some(Codec::Decoder),
-            (false, true) => Some(Codec::Encoder),
-            (false, false) => None,
-        };
-        Ok(Opened { takes, gives, codec })
+        let (mut fit, mut refused) = (Vec::new(), None);
+        for opened in found.into_iter().map(Opened::of) {
+            if opened.as_ref().is_ok_and(|o| !o.fits(self.config.format)) {
+                continue;
+            }
+            match opened.and_then(|o| set_controls(&o.takes, &self.config.controls).map(|()| o)) {
+                Ok(opened) => fit.push(opened),
+                Err(failure) => refused = refused.or(Some(failure)),
+            }
+        }
+        if fit.is_empty() { Err(refused.unwrap_or_else(|| self.none_fits())) } else { Ok(fit) }
     }
 
-    fn opened(&self) -> Result<&Opened, Refusal> {
-        self.device.as_ref().ok_or_else(|| Refusal::new("the device is not open"))
+    fn none_fits(&self) -> Failure {
+        let device = self.config.device.as_deref().unwrap_or("no memory-to-memory device");
+        let format = self.config.format.map_or("of formats that are known here", |f| f.name());
+        let present = Present::look(NodeKind::M2m);
+        let verb = if self.config.device.is_some() { "does not make" } else { "makes" };
+        Failure::new(FailureKind::Config, format!("{device} {verb} {format}; {present}"))
+    }
+
+    /// The device that a stream of this format goes into.
+    fn device(&self, format: Format) -> Option<&Opened> {
+        self.devices.iter().find(|d| d.reads.contains(&format))
     }
 
     /// Whose memory can go out.
@@ -222,6 +256,10 @@ impl M2m {
     }
 }
 
+fn not_open() -> Refusal {
+    Refusal::new("the device is not open")
+}
+
 /// The steps of a codec's sizes are those of its blocks, and of the last of them it takes a part.
 fn any_size(video: &mut Video) {
     for offer in &mut video.sizes {
@@ -254,26 +292,34 @@ impl Element for M2m {
         self.made = None;
         self.input = None;
         // What fails here is to find a device opened anew the next time.
-        let (kept, device) = (self.kept.take(), self.device.take());
-        let opened = device.filter(|_| kept.is_some()).map_or_else(|| self.open(), Ok)?;
-        let takes = &opened.takes;
-        let current = takes.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
-        let current = Size::new(current.width, current.height);
-        let formats = takes.formats().map_err(failed)?;
-        let mut video: Vec<Video> = formats.iter().filter_map(|info| picture::video(info, current)).collect();
-        if opened.codec.is_some() {
-            video.iter_mut().for_each(any_size);
+        let (kept, devices) = (self.kept.take(), std::mem::take(&mut self.devices));
+        let devices = if kept.is_some() { devices } else { self.open()? };
+        let (mut video, mut blocks, mut holds) = (Vec::<Video>::new(), Vec::new(), 0);
+        for opened in &devices {
+            let takes = &opened.takes;
+            let current = takes.format().map_err(|e| Failure::new(FailureKind::Device, e))?;
+            let current = Size::new(current.width, current.height);
+            let formats = takes.formats().map_err(failed)?;
+            let offers = formats.iter().filter_map(|info| picture::video(info, current));
+            // What several take goes into the first.
+            let mut offers: Vec<Video> = offers.filter(|v| !video.iter().any(|o| o.format == v.format)).collect();
+            if opened.codec.is_some() {
+                offers.iter_mut().for_each(any_size);
+            }
+            let own = blocks::blocks(takes, &formats).into_iter();
+            blocks.extend(own.filter(|(format, _)| offers.iter().any(|o| o.format == *format)));
+            holds = holds.max(sink::holds(takes));
+            video.extend(offers);
         }
-        let (kinds, blocks) = (vec![MemoryKind::DmaBuf], blocks::blocks(takes, &formats));
-        let memory = Consumes { kinds, blocks, holds: sink::holds(takes), ..Consumes::cpu() };
-        self.device = Some(opened);
-        self.kept = kept;
+        (self.devices, self.kept) = (devices, kept);
+        let memory = Consumes { kinds: vec![MemoryKind::DmaBuf], blocks, holds, ..Consumes::cpu() };
         Ok(InputOffer { video, memory, wanted: Wanted::default(), natural: None })
     }
 
     fn output_offer(&mut self, _output: usize, input: Option<&Stream>) -> Result<OutputOffer, Failure> {
         let none = || Failure::new(FailureKind::Config, "nothing comes in");
-        let (opened, input) = (self.device.as_ref().ok_or_else(none)?, input.ok_or_else(none)?);
+        let input = input.ok_or_else(none)?;
+        let opened = self.device(input.format).ok_or_else(none)?;
         let origins = self.origins(opened.codec)?;
         Ok(OutputOffer {
             video: self.makes(opened, input)?,
@@ -294,16 +340,17 @@ impl Element for M2m {
             Some(kept) => self.counts.left_behind += kept.unfinished(),
             None => {}
         }
-        let queue = OutputQueue::import(&self.opened()?.takes, stream, buffers)?;
+        let opened = self.device(stream.format).ok_or_else(not_open)?;
+        let queue = OutputQueue::import(&opened.takes, stream, buffers)?;
         self.input = Some((queue, *stream));
         Ok(())
     }
 
     fn allocate(&mut self, _output: usize, stream: &Stream) -> Result<Vec<Shrbuf>, Refusal> {
         self.made = None;
-        let opened = self.opened()?;
-        let decodes = opened.codec == Some(Codec::Decoder);
         let of = self.kept.as_ref().map(|kept| kept.stream).or(self.input.as_ref().map(|(_, of)| *of));
+        let opened = of.and_then(|of| self.device(of.format)).ok_or_else(not_open)?;
+        let decodes = opened.codec == Some(Codec::Decoder);
         let found = self.found.as_ref().filter(|f| decodes && Some(f.of) == of && f.size == stream.size);
         let asked = found.map_or(stream.size, |f| f.room);
         let format = picture::set_room(&opened.gives, stream, asked)?;
@@ -334,8 +381,11 @@ impl Element for M2m {
             self.counts.left_behind += others.len() as u64;
             Incoming::new(queue, stream, first)
         });
-        let (Some(opened), Some(input), Some(made)) = (&self.device, self.kept.take().or(fresh), self.made.take())
-        else {
+        let input = self.kept.take().or(fresh);
+        // Those that were not needed are closed.
+        let takes = |d: &Opened| input.as_ref().is_some_and(|i| d.reads.contains(&i.stream.format));
+        self.devices = std::mem::take(&mut self.devices).into_iter().find(takes).into_iter().collect();
+        let (Some(opened), Some(input), Some(made)) = (self.devices.first(), input, self.made.take()) else {
             return Err(Failure::new(FailureKind::Config, "started without a negotiated stream"));
         };
         let from_before = input.unfinished();
@@ -369,7 +419,7 @@ impl Element for M2m {
             stream
         });
         let Some((input, now)) = stream else {
-            self.device = None;
+            self.devices.clear();
             return;
         };
         let earlier = self.found.take().filter(|f| (f.of, f.size) == (now.of, now.size));

@@ -87,6 +87,7 @@ pub struct Scripted {
     segments: bool,
     allocating: AllocateScript,
     importing: ImportScript,
+    copied: Option<&'static str>,
     log: Log,
     kept: Vec<Shrbuf>,
 }
@@ -106,6 +107,7 @@ impl Scripted {
             segments: false,
             allocating: Box::new(|_| Ok(())),
             importing: Box::new(|_, _| Ok(())),
+            copied: None,
             log: Log::default(),
             kept: Vec::new(),
         }
@@ -241,6 +243,12 @@ impl Scripted {
         self
     }
 
+    /// What it takes is copied behind it.
+    pub fn copied(mut self, by: &'static str) -> Scripted {
+        self.copied = Some(by);
+        self
+    }
+
     pub fn log(mut self, log: &Log) -> Scripted {
         self.log = log.clone();
         self
@@ -302,6 +310,10 @@ impl Element for Scripted {
         buffers.iter().try_for_each(|b| (self.importing)(stream, b.layout()))
     }
 
+    fn copied(&self, _input: usize) -> Option<String> {
+        self.copied.map(str::to_owned)
+    }
+
     fn process(&mut self, _input: usize, _frame: Frame, _context: &mut Context<'_>) -> Result<(), Failure> {
         Ok(())
     }
@@ -331,9 +343,9 @@ impl Element for Tee {
 }
 
 pub const CPU: Converter =
-    Converter { make: converter, present: || true, name: "convert", copies: true, compose: None };
+    Converter { make: converter, present: || Ok(()), name: "convert", copies: true, compose: None };
 /// A converter that the CPU has no part in: from dma-bufs to XR24 dma-bufs.
-pub const GPU: Converter = Converter { make: gpu, present: || true, name: "gpu", copies: false, compose: None };
+pub const GPU: Converter = Converter { make: gpu, present: || Ok(()), name: "gpu", copies: false, compose: None };
 
 fn gpu() -> Box<dyn Element> {
     let reads = [Format::Yuyv, Format::Nv12].map(Video::linear).to_vec();

@@ -1,11 +1,11 @@
-//! Capture devices.
+//! V4L2 devices: cameras, outputs, and what makes frames of frames.
 
 use serde::Serialize;
 use shrbuf::Format;
 use shrbuf_elements::v4l2::ioctl::{
     Control, FrameIntervals, FrameSizes, Input, InputStatus, PixelFormat, Size as FrameSize,
 };
-use shrbuf_elements::v4l2::{Device, DeviceInfo, FormatInfo};
+use shrbuf_elements::v4l2::{Device, DeviceInfo, FormatInfo, M2mInfo, OutputInfo};
 
 use super::Found;
 
@@ -16,8 +16,31 @@ pub struct Camera {
     pub driver: String,
     pub bus: String,
     pub inputs: Vec<CameraInput>,
-    pub formats: Vec<CameraFormat>,
-    pub controls: Vec<CameraControl>,
+    pub formats: Vec<VideoFormat>,
+    pub controls: Vec<VideoControl>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Output {
+    pub path: String,
+    pub card: String,
+    pub driver: String,
+    pub bus: String,
+    /// Their names.
+    pub outputs: Vec<String>,
+    pub formats: Vec<VideoFormat>,
+    pub controls: Vec<VideoControl>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct M2m {
+    pub path: String,
+    pub card: String,
+    pub driver: String,
+    pub bus: String,
+    pub takes: Vec<VideoFormat>,
+    pub makes: Vec<VideoFormat>,
+    pub controls: Vec<VideoControl>,
 }
 
 #[derive(Debug, Serialize)]
@@ -28,18 +51,18 @@ pub struct CameraInput {
 }
 
 #[derive(Debug, Serialize)]
-pub struct CameraFormat {
+pub struct VideoFormat {
     /// As in TOML; null where shrbuf has no name for it.
     pub format: Option<&'static str>,
     /// V4L2's four letters.
     pub fourcc: String,
     pub description: String,
     pub compressed: bool,
-    pub sizes: Vec<CameraSize>,
+    pub sizes: Vec<VideoSize>,
 }
 
 #[derive(Debug, Serialize)]
-pub struct CameraSize {
+pub struct VideoSize {
     /// `1280x720`, or `48x32 to 1920x1080 in steps of 16x8`; `any` where the driver does not tell.
     pub size: String,
     /// Frames a second, the fastest first; of a range its ends.
@@ -47,29 +70,67 @@ pub struct CameraSize {
 }
 
 #[derive(Debug, Serialize)]
-pub struct CameraControl {
+pub struct VideoControl {
     pub name: String,
     /// Values, in words.
     pub takes: String,
 }
 
-/// Every capture device.
-pub fn find() -> Vec<Found<Camera>> {
+/// Every capture device, and every node that does not open.
+pub fn cameras() -> Vec<Found<Camera>> {
     Device::find().into_iter().map(|found| Found::of(found, camera)).collect()
 }
 
+/// Every device that puts video out.
+pub fn outputs() -> Vec<Found<Output>> {
+    Device::find_outputs().into_iter().map(|found| Found::of(found, output)).collect()
+}
+
+/// Every codec, scaler and converter.
+pub fn m2m() -> Vec<Found<M2m>> {
+    Device::find_m2m().into_iter().map(|found| Found::of(found, codec)).collect()
+}
+
+fn output(info: OutputInfo) -> Output {
+    Output {
+        controls: controls(Device::open_output(&info.path).ok()),
+        path: info.path.display().to_string(),
+        card: info.capability.card,
+        driver: info.capability.driver,
+        bus: info.capability.bus_info,
+        outputs: info.outputs.into_iter().map(|o| o.name).collect(),
+        formats: info.formats.iter().map(format).collect(),
+    }
+}
+
+fn codec(info: M2mInfo) -> M2m {
+    M2m {
+        controls: controls(Device::open_m2m(&info.path).ok().map(|(takes, _)| takes)),
+        path: info.path.display().to_string(),
+        card: info.capability.card,
+        driver: info.capability.driver,
+        bus: info.capability.bus_info,
+        takes: info.takes.iter().map(format).collect(),
+        makes: info.gives.iter().map(format).collect(),
+    }
+}
+
 fn camera(info: DeviceInfo) -> Camera {
-    // A camera that was there a moment ago and is gone has no controls to show.
-    let controls = Device::open(&info.path).ok().and_then(|device| device.controls().ok()).unwrap_or_default();
     Camera {
+        controls: controls(Device::open(&info.path).ok()),
         path: info.path.display().to_string(),
         card: info.capability.card,
         driver: info.capability.driver,
         bus: info.capability.bus_info,
         inputs: info.inputs.iter().map(input).collect(),
         formats: info.formats.iter().map(format).collect(),
-        controls: controls.iter().map(control).collect(),
     }
+}
+
+/// A device that was there a moment ago and is gone has none to show.
+fn controls(device: Option<Device>) -> Vec<VideoControl> {
+    let controls = device.and_then(|device| device.controls().ok()).unwrap_or_default();
+    controls.iter().map(control).collect()
 }
 
 fn input(input: &Input) -> CameraInput {
@@ -82,9 +143,9 @@ fn input(input: &Input) -> CameraInput {
     CameraInput { name: input.name.clone(), status }
 }
 
-fn format(info: &FormatInfo) -> CameraFormat {
+fn format(info: &FormatInfo) -> VideoFormat {
     let PixelFormat(fourcc) = info.description.pixelformat;
-    CameraFormat {
+    VideoFormat {
         format: Format::from_v4l2(fourcc).map(|(format, _)| format.name()),
         fourcc: info.description.pixelformat.to_string(),
         description: info.description.description.clone(),
@@ -93,18 +154,18 @@ fn format(info: &FormatInfo) -> CameraFormat {
     }
 }
 
-fn sizes(info: &FormatInfo) -> Vec<CameraSize> {
+fn sizes(info: &FormatInfo) -> Vec<VideoSize> {
     let rates_at =
         |size: FrameSize| info.intervals.iter().find(|(s, _)| *s == size).map_or(Vec::new(), |(_, i)| rates(i));
     match &info.sizes {
         FrameSizes::Discrete(sizes) => {
-            sizes.iter().map(|&size| CameraSize { size: size.to_string(), rates: rates_at(size) }).collect()
+            sizes.iter().map(|&size| VideoSize { size: size.to_string(), rates: rates_at(size) }).collect()
         }
         FrameSizes::Stepwise { min, max, step } => {
             let steps = if step.width > 1 || step.height > 1 { format!(" in steps of {step}") } else { String::new() };
-            vec![CameraSize { size: format!("{min} to {max}{steps}"), rates: rates_at(*max) }]
+            vec![VideoSize { size: format!("{min} to {max}{steps}"), rates: rates_at(*max) }]
         }
-        FrameSizes::NotEnumerated => vec![CameraSize { size: "any".into(), rates: Vec::new() }],
+        FrameSizes::NotEnumerated => vec![VideoSize { size: "any".into(), rates: Vec::new() }],
     }
 }
 
@@ -120,6 +181,6 @@ fn rates(intervals: &FrameIntervals) -> Vec<f64> {
     rates
 }
 
-fn control(control: &Control) -> CameraControl {
-    CameraControl { name: control.name.clone(), takes: control.expected() }
+fn control(control: &Control) -> VideoControl {
+    VideoControl { name: control.name.clone(), takes: control.expected() }
 }
