@@ -82,7 +82,7 @@ fn with_copies(graph: &mut Graph, options: &NegotiateOptions) -> Option<String> 
     }
     graph.remove_inserted();
     graph.copies = Copies::Allow;
-    let copied = planned(graph, options, report::copied);
+    let copied = planned(graph, options, report::copies_made);
     graph.copies = Copies::Deny;
     let copied = copied.ok().filter(|copied| !copied.is_empty())?;
     Some(format!("Or allow a conversion (copies = \"allow\"): {}", copied.join("; ")))

@@ -53,7 +53,7 @@ pub(super) fn plan(search: &Search<'_>, converted: &HashMap<Port, Converted>) ->
 }
 
 /// What copies each cost that converters make, of a graph all of whose streams are solved.
-pub(super) fn copied(search: &Search<'_>, converted: &HashMap<Port, Converted>) -> Vec<String> {
+pub(super) fn copies_made(search: &Search<'_>, converted: &HashMap<Port, Converted>) -> Vec<String> {
     let copying = search.graph.links.iter().filter(|link| converted.get(&link.to).is_some_and(|c| c.by.copies));
     let solved = copying.filter_map(|link| search.solved.get(&link.from));
     solved.filter_map(|solved| Some(describe(solved.input.as_ref()?, &solved.stream))).collect()
