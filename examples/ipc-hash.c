@@ -55,5 +55,6 @@ int main(int argc, char **argv) {
         if (m.type == SHRBUF_FRAME) print_and_release(&l, m.frame.buffer, m.frame.state, m.frame.sequence);
         if (m.type == SHRBUF_STATE) print_and_release(&l, m.state.buffer, m.state.state, waits[m.state.buffer]);
     }
+    if (n > 0 && m.bye.reason == SHRBUF_BYE_CHANGED) fflush(stdout), execv("/proc/self/exe", argv); /* connects again */
     if (n <= 0 || m.bye.reason != SHRBUF_BYE_ENDED) errx(1, "%s: %s", argv[1], shrbuf_why(n, &m, why));
 }

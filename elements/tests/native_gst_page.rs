@@ -341,7 +341,7 @@ fn wrong_sockets_and_versions_are_named() {
             let mut hello = [0; 256];
             recv(peer, &mut hello, MsgFlags::empty()).unwrap();
             // BYE, with the reason "version" and the lowest that it speaks: shrbuf/PROTOCOL.md.
-            let bye: Vec<u8> = [0x85u32, 3 | 4 << 16].into_iter().flat_map(u32::to_ne_bytes).collect();
+            let bye: Vec<u8> = [0x85u32, 3 | 5 << 16].into_iter().flat_map(u32::to_ne_bytes).collect();
             send(peer, &bye, MsgFlags::empty()).unwrap();
             nix::unistd::close(peer).unwrap();
         });

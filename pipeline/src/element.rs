@@ -329,6 +329,10 @@ pub trait Element: Send {
     /// Ends: stops the device, lets go of every frame. Called once after each `start`, whatever happened.
     fn stop(&mut self) {}
 
+    /// Nothing is started again: lets go of what was kept from one start to the next, for whoever is connected. `failed` where
+    /// the run has ended with an error. Called once, at the end of [`supervise::run`](crate::supervise::run).
+    fn over(&mut self, _failed: bool) {}
+
     /// Counters of its own beyond those that the engine keeps, for statistics.
     fn counters(&self, _report: &mut dyn FnMut(&'static str, u64)) {}
 }

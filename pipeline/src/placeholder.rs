@@ -101,6 +101,16 @@ impl Graph {
             }
         }
     }
+
+    /// Tells every element that nothing is started again, those too that have no place just now.
+    pub(crate) fn over(&mut self, failed: bool) {
+        for node in &mut self.nodes {
+            node.element.over(failed);
+            if let Some(standby) = &mut node.standby {
+                standby.element.over(failed);
+            }
+        }
+    }
 }
 
 impl Standby {

@@ -168,14 +168,25 @@ pub struct Report {
 /// });
 /// println!("{:?}, {} bytes copied", report.error, report.graph.ledger().copied());
 /// ```
-pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress<'_>) -> Verdict) -> Report {
+pub fn run(graph: Graph, options: &RunOptions, observer: impl FnMut(Progress<'_>) -> Verdict) -> Report {
     let mut report = Report { graph, plan: Plan::default(), duration: Duration::ZERO, restarts: 0, error: None };
+    report.error = again_and_again(&mut report, options, observer);
+    report.graph.over(report.error.is_some());
+    report
+}
+
+/// Starts the graph as often as there is reason to; why it failed, if it did.
+fn again_and_again(
+    report: &mut Report,
+    options: &RunOptions,
+    mut observer: impl FnMut(Progress<'_>) -> Verdict,
+) -> Option<Error> {
     let mut retry = Retry::default();
     let mut worked = Worked::default();
     let mut change = None;
     loop {
-        let error = match once(&mut report, options, &mut worked, &mut observer) {
-            Ok(Step::Over) => return report,
+        let error = match once(report, options, &mut worked, &mut observer) {
+            Ok(Step::Over) => return None,
             Ok(Step::DeviceIsBack) => {
                 report.graph.take_back();
                 report.restarts += 1;
@@ -185,8 +196,7 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
             Err(error) => error.after(&mut change),
         };
         if error.kind() == Some(FailureKind::Panic) || report.graph.has_lost() {
-            report.error = Some(error);
-            return report;
+            return Some(error);
         }
         let recovered = worked.long_enough(&report.graph, error.element());
         if recovered {
@@ -197,20 +207,19 @@ pub fn run(graph: Graph, options: &RunOptions, mut observer: impl FnMut(Progress
         {
             report.restarts += 1;
             if observer(Progress::StandingIn(&error)) != Verdict::Continue {
-                return report;
+                return None;
             }
             continue;
         }
         let changing = error.is_in_the_middle_of(&change);
         let Some((pause, limit)) = retry.pause(&error, changing, report.graph.retry()) else {
-            report.error = Some(error);
-            return report;
+            return Some(error);
         };
         report.restarts += 1;
         let until = Instant::now() + pause;
         loop {
             if observer(Progress::Retrying(&error, limit)) != Verdict::Continue {
-                return report;
+                return None;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

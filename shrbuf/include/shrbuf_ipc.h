@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * Frames from a shrbuf producer: the messages of protocol version 3, for programs in C. shrbuf/PROTOCOL.md says in which
+ * Frames from a shrbuf producer: the messages of protocol version 4, for programs in C. shrbuf/PROTOCOL.md says in which
  * order they come; examples/ipc-hash.c is a whole consumer.
  *
  * A message is one packet of a SOCK_SEQPACKET socket, or a record in a pipe, and has the size of its struct. Numbers are the
@@ -23,7 +23,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define SHRBUF_VERSION 3u
+#define SHRBUF_VERSION 4u
 #define SHRBUF_MAX_BUFFERS 64
 #define SHRBUF_MAX_PLANES 4
 #define SHRBUF_MAX_MESSAGE 640
@@ -52,7 +52,8 @@ enum {
     SHRBUF_BYE_VERSION,
     SHRBUF_BYE_PROTOCOL,
     SHRBUF_BYE_RATE,
-    SHRBUF_BYE_RESOURCES
+    SHRBUF_BYE_RESOURCES,
+    SHRBUF_BYE_CHANGED /* the frames are others from now on: connect again */
 };
 
 struct shrbuf_hello {
@@ -117,6 +118,8 @@ struct shrbuf_page {
     uint64_t released; /* a bit for each buffer */
     uint64_t skipped;  /* of those given back: not looked at */
     uint32_t wake;     /* not 0: the producer is to be woken */
+    uint32_t reserved;
+    uint64_t dropped; /* frames not sent to this consumer so far, as the producer says; 0 of version 3 */
 };
 
 #define SHRBUF_FRAME_CORRUPT 1u
@@ -273,6 +276,7 @@ static inline const char *shrbuf_why(ssize_t n, const union shrbuf_message *m, c
         "the producer says that the protocol was broken",
         "asked, or connected, more often than the producer allows",
         "the socket was full, or the producer had no descriptors left",
+        "the frames are others from now on, for those who connect again",
     };
     uint32_t reason;
     if (n < 0) return strerror(errno);

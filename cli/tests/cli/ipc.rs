@@ -140,6 +140,98 @@ fn top_shows_who_holds_what() {
     assert_eq!(ends(out)["elements"]["out"]["counters"]["sent"], came);
 }
 
+/// Passes on what the producer at "device" has; a smaller picture while there is none.
+const RELAY: &str = r#"
+pipeline.name = "relay"
+
+[element.camera]
+type = "ipc-src"
+path = "device"
+placeholder = { type = "test-src", size = [32, 24], format = "NV12", rate = 60 }
+
+[element.out]
+type = "ipc-sink"
+path = "socket"
+window = 1
+consumers = 1
+
+[[link]]
+path = ["camera", "out"]
+"#;
+
+#[test]
+fn consumers_go_on_as_a_placeholder_stands_in_and_as_the_device_is_back() {
+    let place = place("ipc-placeholder", &OUT.replace("\"socket\"\nwait-for = 1", "\"device\""));
+    place.write("relay.toml", RELAY);
+    let device = start(&place, &[]);
+    let mut relay = Going::start(place.command(&["-v", "run", "relay.toml", "--json"]));
+    relay.says("running");
+    let mut consumer = Going::start(place.command(&["-v", "run", "pipeline.toml", "--json"]));
+    consumer.says("64x48");
+    device.signal(Signal::SIGKILL);
+    consumer.says("32x24");
+    consumer.seen.clear();
+    let device = start(&place, &[]);
+    consumer.says("64x48");
+    consumer.says("running");
+    relay.signal(Signal::SIGINT);
+    let (relayed, came) = (ends(relay), consumer.ends().with_code(0).json());
+    assert_eq!((&relayed["restarts"], &came["restarts"]), (&2.into(), &2.into()), "{came}");
+    let counters =
+        |json: &Value, element: &str, name: &str| json["elements"][element]["counters"][name].as_u64().unwrap();
+    let sent = counters(&relayed, "out", "sent");
+    assert_eq!(sent, counters(&came, "in", "received") + counters(&came, "in", "skipped"));
+    device.signal(Signal::SIGINT);
+    ends(device);
+}
+
+#[test]
+fn an_end_reaches_those_who_read_though_another_does_not() {
+    let place = place("ipc-stopped", &OUT.replace("wait-for = 1", "lag = \"block\""));
+    let mut out = start(&place, &[]);
+    let [stopped, reads] = [0, 1].map(|_| {
+        let mut consumer = Going::start(place.command(&["-v", "run", "pipeline.toml", "--json"]));
+        consumer.says("running");
+        consumer
+    });
+    stopped.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    let waits = |looked: Looked| looked.0["consumers"].as_array().unwrap().iter().any(|c| c["pending"] != 0);
+    while !Looked::at(&place).is_some_and(waits) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the stopped one takes frames");
+    }
+    out.signal(Signal::SIGTERM);
+    // After the time that frames on their way have.
+    assert_eq!(out.child.wait().unwrap().code(), Some(0));
+    reads.ends().with_code(0);
+    stopped.signal(Signal::SIGCONT);
+    stopped.ends().with_code(0);
+}
+
+#[test]
+fn an_end_does_not_wait_for_consumers_who_have_not_come_and_counts_what_was_kept_for_them() {
+    let place = place("ipc-nobody", &OUT.replace("wait-for = 1", "wait-for = 1\nlag = \"block\""));
+    let out = start(&place, &[]);
+    std::thread::sleep(Duration::from_millis(200));
+    let begin = Instant::now();
+    out.signal(Signal::SIGTERM);
+    let json = ends(out);
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    let counts = &json["elements"]["out"];
+    assert!(counts["frames"].as_u64().unwrap() > 3 && counts["dropped"] == counts["frames"], "{json}");
+}
+
+#[test]
+fn a_consumer_that_must_not_lose_frames_is_refused_where_the_producer_drops_some() {
+    let place = place("ipc-no-block", &OUT.replace("wait-for = 1", ""));
+    let out = start(&place, &[]);
+    place.write("pipeline.toml", IN.replace("\"socket\"", "\"socket\"\nlag = \"block\""));
+    let done = place.run(&["run", "pipeline.toml"]).with_code(1);
+    assert!(done.err.contains("`lag = \"block\"`") && done.err.contains("set that at its `ipc-sink`"), "{}", done.err);
+    out.signal(Signal::SIGINT);
+    ends(out);
+}
+
 #[test]
 fn top_without_a_producer_says_what_to_do() {
     let done = Place::new("ipc-none").run(&["top", "socket"]).with_code(1);

@@ -33,6 +33,7 @@ impl From<Lag> for Policy {
 
 fn failed(error: IpcError) -> Failure {
     let kind = match &error {
+        IpcError::Refused { reason: Reason::Changed, .. } => FailureKind::Changed,
         IpcError::InUse { .. } | IpcError::Refused { reason: Reason::Full, .. } => FailureKind::InUse,
         // A producer that has ended, or has yet to begin, is waited for as a device is.
         IpcError::Gone

@@ -1,6 +1,7 @@
 //! `ipc-sink`.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use shrbuf::Shrbuf;
@@ -22,6 +23,10 @@ shrbuf_pipeline::properties! {
     /// `window` of its buffers, and gives them back one by one, or all when it ends, however it does. A consumer that lags
     /// gets frames as `lag` says and harms no other, except with "block", which is for consumers that must have every frame.
     ///
+    /// Where the pipeline is started anew, as the camera has another signal, or a placeholder takes its place or gives it back,
+    /// the socket stays: consumers are told, connect again, and have what there is then. The end of the run is the end of their
+    /// stream, unless it fails.
+    ///
     /// ```toml
     /// [element.out]
     /// type = "ipc-sink"
@@ -35,7 +40,8 @@ shrbuf_pipeline::properties! {
         mode: String = "600".to_owned(),
         /// Users who may connect, by name or number, with commas between; not set, all whom `mode` lets.
         users: Option<String> = None,
-        /// Connections at most. The source has `window` buffers more for each.
+        /// Connections at most, 1 to 64. The source has `window` buffers more for each, and no stream has more than 64: with a
+        /// `window` of 3 there is room for 20, less what the source keeps.
         consumers: u32 = 4,
         /// Frames that each consumer may hold at once.
         window: u32 = 3,
@@ -44,7 +50,7 @@ shrbuf_pipeline::properties! {
         /// Frames that wait for a consumer, with "drop-oldest".
         depth: u32 = 2,
         /// Keeps the first frames until so many consumers are there: with "block" all of them, so that the source waits in the
-        /// end, else the last that it may hold.
+        /// end, else the last that it may hold. As the pipeline is started anew, for those who were there.
         wait_for: u32 = 0,
     }
 }
@@ -73,7 +79,7 @@ impl Build for IpcSink {
         let returns = Returns::WhenNeeded;
         let options = Options { mode, users, consumers, window, policy, depth, returns, ..Options::default() };
         let counts = Counts::default();
-        Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, run: None, counts, late: 0 }))
+        Ok(Box::new(Sink { config: self, options, announced: Vec::new(), rate: None, out: None, counts, late: 0 }))
     }
 }
 
@@ -83,13 +89,14 @@ struct Sink {
     /// Between negotiation and start.
     announced: Vec<Announced>,
     rate: Option<Rate>,
-    run: Option<Run>,
-    /// Of earlier runs.
+    /// From the first start on: consumers stay connected while the graph is negotiated anew.
+    out: Option<Out>,
+    /// Of what is over, and frames that never got there.
     counts: Counts,
     late: u64,
 }
 
-struct Run {
+struct Out {
     producer: Producer,
     /// Frames that came before there were consumers enough.
     early: VecDeque<Frame>,
@@ -129,64 +136,87 @@ impl Element for Sink {
 
     fn start(&mut self, start: &mut Start<'_>) -> Result<(), Failure> {
         let (announced, rate) = (std::mem::take(&mut self.announced), self.rate.map(|r| (r.num, r.den)));
-        let producer = Producer::bind(&self.config.path, self.options.clone(), announced, rate).map_err(failed)?;
-        let fd = std::os::fd::AsFd::as_fd(&producer).try_clone_to_owned();
-        start.watch(fd.map_err(|e| Failure::new(FailureKind::Limit, e))?, PEERS)?;
-        let early = VecDeque::with_capacity(if self.config.wait_for > 0 { MAX_BUFFERS } else { 0 });
-        let kept = if self.config.lag == Lag::Block { MAX_BUFFERS } else { self.holds() as usize };
-        self.run = Some(Run { producer, early, awaited: self.config.wait_for as usize, kept, late: 0, ending: false });
-        Ok(())
+        let out = match self.out.take() {
+            Some(mut out) => {
+                let told = out.producer.change(announced, rate).map_err(failed)?;
+                // Those who were there come again; nobody else is waited for a second time.
+                out.awaited = if out.awaited > 0 { out.awaited } else { told.min(self.config.wait_for as usize) };
+                Out { ending: false, ..out }
+            }
+            None => {
+                let producer = Producer::bind(&self.config.path, self.options.clone(), announced, rate);
+                let producer = producer.map_err(failed)?;
+                let early = VecDeque::with_capacity(if self.config.wait_for > 0 { MAX_BUFFERS } else { 0 });
+                let kept = if self.config.lag == Lag::Block { MAX_BUFFERS } else { self.holds() as usize };
+                Out { producer, early, awaited: self.config.wait_for as usize, kept, late: 0, ending: false }
+            }
+        };
+        let fd = self.out.insert(out).producer.as_fd().try_clone_to_owned();
+        start.watch(fd.map_err(|e| Failure::new(FailureKind::Limit, e))?, PEERS)
     }
 
     fn ready(&mut self, _token: u32, _events: Events, context: &mut Context<'_>) -> Result<(), Failure> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        run.producer.ready().map_err(failed)?;
-        if run.awaited > 0 && run.producer.consumers() >= run.awaited {
-            run.awaited = 0;
-            while let Some(frame) = run.early.pop_front() {
-                run.send(frame, context)?;
+        let Some(out) = &mut self.out else { return Ok(()) };
+        out.producer.ready().map_err(failed)?;
+        if out.awaited > 0 && out.producer.consumers() >= out.awaited {
+            out.awaited = 0;
+            while let Some(frame) = out.early.pop_front() {
+                out.send(frame, context)?;
             }
         }
-        run.finish_if_done(context);
+        out.finish_if_done(context);
         Ok(())
     }
 
     fn process(&mut self, _input: usize, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        if run.awaited > 0 {
-            if run.early.len() >= run.kept {
-                run.early.pop_front();
+        let Some(out) = &mut self.out else { return Ok(()) };
+        if out.awaited > 0 {
+            if out.early.len() >= out.kept {
+                out.early.pop_front();
                 context.dropped(1);
             }
-            run.early.push_back(frame);
+            out.early.push_back(frame);
             return Ok(());
         }
-        run.send(frame, context)
+        out.send(frame, context)
     }
 
     fn end(&mut self, _input: usize, context: &mut Context<'_>) -> Result<(), Failure> {
-        if let Some(run) = &mut self.run {
-            run.ending = true;
-            run.finish_if_done(context);
+        let Some(out) = &mut self.out else { return Ok(()) };
+        out.ending = true;
+        if context.ends_early() {
+            // Whoever they wait for may never come.
+            context.dropped(out.early.len() as u64);
+            out.early.clear();
         }
+        out.finish_if_done(context);
         Ok(())
     }
 
     fn stop(&mut self) {
-        if let Some(run) = self.run.take() {
-            self.counts = self.counts + run.producer.counts();
-            self.late += run.late;
+        if let Some(out) = &mut self.out {
+            self.counts.dropped += out.early.len() as u64;
+            out.early.clear();
         }
     }
 
+    fn over(&mut self, failed: bool) {
+        let Some(mut out) = self.out.take() else { return };
+        if !failed {
+            out.producer.end();
+        }
+        self.counts = self.counts + out.producer.counts();
+        self.late += out.late;
+    }
+
     fn counters(&self, report: &mut dyn FnMut(&'static str, u64)) {
-        let now = self.run.as_ref().map(|run| run.producer.counts()).unwrap_or_default();
+        let now = self.out.as_ref().map(|out| out.producer.counts()).unwrap_or_default();
         let Counts { unseen, sent, dropped, refused, .. } = self.counts + now;
         report("sent", sent);
         report("lagged", dropped);
         report("unseen", unseen);
         report("refused", refused);
-        report("late", self.late + self.run.as_ref().map_or(0, |run| run.late));
+        report("late", self.late + self.out.as_ref().map_or(0, |out| out.late));
     }
 }
 
@@ -204,7 +234,7 @@ impl Sink {
     }
 }
 
-impl Run {
+impl Out {
     fn send(&mut self, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
         let info = info(&frame);
         let sent = match self.producer.send(&frame.buffer, &info) {
@@ -221,10 +251,9 @@ impl Run {
         Ok(())
     }
 
-    /// The last frames have gone to those who must have them: says so to everybody.
-    fn finish_if_done(&mut self, context: &mut Context<'_>) {
+    /// The last frames have gone to those who must have them.
+    fn finish_if_done(&self, context: &mut Context<'_>) {
         if self.ending && self.early.is_empty() && self.producer.owed() == 0 {
-            self.producer.end();
             context.finish();
         }
     }

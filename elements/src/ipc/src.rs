@@ -20,7 +20,9 @@ shrbuf_pipeline::properties! {
     ///
     /// Connects to the socket of an `ipc-sink`. Format, size, rate and memory are what that producer has; frames keep
     /// their time stamps, and those that were dropped on the way are counted here too. A producer that ends ends the
-    /// stream; one that dies is a device unplugged, which `retry` waits for. Frames that have come stay valid.
+    /// stream. One that is started anew, as its camera has another signal or a placeholder takes its place, is connected to again,
+    /// and this graph negotiated for what it has then. One that dies is a device unplugged, which `retry` waits for. Frames that
+    /// have come stay valid.
     ///
     /// ```toml
     /// [element.camera]
@@ -30,12 +32,17 @@ shrbuf_pipeline::properties! {
     pub struct IpcSrc = "ipc-src" {
         /// Socket of the producer.
         path: PathBuf = PathBuf::new(),
-        /// What happens to frames for which there is no room here; not set, what the producer has set.
+        /// What happens to frames for which there is no room here; not set, what the producer has set. "block" only where it has
+        /// set that.
         lag: Option<Lag> = None,
         /// Longest time that the producer may take to answer as it is connected to.
         timeout: Duration = Duration::from_secs(5),
     }
 }
+
+const NO_BLOCK: &str = "the producer drops frames for consumers that lag, and lets nobody have `lag = \"block\"`; \
+                        set that at its `ipc-sink` (`policy=block` of a `shrbufsink`), or leave `lag` out here";
+const CHANGED: &str = "the producer has other frames from now on";
 
 const FRAMES: u32 = 0;
 const FENCES: u32 = 1;
@@ -117,6 +124,9 @@ impl Element for Source {
         self.connection = None;
         let wishes = Wishes { name: self.name.clone(), policy: self.config.lag.map(Into::into), window: 0 };
         let connection = Connection::open(&self.config.path, &wishes, self.config.timeout).map_err(failed)?;
+        if wishes.policy.is_some_and(|wish| wish != connection.policy()) {
+            return Err(Failure::new(FailureKind::Config, NO_BLOCK));
+        }
         let (video, kind) = video(&connection)?;
         let origin = if kind == MemoryKind::Memfd { Origin::Memfd } else { Origin::Process };
         // Whoever takes the frames here may hold as many as the producer lets this process have.
@@ -156,7 +166,7 @@ impl Element for Source {
             return run.consumer.reap().map_err(|e| Failure::new(FailureKind::Device, e));
         }
         let next = run.consumer.receive();
-        let lost = run.consumer.dropped() + run.consumer.skipped();
+        let lost = run.consumer.dropped().saturating_add(run.consumer.skipped());
         context.dropped(lost - run.counted);
         run.counted = lost;
         match next.map_err(failed)? {
@@ -166,6 +176,7 @@ impl Element for Source {
             }
             Next::Nothing => Ok(()),
             Next::Ended => context.end_all(),
+            Next::Changed => context.change(Failure::new(FailureKind::Changed, CHANGED)),
         }
     }
 

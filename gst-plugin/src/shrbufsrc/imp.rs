@@ -64,13 +64,20 @@ enum Link {
     Lost,
 }
 
+#[derive(Clone, Copy)]
+enum Last {
+    Ended,
+    Changed,
+}
+
 /// The streaming thread's own.
 struct Run {
     link: Link,
     lender: Lender,
     /// Frames that came before they were filled, and those after them.
     waiting: VecDeque<Received>,
-    ended: bool,
+    /// No more come.
+    last: Option<Last>,
     /// That downstream keeps all frames there may be has been said.
     warned: bool,
     /// Matrix and range that the caps say.
@@ -169,40 +176,11 @@ fn gst_error(error: &IpcError) -> gst::ErrorMessage {
 
 impl BaseSrcImpl for ShrbufSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let (path, wishes, timeout) = {
-            let settings = lock(&self.settings);
-            let path = settings.path.clone().filter(|path| !path.is_empty()).ok_or_else(|| {
-                gst::error_msg!(gst::ResourceError::Settings, ["path is not set; it is the socket of the producer"])
-            })?;
-            let policy = match settings.policy {
-                Policy::Producer => None,
-                Policy::Block => Some(shrbuf::ipc::Policy::Block),
-                Policy::DropOldest => Some(shrbuf::ipc::Policy::DropOldest),
-                Policy::Latest => Some(shrbuf::ipc::Policy::Latest),
-            };
-            let wishes = Wishes { name: self.obj().name().into(), policy, window: settings.window };
-            (path, wishes, Duration::from_nanos(settings.timeout))
-        };
-        let connection = Connection::open(path.as_ref(), &wishes, timeout).map_err(|e| gst_error(&e))?;
-        let rate = connection.rate();
-        let failed = |e: &dyn std::fmt::Display| gst::error_msg!(gst::ResourceError::Settings, ["{e}"]);
-        let picture = Picture::of(connection.buffers(), rate).map_err(|e| failed(&e))?;
-        let dma_buf = connection.buffers().iter().all(|b| b.kind() == MemoryKind::DmaBuf);
-        let caps = caps(&picture, dma_buf).map_err(|e| failed(&e))?;
-        let usual = picture.is_usual();
-        let lender = Lender::new(connection.buffers(), picture.planes).map_err(|e| failed(&e))?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let wake = Arc::new(wake.map_err(|e| failed(&format!("eventfd failed: {e}; raise the descriptor limit")))?);
-        let duration = rate
-            .filter(|(num, _)| *num > 0)
-            .and_then(|(num, den)| gst::ClockTime::SECOND.mul_div_floor(u64::from(den), u64::from(num)));
-        let window = connection.window();
-        gst::info!(CATEGORY, imp = self, "connected to {path}: {caps}, {} buffers", connection.buffers().len());
-        *lock(&self.stream) = Some(Stream { caps, usual, duration, window, wake: Arc::clone(&wake) });
-        // As many as there can be, so that it never grows.
-        let waiting = VecDeque::with_capacity(MAX_BUFFERS);
-        let (link, color) = (Link::Connected(connection), (2, false));
-        *lock(&self.run) = Some(Run { link, lender, waiting, ended: false, warned: false, color, wake });
+        let limit =
+            |e| gst::error_msg!(gst::ResourceError::Settings, ["eventfd failed: {e}; raise the descriptor limit"]);
+        let run = self.connect(Arc::new(wake.map_err(limit)?))?;
+        *lock(&self.run) = Some(run);
         Ok(())
     }
 
@@ -309,11 +287,15 @@ impl PushSrcImpl for ShrbufSrc {
     fn create(&self, _buffer: Option<&mut gst::BufferRef>) -> Result<CreateSuccess, gst::FlowError> {
         let mut run = lock(&self.run);
         let run = run.as_mut().ok_or(gst::FlowError::Flushing)?;
-        run.begin().map_err(|e| self.fail(&e))?;
-        let received = run.next(self).map_err(|stop| match stop {
-            Stop::Flow(flow) => flow,
-            Stop::Failed(e) => self.fail(&e),
-        })?;
+        let received = loop {
+            run.begin().map_err(|e| self.fail(&e))?;
+            match run.next(self) {
+                Ok(received) => break received,
+                Err(Stop::Changed) => self.reconnect(run)?,
+                Err(Stop::Flow(flow)) => return Err(flow),
+                Err(Stop::Failed(e)) => return Err(self.fail(&e)),
+            }
+        };
         let info = received.info;
         self.say_color(run, (info.matrix, info.full_range))?;
         // It goes back when the last memory that was made of it is freed.
@@ -330,6 +312,59 @@ impl PushSrcImpl for ShrbufSrc {
 }
 
 impl ShrbufSrc {
+    /// Connects to the producer, whose frames everybody can ask about then.
+    fn connect(&self, wake: Arc<EventFd>) -> Result<Run, gst::ErrorMessage> {
+        let (path, wishes, timeout) = {
+            let settings = lock(&self.settings);
+            let path = settings.path.clone().filter(|path| !path.is_empty()).ok_or_else(|| {
+                gst::error_msg!(gst::ResourceError::Settings, ["path is not set; it is the socket of the producer"])
+            })?;
+            let policy = match settings.policy {
+                Policy::Producer => None,
+                Policy::Block => Some(shrbuf::ipc::Policy::Block),
+                Policy::DropOldest => Some(shrbuf::ipc::Policy::DropOldest),
+                Policy::Latest => Some(shrbuf::ipc::Policy::Latest),
+            };
+            let wishes = Wishes { name: self.obj().name().into(), policy, window: settings.window };
+            (path, wishes, Duration::from_nanos(settings.timeout))
+        };
+        let connection = Connection::open(path.as_ref(), &wishes, timeout).map_err(|e| gst_error(&e))?;
+        self.warn_of_less(&wishes, &connection);
+        let rate = connection.rate();
+        let failed = |e: &dyn std::fmt::Display| gst::error_msg!(gst::ResourceError::Settings, ["{e}"]);
+        let picture = Picture::of(connection.buffers(), rate).map_err(|e| failed(&e))?;
+        let dma_buf = connection.buffers().iter().all(|b| b.kind() == MemoryKind::DmaBuf);
+        let caps = caps(&picture, dma_buf).map_err(|e| failed(&e))?;
+        let usual = picture.is_usual();
+        let lender = Lender::new(connection.buffers(), picture.planes).map_err(|e| failed(&e))?;
+        let duration = rate
+            .filter(|(num, _)| *num > 0)
+            .and_then(|(num, den)| gst::ClockTime::SECOND.mul_div_floor(u64::from(den), u64::from(num)));
+        let window = connection.window();
+        gst::info!(CATEGORY, imp = self, "connected to {path}: {caps}, {} buffers", connection.buffers().len());
+        *lock(&self.stream) = Some(Stream { caps, usual, duration, window, wake: Arc::clone(&wake) });
+        // As many as there can be, so that it never grows.
+        let waiting = VecDeque::with_capacity(MAX_BUFFERS);
+        let (link, color) = (Link::Connected(connection), (2, false));
+        Ok(Run { link, lender, waiting, last: None, warned: false, color, wake })
+    }
+
+    /// The producer has other frames: takes those from now on, and downstream with it.
+    fn reconnect(&self, run: &mut Run) -> Result<(), gst::FlowError> {
+        run.link = Link::Lost;
+        *run = self.connect(Arc::clone(&run.wake)).map_err(|e| {
+            self.post_error_message(e);
+            gst::FlowError::Error
+        })?;
+        let source = self.obj();
+        if !source.negotiate() {
+            return Err(gst::FlowError::NotNegotiated);
+        }
+        // Nobody minds where there is no bus to hear of it.
+        let _ = source.post_message(gst::message::Latency::builder().src(&*source).build());
+        Ok(())
+    }
+
     fn granted(&self) -> u32 {
         lock(&self.stream).as_ref().map_or(0, |stream| stream.window)
     }
@@ -337,6 +372,27 @@ impl ShrbufSrc {
     fn fail(&self, error: &IpcError) -> gst::FlowError {
         self.post_error_message(gst_error(error));
         gst::FlowError::Error
+    }
+
+    /// Says what of the wishes the producer does not grant.
+    fn warn_of_less(&self, wishes: &Wishes, connection: &Connection) {
+        if wishes.policy.is_some_and(|wish| wish != connection.policy()) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("the producer does not let frames wait as policy=block says, and drops those for which there is no room here; \
+                     set that policy there (`lag = \"block\"` of an ipc-sink), or another here")
+            );
+        }
+        let (asked, granted) = (wishes.window, connection.window());
+        if asked > granted {
+            let help = "set the producer's `window` higher, or this one lower";
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("the producer lets {granted} frames be held here at once, where window={asked}; {help}")
+            );
+        }
     }
 
     /// Downstream has all frames that there may be: an encoder that looks ahead would wait for ever.
@@ -378,6 +434,8 @@ impl ShrbufSrc {
 /// Why there is no frame.
 enum Stop {
     Flow(gst::FlowError),
+    /// The producer has others.
+    Changed,
     Failed(IpcError),
 }
 
@@ -400,17 +458,20 @@ impl Run {
         loop {
             // One that is not filled when the producer ends stays what it is.
             let whole = |f: &mut Received| f.buffer.state() != State::Filling;
-            let ready = self.waiting.front_mut().is_some_and(|f| self.ended || whole(f));
+            let ready = self.waiting.front_mut().is_some_and(|f| self.last.is_some() || whole(f));
             if ready && let Some(mut frame) = self.waiting.pop_front() {
                 frame.info.corrupt |= frame.buffer.state() != State::Filled;
                 return Ok(frame);
             }
-            if self.ended {
-                return Err(Stop::Flow(gst::FlowError::Eos));
+            match self.last {
+                None => {}
+                Some(Last::Ended) => return Err(Stop::Flow(gst::FlowError::Eos)),
+                Some(Last::Changed) => return Err(Stop::Changed),
             }
             match consumer.receive().map_err(Stop::Failed)? {
                 Next::Frame(frame) => self.waiting.push_back(frame),
-                Next::Ended => self.ended = true,
+                Next::Ended => self.last = Some(Last::Ended),
+                Next::Changed => self.last = Some(Last::Changed),
                 // Paused, it is downstream's to keep frames.
                 Next::Nothing => {
                     if !wait(consumer, &self.wake, patience)? && element.obj().current_state() == gst::State::Playing {

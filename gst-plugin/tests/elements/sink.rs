@@ -43,7 +43,7 @@ fn consume(consumer: &mut Consumer) -> Option<Received> {
     match consumer.wait(LONG).unwrap() {
         Next::Frame(frame) => Some(frame),
         Next::Ended => None,
-        Next::Nothing => panic!("neither a frame nor an end in {LONG:?}"),
+        other => panic!("neither a frame nor an end in {LONG:?}: {other:?}"),
     }
 }
 

@@ -6,7 +6,7 @@ use nix::time::{ClockId, clock_gettime};
 use shrbuf::exporter::Memfd;
 use shrbuf::ipc::{Announced, FrameInfo, Options, Policy, Producer};
 use shrbuf::layout::Plane;
-use shrbuf::{Format, Layout, Ledger, Modifier, Pool, Reason, State};
+use shrbuf::{Format, Layout, Ledger, Modifier, Pool, Reason, Shrbuf, State};
 
 use crate::launch::{LEAKS_TRACER, LONG, Launch, PAGE, Temporary, nothing_is_alive, until, until_listening};
 
@@ -15,6 +15,13 @@ const PERIOD: u64 = 40_000_000;
 
 fn monotonic() -> u64 {
     Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap()).as_nanos() as u64
+}
+
+/// Four of them, and what consumers are told of them.
+fn buffers(layout: &Layout) -> (Vec<Shrbuf>, Vec<Announced>) {
+    let buffers: Vec<_> = (0..4).map(|_| Memfd::new("test").allocate(layout).unwrap()).collect();
+    let announced = buffers.iter().map(|b| Announced::of(b).unwrap()).collect();
+    (buffers, announced)
 }
 
 /// A producer of this process, with four buffers.
@@ -33,8 +40,7 @@ struct Source {
 impl Source {
     fn new(layout: &Layout) -> Source {
         let socket = Temporary::new("source");
-        let buffers: Vec<_> = (0..4).map(|_| Memfd::new("test").allocate(layout).unwrap()).collect();
-        let announced = buffers.iter().map(|b| Announced::of(b).unwrap()).collect();
+        let (buffers, announced) = buffers(layout);
         let pool = Pool::new(buffers, |_| {}).unwrap();
         let options = Options { policy: Policy::Block, window: 3, ..Options::default() };
         let producer = Producer::bind(&socket.0, options, announced, Some((25, 1))).unwrap();
@@ -80,10 +86,23 @@ impl Source {
 
     /// Everybody has the last frame, and hears that it was.
     fn end(&mut self) {
+        self.until_sent();
+        self.producer.end();
+    }
+
+    /// Everybody has the last frame, and hears that others come.
+    fn change(&mut self, layout: &Layout) {
+        self.until_sent();
+        let (buffers, announced) = buffers(layout);
+        self.producer.change(announced, Some((25, 1))).unwrap();
+        self.pool = Pool::new(buffers, |_| {}).unwrap();
+        self.wait_for_a_consumer();
+    }
+
+    fn until_sent(&mut self) {
         while self.producer.owed() > 0 {
             self.producer.wait(Some(LONG)).unwrap();
         }
-        self.producer.end();
     }
 }
 
@@ -128,6 +147,42 @@ fn planes_in_memories_of_their_own_are_one_frame() {
     let mut source = Source::new(&layout);
     let got = through(&mut source, "", 40);
     assert!(got == source.sent, "{} bytes of {}, or others", got.len(), source.sent.len());
+}
+
+#[test]
+fn frames_that_are_others_from_now_on_come_with_their_caps() {
+    let mut source = Source::new(&Layout::linear(Format::Grey, 64, 48, 1).unwrap());
+    let file = Temporary::new("raw");
+    // The queue still has frames of before as the others come.
+    let line = format!(
+        "shrbufsrc path={} ! queue ! identity sleep-time=2000 ! filesink buffer-mode=2 location=",
+        source.path()
+    );
+    let launch = Launch::new(&format!("-v {line}{}", file.as_str()));
+    source.wait_for_a_consumer();
+    (0..20).for_each(|_| source.send());
+    for (format, width) in [(Format::Grey, 128), (Format::Nv12, 32)] {
+        source.change(&Layout::linear(format, width, 24, 1).unwrap());
+        (0..20).for_each(|_| source.send());
+    }
+    source.end();
+    let log = launch.end_well();
+    assert!(std::fs::read(&file.0).unwrap() == source.sent, "other bytes");
+    let sink = |l: &&str| l.contains("filesink") && l.contains("sink: caps");
+    let widths: Vec<_> = log.lines().filter(sink).filter_map(|l| l.split("width=(int)").nth(1)).collect();
+    assert_eq!(widths.iter().map(|w| w.split(',').next().unwrap()).collect::<Vec<_>>(), ["64", "128", "32"], "{log}");
+}
+
+#[test]
+fn what_the_producer_does_not_grant_is_said() {
+    let socket = Temporary::new("less");
+    let path = socket.as_str();
+    let producer = Launch::new(&format!("videotestsrc is-live=true num-buffers=30 ! shrbufsink path={path}"));
+    until_listening(&socket);
+    let log = Launch::new(&format!("shrbufsrc path={path} policy=block window=40 ! fakesink")).end_well();
+    assert!(log.contains("WARNING") && log.contains("does not let frames wait as policy=block says"), "{log}");
+    assert!(log.contains("lets 3 frames be held here at once, where window=40"), "{log}");
+    producer.end_well();
 }
 
 /// Rows of 1284 bytes, each padded to 2048, which GStreamer would not do.

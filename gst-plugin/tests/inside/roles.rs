@@ -209,7 +209,7 @@ fn count(socket: &str, frames: u32, buffers: usize) {
                 seen.insert(frame.buffer.id());
             }
             Next::Ended => break,
-            Next::Nothing => panic!("no frame in {LONG:?}"),
+            other => panic!("no frame in {LONG:?}: {other:?}"),
         }
     }
     assert_eq!((consumer.received(), consumer.dropped(), seen.len()), (u64::from(frames), 0, buffers));
@@ -232,7 +232,7 @@ fn read(socket: &str, stopped: bool) {
                 last = Some(marker.frame);
             }
             Ok(Next::Ended) => break,
-            Ok(Next::Nothing) => panic!("no frame in {LONG:?}"),
+            Ok(other) => panic!("no frame in {LONG:?}: {other:?}"),
         }
     }
     assert!(frames > 30, "{frames} frames");

@@ -195,6 +195,12 @@ impl Context<'_> {
         self.flags.control.end();
     }
 
+    /// Whether the sources have been told to end, rather than having sent all: by the user, or as an element's frames are others
+    /// from now on.
+    pub fn ends_early(&self) -> bool {
+        self.flags.control.is_ending()
+    }
+
     /// Of a source: no more frames are wanted. One that is not driven by a descriptor stops making them.
     pub fn ended(&self) -> bool {
         self.flags.ended.get()

@@ -109,6 +109,8 @@ pub struct Seen {
     pub sequences: Vec<u64>,
     pub thread: Option<ThreadId>,
     pub stops: u64,
+    /// How many of them there had been as it was told that nothing is started again, and whether the run had failed.
+    pub over: Vec<(u64, bool)>,
 }
 
 /// What a sink does with a frame.
@@ -153,6 +155,12 @@ impl Element for Sink {
 
     fn stop(&mut self) {
         self.seen.lock().unwrap().stops += 1;
+    }
+
+    fn over(&mut self, failed: bool) {
+        let mut seen = self.seen.lock().unwrap();
+        let stops = seen.stops;
+        seen.over.push((stops, failed));
     }
 }
 

@@ -50,6 +50,25 @@ fn one_that_starts_and_fails_each_time_is_given_up_after_growing_pauses() {
 }
 
 #[test]
+fn an_element_is_told_once_that_nothing_is_started_again_and_whether_that_is_a_failure() {
+    for (retry, times, failed) in [(60_000, 2, false), (150, 9, true)] {
+        let mut failures = 0;
+        let sink = Sink::with(move |_| {
+            failures += 1;
+            if failures <= times { Err(Failure::new(FailureKind::Device, "smoke")) } else { Ok(()) }
+        });
+        let seen = Arc::clone(&sink.seen);
+        let mut graph = chain(Source::new(2), 0, sink);
+        graph.set_retry(Some(Duration::from_millis(retry)));
+
+        let report = run(graph, &RunOptions { frames: Some(20), ..RunOptions::default() }, |_| Verdict::Continue);
+
+        assert_eq!((report.error.is_some(), report.restarts > 0), (failed, true), "{:?}", report.error);
+        assert_eq!(seen.lock().unwrap().over, [(u64::from(report.restarts) + 1, failed)]);
+    }
+}
+
+#[test]
 fn after_frames_for_longer_than_any_pause_a_failure_is_a_new_trouble() {
     let begin = Instant::now();
     let mut failures = 0;

@@ -69,7 +69,7 @@ fn proper(code: u8) -> (Vec<u8>, Vec<usize>) {
             ([grey, vec![0; 36]].concat(), vec![index as usize])
         }
         2 => ([words(&[0x84, index, u32::from(code / 32) % 4]), vec![0; 52]].concat(), vec![]),
-        3 => (words(&[0x85, index]), vec![]),
+        3 => (words(&[0x85, u32::from(code / 8)]), vec![]),
         4 => (words(&[0x83, index, 0, 0, 0, 0, 0, 0, 2, 1, 1, 0, 0, 9, 9, u32::from(code / 64)]), vec![]),
         5 => (words(&[0x83, index, 0, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0]), vec![]),
         6 => (words(&[0x88, 1]), vec![PAGE, PIPE]),
@@ -141,7 +141,7 @@ fn consume(socket: OwnedFd) {
                 }
                 held.insert(0, frame);
             }
-            Next::Ended => break,
+            Next::Ended | Next::Changed => break,
             Next::Nothing => panic!("it waits for what does not come"),
         }
         held.truncate(2);

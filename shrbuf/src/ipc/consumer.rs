@@ -21,7 +21,7 @@ use super::channel::{self, RECORD};
 use super::later::Later;
 use super::message::{FrameInfo, Policy, Reason, Role, ToConsumer, ToProducer, Welcome};
 use super::socket::{Deadline, Socket, close_apart, name};
-use super::wire::VERSION;
+use super::wire::{OLDEST, VERSION};
 
 /// What a consumer asks for.
 #[derive(Debug, Clone, Default)]
@@ -78,10 +78,15 @@ impl Connection {
     /// wrong.
     pub fn open(path: &Path, wishes: &Wishes, timeout: Duration) -> Result<Connection, IpcError> {
         let end = Deadline::after(timeout);
-        Connection::greet(Socket::connect(path, timeout)?, wishes, end).map_err(|error| match error {
-            IpcError::Gone => IpcError::Unanswered { path: path.to_owned() },
-            error => error,
-        })
+        loop {
+            let socket = Socket::connect(path, end.left().unwrap_or(timeout))?;
+            match Connection::greet(socket, wishes, end) {
+                Err(IpcError::Gone) => return Err(IpcError::Unanswered { path: path.to_owned() }),
+                // They have changed just now.
+                Err(IpcError::Refused { reason: Reason::Changed, .. }) if !end.over() => {}
+                greeted => return greeted,
+            }
+        }
     }
 
     /// As [`Connection::open`], over a socket that is connected already. For the fuzz target.
@@ -92,17 +97,13 @@ impl Connection {
 
     fn greet(socket: Socket, wishes: &Wishes, end: Deadline) -> Result<Connection, IpcError> {
         let (policy, window, name) = (wishes.policy, wishes.window, name(&wishes.name));
-        // A producer that refuses us may have closed already: its reason is there to be read.
-        match socket.say(ToProducer::Hello { version: VERSION, role: Role::Consumer, policy, window, name }) {
-            Ok(()) | Err(IpcError::Gone) => {}
-            Err(e) => return Err(e),
-        }
+        socket.tell(ToProducer::Hello { version: VERSION, role: Role::Consumer, policy, window, name })?;
         let welcome = match socket.hear_until(end)? {
             ToConsumer::Welcome(welcome) => welcome,
             ToConsumer::Bye { reason, version } => return Err(socket.refused(reason, version)),
             _ => return Err(socket.broken("it began with something other than a welcome")),
         };
-        if welcome.version != VERSION {
+        if !(OLDEST..=VERSION).contains(&welcome.version) {
             return Err(IpcError::Version { path: socket.path, ours: VERSION, theirs: welcome.version });
         }
         let in_range = |n: u32| (1..=MAX_BUFFERS as u32).contains(&n);
@@ -130,7 +131,7 @@ impl Connection {
         let page = page.ok_or_else(|| socket.broken("its page for releases is no sealed memfd that can be written"))?;
         let page = page.map_err(IpcError::os("mmap"))?;
         let pipe = fds.next().map(|pipe| open(&socket, pipe)).transpose()?;
-        socket.say(ToProducer::Ready { buffers: welcome.buffers })?;
+        socket.tell(ToProducer::Ready { buffers: welcome.buffers })?;
         Ok(Connection { way: Way { socket, page }, pipe, welcome, buffers })
     }
 
@@ -157,7 +158,7 @@ impl Connection {
     /// Has the producer send. No other handle on the buffers may be left by then.
     ///
     /// # Errors
-    /// [`IpcError::Pool`] where there is one, [`IpcError::Gone`].
+    /// [`IpcError::Pool`] where there is one.
     pub fn start(self) -> Result<Consumer, IpcError> {
         let Connection { way, pipe, welcome, buffers } = self;
         let weak: Vec<WeakShrbuf> = buffers.iter().map(Shrbuf::downgrade).collect();
@@ -172,7 +173,7 @@ impl Connection {
             weak.iter().for_each(|w| w.detach(number));
         })?;
         let later = Later::new(number, first, &pool)?;
-        way.socket.say(ToProducer::Start)?;
+        way.socket.tell(ToProducer::Start)?;
         let skips = welcome.policy == Policy::Latest;
         let (room, newest, said, over) = (Box::new([0; ROOM]), None, None, None);
         let (received, skipped, dropped) = (0, 0, 0);
@@ -213,6 +214,8 @@ pub enum Next {
     Nothing,
     /// There will be no more.
     Ended,
+    /// There will be no more on this connection: the producer has others now, for those who [connect](Connection::open) again.
+    Changed,
 }
 
 /// What reading has brought.
@@ -220,7 +223,7 @@ enum Step {
     Frame(Received),
     More,
     Nothing,
-    Ended,
+    Over(Over),
 }
 
 /// Frames from another process. Dropped, it takes no more; those it gave out stay valid, and the producer has them back
@@ -250,6 +253,7 @@ pub struct Consumer {
 
 enum Over {
     Ended,
+    Changed,
     Failed(IpcError),
     /// The failure has been told.
     Told,
@@ -270,7 +274,7 @@ impl Consumer {
                 Ok(Step::Frame(frame)) => return Ok(Next::Frame(frame)),
                 Ok(Step::More) => {}
                 Ok(Step::Nothing) => break,
-                Ok(Step::Ended) => self.over = Some(Over::Ended),
+                Ok(Step::Over(over)) => self.over = Some(over),
                 Err(error) => {
                     // Where it has closed, descriptors stay readable; what else it did wrong is to be told at once.
                     if !matches!(error, IpcError::Gone | IpcError::Refused { .. }) {
@@ -280,6 +284,7 @@ impl Consumer {
                 }
             }
             if self.over.is_some() {
+                self.dropped = self.dropped.max(self.way.page.dropped());
                 // Stays readable from now on, whatever the producer does, until its caller has heard of it.
                 let _ = shutdown(self.way.socket.fd.as_raw_fd(), Shutdown::Read);
             }
@@ -291,6 +296,7 @@ impl Consumer {
         match &mut self.over {
             None => Ok(Next::Nothing),
             Some(Over::Ended) => Ok(Next::Ended),
+            Some(Over::Changed) => Ok(Next::Changed),
             Some(over) => match std::mem::replace(over, Over::Told) {
                 Over::Failed(error) => Err(error),
                 _ => Err(IpcError::Gone),
@@ -387,7 +393,11 @@ impl Consumer {
     }
 
     fn bye(&self, reason: Reason, version: u16) -> Result<Step, IpcError> {
-        if reason == Reason::Ended { Ok(Step::Ended) } else { Err(self.way.socket.refused(reason, version)) }
+        match reason {
+            Reason::Ended => Ok(Step::Over(Over::Ended)),
+            Reason::Changed => Ok(Step::Over(Over::Changed)),
+            _ => Err(self.way.socket.refused(reason, version)),
+        }
     }
 
     fn step(&mut self, message: ToConsumer) -> Result<Step, IpcError> {
@@ -405,7 +415,7 @@ impl Consumer {
                 let buffer = buffer
                     .ok_or_else(|| self.way.socket.broken("a frame in a buffer that is still held here, or is none"))?;
                 buffer.set_state(state);
-                self.dropped = dropped;
+                self.dropped = self.dropped.max(dropped);
                 let frame = Received { buffer, info };
                 if !self.skips {
                     self.received += 1;
@@ -462,7 +472,8 @@ impl Consumer {
         self.received
     }
 
-    /// Frames that the producer did not send because this consumer lagged.
+    /// Frames that the producer did not send because this consumer lagged, as far as it has told; all of them once it has said
+    /// that it ends.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }

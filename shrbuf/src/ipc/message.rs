@@ -62,9 +62,11 @@ pub enum Reason {
     Rate,
     /// The peer's socket has no room, or the machine no descriptors.
     Resources,
+    /// The frames are others from now on, for those who connect again.
+    Changed,
 }
 
-pub(super) const REASONS: [Reason; 7] = [
+pub(super) const REASONS: [Reason; 8] = [
     Reason::Ended,
     Reason::NotAllowed,
     Reason::Full,
@@ -72,6 +74,7 @@ pub(super) const REASONS: [Reason; 7] = [
     Reason::Protocol,
     Reason::Rate,
     Reason::Resources,
+    Reason::Changed,
 ];
 
 impl std::fmt::Display for Reason {
@@ -84,6 +87,7 @@ impl std::fmt::Display for Reason {
             Reason::Protocol => "the protocol was broken",
             Reason::Rate => "asked more often than allowed",
             Reason::Resources => "the socket was full, or the producer had no descriptors left",
+            Reason::Changed => "its frames are others from now on, for those who connect again",
         })
     }
 }

@@ -15,6 +15,7 @@ use super::message::{ConsumerStatus, FrameInfo, NAME, Policy, Reason, ToConsumer
 use super::packet::Packet;
 use super::releases::{Ear, Returned};
 use super::slots::Outgoing;
+use super::wire::OLDEST;
 
 /// A monitor may ask again after this time, in ns.
 const ASK_AGAIN: u64 = 20_000_000;
@@ -64,6 +65,8 @@ struct Held {
 pub(super) struct Peer {
     pub(super) socket: OwnedFd,
     pub(super) id: u32,
+    /// Of the protocol, that both speak.
+    pub(super) version: u32,
     pub(super) pid: u32,
     pub(super) uid: u32,
     pub(super) name: [u8; NAME],
@@ -100,6 +103,7 @@ impl Peer {
         Peer {
             socket,
             id,
+            version: OLDEST,
             pid,
             uid,
             name: [0; NAME],
@@ -157,6 +161,11 @@ impl Peer {
         self.knows &= !(1 << index);
     }
 
+    /// It has been told of buffers, or is about to be.
+    pub(super) fn is_consumer(&self) -> bool {
+        !matches!(self.phase, Phase::Silent | Phase::Monitor)
+    }
+
     /// It takes frames, or has some to give back.
     pub(super) fn takes_part(&self) -> bool {
         matches!(self.phase, Phase::Started | Phase::Stopped)
@@ -204,12 +213,22 @@ impl Peer {
             Policy::DropOldest => self.depth.max(1),
             Policy::Latest => 1,
         };
-        while self.waiting.len() >= most.min(MAX_BUFFERS) {
-            self.waiting.pop_front();
-            self.dropped += 1;
-        }
+        self.shed(most.min(MAX_BUFFERS) - 1);
         self.waiting.push_back(frame);
         Ok(())
+    }
+
+    /// Drops the oldest frames that wait, but for so many; counted on both sides.
+    pub(super) fn shed(&mut self, most: usize) {
+        let too_many = self.waiting.len().saturating_sub(most);
+        if too_many == 0 {
+            return;
+        }
+        self.waiting.drain(..too_many);
+        self.dropped += too_many as u64;
+        if let Some(channel) = &self.channel {
+            channel.page.tell_dropped(self.dropped);
+        }
     }
 
     /// A frame in such a buffer may go there at once.
@@ -275,7 +294,7 @@ impl Peer {
     /// Takes no more frames.
     pub(super) fn stop(&mut self) {
         self.phase = Phase::Stopped;
-        self.waiting.clear();
+        self.shed(0);
     }
 
     /// The state of a buffer that it has, or that waits for it.

@@ -25,7 +25,7 @@ use super::packet::Packet;
 use super::path::Listener;
 use super::peer::{Close, Peer, Phase, Waiting, sent};
 use super::slots::{Outgoing, STATE, Slots};
-use super::wire::VERSION;
+use super::wire::{OLDEST, VERSION};
 use super::{Announced, IpcError, now};
 
 const LISTENER: u64 = u64::MAX;
@@ -136,6 +136,29 @@ impl Producer {
         let index = self.slots.place(announced)?;
         self.peers.iter_mut().for_each(|peer| peer.forget(index));
         Ok(())
+    }
+
+    /// Begins anew with other frames, in these buffers alone: another format or size, or memory of another device. Consumers hear
+    /// that they have changed ([`Next::Changed`](super::Next::Changed)), and whoever connects is told of these; those who have
+    /// connected meanwhile have waited. Lets go of all buffers of before, which must not be written again until then. Returns how
+    /// many who took frames have heard of it.
+    ///
+    /// # Errors
+    /// [`IpcError::Options`].
+    pub fn change(&mut self, announced: Vec<Announced>, rate: Option<(u32, u32)>) -> Result<usize, IpcError> {
+        self.options.check(announced.len())?;
+        let (packet, counts, mut told) = (&mut self.packet, &mut self.counts, 0);
+        self.peers.retain_mut(|peer| {
+            if !peer.is_consumer() {
+                return true;
+            }
+            let heard = farewell(peer, Close::Because(Reason::Changed), packet, counts);
+            told += usize::from(heard && peer.phase == Phase::Started);
+            false
+        });
+        self.slots.replace(announced, &self.epoll);
+        self.rate = rate;
+        Ok(told)
     }
 
     /// Deals with whatever has come: connections, buffers given back, the end of consumers. To be called whenever the
@@ -275,7 +298,9 @@ impl Producer {
             }
         };
         match refused {
-            Some(reason) => farewell(&mut peer, Close::Because(reason), &mut self.packet, &mut self.counts),
+            Some(reason) => {
+                farewell(&mut peer, Close::Because(reason), &mut self.packet, &mut self.counts);
+            }
             None => {
                 self.peers.push(peer);
                 // After 2^32 connections an early one may still be there.
@@ -360,11 +385,12 @@ impl Producer {
         let message = if whole { ToProducer::parse(bytes).map_err(|_| broken)? } else { return Err(broken) };
         match (peer.phase, message) {
             (Phase::Silent, ToProducer::Hello { version, role, policy, window, name }) => {
-                if version < VERSION {
+                if version < OLDEST {
                     return Err(Close::Because(Reason::Version));
                 }
                 let at = self.admit(at, role)?;
                 let peer = &mut self.peers[at];
+                peer.version = version.min(VERSION);
                 peer.name = name;
                 if role == Role::Monitor {
                     peer.phase = Phase::Monitor;
@@ -405,7 +431,7 @@ impl Producer {
     fn tell(&mut self, at: usize) -> Result<(), Close> {
         let peer = &mut self.peers[at];
         let welcome = Welcome {
-            version: VERSION,
+            version: peer.version,
             id: peer.id,
             policy: peer.policy,
             window: peer.window,
@@ -427,7 +453,7 @@ impl Producer {
 
     /// What a monitor is to be told: of everybody, as things are now.
     fn report(&mut self, at: usize) {
-        let consumers = self.peers.iter().filter(|p| p.phase != Phase::Monitor && p.phase != Phase::Silent);
+        let consumers = self.peers.iter().filter(|p| p.is_consumer());
         let consumers: Vec<_> = consumers.map(|c| ToConsumer::Consumer(Box::new(c.status()))).collect();
         let overview = Overview {
             consumers: consumers.len() as u32,
@@ -445,17 +471,21 @@ impl Producer {
     }
 }
 
-/// The last word to a peer, as far as it can be said. Its references go with it.
-fn farewell(peer: &mut Peer, close: Close, packet: &mut Packet, counts: &mut Counts) {
+/// The last word to a peer, as far as it can be said; whether that was so. Its references go with it.
+fn farewell(peer: &mut Peer, close: Close, packet: &mut Packet, counts: &mut Counts) -> bool {
+    peer.shed(0);
     let (sent, dropped) = peer.counts();
     counts.sent += sent;
     counts.dropped += dropped;
-    if let Close::Because(reason) = close {
-        counts.refused += u64::from(reason != Reason::Ended);
-        // A peer that is gone, or whose socket is full, hears nothing.
-        let version = if reason == Reason::Version { VERSION as u16 } else { 0 };
-        let _ = peer.send(&ToConsumer::Bye { reason, version }, packet);
+    let Close::Because(reason) = close else { return false };
+    counts.refused += u64::from(!matches!(reason, Reason::Ended | Reason::Changed));
+    if reason == Reason::Changed && peer.version < VERSION {
+        // It knows of no changes: as if this producer had ended without a word, and another begun.
+        return false;
     }
+    // A peer that is gone, or whose socket is full, hears nothing.
+    let version = if reason == Reason::Version { OLDEST as u16 } else { 0 };
+    peer.send(&ToConsumer::Bye { reason, version }, packet).is_ok()
 }
 
 impl AsFd for Producer {

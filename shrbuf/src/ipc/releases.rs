@@ -38,6 +38,16 @@ impl Words {
         }
         Returned { buffers, skipped }
     }
+
+    /// The producer has dropped so many frames for this consumer.
+    pub(super) fn tell_dropped(&self, frames: u64) {
+        self.dropped.store(frames, Ordering::Release);
+    }
+
+    /// The consumer looks how many that are.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Acquire)
+    }
 }
 
 /// How the producer sleeps on what a consumer gives back.
@@ -71,7 +81,12 @@ impl Ear {
 impl Words {
     fn new() -> Words {
         use crate::sync::{AtomicU32, AtomicU64};
-        Words { released: AtomicU64::new(0), skipped: AtomicU64::new(0), wake: AtomicU32::new(0) }
+        Words {
+            released: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            wake: AtomicU32::new(0),
+            dropped: AtomicU64::new(0),
+        }
     }
 }
 

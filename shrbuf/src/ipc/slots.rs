@@ -45,6 +45,13 @@ impl Slots {
         Slots(announced.into_iter().map(Slot::new).collect())
     }
 
+    /// All others, of which nobody knows yet.
+    pub(super) fn replace(&mut self, announced: Vec<Announced>, epoll: &Epoll) {
+        let watched: Vec<usize> = (0..self.len()).filter(|&index| self.0[index].watched).collect();
+        watched.into_iter().for_each(|index| self.ignore_state(index, epoll));
+        *self = Slots::new(announced);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -84,6 +84,14 @@ impl Socket {
         })
     }
 
+    /// As [`Socket::say`], to a producer that may have closed: whoever reads next finds why.
+    pub(super) fn tell(&self, message: ToProducer) -> Result<(), IpcError> {
+        match self.say(message) {
+            Err(IpcError::Gone) => Ok(()),
+            said => said,
+        }
+    }
+
     /// The next message, which brings no descriptors; `None` where there is none yet.
     pub(super) fn hear(&self) -> Result<Option<ToConsumer>, IpcError> {
         let mut bytes = [0; MAX_MESSAGE];

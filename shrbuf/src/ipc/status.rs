@@ -40,11 +40,8 @@ impl Monitor {
     pub fn open(path: &Path, timeout: Duration) -> Result<Monitor, IpcError> {
         let socket = Socket::connect(path, timeout)?;
         let (role, name) = (Role::Monitor, name("monitor"));
-        match socket.say(ToProducer::Hello { version: VERSION, role, policy: None, window: 0, name }) {
-            // Refused already: the next question finds the reason.
-            Ok(()) | Err(IpcError::Gone) => Ok(Monitor(socket)),
-            Err(e) => Err(e),
-        }
+        socket.tell(ToProducer::Hello { version: VERSION, role, policy: None, window: 0, name })?;
+        Ok(Monitor(socket))
     }
 
     /// How things are. **Blocks** for `timeout` at most. A producer closes the connection of one who asks again within
@@ -60,10 +57,7 @@ impl Monitor {
     }
 
     fn answer(&self, end: Deadline) -> Result<Status, IpcError> {
-        match self.0.say(ToProducer::Query) {
-            Ok(()) | Err(IpcError::Gone) => {}
-            Err(e) => return Err(e),
-        }
+        self.0.tell(ToProducer::Query)?;
         let Overview { consumers, buffers, pid, frames, unseen, refused, now, since } = match self.0.hear_until(end)? {
             ToConsumer::Overview(overview) => overview,
             ToConsumer::Bye { reason, version } => return Err(self.0.refused(reason, version)),

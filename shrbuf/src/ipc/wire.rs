@@ -19,7 +19,10 @@ use super::packet::{Packet, Reader, WireError};
 /// `SHRB`.
 const MAGIC: u32 = u32::from_ne_bytes(*b"SHRB");
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
+/// The lowest version that it speaks: as its own, but without [`Reason::Changed`](super::Reason::Changed) and the page's count of
+/// what was dropped.
+pub(super) const OLDEST: u32 = 3;
 
 mod kind {
     pub(super) const HELLO: u32 = 1;

@@ -1,4 +1,4 @@
-//! The page that a producer and one consumer share: three words, which both change by atomic operations alone.
+//! The page that a producer and one consumer share: four words, changed by atomic operations alone.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -19,6 +19,7 @@ pub(crate) struct Words {
     pub(crate) released: AtomicU64,
     pub(crate) skipped: AtomicU64,
     pub(crate) wake: AtomicU32,
+    pub(crate) dropped: AtomicU64,
 }
 
 /// [`Words`] in a MAP_SHARED mapping; unmapped on drop. The other process may write anything there at any time.

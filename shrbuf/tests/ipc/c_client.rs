@@ -151,7 +151,7 @@ fn the_client_in_c_believes_no_producer() {
 #[test]
 fn the_client_in_c_says_in_words_how_it_ended() {
     let ways = [
-        (3 | 7 << 16, "the producer speaks version 7 of the protocol, this program version 3"),
+        (3 | 7 << 16, "the producer speaks version 7 of the protocol, this program version 4"),
         (2, "the producer has as many consumers"),
         (0, "the stream has ended"),
         (200, "a reason that this program does not know, 200"),

@@ -49,6 +49,7 @@ fn child() {
         "forever" => forever(socket),
         "hold" => hold(socket),
         "state" => state(socket),
+        "follow" => follow(socket),
         "write" => write(socket),
         "ages" => ages(socket, next()),
         "knock" => knock(socket, Duration::from_millis(next())),
@@ -81,7 +82,7 @@ fn next(consumer: &mut Consumer) -> Option<Received> {
     match consumer.wait(PATIENCE).unwrap() {
         Next::Frame(frame) => Some(frame),
         Next::Ended => None,
-        Next::Nothing => panic!("no frame came"),
+        other => panic!("no frame came: {other:?}"),
     }
 }
 
@@ -137,6 +138,28 @@ fn hold(socket: &Path) {
     say(format_args!("holds"));
     loop {
         std::thread::sleep(PATIENCE);
+    }
+}
+
+/// Takes frames until the end, and connects again whenever they are others: how wide, how many and how many not, each time.
+fn follow(socket: &Path) {
+    let mut told = Vec::new();
+    loop {
+        let connection = Connection::open(socket, &Wishes::default(), PATIENCE).unwrap();
+        let width = connection.buffers()[0].layout().width;
+        let mut consumer = connection.start().unwrap();
+        let last = loop {
+            match consumer.wait(PATIENCE).unwrap() {
+                Next::Frame(frame) => whole(&frame, &account()),
+                last => break last,
+            }
+        };
+        told.push(format!("{width} {} {}", consumer.received(), consumer.dropped()));
+        match last {
+            Next::Changed => {}
+            Next::Ended => return say(format_args!("{}", told.join(", "))),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

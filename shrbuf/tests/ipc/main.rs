@@ -5,6 +5,7 @@ mod common;
 
 mod allocations;
 mod c_client;
+mod change;
 mod child;
 mod death;
 mod fake;

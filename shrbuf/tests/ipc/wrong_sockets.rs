@@ -13,6 +13,9 @@ use crate::fake::{Packet, bye, serve, welcome, words};
 use crate::hostile::{hello, raw};
 use crate::source::{PATIENCE, Source, options, socket};
 
+/// The lowest version that is spoken here.
+pub const OLDEST: u32 = 3;
+
 /// What connecting comes to; the message names the socket.
 fn error(path: &Path) -> IpcError {
     let error = Connection::open(path, &Wishes::default(), PATIENCE).unwrap_err();
@@ -48,8 +51,13 @@ fn answer(test: &str, version: u32) -> Vec<u8> {
 }
 
 #[test]
+fn a_consumer_that_is_older_is_told_its_own() {
+    assert_eq!(answer("version-3", OLDEST)[..8], words(&[0x81, OLDEST]));
+}
+
+#[test]
 fn a_consumer_too_old_is_told_which_version_the_producer_speaks() {
-    assert_eq!(answer("version-0", 0), words(&[0x85, 3 | VERSION << 16]));
+    assert_eq!(answer("version-0", 0), words(&[0x85, 3 | OLDEST << 16]));
 }
 
 #[test]

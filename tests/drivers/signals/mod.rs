@@ -3,6 +3,7 @@
 
 mod changed;
 mod lost;
+mod passed_on;
 mod stamps;
 
 use std::sync::{Arc, Mutex};
