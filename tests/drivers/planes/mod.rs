@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use shrbuf::{Format, Ledger, Reason, Shrbuf};
+use shrbuf::{Format, Ledger, Reason};
 use shrbuf_elements::kms::{Card, KmsCapture, KmsSink, Planes, Rect, Spot};
 use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::test_src::{TestSrc, read_marker};
@@ -17,6 +17,8 @@ use shrbuf_pipeline::solve::{NegotiateOptions, negotiate};
 use shrbuf_pipeline::supervise::{Error, Progress, Report, RunOptions, Verdict, run};
 use shrbuf_pipeline::{Build, Element, FailureKind, Frame, Graph, Rate, Size};
 use shrbuf_tests::{Footprint, Growth, Watch, counts, growth, on_test_drivers, press, run_frames};
+
+use crate::gpu::{Pixels, rows};
 
 const CAMERA: Size = Size::new(320, 180);
 const MODE: Size = Size::new(640, 480);
@@ -57,23 +59,8 @@ fn two_cameras(rate: u32, display: Box<dyn Element>) -> Graph {
 }
 
 /// Rows of pixels.
-type Pixels = Vec<Vec<[u8; 3]>>;
-
-/// Rows of blue, green, red; without the unused byte.
-fn rows(buffer: &Shrbuf) -> Pixels {
-    let account = Ledger::default().account("test", Reason::Inspect);
-    let guard = buffer.read().unwrap();
-    let plane = guard.plane(0);
-    let mut row = vec![0; plane.row_bytes()];
-    let read = |y| {
-        plane.read(y, 0, &mut row, &account);
-        row.chunks_exact(4).map(|p| [p[0], p[1], p[2]]).collect()
-    };
-    (0..plane.rows()).map(read).collect()
-}
-
 /// What the screen has to look like: each frame at its place, over those before it, over black.
-fn composed(spots: &[Spot], frames: &[&Frame]) -> Pixels {
+fn composed(spots: &[Spot], frames: &[&Frame]) -> Pixels<u8> {
     let mut screen = vec![vec![[0; 3]; MODE.width as usize]; MODE.height as usize];
     for (Spot { at, .. }, frame) in spots.iter().zip(frames) {
         for (y, row) in (at.y..).zip(rows(&frame.buffer)) {
@@ -319,7 +306,7 @@ fn what_is_on_the_screen_comes_out_of_kms_capture() {
     }
     const FRAMES: u64 = 30;
     let before = Footprint::now();
-    let drawn: Arc<Mutex<BTreeMap<u32, Pixels>>> = Arc::default();
+    let drawn: Arc<Mutex<BTreeMap<u32, Pixels<u8>>>> = Arc::default();
     let captured: Arc<Mutex<Vec<(u64, u32, bool)>>> = Arc::default();
     let account = Ledger::default().account("test", Reason::Inspect);
     let watched = {

@@ -50,9 +50,9 @@ impl Build for ReadBack {
 }
 
 impl Picture {
-    fn of(frames: &[&Frame], wall: &Pixels) -> Picture {
+    fn of(frames: &[&Frame], wall: &Pixels<u8>) -> Picture {
         let (width, height) = (WALL.width as usize / 2, WALL.height as usize / 2);
-        let frames: Vec<Pixels> = frames.iter().map(|frame| rows(&frame.buffer)).collect();
+        let frames: Vec<Pixels<u8>> = frames.iter().map(|frame| rows(&frame.buffer)).collect();
         let right = |i: usize| {
             let (x, y) = PLACES[i];
             let quarter = wall[y..y + height].iter().map(|row| &row[x..x + width]);
