@@ -2,7 +2,7 @@
 
 use shrbuf::format::Sampling;
 use shrbuf::{Layout, LayoutError, Modifier, Plane, Shrbuf};
-use shrbuf_pipeline::{Origin, Refusal, Size, Stream};
+use shrbuf_pipeline::{Copies, Origin, Refusal, Size, Stream};
 
 use super::device::Gpu;
 use super::error::GpuError;
@@ -13,7 +13,8 @@ shrbuf_pipeline::choices! {
     /// Where the memory that is rendered into comes from.
     pub enum Memory {
         /// The first that every consumer takes: of a GPU its own (gbm), then udmabuf, then dma-heap; of a renderer on
-        /// the CPU udmabuf, then dma-heap, and gbm where neither can be opened.
+        /// the CPU udmabuf, then dma-heap, and gbm where neither can be opened. memfd where there is none of these and
+        /// copies are allowed.
         Auto = "auto",
         /// Memory of the GPU's driver, by its render node; for a renderer on the CPU that of a display's driver.
         Gbm = "gbm",
@@ -21,6 +22,8 @@ shrbuf_pipeline::choices! {
         Udmabuf = "udmabuf",
         /// A dma-buf of the system heap.
         DmaHeap = "dma-heap",
+        /// Memory for CPUs only, which no GPU reaches: each picture is copied there, where copies are allowed.
+        Memfd = "memfd",
     }
 }
 
@@ -38,9 +41,11 @@ impl Memory {
     /// Who may allocate, best first; not empty.
     ///
     /// # Errors
-    /// There is nobody.
-    pub(super) fn origins(self, gpu: &Gpu) -> Result<Vec<Origin>, GpuError> {
+    /// There is nobody, or only with copies, which are denied.
+    pub(super) fn origins(self, gpu: &Gpu, copies: Copies) -> Result<Vec<Origin>, GpuError> {
         match self {
+            Memory::Memfd if copies == Copies::Deny => Err(GpuError::Copy),
+            Memory::Memfd => Ok(vec![Origin::Memfd]),
             Memory::Gbm => gpu.memory().map(|_| vec![Origin::Gbm]),
             Memory::Udmabuf => Ok(vec![Origin::Udmabuf]),
             Memory::DmaHeap => Ok(vec![Origin::DmaHeap]),
@@ -50,8 +55,11 @@ impl Memory {
                     origins.insert(0, Origin::Gbm);
                 }
                 if origins.is_empty() {
-                    drop(gpu.memory().map_err(|e| GpuError::NoMemory(Box::new(e)))?);
-                    origins.push(Origin::Gbm);
+                    origins.push(match gpu.memory() {
+                        Ok(_) => Origin::Gbm,
+                        Err(error) if copies == Copies::Deny => return Err(GpuError::NoMemory(Box::new(error))),
+                        Err(_) => Origin::Memfd,
+                    });
                 }
                 Ok(origins)
             }
@@ -59,13 +67,17 @@ impl Memory {
     }
 }
 
-/// The buffers that `stream` asks for, called `name` in debugfs, laid out so that GPUs can render into them.
+/// The buffers that `stream` asks for, called `name` in debugfs, laid out so that GPUs can render into them where they
+/// reach them.
 pub(super) fn allocate(gpu: &Gpu, stream: &Stream, name: &str) -> Result<Vec<Shrbuf>, Refusal> {
     let impossible = |e: &dyn std::error::Error| Refusal::new(e.to_string());
     let (format, width, height) = (stream.format, stream.size.width, stream.size.height);
     let modifier = stream.modifier.filter(|m| *m != Modifier::LINEAR);
     if let (Some(modifier), true) = (modifier, stream.origin != Origin::Gbm) {
         return Err(Refusal::new(format!("only gbm makes {modifier}, not {}", stream.origin)));
+    }
+    if stream.origin == Origin::Memfd {
+        return memory::allocate(stream, name);
     }
     let roomy = room(stream).map_err(|e| impossible(&e))?;
     let layout = Layout::new(format, roomy.modifier, width, height, roomy.planes()).map_err(|e| impossible(&e))?;

@@ -62,12 +62,12 @@ properties! {
     /// YUV made of RGB is of limited range. Everything but mosaics can be sampled and made.
     ///
     /// Who still writes a frame is waited for by the GPU, and what goes out carries a fence. Where the driver has no
-    /// such fences (counter `waits`) this thread waits until the picture is there. memfds can only be uploaded, which
-    /// is a copy and needs `copies = "allow"`: the ledger counts each row as it is handed to GL, and not what GL's driver
-    /// does to bring it where the GPU reads. What is made can lie in no memfd: a machine that has nothing else (no
-    /// /dev/udmabuf, dma-heap or card that gives memory) is refused, also where copies are allowed; `convert` works there.
-    /// Where every output buffer is in use, the frame is dropped and counted. A GPU that was reset fails as "device
-    /// error"; a restart begins anew, and finds it "unplugged" where it is not back.
+    /// such fences (counter `waits`) this thread waits until the picture is there. No GPU reaches a memfd: one that comes
+    /// in is uploaded (counter `uploads`), and where a machine has no memory but that (no /dev/udmabuf, dma-heap or card
+    /// that gives some) what is made is downloaded into one (counter `downloads`), for which this thread waits. Both are
+    /// copies and need `copies = "allow"`: the ledger counts what is handed to GL and what GL hands out, and not what GL's
+    /// driver does between there and the GPU. Where every output buffer is in use, the frame is dropped and counted. A GPU
+    /// that was reset fails as "device error"; a restart begins anew, and finds it "unplugged" where it is not back.
     ///
     /// ```toml
     /// [element.half]
@@ -92,7 +92,7 @@ properties! {
         mirror: bool = false,
         /// How a picture of another size is made.
         filter: Filter = Filter::Bilinear,
-        /// Memory: "auto" takes the first that all consumers can import.
+        /// Memory: "auto" takes the first that all consumers can import, "memfd" only where there is no other.
         memory: Memory = Memory::Auto,
         /// Inputs: one is called `in`, several `in0`, `in1` and so on.
         inputs: u32 = 1,

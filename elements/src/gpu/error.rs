@@ -127,13 +127,19 @@ pub enum GpuError {
         /// Each that there is, and why not.
         tried: Vec<String>,
     },
-    /// No allocator that a GPU renders into. memfds are none, whatever `copies` allows.
+    /// No allocator that a GPU renders into.
     #[error(
         "there is no memory that a GPU can render into: neither /dev/udmabuf nor /dev/dma_heap/system can be \
-             opened (modprobe udmabuf, or join the group that owns the node), and {0}. copies = \"allow\" is no help, \
-             as no GPU renders into a memfd; `convert` makes pictures there, by the CPU"
+             opened (modprobe udmabuf, or join the group that owns the node), and {0}. With copies = \"allow\" each \
+             picture is copied from the GPU into a memfd"
     )]
     NoMemory(Box<GpuError>),
+    /// memfds are asked for, and that nothing be copied.
+    #[error(
+        "no GPU renders into a memfd: with memory = \"memfd\" each picture would have to be copied there; let \
+             copies = \"allow\", or use memory = \"auto\", which takes what a GPU reaches"
+    )]
+    Copy,
     /// A format for which there is no sampler here.
     #[error("{0} cannot be sampled; the nearest that can is GREY of the same size, which shows the mosaic as it is")]
     Format(Format),
@@ -209,6 +215,7 @@ impl From<GpuError> for Failure {
             | GpuError::Software { .. }
             | GpuError::NoGbm { .. }
             | GpuError::NoMemory(_)
+            | GpuError::Copy
             | GpuError::Extension { .. } => FailureKind::Config,
             GpuError::Away(_) => FailureKind::Unplugged,
             GpuError::Stalled(_) => FailureKind::Stalled,

@@ -41,7 +41,7 @@ pub use geometry::Rotate;
 use self::device::Gpu as Device;
 use self::geometry::Place;
 use self::picture::Picture;
-use self::render::{Counts, Input, Layer as Drawn, MAX_INPUTS, Renderer, Setting, Target};
+use self::render::{Counts, Download, Input, Layer as Drawn, MAX_INPUTS, Renderer, Setting, Target};
 use self::sys::Current;
 
 /// What negotiation puts into a link whose ends have no format in common, on a machine with a GPU.
@@ -103,6 +103,7 @@ struct Run {
     pool: Pool,
     target: Target,
     inputs: Vec<Input>,
+    download: Download,
 }
 
 struct GpuElement {
@@ -242,30 +243,37 @@ impl GpuElement {
     fn start_with(&mut self, device: &Device) -> Result<Run, Failure> {
         let Some(output) = self.output else { return Err(config("started before it was negotiated")) };
         let target = Target::of(output.format, output.size)?;
-        let uploaded = self.environment.ledger.account(&self.environment.name, Reason::Transfer);
+        let account = self.environment.ledger.account(&self.environment.name, Reason::Transfer);
         let inputs = device.context.with(|current| {
             let compile = |port: &Port| {
                 let stream = port.stream.ok_or_else(|| config("an input is not linked"))?;
-                let uploads = (uploaded.clone(), port.row);
+                let uploads = (account.clone(), port.row);
                 Input::new(device, current, stream, port.setting, &target, uploads).map_err(Failure::from)
             };
             self.inputs.iter().map(compile).collect::<Result<Vec<_>, Failure>>()
         })?;
         let limit = |e: Box<dyn std::error::Error + Send + Sync>| Failure::new(FailureKind::Limit, e);
+        let unreached = self.buffers.iter().filter(|b| b.kind() == MemoryKind::Memfd);
+        let pixels = vec![0; unreached.map(|b| picture::downloaded(b.layout())).max().unwrap_or(0)];
         let pool = Pool::new(std::mem::take(&mut self.buffers), |_index| {}).map_err(|e| limit(e.into()))?;
-        Ok(Run { pool, target, inputs })
+        Ok(Run { pool, target, inputs, download: Download { pixels, account } })
     }
 
     /// Draws what the inputs have, `frame` being the first's, and sends it on.
     fn make(&mut self, frame: Frame, context: &mut Context<'_>) -> Result<(), Failure> {
         let compose = self.composes();
         let (Some(run), Some(device)) = (&mut self.run, &self.device) else { return Ok(()) };
-        let Some(buffer) = run.pool.acquire() else {
+        let Some(mut buffer) = run.pool.acquire() else {
             context.dropped(1);
             return Ok(());
         };
-        let mut renderer =
-            Renderer { gpu: device, target: &run.target, targets: &mut self.targets, counts: &mut self.counts };
+        let mut renderer = Renderer {
+            gpu: device,
+            target: &run.target,
+            targets: &mut self.targets,
+            download: &mut run.download,
+            counts: &mut self.counts,
+        };
         let mut layers = run.inputs.iter_mut().zip(&mut self.inputs).enumerate().filter_map(|(i, (input, port))| {
             let frame = if i == 0 { &frame } else { port.newest.as_ref()? };
             Some(Drawn { input, imports: &mut port.imports, frame })
@@ -273,7 +281,7 @@ impl GpuElement {
         let Some(first) = layers.next() else { return Ok(()) };
         let plain = first.input.setting.is_plain() && !compose;
         let color = renderer.color(&first);
-        let drawn = renderer.render(std::iter::once(first).chain(layers), &buffer, color, compose);
+        let drawn = renderer.render(std::iter::once(first).chain(layers), &mut buffer, color, compose);
         if let Err(error) = drawn {
             // Whatever it is, a restart is to find a GPU that nothing has happened to.
             self.lose();
@@ -309,9 +317,14 @@ impl Element for GpuElement {
     }
 
     fn copies(&self, _output: usize) -> Option<String> {
-        let memfd = |s: &Stream| s.origin.kind() == MemoryKind::Memfd;
-        let uploaded = self.inputs.iter().filter_map(|i| i.stream.as_ref()).find(|s| memfd(s))?;
-        Some(format!("{} of memfds is uploaded to the GPU, which does not reach them: a copy", uploaded.format))
+        let memfd = |s: &&Stream| s.origin.kind() == MemoryKind::Memfd;
+        let uploaded = self.inputs.iter().filter_map(|i| i.stream.as_ref()).find(memfd);
+        let up = uploaded
+            .map(|s| format!("{} of memfds is uploaded to the GPU, which does not reach them: a copy", s.format));
+        let downloaded = self.output.as_ref().filter(memfd);
+        let down = downloaded
+            .map(|s| format!("{} is downloaded from the GPU into memfds, which it does not reach: a copy", s.format));
+        up.into_iter().chain(down).reduce(|up, down| format!("{up}; {down}"))
     }
 
     fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
@@ -329,7 +342,7 @@ impl Element for GpuElement {
             })
         });
         let mut kinds = vec![MemoryKind::DmaBuf];
-        if self.copies == Copies::Allow {
+        if self.copies != Copies::Deny {
             kinds.push(MemoryKind::Memfd);
         }
         // One that the GPU is still reading, and the next; of several inputs also the newest, to be drawn again.
@@ -354,7 +367,7 @@ impl Element for GpuElement {
                 formats.push(format);
             }
         }
-        let origins = self.config.memory.origins(&device)?;
+        let origins = self.config.memory.origins(&device, self.copies)?;
         let own = origins.contains(&Origin::Gbm);
         // LINEAR, which all know, comes first; what else this GPU knows is for those who do not take that.
         let arranged = |format: Format| {
@@ -462,6 +475,7 @@ impl Element for GpuElement {
         report("imports", imports + self.targets.misses());
         report("waits", self.counts.waits);
         report("uploads", self.counts.uploads);
+        report("downloads", self.counts.downloads);
     }
 }
 

@@ -13,8 +13,8 @@ use super::sys::{Current, Plane, Texels};
 pub(super) struct Picture {
     names: Names,
     gone: Arc<Gone>,
-    /// How rows are uploaded, where the memory is none that a GPU reaches; for each plane.
-    upload: Vec<(Texels, Surface)>,
+    /// How rows are uploaded or downloaded, where the memory is none that a GPU reaches; for each plane.
+    rows: Vec<(Texels, Surface)>,
 }
 
 impl Drop for Picture {
@@ -26,14 +26,14 @@ impl Drop for Picture {
 impl Picture {
     /// A picture to sample.
     pub(super) fn source(gpu: &Gpu, current: &Current<'_>, buffer: &Shrbuf) -> Result<Picture, GpuError> {
-        let mut picture = Picture { names: Names::default(), gone: Arc::clone(&gpu.gone), upload: Vec::new() };
+        let mut picture = Picture { names: Names::default(), gone: Arc::clone(&gpu.gone), rows: Vec::new() };
         let layout = buffer.layout();
         for (plane, surface) in surfaces(gpu, layout)?.into_iter().enumerate() {
             let texture = if buffer.kind() == MemoryKind::DmaBuf {
                 import(gpu, current, buffer, plane, &surface)?
             } else {
                 let texels = Texels::of(surface.fourcc).ok_or(GpuError::Format(layout.format))?;
-                picture.upload.push((texels, surface));
+                picture.rows.push((texels, surface));
                 let made = current.texture(texels, surface.width, surface.height);
                 made.map_err(|denied| denied.or(|code| refused(gpu, layout, plane, &surface, code)))?
             };
@@ -79,11 +79,11 @@ impl Picture {
         row: &mut [u8],
         account: &Account,
     ) -> Result<bool, GpuError> {
-        if self.upload.is_empty() {
+        if self.rows.is_empty() {
             return Ok(false);
         }
         let guard = buffer.read()?;
-        for (i, ((texels, surface), texture)) in self.upload.iter().zip(&self.names.textures).enumerate() {
+        for (i, ((texels, surface), texture)) in self.rows.iter().zip(&self.names.textures).enumerate() {
             let plane = guard.plane(i);
             let bytes = &mut row[..plane.row_bytes()];
             for y in 0..surface.height {
@@ -93,6 +93,38 @@ impl Picture {
         }
         Ok(true)
     }
+
+    /// Brings what has been rendered into memory that the GPU does not reach. `pixels` is scratch memory of
+    /// [`downloaded`] bytes, and `account` counts what is copied from there.
+    pub(super) fn download(
+        &self,
+        current: &Current<'_>,
+        buffer: &mut Shrbuf,
+        pixels: &mut [u8],
+        account: &Account,
+    ) -> Result<(), GpuError> {
+        let mut guard = buffer.write()?;
+        for (i, ((texels, surface), target)) in self.rows.iter().zip(&self.names.targets).enumerate() {
+            let pixels = &mut pixels[..bytes(surface)];
+            current.download(*target, surface.width, pixels);
+            let mut plane = guard.plane(i);
+            for (y, row) in pixels.chunks_exact_mut(4 * surface.width as usize).enumerate() {
+                plane.write(y, 0, texels.pack(row), account);
+            }
+        }
+        current.check("glReadPixels")
+    }
+}
+
+/// Bytes of scratch memory for a picture that is downloaded.
+pub(super) fn downloaded(layout: &Layout) -> usize {
+    let surfaces = plan::surfaces(layout.format, layout.width, layout.height);
+    surfaces.iter().flatten().map(bytes).max().unwrap_or(0)
+}
+
+/// Of the texels, each of four.
+fn bytes(surface: &Surface) -> usize {
+    4 * surface.width as usize * surface.height as usize
 }
 
 /// Bytes of the longest row of a picture.

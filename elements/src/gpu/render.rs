@@ -245,6 +245,15 @@ pub(super) struct Counts {
     pub(super) waits: u64,
     /// Pictures that were brought over from memory that a GPU does not reach.
     pub(super) uploads: u64,
+    /// Pictures that were brought into such memory.
+    pub(super) downloads: u64,
+}
+
+/// The way into memory that a GPU does not reach.
+pub(super) struct Download {
+    /// Scratch memory, of no bytes where all is reached.
+    pub(super) pixels: Vec<u8>,
+    pub(super) account: Account,
 }
 
 /// Everything that a frame needs.
@@ -252,6 +261,7 @@ pub(super) struct Renderer<'a> {
     pub(super) gpu: &'a Gpu,
     pub(super) target: &'a Target,
     pub(super) targets: &'a mut ImportCache<Picture>,
+    pub(super) download: &'a mut Download,
     pub(super) counts: &'a mut Counts,
 }
 
@@ -274,7 +284,7 @@ impl Renderer<'_> {
     pub(super) fn render<'l>(
         &mut self,
         layers: impl Iterator<Item = Layer<'l>>,
-        buffer: &Shrbuf,
+        buffer: &mut Shrbuf,
         color: Colorimetry,
         compose: bool,
     ) -> Result<(), GpuError> {
@@ -307,12 +317,17 @@ impl Renderer<'_> {
         }
         let done = current.submit(LIMIT)?;
         current.check("glDrawArrays")?;
-        let Some(fd) = done else {
-            self.counts.waits += 1;
-            return Ok(());
-        };
+        self.counts.waits += u64::from(done.is_none());
         // One that has signalled by now is nothing that anybody would have to wait for.
-        let Some(fence) = Fence::pending(fd)? else { return Ok(()) };
+        let fence = done.map(Fence::pending).transpose()?.flatten();
+        if buffer.kind() == MemoryKind::Memfd {
+            fence.map_or(Ok(()), |fence| wait(&fence))?;
+            let Download { pixels, account } = &mut *self.download;
+            target.download(&current, buffer, pixels, account)?;
+            self.counts.downloads += 1;
+            return Ok(());
+        }
+        let Some(fence) = fence else { return Ok(()) };
         attach(buffer, Access::Write, &fence)?;
         read.into_iter().flatten().try_for_each(|b| attach(b, Access::Read, &fence))
     }
@@ -326,12 +341,16 @@ impl Renderer<'_> {
             let Some(fence) = buffer.export_fence(segment, Access::Read)? else { continue };
             if self.gpu.context.has_native_fences() {
                 current.wait_for(fence.into())?;
-            } else if !fence.wait(LIMIT)? {
-                return Err(GpuError::Stalled(LIMIT));
+            } else {
+                wait(&fence)?;
             }
         }
         Ok(())
     }
+}
+
+fn wait(fence: &Fence) -> Result<(), GpuError> {
+    if fence.wait(LIMIT)? { Ok(()) } else { Err(GpuError::Stalled(LIMIT)) }
 }
 
 fn attach(buffer: &Shrbuf, access: Access, fence: &Fence) -> Result<(), GpuError> {

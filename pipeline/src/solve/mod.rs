@@ -77,7 +77,7 @@ pub fn negotiate(graph: &mut Graph, options: &NegotiateOptions) -> Result<Plan, 
 /// What copies would cost in a graph that has no plan without, where they make one: tried for real, as only that shows
 /// whether they do.
 fn with_copies(graph: &mut Graph, options: &NegotiateOptions) -> Option<String> {
-    if graph.copies != Copies::Deny || options.converters.iter().all(|c| !c.copies) {
+    if graph.copies != Copies::Deny {
         return None;
     }
     graph.remove_inserted();

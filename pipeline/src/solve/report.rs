@@ -8,7 +8,7 @@ use super::convert::Converted;
 use super::cost::{describe, describe_composed};
 use super::route::{Route, reached, roots, tree};
 use super::search::{Search, Solved};
-use crate::graph::Port;
+use crate::graph::{Link, Port};
 use crate::plan::{Budget, LinkPlan, Plan};
 
 /// The plan of a graph all of whose streams are solved. `converted` says why an input got a converter.
@@ -52,11 +52,16 @@ pub(super) fn plan(search: &Search<'_>, converted: &HashMap<Port, Converted>) ->
     Plan { links, budgets: budgets.collect(), rejected: search.rejected.clone() }
 }
 
-/// What copies each cost that converters make, of a graph all of whose streams are solved.
+/// The copies that converters make, with what each costs, and those that elements of the user's make; of a graph all of
+/// whose streams are solved.
 pub(super) fn copies_made(search: &Search<'_>, converted: &HashMap<Port, Converted>) -> Vec<String> {
-    let copying = search.graph.links.iter().filter(|link| converted.get(&link.to).is_some_and(|c| c.by.copies));
-    let solved = copying.filter_map(|link| search.solved.get(&link.from));
-    solved.filter_map(|solved| Some(describe(solved.input.as_ref()?, &solved.stream))).collect()
+    let copy = |link: &Link| {
+        let own = search.graph.nodes[link.from.node.0].element.copies(link.from.port);
+        let Some(made) = converted.get(&link.to) else { return own };
+        let solved = search.solved.get(&link.from).filter(|_| made.by.copies || own.is_some())?;
+        Some(describe(solved.input.as_ref()?, &solved.stream))
+    };
+    search.graph.links.iter().filter_map(copy).collect()
 }
 
 /// `both do XR24; display imports camera's dma-bufs`.

@@ -14,6 +14,14 @@ fn without_memory() -> Box<dyn shrbuf_pipeline::Element> {
     Box::new(Scripted::transform(reads, |input| vec![scaled(Xr24, input)]).missing())
 }
 
+/// One that is present, and has only memory to make pictures in that it does not reach.
+const DOWNLOADS: Converter = Converter { make: downloads, ..GPU };
+
+fn downloads() -> Box<dyn shrbuf_pipeline::Element> {
+    let reads = vec![Video::linear(Yuyv)];
+    Box::new(Scripted::transform(reads, |input| vec![scaled(Xr24, input)]).holds(1).copies("downloaded: a copy"))
+}
+
 const BY_GPU: [&str; 2] = [
     "camera → camera→display gpu: YUYV 1280x720 at 60 fps from v4l2, stride 2560, zero-copy",
     "camera→display gpu → display: XR24 1280x720 at 60 fps LINEAR from v4l2, stride 5120, zero-copy",
@@ -86,6 +94,22 @@ fn a_device_that_fails_is_named_beside_what_stands_in_the_way() {
          Or allow a conversion (copies = \"allow\"): YUYV → XR24 writes 3.7 MB per frame, 221 MB/s."
     );
     assert_eq!(with(&mut graph, Copies::Deny, &[WITHOUT_MEMORY]).unwrap_err().lines().count(), 3);
+}
+
+#[test]
+fn a_device_that_copies_itself_is_offered_and_used_where_copies_are_allowed() {
+    for converters in [&[DOWNLOADS][..], &[DOWNLOADS, CPU]] {
+        let text = with(&mut yuyv_camera_to_rgb_display(), Copies::Deny, converters).unwrap_err();
+        let offered = "\nOr allow a conversion (copies = \"allow\"): YUYV → XR24 writes 3.7 MB per frame, 221 MB/s.";
+        assert!(text.ends_with(offered), "{text}");
+        let plan = with(&mut yuyv_camera_to_rgb_display(), Copies::Allow, converters).unwrap();
+        assert!(!plan.is_zero_copy());
+        assert_eq!(
+            reasons(&plan)[1],
+            "YUYV → XR24 writes 3.7 MB per frame, 221 MB/s; by `gpu`, which is needed and copies (downloaded: a copy): \
+             no format in common: camera gives YUYV; display takes RG16, XR24"
+        );
+    }
 }
 
 #[test]

@@ -82,6 +82,25 @@ impl Texels {
             _ => return None,
         })
     }
+
+    /// Makes texels as they are downloaded, of which GL knows but RGBA for sure, into what they are, packed at the front.
+    pub(in super::super) fn pack(self, row: &mut [u8]) -> &mut [u8] {
+        let texels = row.len() / 4;
+        for at in 0..texels {
+            let [r, g, b, a] = [0, 1, 2, 3].map(|c| row[4 * at + c]);
+            match self.bytes {
+                1 => row[at] = r,
+                2 if self.storage == glow::RGB565 => {
+                    let [r, g, b] = [(r, 31), (g, 63), (b, 31)].map(|(c, most)| (u16::from(c) * most + 127) / 255);
+                    row[2 * at..][..2].copy_from_slice(&(r << 11 | g << 5 | b).to_le_bytes());
+                }
+                2 => row[2 * at..][..2].copy_from_slice(&[r, g]),
+                _ if self.blue_first => row[4 * at..][..4].copy_from_slice(&[b, g, r, a]),
+                _ => {}
+            }
+        }
+        &mut row[..texels * self.bytes]
+    }
 }
 
 pub(super) fn error_name(code: u32) -> String {
@@ -164,6 +183,19 @@ impl Current<'_> {
             gl.pixel_store_i32(glow::UNPACK_ALIGNMENT, 1);
             let pixels = glow::PixelUnpackData::Slice(Some(row));
             gl.tex_sub_image_2d(glow::TEXTURE_2D, 0, 0, y, width, 1, texels.format, texels.kind, pixels);
+        }
+    }
+
+    /// The texels of a framebuffer as RGBA, from the first row, into all of `pixels`. **Blocks** until they are rendered.
+    pub(in super::super) fn download(&self, from: Framebuffer, width: u32, pixels: &mut [u8]) {
+        let gl = &self.context.gl;
+        let height = pixels.len() / (4 * width as usize).max(1);
+        // SAFETY: see above; rows are packed, and no more than `pixels` has room for, so that GL writes there alone.
+        unsafe {
+            gl.bind_framebuffer(glow::FRAMEBUFFER, Some(from.0));
+            gl.pixel_store_i32(glow::PACK_ALIGNMENT, 1);
+            let pixels = glow::PixelPackData::Slice(Some(pixels));
+            gl.read_pixels(0, 0, width as i32, height as i32, glow::RGBA, glow::UNSIGNED_BYTE, pixels);
         }
     }
 

@@ -88,6 +88,7 @@ pub struct Scripted {
     allocating: AllocateScript,
     importing: ImportScript,
     copied: Option<&'static str>,
+    copies: Option<&'static str>,
     log: Log,
     kept: Vec<Shrbuf>,
 }
@@ -108,6 +109,7 @@ impl Scripted {
             allocating: Box::new(|_| Ok(())),
             importing: Box::new(|_, _| Ok(())),
             copied: None,
+            copies: None,
             log: Log::default(),
             kept: Vec::new(),
         }
@@ -249,6 +251,12 @@ impl Scripted {
         self
     }
 
+    /// What it makes it copies, and fails where copies are denied.
+    pub fn copies(mut self, why: &'static str) -> Scripted {
+        self.copies = Some(why);
+        self
+    }
+
     pub fn log(mut self, log: &Log) -> Scripted {
         self.log = log.clone();
         self
@@ -308,6 +316,16 @@ impl Element for Scripted {
     fn import(&mut self, _input: usize, stream: &Stream, buffers: &[Shrbuf]) -> Result<(), Refusal> {
         self.log.note(format!("import {} {}", stream.format, stream.size));
         buffers.iter().try_for_each(|b| (self.importing)(stream, b.layout()))
+    }
+
+    fn allow_copies(&mut self, copies: Copies) {
+        if self.copies.is_some() {
+            self.missing = copies == Copies::Deny;
+        }
+    }
+
+    fn copies(&self, _output: usize) -> Option<String> {
+        self.copies.map(str::to_owned)
     }
 
     fn copied(&self, _input: usize) -> Option<String> {
