@@ -20,6 +20,8 @@
 mod clock;
 mod container;
 pub mod convert;
+#[cfg(any(feature = "gpu", feature = "wayland"))]
+mod fences;
 pub mod file_sink;
 pub mod file_src;
 #[cfg(feature = "gpu")]

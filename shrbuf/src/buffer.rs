@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::attach::next_consumer;
 use crate::fence::{Access, Fence};
@@ -250,6 +250,25 @@ impl Shrbuf {
             return Ok(None);
         }
         merged((0..self.core.segments.len()).map(|segment| self.export_fence(segment, access)))
+    }
+
+    /// Whether the fences that someone about to do `access` must wait for have signalled, **blocking** until they have or
+    /// `timeout` is over. It needs no fences as descriptors, which are newer than dma-bufs; and a memfd has none.
+    ///
+    /// # Errors
+    /// That of poll(2).
+    pub fn wait(&self, access: Access, timeout: Duration) -> io::Result<bool> {
+        let signalled = match access {
+            Access::Read => crate::poll::readable,
+            Access::Write => crate::poll::writable,
+        };
+        let end = Instant::now() + timeout;
+        for segment in self.core.segments.iter().filter(|s| s.kind() == MemoryKind::DmaBuf) {
+            if !signalled(segment.as_fd(), Some(end.saturating_duration_since(Instant::now())))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Adds a fence: work that does `access` on segment `segment` is done once it signals.

@@ -119,6 +119,23 @@ fn fence_of_the_last_segment_alone_is_exported_too() {
 }
 
 #[test]
+fn whoever_waits_is_told_of_each_segment_and_of_what_is_in_the_way() {
+    on_vgem(|vgem, exporter| {
+        let buffer = exporter.allocate(&two_segments()).unwrap();
+        let waits = |access| !buffer.wait(access, Duration::ZERO).unwrap();
+        assert_eq!([Access::Read, Access::Write].map(waits), [false, false]);
+        let reading = vgem.begin(Access::Read, &buffer, 1);
+        assert_eq!([Access::Read, Access::Write].map(waits), [false, true]);
+        let writing = vgem.begin(Access::Write, &buffer, 1);
+        assert_eq!([Access::Read, Access::Write].map(waits), [true, true]);
+        reading.end();
+        let ends = std::thread::spawn(move || writing.end());
+        assert!(buffer.wait(Access::Write, LONG).unwrap());
+        ends.join().unwrap();
+    });
+}
+
+#[test]
 fn imported_fence_stands_against_the_cpu() {
     on_vgem(|vgem, exporter| {
         let (source, target) = (exporter.allocate(&one_segment()).unwrap(), exporter.allocate(&one_segment()).unwrap());

@@ -16,6 +16,7 @@ pub mod growth;
 mod heap;
 mod late;
 pub mod native;
+mod old_kernel;
 mod recolor;
 mod watch;
 
@@ -24,6 +25,7 @@ pub use footprint::Footprint;
 pub use growth::Growth;
 pub use heap::allocations;
 pub use late::Late;
+pub use old_kernel::without_sync_files;
 pub use recolor::Recolor;
 pub use watch::Watch;
 

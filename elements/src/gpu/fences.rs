@@ -9,8 +9,8 @@ use shrbuf::exporter::{Exporter, Udmabuf};
 use shrbuf::{Access, BufferId, FenceStatus, Layout, Plane};
 use shrbuf_pipeline::supervise::{RunOptions, Verdict, run};
 use shrbuf_pipeline::{Graph, Rate, Timestamp};
-use shrbuf_tests::Watch;
 use shrbuf_tests::native::{Feed, Probe, line, picture_in, run_well, stream};
+use shrbuf_tests::{Watch, without_sync_files};
 
 use super::loss::{on_dma_bufs, software};
 use super::*;
@@ -152,6 +152,43 @@ fn the_cpu_reads_a_picture_when_it_is_drawn() {
     run_well(line(vec![Box::new(feed), Box::new(gpu), Box::new(probe)], &streams), None);
 
     assert_eq!(*came.lock().unwrap(), Some(true));
+}
+
+/// How often the element has waited for a picture of `source`; `ended` says what a probe is to find done when it comes.
+fn waits_before_sync_files(gpu: GpuElement, source: Shrbuf, ended: Arc<AtomicBool>) -> u64 {
+    let came: Arc<Mutex<Option<bool>>> = Arc::default();
+    let noted = Arc::clone(&came);
+    let probe = Probe(move |_| *noted.lock().unwrap() = Some(ended.load(Ordering::SeqCst)));
+    let feed = Feed(vec![Frame::new(source, Timestamp(0), 0)]);
+    let streams = [dma_bufs(Format::Yuyv), dma_bufs(Format::Xr24)];
+    let elements: Vec<Box<dyn Element>> = vec![Box::new(feed), Box::new(gpu), Box::new(probe)];
+    without_sync_files();
+
+    let graph = run_well(line(elements, &streams), None);
+
+    assert_eq!(*came.lock().unwrap(), Some(true));
+    let own = graph.counts().into_iter().find(|c| c.name == "e1").unwrap().own;
+    own.into_iter().find(|(name, _)| *name == "waits").unwrap().1
+}
+
+#[test]
+fn before_sync_files_of_dma_bufs_what_is_still_written_is_waited_for() {
+    if !on_dma_bufs() {
+        return;
+    }
+    let source = picture(&dma_bufs(Format::Yuyv));
+    let ended = ends_later(Vgem::open().unwrap().begin(Access::Write, &source, 0));
+    assert_eq!(waits_before_sync_files(software(), source, ended), 0);
+}
+
+#[test]
+fn before_sync_files_of_dma_bufs_what_is_drawn_is_waited_for() {
+    if !on_dma_bufs() {
+        return;
+    }
+    let mut gpu = software();
+    let ended = ends_later(takes_its_time(&gpu.device().unwrap()));
+    assert_eq!(waits_before_sync_files(gpu, picture(&dma_bufs(Format::Yuyv)), ended), 1);
 }
 
 /// These in a line, for so many frames.

@@ -1,5 +1,6 @@
 //! One frame: what the inputs have becomes one picture in one buffer, and fences say when.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::picture::Picture;
 use super::plan;
 use super::shader::{self, Sampler};
 use super::sys::{Current, Program, Uniforms};
+use crate::fences;
 use crate::image::color::{Affine, made_of};
 use crate::image::shape::Shape;
 
@@ -241,7 +243,7 @@ impl Input {
 /// What is counted beyond frames.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
-    /// Frames for whose rendering this thread has waited, as the driver has no native fences.
+    /// Frames for whose rendering this thread has waited, as the driver has no native fences or the kernel takes none.
     pub(super) waits: u64,
     /// Pictures that were brought over from memory that a GPU does not reach.
     pub(super) uploads: u64,
@@ -321,45 +323,40 @@ impl Renderer<'_> {
         // One that has signalled by now is nothing that anybody would have to wait for.
         let fence = done.map(Fence::pending).transpose()?.flatten();
         if buffer.kind() == MemoryKind::Memfd {
-            fence.map_or(Ok(()), |fence| wait(&fence))?;
+            in_time(fence.map_or(Ok(true), |fence| fence.wait(LIMIT)))?;
             let Download { pixels, account } = &mut *self.download;
             target.download(&current, buffer, pixels, account)?;
             self.counts.downloads += 1;
             return Ok(());
         }
         let Some(fence) = fence else { return Ok(()) };
-        attach(buffer, Access::Write, &fence)?;
-        read.into_iter().flatten().try_for_each(|b| attach(b, Access::Read, &fence))
-    }
-
-    /// Whoever is still writing a buffer is waited for: by the GPU, where it can.
-    fn wait_for(&self, current: &Current<'_>, buffer: &Shrbuf) -> Result<(), GpuError> {
-        if !buffer.has_fences() || buffer.kind() == MemoryKind::Memfd {
+        let mut told = fences::attach(buffer, Access::Write, &fence)?;
+        for read in read.into_iter().flatten() {
+            told &= fences::attach(read, Access::Read, &fence)?;
+        }
+        if told {
             return Ok(());
         }
-        for segment in 0..buffer.segments().len() {
-            let Some(fence) = buffer.export_fence(segment, Access::Read)? else { continue };
-            if self.gpu.context.has_native_fences() {
-                current.wait_for(fence.into())?;
-            } else {
-                wait(&fence)?;
-            }
+        self.counts.waits += 1;
+        in_time(fence.wait(LIMIT))
+    }
+
+    /// Whoever is still writing a buffer is waited for: by the GPU, where it can and the kernel can tell it.
+    fn wait_for(&self, current: &Current<'_>, buffer: &Shrbuf) -> Result<(), GpuError> {
+        if !buffer.has_fences() {
+            return Ok(());
         }
-        Ok(())
+        let native = self.gpu.context.has_native_fences();
+        match native.then(|| buffer.export_fences(Access::Read)).transpose()?.flatten() {
+            Some(fence) => current.wait_for(fence.into()),
+            None => in_time(buffer.wait(Access::Read, LIMIT)),
+        }
     }
 }
 
-fn wait(fence: &Fence) -> Result<(), GpuError> {
-    if fence.wait(LIMIT)? { Ok(()) } else { Err(GpuError::Stalled(LIMIT)) }
-}
-
-fn attach(buffer: &Shrbuf, access: Access, fence: &Fence) -> Result<(), GpuError> {
-    if buffer.kind() == MemoryKind::DmaBuf {
-        for segment in 0..buffer.segments().len() {
-            buffer.import_fence(segment, access, fence)?;
-        }
-    }
-    Ok(())
+/// What a wait of no longer than [`LIMIT`] has come to.
+fn in_time(signalled: io::Result<bool>) -> Result<(), GpuError> {
+    if signalled? { Ok(()) } else { Err(GpuError::Stalled(LIMIT)) }
 }
 
 /// Most inputs of one element.

@@ -281,13 +281,8 @@ impl OutputQueue {
             let has_one = self.slots.iter().any(|slot| slot.is_of(id));
             self.late += u64::from(!has_one && !self.agreed.iter().any(|(agreed, _)| *agreed == id));
         }
-        if frame.buffer.has_fences() {
-            for segment in 0..frame.buffer.segments().len() {
-                match frame.buffer.export_fence(segment, Access::Read)? {
-                    Some(fence) if !fence.wait(FENCE_LIMIT)? => return Err(QueueError::Fence),
-                    _ => {}
-                }
-            }
+        if frame.buffer.has_fences() && !frame.buffer.wait(Access::Read, FENCE_LIMIT)? {
+            return Err(QueueError::Fence);
         }
         let (device, planes) = (&self.device, self.planes(&frame.buffer, frame.payload)?);
         ioctl::qbuf_output(device, device.buf_type(), index as u32, planes, frame.timestamp.0)?;

@@ -35,6 +35,7 @@ use super::state::{Held, Left, Made, Released, State};
 use super::timeline::Timelines;
 use super::window::{Window, WindowSpec};
 use super::wire::{Arg, Input, Wire};
+use crate::fences;
 
 /// Where the compositor listens: `display` or WAYLAND_DISPLAY, a name in XDG_RUNTIME_DIR or a path.
 ///
@@ -424,9 +425,10 @@ impl Session {
     pub(super) fn give_back(&mut self) -> Result<(), WaylandError> {
         for Left { frame, fence } in self.state.left.drain(..) {
             let Some(fence) = fence.map_or(Ok(None), Fence::pending).map_err(WaylandError::Fence)? else { continue };
-            for segment in 0..frame.buffer.segments().len() {
-                // From there the buffer's pool waits for it, before anybody writes.
-                frame.buffer.import_fence(segment, Access::Read, &fence).map_err(WaylandError::Fence)?;
+            // From there the buffer's pool waits for it, before anybody writes.
+            if !fences::attach(&frame.buffer, Access::Read, &fence).map_err(WaylandError::Fence)? {
+                // Then it can only be there by the driver that reads.
+                frame.buffer.expect_fences();
             }
         }
         Ok(())
