@@ -126,9 +126,9 @@ fn whoever_waits_is_told_of_each_segment_and_of_what_is_in_the_way() {
         assert_eq!([Access::Read, Access::Write].map(waits), [false, false]);
         let reading = vgem.begin(Access::Read, &buffer, 1);
         assert_eq!([Access::Read, Access::Write].map(waits), [false, true]);
+        reading.end();
         let writing = vgem.begin(Access::Write, &buffer, 1);
         assert_eq!([Access::Read, Access::Write].map(waits), [true, true]);
-        reading.end();
         let ends = std::thread::spawn(move || writing.end());
         assert!(buffer.wait(Access::Write, LONG).unwrap());
         ends.join().unwrap();
