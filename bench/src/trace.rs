@@ -4,6 +4,7 @@
 //! The kernel's accounting of user against system time is no use for programs that a timer wakes: it looks at the
 //! running task once in a tick, and these run between ticks. Here both are added up from the switches themselves.
 
+mod drawing;
 mod steady;
 
 use std::collections::BTreeMap;
@@ -79,6 +80,12 @@ pub struct Steady {
     pub sent_us: Vec<f64>,
     /// From each frame's time stamp until a memory-to-memory device's result was dequeued, in µs, in ascending order.
     pub made_us: Vec<f64>,
+    /// From each frame's time stamp until threads of Mesa's renderer for the CPU had drawn what was made of it, in µs, in
+    /// ascending order. One that they are still drawing when the next is dequeued counts as drawn together with that.
+    pub drawn_us: Vec<f64>,
+    /// Frames since the program's first of which they had drawn nothing, nor begun to, when the next was dequeued. If there
+    /// are any, what `drawn_us` tells may be of the frame before.
+    pub undrawn: u64,
 }
 
 /// The value that `per_cent` of 100 do not exceed, of values in ascending order.
@@ -107,6 +114,7 @@ impl Steady {
             "commit_to_screen_us": spread(&self.parts_us[2]),
             "stamp_to_sent_us": spread(&self.sent_us),
             "stamp_to_made_us": spread(&self.made_us),
+            "stamp_to_drawn_us": spread(&self.drawn_us), "frames_undrawn": self.undrawn,
         })
     }
 }

@@ -2,11 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::drawing::Drawing;
 use super::{Steady, Watch};
 
 /// `__NR_ioctl` of x86-64, and `__NR_sendto` and `__NR_sendmsg`: without and with file descriptors.
 const IOCTL: i64 = 16;
 const SENDS: [i64; 2] = [44, 46];
+/// `__NR_futex`, its operation that wakes (but for flags), and how many it wakes at a barrier: all.
+const FUTEX: i64 = 202;
+const WAKE: (u64, u64) = (1, 0x7fff_ffff);
+const FUTEX_COMMAND: u64 = 0x7f;
 /// Type and number of `DRM_IOCTL_MODE_PAGE_FLIP` and `_ATOMIC`; each ends in an event at a vertical blank.
 const SHOWS: [u64; 2] = [0x64b0, 0x64bc];
 /// Threads of Mesa's renderer for the CPU.
@@ -45,6 +50,12 @@ fn parse(line: &str) -> Option<Line<'_>> {
 fn field<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
     let rest = text.split_once(key)?.1.trim_start();
     rest.split([' ', ',', ')']).next()?.parse().ok()
+}
+
+/// Argument `index` of a system call.
+fn argument(text: &str, index: usize) -> Option<u64> {
+    let argument = text.split([',', '(', ')']).nth(index + 1)?;
+    u64::from_str_radix(argument.trim(), 16).ok()
 }
 
 #[derive(Default)]
@@ -140,6 +151,7 @@ struct Reader {
     begun: bool,
     screen: Screen,
     onward: Onward,
+    drawing: Drawing,
     steady: Steady,
 }
 
@@ -158,6 +170,7 @@ pub(super) fn read(trace: &str, pid: u32, watch: Watch) -> Option<Steady> {
         begun: false,
         screen: Screen::default(),
         onward: Onward::default(),
+        drawing: Drawing::default(),
         steady: Steady { frames, seconds: (end - begin) / 1e6, ..Steady::default() },
     };
     for line in lines.iter().take_while(|l| l.time <= end) {
@@ -202,6 +215,9 @@ impl Reader {
         let thread = self.threads.entry(line.thread).or_default();
         thread.process = line.process.or(thread.process);
         thread.renders = line.name.starts_with(RENDERER);
+        if ours && thread.renders {
+            self.drawing.thread(line.thread, line.text.contains("prev_state=S"));
+        }
         match line.event {
             "sys_enter" => {
                 thread.leave_user(now);
@@ -234,8 +250,7 @@ impl Reader {
 
     fn call(&mut self, number: i64, line: &Line<'_>) {
         let now = line.time;
-        let request = line.text.split([',', '(']).nth(2).and_then(|r| u64::from_str_radix(r.trim(), 16).ok());
-        if number == IOCTL && request.is_some_and(|r| SHOWS.contains(&(r & 0xffff))) {
+        if number == IOCTL && argument(line.text, 1).is_some_and(|r| SHOWS.contains(&(r & 0xffff))) {
             self.screen.committed = self.screen.newest.take().map(|way| Way { committed: now, ..way });
         }
         if SENDS.contains(&number)
@@ -243,6 +258,13 @@ impl Reader {
             && self.begun
         {
             self.steady.sent_us.push(now - stamp);
+        }
+        if number == FUTEX
+            && line.name.starts_with(RENDERER)
+            && argument(line.text, 1).map(|operation| operation & FUTEX_COMMAND).zip(argument(line.text, 2))
+                == Some(WAKE)
+        {
+            self.drawing.met(now);
         }
     }
 
@@ -253,6 +275,7 @@ impl Reader {
             self.screen.newest = Some(Way { stamp, dequeued: now, committed: now });
             self.onward.newest = Some(stamp);
             self.onward.unsent = Some(stamp);
+            self.drawing.frame(stamp, self.begun);
         } else if is_capture(line.text)
             && let Some(stamp) = self.onward.inside.remove(&ns)
             && self.begun
@@ -296,9 +319,10 @@ impl Reader {
                 steady.beside_us += t.cpu / frames;
             }
         }
+        (steady.drawn_us, steady.undrawn) = (self.drawing.drawn_us, self.drawing.undrawn);
         let [first, second, third] = &mut steady.parts_us;
         let all = [&mut steady.user_us, &mut steady.cpu_us, &mut steady.own_us, &mut steady.latencies_us];
-        let rest = [&mut steady.sent_us, &mut steady.made_us, first, second, third];
+        let rest = [&mut steady.sent_us, &mut steady.made_us, &mut steady.drawn_us, first, second, third];
         all.into_iter().chain(rest).for_each(|values| values.sort_by(f64::total_cmp));
         steady
     }
@@ -348,6 +372,40 @@ mod tests {
         near(steady.calls, 3.0);
         near(steady.sent_us[0], 11_240.0);
         near(steady.made_us[0], 12_020.0);
+    }
+
+    /// Threads of a renderer, which draw a frame, and another, which the next comes in the midst of; and what looks like them.
+    const DRAWN: &str = "\
+  app-10      (    10) [000] ..... 1.000000: v4l2_dqbuf: minor = 0, index = 0, type = VIDEO_CAPTURE, timestamp = 990000000, x
+  llvmpipe-0-11 (    10) [000] ..... 1.000100: sys_enter: NR 202 (a4, 81, 7fffffff, 0, a0, f2)
+  llvmpipe-1-12 (    10) [001] ..... 1.000110: sys_exit: NR 202 = 0
+  llvmpipe-0-11 (    10) [000] ..... 1.000200: sys_enter: NR 202 (a4, 80, f2, 0, a0, f3)
+  llvmpipe-0-11 (    10) [000] d.... 1.000210: sched_switch: prev_comm=llvmpipe-0 prev_pid=11 prev_state=S ==> next_comm=app x
+  llvmpipe-1-12 (    10) [001] ..... 1.000300: sys_enter: NR 202 (a4, 81, 7fffffff, 0, a0, f4)
+  llvmpipe-0-11 (    10) [000] ..... 1.000350: sys_exit: NR 202 = 0
+  llvmpipe-0-11 (    10) [000] ..... 1.000360: sys_enter: NR 202 (b4, 81, 1, 0, b0, 0)
+  llvmpipe-0-11 (    10) [000] ..... 1.000370: sys_enter: NR 202 (b4, 189, 0, 0, b0, 0)
+  llvmpipe-0-11 (    10) [000] d.... 1.000380: sched_switch: prev_comm=llvmpipe-0 prev_pid=11 prev_state=S ==> next_comm=app x
+  llvmpipe-1-12 (    10) [001] d.... 1.000390: sched_switch: prev_comm=llvmpipe-1 prev_pid=12 prev_state=S ==> next_comm=app x
+  app-10      (    10) [000] ..... 1.000400: sys_enter: NR 202 (c4, 81, 7fffffff, 0, 0, 0)
+  llvmpipe-0-21 (    20) [001] ..... 1.000410: sys_enter: NR 202 (a4, 81, 7fffffff, 0, a0, f2)
+  app-10      (    10) [000] ..... 1.001000: v4l2_dqbuf: minor = 0, index = 1, type = VIDEO_CAPTURE, timestamp = 991000000, x
+  llvmpipe-0-11 (    10) [000] ..... 1.001100: sys_enter: NR 202 (a4, 81, 7fffffff, 0, a0, f2)
+  llvmpipe-0-11 (    10) [000] d.... 1.001200: sched_switch: prev_comm=llvmpipe-0 prev_pid=11 prev_state=R ==> next_comm=app x
+  app-10      (    10) [000] ..... 1.002000: v4l2_dqbuf: minor = 0, index = 0, type = VIDEO_CAPTURE, timestamp = 992000000, x
+  llvmpipe-0-11 (    10) [000] ..... 1.002100: sys_enter: NR 202 (a4, 81, 7fffffff, 0, a0, f4)
+  llvmpipe-0-11 (    10) [000] d.... 1.002200: sched_switch: prev_comm=llvmpipe-0 prev_pid=11 prev_state=S ==> next_comm=app x
+  app-10      (    10) [000] ..... 1.003000: v4l2_dqbuf: minor = 0, index = 1, type = VIDEO_CAPTURE, timestamp = 993000000, x
+";
+
+    #[test]
+    fn a_frame_is_drawn_when_the_renderers_threads_have_met_and_sleep() {
+        let of_frames = |skip| read(DRAWN, 10, Watch { camera: 0, skip, beside: None, deeds: true }).unwrap();
+        let rounded = |steady: &Steady| steady.drawn_us.iter().map(|us| us.round()).collect::<Vec<_>>();
+        let all = of_frames(0);
+        assert_eq!((rounded(&all), all.undrawn), (vec![10_100.0, 10_300.0, 11_100.0], 0));
+        assert_eq!(rounded(&of_frames(1)), [10_100.0, 11_100.0]);
+        assert_eq!(rounded(&of_frames(2)), [10_100.0]);
     }
 
     #[test]

@@ -95,6 +95,12 @@ const MADE: [(&str, &str); 3] = [
     ("latency p99 µs, stamp to result", "stamp_to_made_us/p99"),
 ];
 
+const DRAWN: [(&str, &str); 3] = [
+    OWN,
+    ("latency p50 µs, stamp to the picture drawn", "stamp_to_drawn_us/p50"),
+    ("latency p99 µs, stamp to the picture drawn", "stamp_to_drawn_us/p99"),
+];
+
 const WAYS: [Way; 4] = [
     Way {
         key: "gpu",
@@ -106,8 +112,7 @@ const WAYS: [Way; 4] = [
         theirs: "glupload ! glcolorconvert ! video/x-raw(memory:GLMemory),format=RGBA,texture-target=2D ! fakesink sync=false",
         device: None,
         compositor: true,
-        // No latency: a texture is handed on before it is drawn, and theirs has nothing that tells when it was.
-        told: &[OWN],
+        told: &DRAWN,
     },
     Way {
         key: "window",
@@ -425,6 +430,15 @@ pub fn notes(measured: &Value) -> Vec<String> {
         for part in ["/log", "/ours", "/theirs", "/ours/traced", "/theirs/traced"] {
             if let Some(why) = measured[way.name].pointer(part).and_then(|v| v.get("why")?.as_str()) {
                 notes.push(format!("{}, {}: did not run: {why}", way.name, &part[1..]));
+            }
+        }
+        for whose in ["ours", "theirs"].into_iter().filter(|_| way.told.contains(&DRAWN[1])) {
+            let undrawn = figure(&measured[way.name][whose], "/traced/frames_undrawn").filter(|frames| *frames > 0.0);
+            if let Some(frames) = undrawn {
+                notes.push(format!(
+                    "{}, {whose}: {frames} frames came before anything of the one before was drawn: its latency may be wrong",
+                    way.name
+                ));
             }
         }
         if let Some(by) = measured[way.name].pointer("/log/uploaded_by").and_then(Value::as_str) {
