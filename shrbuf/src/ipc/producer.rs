@@ -289,7 +289,8 @@ impl Producer {
             Some(Reason::NotAllowed)
         } else {
             if self.peers.len() >= most {
-                self.evict(|phase| phase == Phase::Silent);
+                let gone = self.make_room(Close::Gone, Peer::has_gone);
+                gone.or_else(|| self.make_room(Close::Because(Reason::Full), |peer| peer.phase == Phase::Silent));
             }
             if self.peers.len() >= most {
                 Some(Reason::Full)
@@ -311,11 +312,12 @@ impl Producer {
         }
     }
 
-    /// Closes the oldest connection in such a phase: somebody who connects and then keeps silent keeps nobody out.
-    fn evict(&mut self, phase: impl Fn(Phase) -> bool) -> Option<usize> {
-        let at = self.peers.iter().position(|p| phase(p.phase))?;
+    /// Closes the oldest connection that gives way to a newcomer, if there is one; where it was. One that has gone, though not all
+    /// that it said is read, keeps nobody out, nor does somebody who connects and then keeps silent.
+    fn make_room(&mut self, close: Close, gives_way: impl Fn(&Peer) -> bool) -> Option<usize> {
+        let at = self.peers.iter().position(gives_way)?;
         let mut peer = self.peers.remove(at);
-        farewell(&mut peer, Close::Because(Reason::Full), &mut self.packet, &mut self.counts);
+        farewell(&mut peer, close, &mut self.packet, &mut self.counts);
         Some(at)
     }
 
@@ -332,8 +334,10 @@ impl Producer {
         if self.peers.iter().filter(|p| is(role)(p.phase)).count() < most {
             return Ok(at);
         }
-        let told = |phase| role == Role::Consumer && phase == Phase::Told;
-        let gone = self.evict(told).ok_or(Close::Because(Reason::Full))?;
+        let full = Close::Because(Reason::Full);
+        let gone = self.make_room(Close::Gone, |peer| is(role)(peer.phase) && peer.has_gone());
+        let told = |peer: &Peer| role == Role::Consumer && peer.phase == Phase::Told;
+        let gone = gone.or_else(|| self.make_room(full, told)).ok_or(full)?;
         Ok(if gone < at { at - 1 } else { at })
     }
 
