@@ -16,7 +16,7 @@ use shrbuf_elements::test_src::{Marker, TestSrc, read_marker};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
 use shrbuf_pipeline::{Build, Graph, Rate, Size, Timestamp};
 
-use crate::launch::{LONG, Temporary, plugin};
+use crate::launch::{LONG, plugin};
 
 const ROLE: &str = "SHRBUF_GST_INSIDE_ROLE";
 
@@ -102,6 +102,12 @@ pub fn counter(socket: &str, frames: u32, buffers: usize) -> Other {
     Other::start(&format!("counter {socket} {frames} {buffers}"))
 }
 
+/// Takes frames of [`crate::late`] until they end, and connects again whenever they are others: `told` says of each time how wide
+/// they were and, where each counts, how many.
+pub fn follower(socket: &str, told: &str) -> Other {
+    Other::start(&format!("follower {socket} {told}"))
+}
+
 /// Killed at the end.
 pub struct Other(Child);
 
@@ -161,6 +167,7 @@ fn play() {
         ["producer", socket, memory, frames] => produce(socket, memory, frames.parse().unwrap()),
         ["default", socket] => produce_by_default(socket),
         ["reader", socket, stopped] => read(socket, stopped.parse().unwrap()),
+        ["follower", socket, told] => follow(socket, told),
         ["counter", socket, frames, buffers] => count(socket, frames.parse().unwrap(), buffers.parse().unwrap()),
         _ => panic!("{role}"),
     }
@@ -191,9 +198,15 @@ fn produce_by_default(socket: &str) {
 
 /// Frames of whoever listens there, once somebody does.
 fn consumer(socket: &str) -> Consumer {
-    let socket = Temporary(socket.into());
-    crate::launch::until_listening(&socket);
-    Connection::open(&socket.0, &Wishes::default(), LONG).unwrap().start().unwrap()
+    let mut opened = None;
+    crate::launch::until("a producer", || {
+        opened = match Connection::open(socket.as_ref(), &Wishes::default(), LONG) {
+            Err(IpcError::NoProducer { .. }) => None,
+            opened => Some(opened.unwrap()),
+        };
+        opened.is_some()
+    });
+    opened.unwrap().start().unwrap()
 }
 
 fn count(socket: &str, frames: u32, buffers: usize) {
@@ -213,6 +226,43 @@ fn count(socket: &str, frames: u32, buffers: usize) {
         }
     }
     assert_eq!((consumer.received(), consumer.dropped(), seen.len()), (u64::from(frames), 0, buffers));
+}
+
+fn follow(socket: &str, expected: &str) {
+    let each_counts = expected.contains(':');
+    let account = Ledger::default().account("follower", Reason::Inspect);
+    let (mut told, mut last) = (Vec::new(), None);
+    loop {
+        let mut consumer = consumer(socket);
+        let (mut before, mut width) = (None, 0);
+        let end = loop {
+            match consumer.wait(LONG).unwrap() {
+                Next::Frame(frame) => {
+                    width = frame.buffer.layout().width;
+                    if !each_counts && told.is_empty() {
+                        // Of one that is stopped, which may be another's by the time that it goes on.
+                        continue;
+                    }
+                    let n = crate::late::read(&frame.buffer, &account);
+                    assert!(last < Some(n), "{n} after {last:?}");
+                    assert!(
+                        !each_counts || before.is_none_or(|before| before + 1 == n),
+                        "a frame is missing before {n}"
+                    );
+                    (last, before) = (Some(n), Some(n));
+                }
+                end => break end,
+            }
+        };
+        let frames = consumer.received();
+        told.push(if each_counts { format!("{width}:{frames}") } else { width.to_string() });
+        match end {
+            Next::Changed => {}
+            Next::Ended => break,
+            other => panic!("no frame in {LONG:?}: {other:?}"),
+        }
+    }
+    assert_eq!(told.join(","), expected);
 }
 
 fn read(socket: &str, stopped: bool) {

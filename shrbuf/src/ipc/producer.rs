@@ -141,7 +141,8 @@ impl Producer {
     /// Begins anew with other frames, in these buffers alone: another format or size, or memory of another device. Consumers hear
     /// that they have changed ([`Next::Changed`](super::Next::Changed)), and whoever connects is told of these; those who have
     /// connected meanwhile have waited. Lets go of all buffers of before, which must not be written again until then. Returns how
-    /// many who took frames have heard of it.
+    /// many have heard of it of those who took frames and must have every one ([`Policy::Block`]): for whoever waits for them to
+    /// come again, as others would hold everybody up by not coming, and miss nothing that they may not.
     ///
     /// # Errors
     /// [`IpcError::Options`].
@@ -153,7 +154,7 @@ impl Producer {
                 return true;
             }
             let heard = farewell(peer, Close::Because(Reason::Changed), packet, counts);
-            told += usize::from(heard && peer.phase == Phase::Started);
+            told += usize::from(heard && peer.phase == Phase::Started && peer.policy == Policy::Block);
             false
         });
         self.slots.replace(announced, &self.epoll);
