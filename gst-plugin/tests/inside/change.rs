@@ -1,8 +1,13 @@
-//! Frames that are others from some moment on, out of `shrbufsink`.
+//! Frames that are others from some moment on: out of `shrbufsink`, into `shrbufsrc`.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+
+use gst::prelude::*;
 
 use crate::late::{ALL, Memory, Upstream, WIDTH, memories};
-use crate::launch::until;
-use crate::roles::follower;
+use crate::launch::{LONG, Temporary, until, until_listening};
+use crate::roles::{changer, follower, load_plugin};
 
 #[test]
 fn consumers_follow_upstreams_own_memory_to_other_caps_and_back() {
@@ -84,4 +89,50 @@ fn consumer_that_is_stopped_as_caps_change_holds_nobody_up_and_follows_when_it_g
     assert_eq!((upstream.stat("copied-frames"), upstream.stat("refused")), (0, 0));
     upstream.end();
     others.into_iter().for_each(|other| other.end_well());
+}
+
+/// `shrbufsrc`, which connects again to a producer that does not answer, and would for an hour; how many frames have come.
+fn connects_again(socket: &Temporary, waits: &Temporary) -> (gst::Pipeline, Arc<AtomicU32>) {
+    load_plugin();
+    until_listening(socket);
+    let line = format!("shrbufsrc name=src path={} timeout=3600000000000 ! fakesink", socket.as_str());
+    let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let frames = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&frames);
+    let pad = pipeline.by_name("src").unwrap().static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        gst::PadProbeReturn::Ok
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    until("its second connection", || waits.0.exists());
+    (pipeline, frames)
+}
+
+#[test]
+fn source_that_connects_again_can_be_stopped() {
+    let (socket, waits) = (Temporary::new("again"), Temporary::new("waits"));
+    let _other = changer(socket.as_str(), waits.as_str());
+    let (pipeline, _) = connects_again(&socket, &waits);
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || done.send(pipeline.set_state(gst::State::Null)));
+    assert!(matches!(wait.recv_timeout(LONG), Ok(Ok(_))), "a change of state hangs");
+}
+
+#[test]
+fn source_that_connects_again_goes_on_with_that_after_a_flush() {
+    let (socket, waits) = (Temporary::new("again-flush"), Temporary::new("waits"));
+    let _other = changer(socket.as_str(), waits.as_str());
+    let (pipeline, frames) = connects_again(&socket, &waits);
+    let source = pipeline.by_name("src").unwrap();
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        done.send(
+            source.send_event(gst::event::FlushStart::new()) && source.send_event(gst::event::FlushStop::new(true)),
+        )
+    });
+    assert_eq!(wait.recv_timeout(LONG), Ok(true), "a flush hangs");
+    std::fs::remove_file(&waits.0).unwrap();
+    until("frames of the second connection", || frames.load(Ordering::Relaxed) > 2);
+    pipeline.set_state(gst::State::Null).unwrap();
 }

@@ -1,15 +1,19 @@
 //! The other process of a test: a producer, or a consumer.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Wishes};
-use shrbuf::{Ledger, Reason};
+use shrbuf::exporter::Memfd;
+use shrbuf::ipc::{Announced, Connection, Consumer, FrameInfo, IpcError, Next, Options, Policy, Producer, Wishes};
+use shrbuf::{Format, Layout, Ledger, Pool, Reason, State};
 use shrbuf_elements::Memory;
 use shrbuf_elements::ipc::{IpcSink, Lag};
 use shrbuf_elements::test_src::{Marker, TestSrc, read_marker};
@@ -108,6 +112,12 @@ pub fn follower(socket: &str, told: &str) -> Other {
     Other::start(&format!("follower {socket} {told}"))
 }
 
+/// Changes its frames once it has a consumer, and deals with nobody from then on: once that one has come again there is a file
+/// `waits`, and not before that is removed does it go on.
+pub fn changer(socket: &str, waits: &str) -> Other {
+    Other::start(&format!("changer {socket} {waits}"))
+}
+
 /// Killed at the end.
 pub struct Other(Child);
 
@@ -168,6 +178,7 @@ fn play() {
         ["default", socket] => produce_by_default(socket),
         ["reader", socket, stopped] => read(socket, stopped.parse().unwrap()),
         ["follower", socket, told] => follow(socket, told),
+        ["changer", socket, waits] => change(socket, waits.as_ref()),
         ["counter", socket, frames, buffers] => count(socket, frames.parse().unwrap(), buffers.parse().unwrap()),
         _ => panic!("{role}"),
     }
@@ -263,6 +274,40 @@ fn follow(socket: &str, expected: &str) {
         }
     }
     assert_eq!(told.join(","), expected);
+}
+
+fn change(socket: &str, waits: &Path) {
+    let buffers = |width| {
+        let layout = Layout::linear(Format::Grey, width, 48, 1).unwrap();
+        let buffers: Vec<_> = (0..3).map(|_| Memfd::new("changer").allocate(&layout).unwrap()).collect();
+        let announced: Vec<_> = buffers.iter().map(|buffer| Announced::of(buffer).unwrap()).collect();
+        (announced, Pool::new(buffers, |_| {}).unwrap())
+    };
+    let (announced, _first) = buffers(64);
+    let options = Options { policy: Policy::Block, ..Options::default() };
+    let mut producer = Producer::bind(socket.as_ref(), options, announced, None).unwrap();
+    let served = |producer: &mut Producer| {
+        while producer.consumers() == 0 {
+            producer.wait(Some(LONG)).unwrap();
+        }
+    };
+    served(&mut producer);
+    let (announced, pool) = buffers(128);
+    producer.change(announced, None).unwrap();
+    let mut comes = [PollFd::new(producer.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut comes, PollTimeout::NONE), Ok(1));
+    std::fs::write(waits, "").unwrap();
+    crate::launch::until("its word", || !waits.exists());
+    loop {
+        served(&mut producer);
+        match pool.acquire() {
+            Some(buffer) => {
+                buffer.set_state(State::Filled);
+                producer.send(&buffer, &FrameInfo::default()).unwrap();
+            }
+            None => producer.wait(Some(LONG)).unwrap(),
+        }
+    }
 }
 
 fn read(socket: &str, stopped: bool) {

@@ -229,6 +229,9 @@ pub enum IpcError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The caller was told to wait for the producer no longer.
+    #[error("connecting was given up, as was asked for")]
+    Stopped,
     /// The peer sent what is no message.
     #[error("the producer at {path:?} broke the protocol (version {VERSION} here): {source}")]
     Wire {

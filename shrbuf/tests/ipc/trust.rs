@@ -1,12 +1,12 @@
 //! Who may connect, and to what.
 
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv};
 use shrbuf::ipc::{Connection, IpcError, Monitor, Options, Policy, Producer, Wishes};
 
 use crate::child::spawn;
@@ -256,6 +256,37 @@ fn a_producer_that_does_not_answer_is_given_up_when_the_caller_says() {
     let _mute = Source::new(&path, Options::default(), 1);
     let late = Connection::open(&path, &Wishes::default(), Duration::from_millis(50));
     assert!(matches!(late.unwrap_err(), IpcError::Late { .. }));
+}
+
+#[test]
+fn connecting_is_given_up_as_soon_as_the_caller_is_told_to() {
+    let _alone = Descriptors::count();
+    let path = socket("told");
+    let hour = Duration::from_secs(3600);
+    let (told, tell) = nix::unistd::pipe().unwrap();
+    let open = || Connection::open_unless(&path, &Wishes::default(), hour, told.as_fd()).unwrap_err();
+    let mute = Source::new(&path, Options::default(), 1);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(open);
+        // It waits, or will.
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        nix::unistd::write(&tell, &[0]).unwrap();
+        assert!(matches!(waiting.join().unwrap(), IpcError::Stopped));
+    });
+    drop(mute);
+    // Where not even a connection is to be had: the queue is full.
+    let _full = crate::fake::listener(&path);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connect = || {
+        let fd = nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        connect(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).map(|()| fd)
+    };
+    let queue: Vec<_> = std::iter::from_fn(|| connect().ok()).take(100).collect();
+    assert_eq!(connect().err(), Some(nix::Error::EAGAIN));
+    assert!(matches!(open(), IpcError::Stopped));
+    drop(queue);
+    fs::remove_file(&path).unwrap();
 }
 
 /// A consumer that has started, stopped and died, of which the producer has read nothing but that it is one.
