@@ -55,6 +55,11 @@ impl<'a> Place<'a> {
             && mine.zip(segments).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
+    /// True where some of this memory is among `segments`.
+    pub fn shares(&self, segments: &[Arc<Segment>]) -> bool {
+        self.segments.iter().flatten().any(|mine| segments.iter().any(|segment| Arc::ptr_eq(mine, segment)))
+    }
+
     /// Its layout, which names the segments in the order of [`Place::buffer`].
     pub fn layout(&self) -> &Layout {
         &self.layout

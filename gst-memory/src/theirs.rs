@@ -99,6 +99,13 @@ impl Theirs {
         Ok(Some(self.seat(buffer)?.home.send(0, frame.clone())))
     }
 
+    /// Of a stream that is over: true where somebody still has a buffer that `place` is in. Those that nobody has are let go of,
+    /// so that their memory may be another stream's.
+    pub fn still_has(&mut self, place: &Place<'_>) -> bool {
+        self.seats.retain(Seat::is_out);
+        self.seats.iter().any(|seat| place.shares(&seat.segments))
+    }
+
     /// How many are out.
     pub fn out(&self) -> usize {
         self.seats.iter().filter(|seat| seat.is_out()).count()

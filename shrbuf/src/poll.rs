@@ -46,6 +46,11 @@ pub(crate) fn any_readable<const N: usize>(
     wait(fds, PollFlags::POLLIN, timeout)
 }
 
+/// True where the other end of a socket is closed, whatever it has sent that was not read.
+pub(crate) fn hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    wait([fd], PollFlags::POLLHUP, Some(Duration::ZERO)).map(|[gone]| gone)
+}
+
 /// Waits for POLLOUT: of a dma-buf, that no reader's and no writer's fence is pending.
 pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
     wait([fd], PollFlags::POLLOUT, timeout).map(|[ready]| ready)

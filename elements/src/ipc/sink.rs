@@ -50,7 +50,7 @@ shrbuf_pipeline::properties! {
         /// Frames that wait for a consumer, with "drop-oldest".
         depth: u32 = 2,
         /// Keeps the first frames until so many consumers are there: with "block" all of them, so that the source waits in the
-        /// end, else the last that it may hold. As the pipeline is started anew, for those who were there.
+        /// end, else the last that it may hold. As the pipeline is started anew, for those who were there and must have every frame.
         wait_for: u32 = 0,
     }
 }

@@ -35,7 +35,8 @@ shrbuf_pipeline::properties! {
         /// What happens to frames for which there is no room here; not set, what the producer has set. "block" only where it has
         /// set that.
         lag: Option<Lag> = None,
-        /// Longest time that the producer may take to answer as it is connected to.
+        /// Longest time that the producer may take to answer as it is connected to. One whose camera is away answers when that is
+        /// back: for longer than this, `retry` waits.
         timeout: Duration = Duration::from_secs(5),
     }
 }

@@ -16,6 +16,7 @@ use shrbuf_gst_memory::{Place, Seen, TheirsError};
 
 use super::pool::LendingPool;
 use super::run::{Offer, Refused, Run, Settings, Share, Total};
+use super::serve::Service;
 use super::{Copies, Policy};
 use crate::{clock, lock, sys, video};
 
@@ -71,12 +72,14 @@ pub struct ShrbufSink {
     )]
     #[property(
         name = "wait-for", nick = "Wait for", get, set, type = u32, member = wait_for, maximum = MAX_BUFFERS as u32,
-        blurb = "The first frame waits until so many consumers are there"
+        blurb = "The first frame waits until so many consumers are there; with policy=block that after other caps too, for those who were"
     )]
     settings: Mutex<Settings>,
     /// Until it is known in which memory frames come.
     offer: Mutex<Option<Offer>>,
     run: Mutex<Option<Arc<Run>>>,
+    /// From the first run on: consumers are sent from one to the next.
+    service: Mutex<Option<Arc<Service>>>,
     /// Why there is no run.
     refused: Mutex<Option<Refused>>,
     total: Mutex<Total>,
@@ -147,6 +150,11 @@ impl BaseSinkImpl for ShrbufSink {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         self.end_run();
+        // Consumers hear that it is the end.
+        if let Some(service) = lock(&self.service).take() {
+            let mut total = lock(&self.total);
+            total.counts = total.counts + service.counts().0;
+        }
         Ok(())
     }
 
@@ -161,11 +169,10 @@ impl BaseSinkImpl for ShrbufSink {
         }
         let run = lock(&self.run).clone();
         if let Some(run) = run {
-            self.drain(&run);
+            self.drain(&run.service);
         }
         self.end_run();
-        let settings = lock(&self.settings).clone();
-        match Offer::new(&self.obj().name(), settings, info, drm) {
+        match Offer::new(&self.obj().name(), self.settings(), info, drm) {
             Ok(offer) => *lock(&self.offer) = Some(offer),
             // The caps are good, so they are not refused, or upstream would negotiate again and again: the first frame
             // ends it.
@@ -184,7 +191,7 @@ impl BaseSinkImpl for ShrbufSink {
         let Some((info, buffers)) = offered.or_else(running).filter(|(info, _)| asked.as_ref() == Some(info)) else {
             return Ok(());
         };
-        let Share { out, .. } = lock(&self.settings).share();
+        let Share { out, .. } = self.settings().share();
         // As many as may be away at once, and one to write to: where upstream keeps to memory of its own, it makes them
         // all at once, so that all of them come by before one comes again.
         let (size, least) = (u32::try_from(info.size()).unwrap_or(0), out.saturating_add(1));
@@ -208,7 +215,7 @@ impl BaseSinkImpl for ShrbufSink {
         // Upstream's own memory is looked at as it comes to be rendered, which is once for each frame.
         if let Some(taken) = offer.take_if(|offer| !offer.is_theirs(frame)) {
             drop(offer);
-            self.begin(taken.taken());
+            self.begin(taken.taken(self.service()));
         } else if offer.is_some() {
             return Ok(gst::FlowSuccess::Ok);
         }
@@ -228,13 +235,12 @@ impl BaseSinkImpl for ShrbufSink {
     }
 
     fn event(&self, event: gst::Event) -> bool {
-        let run = lock(&self.run).clone().filter(|_| event.type_() == gst::EventType::Eos);
-        if let Some(run) = run {
-            if !self.drain(&run) {
+        if let Some(service) = self.service().filter(|_| event.type_() == gst::EventType::Eos) {
+            if !self.drain(&service) {
                 // A flush has woken this thread, and would not wake it again where the end waits for PLAYING.
                 return false;
             }
-            run.service.with(|producer| producer.end());
+            service.with(|producer| producer.end());
         }
         self.parent_event(event)
     }
@@ -252,12 +258,24 @@ impl BaseSinkImpl for ShrbufSink {
 }
 
 impl ShrbufSink {
+    fn service(&self) -> Option<Arc<Service>> {
+        lock(&self.service).clone()
+    }
+
+    /// Those of the service, for as long as there is one.
+    fn settings(&self) -> Settings {
+        lock(&self.service).as_ref().map_or_else(|| lock(&self.settings).clone(), |service| service.settings.clone())
+    }
+
     /// True where `frame` goes to nobody, because it is not known yet which memory upstream has. Once it is, consumers
     /// are told.
     fn gathers(&self, frame: &gst::Buffer) -> bool {
+        let service = self.service();
         let mut offer = lock(&self.offer);
         let Some(Offer { gathering, info, drm, .. }) = &mut *offer else { return false };
-        let seen = gathering.see(frame, info, *drm);
+        // A buffer that is still out is of the stream before.
+        let held = service.as_ref().is_some_and(|service| service.still_has(frame, info, *drm));
+        let seen = if held { Seen::New } else { gathering.see(frame, info, *drm) };
         if seen == Seen::New {
             lock(&self.total).counts.unseen += 1;
             return true;
@@ -267,7 +285,7 @@ impl ShrbufSink {
         // More than can be known at once, or laid out otherwise, is told of as it comes.
         let theirs = seen == Seen::Again || (known.is_theirs(frame) && !known.gathering.buffers().is_empty());
         // Or it is memory that consumers cannot have, and all of it is treated alike.
-        self.begin(if theirs { known.gathered() } else { known.taken() });
+        self.begin(if theirs { known.gathered(service) } else { known.taken(service) });
         false
     }
 
@@ -275,6 +293,7 @@ impl ShrbufSink {
         match run {
             Ok(run) => {
                 gst::info!(CATEGORY, imp = self, "consumers are told of {} buffers", run.announced);
+                *lock(&self.service) = Some(Arc::clone(&run.service));
                 *lock(&self.run) = Some(Arc::new(run));
             }
             Err(why) => *lock(&self.refused) = Some(why),
@@ -293,16 +312,15 @@ impl ShrbufSink {
     fn end_run(&self) {
         *lock(&self.offer) = None;
         let Some(run) = lock(&self.run).take() else { return };
-        let mut total = lock(&self.total);
-        total.counts = total.counts + run.service.counts().0;
-        total.late += run.late.load(Ordering::Relaxed);
+        lock(&self.total).late += run.late.load(Ordering::Relaxed);
     }
 
     /// The frame in a buffer that consumers know: the one it is in, or a copy.
     fn shared(&self, run: &Run, frame: &gst::Buffer) -> Result<Shrbuf, gst::FlowError> {
-        if !run.gathered.load(Ordering::Relaxed) {
-            self.wait_for(run, |producer| (producer.consumers() >= run.wait_for).then_some(()))?;
-            run.gathered.store(true, Ordering::Relaxed);
+        let awaited = run.service.awaited();
+        if awaited > 0 {
+            self.wait_for(&run.service, |producer| (producer.consumers() >= awaited).then_some(()))?;
+            run.service.gathered();
         }
         if let Some(buffer) = run.ours.as_ref().and_then(|ours| ours.adopt(frame)) {
             return Ok(buffer);
@@ -325,7 +343,7 @@ impl ShrbufSink {
         // A pool that grows holds nobody up, so that this has to.
         let has_room = || lock(&run.theirs).out() < run.most;
         if run.most > 0 && !has_room() {
-            self.wait_for(run, |_| has_room().then_some(()))?;
+            self.wait_for(&run.service, |_| has_room().then_some(()))?;
         }
         let added = lock(&run.theirs).add(&place, frame);
         let added = added.map_err(|e| {
@@ -384,7 +402,7 @@ impl ShrbufSink {
             }
             gst::element_imp_warning!(self, gst::StreamError::WrongType, ["{message}; they are copied"]);
         }
-        let mut buffer = self.wait_for(run, |_| ours.for_copy())?;
+        let mut buffer = self.wait_for(&run.service, |_| ours.for_copy())?;
         let account = self.account();
         shrbuf_gst_memory::copy(frame, &run.info, &mut buffer, &account).map_err(|e| {
             gst::element_imp_error!(self, gst::StreamError::Format, ["{e}"]);
@@ -398,13 +416,13 @@ impl ShrbufSink {
     /// an end.
     fn wait_for<T>(
         &self,
-        run: &Run,
+        service: &Service,
         mut look: impl FnMut(&mut shrbuf::ipc::Producer) -> Option<T>,
     ) -> Result<T, gst::FlowError> {
         loop {
             self.wait_while_paused()?;
-            let calls = run.service.calls();
-            let found = sys::wait_prerolled(&*self.obj(), || run.service.wait_for(calls, &mut look))?;
+            let calls = service.calls();
+            let found = sys::wait_prerolled(&*self.obj(), || service.wait_for(calls, &mut look))?;
             if let Some(found) = found.map_err(|e| self.fail(&e))? {
                 self.wait_while_paused()?;
                 return Ok(found);
@@ -413,8 +431,8 @@ impl ShrbufSink {
     }
 
     /// **Blocks** until those who must have every frame have the last ones; false where a flush or a stop does not wait for that.
-    fn drain(&self, run: &Run) -> bool {
-        self.wait_for(run, |producer| (producer.owed() == 0).then_some(())).is_ok()
+    fn drain(&self, service: &Service) -> bool {
+        self.wait_for(service, |producer| (producer.owed() == 0).then_some(())).is_ok()
     }
 
     /// **Blocks** while the pipeline is paused. GStreamer does that before it calls `render`, but not where the
@@ -433,8 +451,8 @@ impl ShrbufSink {
     }
 
     fn call(&self) {
-        if let Some(run) = &*lock(&self.run) {
-            run.service.call();
+        if let Some(service) = &*lock(&self.service) {
+            service.call();
         }
     }
 
@@ -476,8 +494,9 @@ impl ShrbufSink {
     }
 
     fn stats(&self) -> gst::Structure {
-        let of_run = |run: &Arc<Run>| (run.service.counts(), run.late.load(Ordering::Relaxed));
-        let ((counts, consumers), late) = lock(&self.run).as_ref().map_or_else(Default::default, of_run);
+        let (counts, consumers) =
+            lock(&self.service).as_ref().map_or_else(Default::default, |service| service.counts());
+        let late = lock(&self.run).as_ref().map_or(0, |run| run.late.load(Ordering::Relaxed));
         let total = lock(&self.total);
         let Counts { frames, unseen, sent, dropped, refused } = total.counts + counts;
         gst::Structure::builder("shrbufsink-stats")

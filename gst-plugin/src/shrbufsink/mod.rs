@@ -20,9 +20,9 @@
 //!
 //! # State
 //! With caps come the buffers to offer (`pool`), with the first frame in them, or with upstream's own (`shrbuf-gst-memory`), the
-//! run (`run`) and the producer that announces them (`serve`), and others as they come; other caps make new ones, and consumers hear that the
-//! stream has ended. A thread deals with the consumers; the streaming thread sends. They share the producer behind a
-//! lock that neither holds while it waits.
+//! run (`run`) and the producer that announces them (`serve`), and others as they come. Other caps make other buffers and another run; the
+//! producer and its socket stay until the element stops, and consumers are sent on once that run has begun. A thread deals
+//! with the consumers; the streaming thread sends. They share the producer behind a lock that neither holds while it waits.
 
 mod imp;
 mod pool;

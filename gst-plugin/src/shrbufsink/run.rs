@@ -1,5 +1,5 @@
-//! A stream of one format: first what upstream is offered, then, once it is known which memory frames come in, the
-//! producer that consumers are told of it by.
+//! A stream of one format: first what upstream is offered, then, once it is known which memory frames come in, what consumers
+//! are told of.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use shrbuf::{MemoryKind, Shrbuf};
 use shrbuf_gst_memory::{Gathering, Place, Theirs};
 
 use super::pool::Buffers;
-use super::serve::Service;
+use super::serve::{Service, Told};
 use super::{Copies, Policy};
 use crate::video::{self, Drm};
 
@@ -74,7 +74,7 @@ impl Settings {
         self.options().map(drop)
     }
 
-    fn options(&self) -> Result<Options, String> {
+    pub(super) fn options(&self) -> Result<Options, String> {
         let policy = match self.policy {
             Policy::Block => shrbuf::ipc::Policy::Block,
             Policy::DropOldest => shrbuf::ipc::Policy::DropOldest,
@@ -128,21 +128,21 @@ impl Offer {
             && Place::of(frame, &self.info, self.drm).is_some()
     }
 
-    /// Consumers are told of our buffers.
-    pub(super) fn taken(mut self) -> Result<Run, Refused> {
+    /// Consumers are told of our buffers, by `before` where they were told of others.
+    pub(super) fn taken(mut self, before: Option<Arc<Service>>) -> Result<Run, Refused> {
         let none = || {
             let message = "frames with DMA_DRM caps have to lie in dma-bufs, with GstVideoMeta, and these do not";
             (gst::ResourceError::Failed, message.to_owned())
         };
         let (buffers, announced) = self.ours.take().ok_or_else(none)?;
-        Run::new(self, Some(buffers), Vec::new(), announced)
+        Run::new(self, Some(buffers), Vec::new(), announced, before)
     }
 
-    /// Consumers are told of upstream's.
-    pub(super) fn gathered(mut self) -> Result<Run, Refused> {
+    /// The same of upstream's.
+    pub(super) fn gathered(mut self, before: Option<Arc<Service>>) -> Result<Run, Refused> {
         let theirs = std::mem::take(&mut self.gathering).into_buffers();
         let announced = theirs.iter().map(Announced::of).collect::<Result<_, _>>().map_err(no_space)?;
-        Run::new(self, None, theirs, announced)
+        Run::new(self, None, theirs, announced, before)
     }
 }
 
@@ -165,11 +165,8 @@ pub(super) struct Run {
     pub(super) announced: usize,
     /// And since.
     pub(super) late: AtomicU64,
-    pub(super) service: Service,
+    pub(super) service: Arc<Service>,
     pub(super) copies: Copies,
-    /// Consumers that the first frame waits for.
-    pub(super) wait_for: usize,
-    pub(super) gathered: AtomicBool,
     pub(super) warned: AtomicBool,
     pub(super) sequence: AtomicU64,
     pub(super) color: (u8, bool),
@@ -181,9 +178,9 @@ impl Run {
         ours: Option<Arc<Buffers>>,
         theirs: Vec<Shrbuf>,
         announced: Vec<Announced>,
+        before: Option<Arc<Service>>,
     ) -> Result<Run, Refused> {
         let Offer { settings, info, drm, .. } = offer;
-        let options = settings.options().map_err(|e| (gst::ResourceError::Settings, e))?;
         let number = |n: i32| u32::try_from(n).ok().filter(|&n| n > 0);
         let rate = number(info.fps().numer()).zip(number(info.fps().denom()));
         let color = video::h273(&info.colorimetry());
@@ -192,9 +189,11 @@ impl Run {
         let most = room.min(settings.share().lent as usize);
         let theirs = Theirs::new(theirs, room, || {}).map_err(no_space)?;
         let (theirs, count) = (Arc::new(Mutex::new(theirs)), announced.len());
-        let path = settings.path.unwrap_or_default();
-        let service = Service::start(path.as_ref(), options, announced, rate, Arc::clone(&theirs));
-        let service = service.map_err(|e| (gst::ResourceError::OpenWrite, e.to_string()))?;
+        let (copies, told) = (settings.copies, Told { announced, rate, theirs: Arc::clone(&theirs) });
+        let service = match before {
+            Some(service) => service.change(told).map(|()| service),
+            None => Service::start(settings, told).map(Arc::new),
+        };
         Ok(Run {
             info,
             drm,
@@ -204,10 +203,8 @@ impl Run {
             kind,
             announced: count,
             late: AtomicU64::new(0),
-            service,
-            copies: settings.copies,
-            wait_for: settings.wait_for as usize,
-            gathered: AtomicBool::new(false),
+            service: service?,
+            copies,
             warned: AtomicBool::new(false),
             sequence: AtomicU64::new(0),
             color,

@@ -60,7 +60,7 @@ enum Link {
     /// Frames are not wanted yet.
     Connected(Connection),
     Consuming(Box<Consumer>),
-    /// Starting it failed, which has been said.
+    /// It has changed, and is not connected to again yet; or starting it failed, which has been said.
     Lost,
 }
 
@@ -328,7 +328,8 @@ impl ShrbufSrc {
             let wishes = Wishes { name: self.obj().name().into(), policy, window: settings.window };
             (path, wishes, Duration::from_nanos(settings.timeout))
         };
-        let connection = Connection::open(path.as_ref(), &wishes, timeout).map_err(|e| gst_error(&e))?;
+        let connection =
+            Connection::open_unless(path.as_ref(), &wishes, timeout, wake.as_fd()).map_err(|e| gst_error(&e))?;
         self.warn_of_less(&wishes, &connection);
         let rate = connection.rate();
         let failed = |e: &dyn std::fmt::Display| gst::error_msg!(gst::ResourceError::Settings, ["{e}"]);
@@ -349,16 +350,23 @@ impl ShrbufSrc {
         Ok(Run { link, lender, waiting, last: None, warned: false, color, wake })
     }
 
-    /// The producer has other frames: takes those from now on, and downstream with it.
+    /// The producer has other frames: takes those from now on, and downstream with it. Where the thread is wanted meanwhile, that
+    /// is tried again as it comes back.
     fn reconnect(&self, run: &mut Run) -> Result<(), gst::FlowError> {
         run.link = Link::Lost;
-        *run = self.connect(Arc::clone(&run.wake)).map_err(|e| {
-            self.post_error_message(e);
-            gst::FlowError::Error
-        })?;
+        *run = match self.connect(Arc::clone(&run.wake)) {
+            Ok(connected) => connected,
+            Err(_) if is_wanted(&run.wake) => return Err(gst::FlowError::Flushing),
+            Err(e) => {
+                self.post_error_message(e);
+                return Err(gst::FlowError::Error);
+            }
+        };
         let source = self.obj();
         if !source.negotiate() {
-            return Err(gst::FlowError::NotNegotiated);
+            // In a flush too, upon which GStreamer does it again.
+            let wanted = is_wanted(&run.wake);
+            return Err(if wanted { gst::FlowError::Flushing } else { gst::FlowError::NotNegotiated });
         }
         // Nobody minds where there is no bus to hear of it.
         let _ = source.post_message(gst::message::Latency::builder().src(&*source).build());
@@ -454,7 +462,6 @@ impl Run {
     /// all frames there may be.
     fn next(&mut self, element: &ShrbufSrc) -> Result<Received, Stop> {
         let mut patience = if self.warned { PollTimeout::NONE } else { PATIENCE_MS.into() };
-        let Link::Consuming(consumer) = &mut self.link else { return Err(Stop::Failed(IpcError::Gone)) };
         loop {
             // One that is not filled when the producer ends stays what it is.
             let whole = |f: &mut Received| f.buffer.state() != State::Filling;
@@ -468,6 +475,7 @@ impl Run {
                 Some(Last::Ended) => return Err(Stop::Flow(gst::FlowError::Eos)),
                 Some(Last::Changed) => return Err(Stop::Changed),
             }
+            let Link::Consuming(consumer) = &mut self.link else { return Err(Stop::Failed(IpcError::Gone)) };
             match consumer.receive().map_err(Stop::Failed)? {
                 Next::Frame(frame) => self.waiting.push_back(frame),
                 Next::Ended => self.last = Some(Last::Ended),
@@ -487,6 +495,13 @@ impl Run {
             }
         }
     }
+}
+
+/// Whether `unlock` has been called, and `unlock_stop` not yet.
+fn is_wanted(wake: &EventFd) -> bool {
+    let mut fds = [PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+    // Of a descriptor that is open, it does not fail.
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// False where nothing has happened for so long.

@@ -8,12 +8,13 @@
 //! takes frames while it plays. The frames are the producer's memory: a memfd as `GstFdMemory`, a dma-buf as
 //! `GstDmaBufMemory`, neither to be written, with `GstVideoMeta`. The producer has a buffer back when GStreamer has let
 //! go of the last memory made of it. A producer that has other frames from some moment on (its camera has another signal, a
-//! placeholder stands in for it) is connected to again, and downstream gets caps for those. With GStreamer 1.24 and later (cargo feature `v1_24`) dma-bufs have DMA_DRM caps
+//! placeholder stands in for it, its caps change) is connected to again, and downstream gets caps for those. With GStreamer 1.24 and later (cargo feature `v1_24`) dma-bufs have DMA_DRM caps
 //! too, and only those where they are tiled. Stamps are the producer's, in the pipeline's running time.
 //!
 //! # State
 //! Between start and stop there is a connection; from the first `create` on it is a consumer, owned by the streaming
-//! thread. Other frames are another connection. `unlock` writes an eventfd that the streaming thread polls beside what frames come by.
+//! thread. Other frames are another connection. `unlock` writes an eventfd that the streaming thread polls beside what frames come by,
+//! and beside what a producer answers by as it is connected to again.
 
 mod imp;
 mod unfit;

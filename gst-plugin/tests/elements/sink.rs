@@ -6,7 +6,7 @@ use std::path::Path;
 use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Received, Wishes};
 use shrbuf::{Format, Layout, Ledger, Reason};
 
-use crate::launch::{LONG, Launch, Temporary, bytes_of, until, until_listening};
+use crate::launch::{LEAKS_TRACER, LONG, Launch, Temporary, bytes_of, nothing_is_alive, until, until_listening};
 
 /// Connects once the producer listens, as soon as it has caps.
 fn connect(path: &Path, window: u32) -> Consumer {
@@ -153,21 +153,57 @@ fn buffers_are_upstreams_again_only_after_the_consumer() {
     launch.end_well();
 }
 
-#[test]
-fn other_caps_are_another_stream_at_the_same_path() {
-    let socket = Temporary::new("other-caps");
-    let parts = [("NV12", 160, 20), ("GRAY8", 320, 30)].map(|(format, width, frames)| {
+/// One stream of several formats and sizes, and what makes each part of it.
+fn changing(sink: &str) -> (String, Vec<String>) {
+    let part = |(format, width, frames)| {
         format!("videotestsrc num-buffers={frames} pattern=ball ! video/x-raw,format={format},width={width},height=120")
-    });
-    let sink = format!("concat name=both ! shrbufsink path={} policy=block wait-for=1 copies=allow", socket.as_str());
-    let launch = Launch::new(&format!("{sink} {} ! both. {} ! both.", parts[0], parts[1]));
-    for (part, frames) in parts.iter().zip([20, 30]) {
-        let mut consumer = connect(&socket.0, 0);
-        let got = all_bytes(&mut consumer);
+    };
+    let parts = [("NV12", 160, 20), ("GRAY8", 320, 30), ("NV12", 320, 10), ("NV12", 160, 20)].map(part);
+    let line = format!("concat name=all ! {sink} {} ! all.", parts.join(" ! all. "));
+    (line, parts.to_vec())
+}
+
+#[test]
+fn consumers_follow_where_caps_change() {
+    let (socket, file) = (Temporary::new("other-caps"), Temporary::new("raw"));
+    let path = socket.as_str();
+    let sink = format!("shrbufsink path={path} policy=block wait-for=2 consumers=2 copies=allow");
+    let (line, parts) = changing(&sink);
+    let launch = Launch::new(&line);
+    let mut consumer = connect(&socket.0, 0);
+    let other = Launch::new(&format!("shrbufsrc path={path} ! filesink location={}", file.as_str()));
+    let mut all = Vec::new();
+    for (at, part) in parts.iter().enumerate() {
+        let (mut got, mut last) = (Vec::new(), consumer.wait(LONG).unwrap());
+        while let Next::Frame(frame) = &last {
+            got.extend(bytes(frame));
+            last = consumer.wait(LONG).unwrap();
+        }
         assert!(got == bytes_of(part), "{part}: other pictures");
-        assert_eq!((consumer.received(), consumer.dropped()), (frames, 0), "{part}");
+        assert_eq!(consumer.dropped(), 0, "{part}");
+        all.extend(got);
+        match last {
+            Next::Changed if at + 1 < parts.len() => consumer = connect(&socket.0, 0),
+            Next::Ended if at + 1 == parts.len() => {}
+            other => panic!("{part}: {other:?}"),
+        }
     }
+    other.end_well();
     launch.end_well();
+    assert!(std::fs::read(&file.0).unwrap() == all, "other pictures by shrbufsrc");
+}
+
+#[test]
+fn nothing_of_gstreamers_is_left_where_caps_have_changed() {
+    let socket = Temporary::new("other-caps-leaks");
+    let path = socket.as_str();
+    let sink = format!("shrbufsink path={path} policy=block wait-for=1 copies=allow");
+    let producer = Launch::with(&changing(&sink).0, &LEAKS_TRACER);
+    until_listening(&socket);
+    // The queue still has frames as others come.
+    let source = format!("shrbufsrc path={path} ! queue ! identity sleep-time=2000 ! fakesink");
+    let consumer = Launch::with(&source, &LEAKS_TRACER);
+    [producer, consumer].into_iter().for_each(|launch| nothing_is_alive(&launch.end_well()));
 }
 
 #[test]

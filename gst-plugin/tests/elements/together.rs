@@ -1,9 +1,14 @@
 //! docs/gstreamer.md: every producer of it with every consumer, run as they stand but for their paths.
 
+use std::sync::{Arc, Mutex};
+
+use shrbuf_elements::ipc::IpcSrc;
+use shrbuf_elements::null_sink::NullSink;
 use shrbuf_elements::test_src::Marker;
-use shrbuf_pipeline::Size;
 use shrbuf_pipeline::file::load;
 use shrbuf_pipeline::supervise::{self, RunOptions, Verdict};
+use shrbuf_pipeline::{Build, Graph, Size};
+use shrbuf_tests::Watch;
 
 use crate::launch::{Launch, PAGE, Temporary, until_listening};
 
@@ -67,6 +72,36 @@ fn gstreamer_to_gstreamer_and_to_a_pipeline_of_ours_is_the_same() {
 
     let (theirs, ours) = (std::fs::read(&theirs.file.0).unwrap(), std::fs::read(&ours.file.0).unwrap());
     assert!(theirs == ours && ours.len() == BYTES, "{} and {} bytes", theirs.len(), ours.len());
+}
+
+#[test]
+fn a_pipeline_of_ours_follows_gstreamer_to_other_frames() {
+    let socket = Temporary::new("follows");
+    let part = |format: &str, width: u32, frames: u32| {
+        format!("videotestsrc num-buffers={frames} ! video/x-raw,format={format},width={width},height=48 ! all.")
+    };
+    let parts = [part("NV12", 64, 20), part("GRAY8", 128, 30), part("NV12", 64, 10)].join(" ");
+    let sink = format!("shrbufsink path={} policy=block wait-for=1 copies=allow", socket.as_str());
+    let out = Launch::new(&format!("concat name=all ! {sink} {parts}"));
+    until_listening(&socket);
+    let (frames, mut graph) = (Arc::new(Mutex::new(Vec::new())), Graph::new("in"));
+    let source = graph.add("in", IpcSrc { path: socket.0.clone(), ..IpcSrc::default() }.build().unwrap()).unwrap();
+    let counted = Arc::clone(&frames);
+    let watch = Watch::new(move |frame| {
+        let (mut all, width) = (counted.lock().unwrap(), frame.buffer.layout().width);
+        match all.last_mut() {
+            Some((last, count)) if *last == width => *count += 1,
+            _ => all.push((width, 1)),
+        }
+    });
+    let watch = graph.add("watch", watch).unwrap();
+    let sink = graph.add("sink", NullSink::default().build().unwrap()).unwrap();
+    graph.link(source, watch).unwrap();
+    graph.link(watch, sink).unwrap();
+    let report = supervise::run(graph, &RunOptions::default(), |_| Verdict::Continue);
+    assert!(report.error.is_none(), "{:?}", report.error);
+    assert_eq!(*frames.lock().unwrap(), [(64, 20), (128, 30), (64, 10)]);
+    out.end_well();
 }
 
 #[test]

@@ -12,8 +12,9 @@ use shrbuf_gst_memory::FdMemories;
 use crate::launch::{LONG, Temporary, until};
 use crate::roles::{counter, load_plugin};
 
-const SIZE: (u32, u32) = (64, 48);
-const BYTES: usize = (SIZE.0 * SIZE.1) as usize;
+/// Of a frame. A wider one has fewer rows.
+const BYTES: usize = 64 * 48;
+pub const WIDTH: u32 = 64;
 
 /// A frame with its number in it, and something of it in each byte.
 fn picture(n: u32) -> Vec<u8> {
@@ -26,7 +27,7 @@ fn picture(n: u32) -> Vec<u8> {
 pub fn read(buffer: &Shrbuf, account: &Account) -> u32 {
     let mut bytes = vec![0; BYTES];
     let read = buffer.read().unwrap();
-    for (y, row) in bytes.chunks_exact_mut(SIZE.0 as usize).enumerate() {
+    for (y, row) in bytes.chunks_exact_mut(buffer.layout().width as usize).enumerate() {
         read.plane(0).read(y, 0, row, account);
     }
     let n = u32::from_le_bytes(bytes[..4].try_into().unwrap());
@@ -35,7 +36,7 @@ pub fn read(buffer: &Shrbuf, account: &Account) -> u32 {
 }
 
 /// One buffer of upstream's own.
-struct Memory {
+pub struct Memory {
     file: File,
     memory: gst::Memory,
     /// The last that was in it.
@@ -44,7 +45,7 @@ struct Memory {
 
 impl Memory {
     fn new() -> Memory {
-        let layout = Layout::linear(Format::Grey, SIZE.0, SIZE.1, 1).unwrap();
+        let layout = Layout::linear(Format::Grey, WIDTH, BYTES as u32 / WIDTH, 1).unwrap();
         let fd = Memfd::new("upstream").allocate(&layout).unwrap().export(0).unwrap();
         let file = File::from(fd.try_clone().unwrap());
         let memory = FdMemories::new().wrap(MemoryKind::Memfd, fd, BYTES).unwrap();
@@ -52,25 +53,28 @@ impl Memory {
     }
 
     /// Nobody else has the frame.
-    fn is_free(&mut self) -> bool {
+    pub fn is_free(&mut self) -> bool {
         self.frame.get_mut().is_some()
     }
 }
 
 /// `appsrc ! shrbufsink`.
-struct Upstream {
+pub struct Upstream {
     pipeline: gst::Pipeline,
     source: AppSrc,
-    socket: Temporary,
+    pub socket: Temporary,
     next: u32,
 }
 
+fn caps(width: u32) -> String {
+    format!("video/x-raw,format=GRAY8,width={width},height={},framerate=0/1", BYTES as u32 / width)
+}
+
 impl Upstream {
-    fn start(settings: &str) -> Upstream {
+    pub fn start(settings: &str) -> Upstream {
         load_plugin();
         let socket = Temporary::new("late");
-        let caps = format!("video/x-raw,format=GRAY8,width={},height={},framerate=0/1", SIZE.0, SIZE.1);
-        let source = format!("appsrc name=src format=time caps=\"{caps}\"");
+        let source = format!("appsrc name=src format=time caps=\"{}\"", caps(WIDTH));
         let line = format!("{source} ! shrbufsink name=sink path={} {settings}", socket.as_str());
         let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
         let source = pipeline.by_name("src").unwrap().downcast::<AppSrc>().unwrap();
@@ -78,17 +82,33 @@ impl Upstream {
         Upstream { pipeline, source, socket, next: 0 }
     }
 
+    /// Pictures of another width from now on.
+    pub fn change(&self, width: u32) {
+        self.source.set_caps(Some(&caps(width).parse().unwrap()));
+    }
+
     /// The next picture, in this memory, once nobody has it.
-    fn push(&mut self, into: &mut Memory) {
+    pub fn push(&mut self, into: &mut Memory) {
         until("the memory's frame before", || into.is_free());
         into.file.write_all_at(&picture(self.next), 0).unwrap();
-        let mut frame = gst::Buffer::new();
-        let writable = frame.get_mut().unwrap();
-        writable.append_memory(into.memory.clone());
-        // Or appsrc would send a copy.
-        writable.set_pts(gst::ClockTime::from_mseconds(self.next.into()));
+        let frame = self.frame_in(into);
         into.frame = frame.clone();
         self.push_frame(frame);
+    }
+
+    /// A picture of before once more, in the memory that somebody has it in.
+    pub fn push_again(&mut self, memory: &Memory) {
+        let frame = self.frame_in(memory);
+        self.push_frame(frame);
+    }
+
+    fn frame_in(&self, memory: &Memory) -> gst::Buffer {
+        let mut frame = gst::Buffer::new();
+        let writable = frame.get_mut().unwrap();
+        writable.append_memory(memory.memory.clone());
+        // Or appsrc would send a copy.
+        writable.set_pts(gst::ClockTime::from_mseconds(self.next.into()));
+        frame
     }
 
     fn push_frame(&mut self, frame: gst::Buffer) {
@@ -96,7 +116,7 @@ impl Upstream {
         self.next += 1;
     }
 
-    fn stat(&self, name: &str) -> u64 {
+    pub fn stat(&self, name: &str) -> u64 {
         self.pipeline.by_name("sink").unwrap().property::<gst::Structure>("stats").get(name).unwrap()
     }
 
@@ -111,7 +131,7 @@ impl Upstream {
         }
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.source.end_of_stream().unwrap();
         let said = self.says(&[gst::MessageType::Eos, gst::MessageType::Error]);
         assert!(said.contains("Eos"), "{said}");
@@ -124,11 +144,11 @@ impl Drop for Upstream {
     }
 }
 
-fn memories(count: usize) -> Vec<Memory> {
+pub fn memories(count: usize) -> Vec<Memory> {
     (0..count).map(|_| Memory::new()).collect()
 }
 
-const ALL: &str = "policy=block wait-for=1 consumers=1 window=2";
+pub const ALL: &str = "policy=block wait-for=1 consumers=1 window=2";
 
 #[test]
 fn memory_that_shows_in_mid_stream_reaches_consumers_whole_and_is_told_of_once() {

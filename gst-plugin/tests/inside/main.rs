@@ -3,6 +3,7 @@
 //!
 //! A test binary of its own: one that has the elements linked in cannot load the plugin too.
 
+mod change;
 mod late;
 #[path = "../elements/launch.rs"]
 #[allow(dead_code, reason = "the other tests use all of it")]

@@ -1,22 +1,26 @@
 //! The other process of a test: a producer, or a consumer.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use shrbuf::ipc::{Connection, Consumer, IpcError, Next, Wishes};
-use shrbuf::{Ledger, Reason};
+use shrbuf::exporter::Memfd;
+use shrbuf::ipc::{Announced, Connection, Consumer, FrameInfo, IpcError, Next, Options, Policy, Producer, Wishes};
+use shrbuf::{Format, Layout, Ledger, Pool, Reason, State};
 use shrbuf_elements::Memory;
 use shrbuf_elements::ipc::{IpcSink, Lag};
 use shrbuf_elements::test_src::{Marker, TestSrc, read_marker};
 use shrbuf_pipeline::supervise::{self, Report, RunOptions, Verdict};
 use shrbuf_pipeline::{Build, Graph, Rate, Size, Timestamp};
 
-use crate::launch::{LONG, Temporary, plugin};
+use crate::launch::{LONG, plugin};
 
 const ROLE: &str = "SHRBUF_GST_INSIDE_ROLE";
 
@@ -102,6 +106,18 @@ pub fn counter(socket: &str, frames: u32, buffers: usize) -> Other {
     Other::start(&format!("counter {socket} {frames} {buffers}"))
 }
 
+/// Takes frames of [`crate::late`] until they end, and connects again whenever they are others: `told` says of each time how wide
+/// they were and, where each counts, how many.
+pub fn follower(socket: &str, told: &str) -> Other {
+    Other::start(&format!("follower {socket} {told}"))
+}
+
+/// Changes its frames once it has a consumer, and deals with nobody from then on: once that one has come again there is a file
+/// `waits`, and not before that is removed does it go on.
+pub fn changer(socket: &str, waits: &str) -> Other {
+    Other::start(&format!("changer {socket} {waits}"))
+}
+
 /// Killed at the end.
 pub struct Other(Child);
 
@@ -161,6 +177,8 @@ fn play() {
         ["producer", socket, memory, frames] => produce(socket, memory, frames.parse().unwrap()),
         ["default", socket] => produce_by_default(socket),
         ["reader", socket, stopped] => read(socket, stopped.parse().unwrap()),
+        ["follower", socket, told] => follow(socket, told),
+        ["changer", socket, waits] => change(socket, waits.as_ref()),
         ["counter", socket, frames, buffers] => count(socket, frames.parse().unwrap(), buffers.parse().unwrap()),
         _ => panic!("{role}"),
     }
@@ -191,9 +209,15 @@ fn produce_by_default(socket: &str) {
 
 /// Frames of whoever listens there, once somebody does.
 fn consumer(socket: &str) -> Consumer {
-    let socket = Temporary(socket.into());
-    crate::launch::until_listening(&socket);
-    Connection::open(&socket.0, &Wishes::default(), LONG).unwrap().start().unwrap()
+    let mut opened = None;
+    crate::launch::until("a producer", || {
+        opened = match Connection::open(socket.as_ref(), &Wishes::default(), LONG) {
+            Err(IpcError::NoProducer { .. }) => None,
+            opened => Some(opened.unwrap()),
+        };
+        opened.is_some()
+    });
+    opened.unwrap().start().unwrap()
 }
 
 fn count(socket: &str, frames: u32, buffers: usize) {
@@ -213,6 +237,77 @@ fn count(socket: &str, frames: u32, buffers: usize) {
         }
     }
     assert_eq!((consumer.received(), consumer.dropped(), seen.len()), (u64::from(frames), 0, buffers));
+}
+
+fn follow(socket: &str, expected: &str) {
+    let each_counts = expected.contains(':');
+    let account = Ledger::default().account("follower", Reason::Inspect);
+    let (mut told, mut last) = (Vec::new(), None);
+    loop {
+        let mut consumer = consumer(socket);
+        let (mut before, mut width) = (None, 0);
+        let end = loop {
+            match consumer.wait(LONG).unwrap() {
+                Next::Frame(frame) => {
+                    width = frame.buffer.layout().width;
+                    if !each_counts && told.is_empty() {
+                        // Of one that is stopped, which may be another's by the time that it goes on.
+                        continue;
+                    }
+                    let n = crate::late::read(&frame.buffer, &account);
+                    assert!(last < Some(n), "{n} after {last:?}");
+                    assert!(
+                        !each_counts || before.is_none_or(|before| before + 1 == n),
+                        "a frame is missing before {n}"
+                    );
+                    (last, before) = (Some(n), Some(n));
+                }
+                end => break end,
+            }
+        };
+        let frames = consumer.received();
+        told.push(if each_counts { format!("{width}:{frames}") } else { width.to_string() });
+        match end {
+            Next::Changed => {}
+            Next::Ended => break,
+            other => panic!("no frame in {LONG:?}: {other:?}"),
+        }
+    }
+    assert_eq!(told.join(","), expected);
+}
+
+fn change(socket: &str, waits: &Path) {
+    let buffers = |width| {
+        let layout = Layout::linear(Format::Grey, width, 48, 1).unwrap();
+        let buffers: Vec<_> = (0..3).map(|_| Memfd::new("changer").allocate(&layout).unwrap()).collect();
+        let announced: Vec<_> = buffers.iter().map(|buffer| Announced::of(buffer).unwrap()).collect();
+        (announced, Pool::new(buffers, |_| {}).unwrap())
+    };
+    let (announced, _first) = buffers(64);
+    let options = Options { policy: Policy::Block, ..Options::default() };
+    let mut producer = Producer::bind(socket.as_ref(), options, announced, None).unwrap();
+    let served = |producer: &mut Producer| {
+        while producer.consumers() == 0 {
+            producer.wait(Some(LONG)).unwrap();
+        }
+    };
+    served(&mut producer);
+    let (announced, pool) = buffers(128);
+    producer.change(announced, None).unwrap();
+    let mut comes = [PollFd::new(producer.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut comes, PollTimeout::NONE), Ok(1));
+    std::fs::write(waits, "").unwrap();
+    crate::launch::until("its word", || !waits.exists());
+    loop {
+        served(&mut producer);
+        match pool.acquire() {
+            Some(buffer) => {
+                buffer.set_state(State::Filled);
+                producer.send(&buffer, &FrameInfo::default()).unwrap();
+            }
+            None => producer.wait(Some(LONG)).unwrap(),
+        }
+    }
 }
 
 fn read(socket: &str, stopped: bool) {

@@ -77,9 +77,25 @@ impl Connection {
     /// [`IpcError::Version`], [`IpcError::Unanswered`], [`IpcError::Late`], [`IpcError::Import`], and whatever a producer does
     /// wrong.
     pub fn open(path: &Path, wishes: &Wishes, timeout: Duration) -> Result<Connection, IpcError> {
-        let end = Deadline::after(timeout);
+        Connection::open_before(path, wishes, Deadline::after(timeout))
+    }
+
+    /// As [`Connection::open`], but no longer than until `stop` is readable.
+    ///
+    /// # Errors
+    /// As there; [`IpcError::Stopped`] within a tenth of a second of that.
+    pub fn open_unless(
+        path: &Path,
+        wishes: &Wishes,
+        timeout: Duration,
+        stop: BorrowedFd<'_>,
+    ) -> Result<Connection, IpcError> {
+        Connection::open_before(path, wishes, Deadline::after(timeout).or(stop))
+    }
+
+    fn open_before(path: &Path, wishes: &Wishes, end: Deadline<'_>) -> Result<Connection, IpcError> {
         loop {
-            let socket = Socket::connect(path, end.left().unwrap_or(timeout))?;
+            let socket = Socket::connect(path, end)?;
             match Connection::greet(socket, wishes, end) {
                 Err(IpcError::Gone) => return Err(IpcError::Unanswered { path: path.to_owned() }),
                 // They have changed just now.
@@ -95,7 +111,7 @@ impl Connection {
         Connection::greet(Socket::new(socket, Path::new("")), wishes, Deadline::after(timeout))
     }
 
-    fn greet(socket: Socket, wishes: &Wishes, end: Deadline) -> Result<Connection, IpcError> {
+    fn greet(socket: Socket, wishes: &Wishes, end: Deadline<'_>) -> Result<Connection, IpcError> {
         let (policy, window, name) = (wishes.policy, wishes.window, name(&wishes.name));
         socket.tell(ToProducer::Hello { version: VERSION, role: Role::Consumer, policy, window, name })?;
         let welcome = match socket.hear_until(end)? {

@@ -221,14 +221,20 @@ pub enum IpcError {
         /// Path of the socket.
         path: PathBuf,
     },
-    /// The producer did not answer in the time that the caller gave it.
-    #[error("no answer from {path:?} in {waited:.1?}; its producer may be stopped, or it is none")]
+    /// The producer did not answer in the time that the caller gave it. One whose frames are yet to come answers when they do.
+    #[error(
+        "no answer from {path:?} in {waited:.1?}; its producer has no frames yet (its camera may be away), or is stopped, or it is \
+             none; where it may take longer, wait longer (`timeout`)"
+    )]
     Late {
         /// Path of the socket.
         path: PathBuf,
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The caller was told to wait for the producer no longer.
+    #[error("connecting was given up, as was asked for")]
+    Stopped,
     /// The peer sent what is no message.
     #[error("the producer at {path:?} broke the protocol (version {VERSION} here): {source}")]
     Wire {

@@ -161,6 +161,12 @@ impl Peer {
         self.knows &= !(1 << index);
     }
 
+    /// It has closed, by whatever way it ended, though some of what it said before may be unread.
+    pub(super) fn has_gone(&self) -> bool {
+        // Where there is no saying it is read as any other.
+        crate::poll::hung_up(self.socket.as_fd()).unwrap_or(false)
+    }
+
     /// It has been told of buffers, or is about to be.
     pub(super) fn is_consumer(&self) -> bool {
         !matches!(self.phase, Phase::Silent | Phase::Monitor)

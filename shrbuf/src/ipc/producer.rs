@@ -141,7 +141,8 @@ impl Producer {
     /// Begins anew with other frames, in these buffers alone: another format or size, or memory of another device. Consumers hear
     /// that they have changed ([`Next::Changed`](super::Next::Changed)), and whoever connects is told of these; those who have
     /// connected meanwhile have waited. Lets go of all buffers of before, which must not be written again until then. Returns how
-    /// many who took frames have heard of it.
+    /// many have heard of it of those who took frames and must have every one ([`Policy::Block`]): for whoever waits for them to
+    /// come again, as others would hold everybody up by not coming, and miss nothing that they may not.
     ///
     /// # Errors
     /// [`IpcError::Options`].
@@ -153,7 +154,7 @@ impl Producer {
                 return true;
             }
             let heard = farewell(peer, Close::Because(Reason::Changed), packet, counts);
-            told += usize::from(heard && peer.phase == Phase::Started);
+            told += usize::from(heard && peer.phase == Phase::Started && peer.policy == Policy::Block);
             false
         });
         self.slots.replace(announced, &self.epoll);
@@ -289,7 +290,8 @@ impl Producer {
             Some(Reason::NotAllowed)
         } else {
             if self.peers.len() >= most {
-                self.evict(|phase| phase == Phase::Silent);
+                let gone = self.make_room(Close::Gone, Peer::has_gone);
+                gone.or_else(|| self.make_room(Close::Because(Reason::Full), |peer| peer.phase == Phase::Silent));
             }
             if self.peers.len() >= most {
                 Some(Reason::Full)
@@ -311,11 +313,12 @@ impl Producer {
         }
     }
 
-    /// Closes the oldest connection in such a phase: somebody who connects and then keeps silent keeps nobody out.
-    fn evict(&mut self, phase: impl Fn(Phase) -> bool) -> Option<usize> {
-        let at = self.peers.iter().position(|p| phase(p.phase))?;
+    /// Closes the oldest connection that gives way to a newcomer, if there is one; where it was. One that has gone, though not all
+    /// that it said is read, keeps nobody out, nor does somebody who connects and then keeps silent.
+    fn make_room(&mut self, close: Close, gives_way: impl Fn(&Peer) -> bool) -> Option<usize> {
+        let at = self.peers.iter().position(gives_way)?;
         let mut peer = self.peers.remove(at);
-        farewell(&mut peer, Close::Because(Reason::Full), &mut self.packet, &mut self.counts);
+        farewell(&mut peer, close, &mut self.packet, &mut self.counts);
         Some(at)
     }
 
@@ -332,8 +335,10 @@ impl Producer {
         if self.peers.iter().filter(|p| is(role)(p.phase)).count() < most {
             return Ok(at);
         }
-        let told = |phase| role == Role::Consumer && phase == Phase::Told;
-        let gone = self.evict(told).ok_or(Close::Because(Reason::Full))?;
+        let full = Close::Because(Reason::Full);
+        let gone = self.make_room(Close::Gone, |peer| is(role)(peer.phase) && peer.has_gone());
+        let told = |peer: &Peer| role == Role::Consumer && peer.phase == Phase::Told;
+        let gone = gone.or_else(|| self.make_room(full, told)).ok_or(full)?;
         Ok(if gone < at { at - 1 } else { at })
     }
 

@@ -1,7 +1,7 @@
 //! A connection to a producer: connecting, and one message after the other.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,22 +28,28 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Connects within `timeout`.
-    pub(super) fn connect(path: &Path, timeout: Duration) -> Result<Socket, IpcError> {
+    /// Connects before `end`.
+    pub(super) fn connect(path: &Path, end: Deadline<'_>) -> Result<Socket, IpcError> {
         let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None);
         let fd = fd.map_err(IpcError::os("socket"))?;
-        // connect(2) waits for room in the listener's queue, for as long as a send may take. 0 would be for ever.
-        let wait = TimeVal::microseconds(timeout.as_micros().clamp(1, i64::MAX as u128 / 2) as i64);
-        setsockopt(&fd, SendTimeout, &wait).map_err(IpcError::os("SO_SNDTIMEO"))?;
         let address = UnixAddr::new(path).map_err(|e| match e {
             nix::Error::ENAMETOOLONG => IpcError::TooLong { path: path.to_owned(), most: LONGEST },
             // A zero in it.
             _ => IpcError::Path { call: "connect", path: path.to_owned(), source: e.into() },
         })?;
-        connect(fd.as_raw_fd(), &address).map_err(|e| {
+        let connected = loop {
+            // connect(2) waits for room in the listener's queue, for as long as a send may take. 0 would be for ever.
+            let wait = TimeVal::microseconds(end.slice().as_micros().clamp(1, i64::MAX as u128 / 2) as i64);
+            setsockopt(&fd, SendTimeout, &wait).map_err(IpcError::os("SO_SNDTIMEO"))?;
+            match connect(fd.as_raw_fd(), &address) {
+                Err(nix::Error::EAGAIN) if !end.over() => end.check()?,
+                connected => break connected,
+            }
+        };
+        connected.map_err(|e| {
             let path = path.to_owned();
             match e {
-                nix::Error::EAGAIN => IpcError::Late { path, waited: timeout },
+                nix::Error::EAGAIN => IpcError::Late { path, waited: end.asked },
                 // Of a file that is no socket too.
                 nix::Error::ECONNREFUSED if path.symlink_metadata().is_ok_and(|m| !m.file_type().is_socket()) => {
                     IpcError::NoSocket { path }
@@ -135,12 +141,15 @@ impl Socket {
     }
 
     /// The next message, waited for until `end`.
-    pub(super) fn hear_until(&self, end: Deadline) -> Result<ToConsumer, IpcError> {
+    pub(super) fn hear_until(&self, end: Deadline<'_>) -> Result<ToConsumer, IpcError> {
         self.until(end, || self.hear())
     }
 
     /// As [`Socket::hear_until`], with descriptors where it brings some.
-    pub(super) fn hear_with_descriptors_until(&self, end: Deadline) -> Result<(ToConsumer, Vec<OwnedFd>), IpcError> {
+    pub(super) fn hear_with_descriptors_until(
+        &self,
+        end: Deadline<'_>,
+    ) -> Result<(ToConsumer, Vec<OwnedFd>), IpcError> {
         self.until(end, || self.hear_with_descriptors(drop))
     }
 
@@ -163,13 +172,16 @@ impl Socket {
         ToConsumer::parse(bytes).map_err(|source| IpcError::Wire { path: self.path.clone(), source })
     }
 
-    fn until<T>(&self, end: Deadline, hear: impl Fn() -> Result<Option<T>, IpcError>) -> Result<T, IpcError> {
+    fn until<T>(&self, end: Deadline<'_>, hear: impl Fn() -> Result<Option<T>, IpcError>) -> Result<T, IpcError> {
         loop {
             if let Some(heard) = hear()? {
                 return Ok(heard);
             }
-            let left = end.left();
-            if !crate::poll::readable(self.fd.as_fd(), left).map_err(IpcError::os("poll"))? && end.over() {
+            // One of them twice where nobody would say so.
+            let fds = [self.fd.as_fd(), end.stop.unwrap_or(self.fd.as_fd())];
+            let readable = crate::poll::any_readable(fds, end.left()).map_err(IpcError::os("poll"))?;
+            end.check()?;
+            if readable == [false; 2] && end.over() {
                 return Err(IpcError::Late { path: self.path.clone(), waited: end.asked });
             }
         }
@@ -185,17 +197,40 @@ pub(super) fn close_apart(fds: Vec<OwnedFd>) {
     }
 }
 
+/// connect(2) is woken by room in the queue, by time or by a signal, and by nothing else. Who may be told to wait no longer
+/// comes back to hear of it after so long.
+const SLICE: Duration = Duration::from_millis(100);
+
 /// When a caller's patience ends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline {
+pub(super) struct Deadline<'a> {
     asked: Duration,
     /// `None` for a time beyond what the clock can say.
     end: Option<Instant>,
+    /// Or when this is readable.
+    stop: Option<BorrowedFd<'a>>,
 }
 
-impl Deadline {
-    pub(super) fn after(asked: Duration) -> Deadline {
-        Deadline { asked, end: Instant::now().checked_add(asked) }
+impl<'a> Deadline<'a> {
+    pub(super) fn after(asked: Duration) -> Deadline<'a> {
+        Deadline { asked, end: Instant::now().checked_add(asked), stop: None }
+    }
+
+    pub(super) fn or(self, stop: BorrowedFd<'a>) -> Deadline<'a> {
+        Deadline { stop: Some(stop), ..self }
+    }
+
+    /// Whether the caller has been told to stop.
+    fn check(self) -> Result<(), IpcError> {
+        let Some(stop) = self.stop else { return Ok(()) };
+        let told = crate::poll::readable(stop, Some(Duration::ZERO)).map_err(IpcError::os("poll"))?;
+        if told { Err(IpcError::Stopped) } else { Ok(()) }
+    }
+
+    /// How long to do what nobody can stop.
+    fn slice(self) -> Duration {
+        let left = self.left().unwrap_or(self.asked);
+        if self.stop.is_some() { left.min(SLICE) } else { left }
     }
 
     pub(super) fn left(self) -> Option<Duration> {

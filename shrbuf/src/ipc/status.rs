@@ -38,7 +38,7 @@ impl Monitor {
     /// # Errors
     /// [`IpcError::NoProducer`], [`IpcError::NoAccess`], [`IpcError::NoSocket`], [`IpcError::Foreign`], [`IpcError::Late`].
     pub fn open(path: &Path, timeout: Duration) -> Result<Monitor, IpcError> {
-        let socket = Socket::connect(path, timeout)?;
+        let socket = Socket::connect(path, Deadline::after(timeout))?;
         let (role, name) = (Role::Monitor, name("monitor"));
         socket.tell(ToProducer::Hello { version: VERSION, role, policy: None, window: 0, name })?;
         Ok(Monitor(socket))
@@ -56,7 +56,7 @@ impl Monitor {
         })
     }
 
-    fn answer(&self, end: Deadline) -> Result<Status, IpcError> {
+    fn answer(&self, end: Deadline<'_>) -> Result<Status, IpcError> {
         self.0.tell(ToProducer::Query)?;
         let Overview { consumers, buffers, pid, frames, unseen, refused, now, since } = match self.0.hear_until(end)? {
             ToConsumer::Overview(overview) => overview,

@@ -86,6 +86,20 @@ fn frames_of_before_come_back_and_those_that_waited_are_counted_on_both_sides() 
 }
 
 #[test]
+fn those_who_need_not_have_every_frame_are_told_and_not_counted() {
+    let _alone = Descriptors::count();
+    let path = socket("change-latest");
+    let mut source = Source::new(&path, options(1, 2, Policy::Latest), 4);
+    let child = spawn("follow", &path);
+    source.until(|s| s.producer.consumers() == 1);
+    assert_eq!(source.change(&one_segment(), 4).0, 0);
+    source.until(|s| s.producer.consumers() == 1);
+    source.producer.end();
+    let width = one_segment().width;
+    assert_eq!(source.said(child), format!("{width} 0 0, {width} 0 0"));
+}
+
+#[test]
 fn who_asks_goes_on_asking() {
     let _alone = Descriptors::count();
     let path = socket("change-monitor");

@@ -19,7 +19,7 @@ use crate::source::{Source, options};
 const HELLO: u32 = 1;
 pub const READY: u32 = 2;
 pub const START: u32 = 3;
-const STOP: u32 = 4;
+pub const STOP: u32 = 4;
 pub const WAKE: u32 = 5;
 const QUERY: u32 = 6;
 

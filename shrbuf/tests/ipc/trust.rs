@@ -1,13 +1,18 @@
 //! Who may connect, and to what.
 
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv};
 use shrbuf::ipc::{Connection, IpcError, Monitor, Options, Policy, Producer, Wishes};
 
 use crate::child::spawn;
 use crate::common::{Descriptors, with_descriptors_left};
+use crate::fake::words;
+use crate::hostile::{READY, START, STOP, greeted, greeting};
 use crate::source::{PATIENCE, Source, options, socket};
 
 #[test]
@@ -251,6 +256,90 @@ fn a_producer_that_does_not_answer_is_given_up_when_the_caller_says() {
     let _mute = Source::new(&path, Options::default(), 1);
     let late = Connection::open(&path, &Wishes::default(), Duration::from_millis(50));
     assert!(matches!(late.unwrap_err(), IpcError::Late { .. }));
+}
+
+#[test]
+fn connecting_is_given_up_as_soon_as_the_caller_is_told_to() {
+    let _alone = Descriptors::count();
+    let path = socket("told");
+    let hour = Duration::from_secs(3600);
+    let (told, tell) = nix::unistd::pipe().unwrap();
+    let open = || Connection::open_unless(&path, &Wishes::default(), hour, told.as_fd()).unwrap_err();
+    let mute = Source::new(&path, Options::default(), 1);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(open);
+        // It waits, or will.
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        nix::unistd::write(&tell, &[0]).unwrap();
+        assert!(matches!(waiting.join().unwrap(), IpcError::Stopped));
+    });
+    drop(mute);
+    // Where not even a connection is to be had: the queue is full.
+    let _full = crate::fake::listener(&path);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connect = || {
+        let fd = nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        connect(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).map(|()| fd)
+    };
+    let queue: Vec<_> = std::iter::from_fn(|| connect().ok()).take(100).collect();
+    assert_eq!(connect().err(), Some(nix::Error::EAGAIN));
+    assert!(matches!(open(), IpcError::Stopped));
+    drop(queue);
+    fs::remove_file(&path).unwrap();
+}
+
+/// A consumer that has started, stopped and died, of which the producer has read nothing but that it is one.
+fn dead(source: &mut Source, path: &Path, meanwhile: impl FnOnce(&mut Source)) {
+    let peer = [greeting(path)];
+    source.until(|_| greeted(&peer) == 1);
+    // One that has not read all that there was for it would be found out at once.
+    while recv(peer[0].as_raw_fd(), &mut [0; 640], MsgFlags::MSG_DONTWAIT).is_ok() {}
+    meanwhile(source);
+    for message in [words(&[READY, 4]), words(&[START]), words(&[STOP])] {
+        nix::unistd::write(&peer[0], &message).unwrap();
+    }
+}
+
+#[test]
+fn a_consumer_that_has_died_keeps_nobody_out_though_it_is_not_read_to_its_end() {
+    let descriptors = Descriptors::count();
+    let path = socket("dead");
+    let mut source = Source::new(&path, options(1, 2, Policy::Block), 4);
+    dead(&mut source, &path, |_| {});
+    let next = [greeting(&path)];
+    source.until(|_| greeted(&next) == 1);
+    assert_eq!(said(&next[0]), WELCOME);
+    assert_eq!(source.producer.counts().refused, 0);
+    drop((next, source));
+    descriptors.assert_same();
+}
+
+#[test]
+fn a_consumer_that_has_died_keeps_nobody_from_connecting_either() {
+    let descriptors = Descriptors::count();
+    let path = socket("dead-full");
+    let mut source = Source::new(&path, options(1, 2, Policy::Block), 4);
+    let mut monitors = Vec::new();
+    // As many as there may be beside consumers.
+    dead(&mut source, &path, |source| {
+        monitors.extend((0..4).map(|_| Monitor::open(&path, PATIENCE).unwrap()));
+        (0..20).for_each(|_| source.producer.wait(Some(Duration::from_millis(1))).unwrap());
+    });
+    let next = [greeting(&path)];
+    source.until(|_| greeted(&next) == 1);
+    assert_eq!(said(&next[0]), WELCOME);
+    drop((monitors, next, source));
+    descriptors.assert_same();
+}
+
+const WELCOME: u32 = 0x81;
+
+/// The type of what the producer has said first.
+fn said(peer: &OwnedFd) -> u32 {
+    let mut kind = [0; 4];
+    recv(peer.as_raw_fd(), &mut kind, MsgFlags::empty()).unwrap();
+    u32::from_ne_bytes(kind)
 }
 
 #[test]
