@@ -416,6 +416,18 @@ fn sixteen_inputs_lie_side_by_side() {
 }
 
 #[test]
+fn pictures_are_best_as_large_as_they_are_drawn() {
+    let natural = |config: Gpu, input| config.build().unwrap().input_offer(input).unwrap().natural;
+    let layout = layout([("place", numbers([8, 4, 16, 10]))]);
+    let composed = Gpu { inputs: 2, size: Some(SIZE), layout, ..software() };
+    assert_eq!([0, 1].map(|input| natural(composed.clone(), input)), [Some(SIZE), Some(Size::new(16, 10))]);
+    let turned = Gpu { size: Some(SIZE), rotate: Rotate::Quarter, ..software() };
+    assert_eq!(natural(turned, 0), Some(Size::new(SIZE.height, SIZE.width)));
+    let cut = Gpu { size: Some(SIZE), crop: Some(Part(rect([0, 0, 8, 8]))), ..software() };
+    assert_eq!([natural(cut, 0), natural(software(), 0)], [None, None]);
+}
+
+#[test]
 fn a_place_that_would_share_chroma_with_its_neighbours_is_refused() {
     let Some(_memory) = memory() else { return };
     let layout = layout([("place", numbers([21, 8, 16, 16]))]);

@@ -59,7 +59,8 @@ properties! {
     /// of `in0`, with the newest of the others so far, the first lowest; inputs with alpha (premultiplied, as KMS has
     /// it), or that are to be seen through, let through what is below, which can be in RGB alone. YUV is understood by
     /// the colorimetry that comes with each frame, and comes out right to one step; chroma is neither moved nor smoothed.
-    /// YUV made of RGB is of limited range. Everything but mosaics can be sampled and made.
+    /// YUV made of RGB is of limited range. Everything but mosaics can be sampled and made. A source that can is asked for
+    /// pictures as large as they are drawn.
     ///
     /// Who still writes a frame is waited for by the GPU, and what goes out carries a fence. Where the driver has no
     /// such fences (counter `waits`) this thread waits until the picture is there. No GPU reaches a memfd: one that comes

@@ -154,41 +154,69 @@ fn the_cpu_reads_a_picture_when_it_is_drawn() {
     assert_eq!(*came.lock().unwrap(), Some(true));
 }
 
-/// How often the element has waited for a picture of `source`; `ended` says what a probe is to find done when it comes.
-fn waits_before_sync_files(gpu: GpuElement, source: Shrbuf, ended: Arc<AtomicBool>) -> u64 {
+/// Ends the work when this thread sleeps in poll(2), and not before. True from then on.
+fn ends_when_waited_for(work: Work) -> Arc<AtomicBool> {
+    let call = format!("/proc/self/task/{}/syscall", nix::unistd::gettid());
+    let is_poll = move || std::fs::read_to_string(&call).unwrap().starts_with(&format!("{} ", nix::libc::SYS_poll));
+    let ended = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&ended);
+    std::thread::spawn(move || {
+        while !is_poll() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        says.store(true, Ordering::SeqCst);
+        work.end();
+    });
+    ended
+}
+
+/// How often the element has waited for its pictures of `source`, on a kernel without sync_files of dma-bufs. `work` is
+/// what it has to wait for before the probe gets one.
+fn waits_without_sync_files(mut gpu: GpuElement, source: Shrbuf, work: Work) -> u64 {
+    let (mut work, ended): (_, Arc<Mutex<Option<Arc<AtomicBool>>>>) = (Some(work), Arc::default());
+    let known = Arc::clone(&ended);
+    let before = Watch::new(move |_| *known.lock().unwrap() = Some(ends_when_waited_for(work.take().unwrap())));
     let came: Arc<Mutex<Option<bool>>> = Arc::default();
     let noted = Arc::clone(&came);
-    let probe = Probe(move |_| *noted.lock().unwrap() = Some(ended.load(Ordering::SeqCst)));
-    let feed = Feed(vec![Frame::new(source, Timestamp(0), 0)]);
-    let streams = [dma_bufs(Format::Yuyv), dma_bufs(Format::Xr24)];
-    let elements: Vec<Box<dyn Element>> = vec![Box::new(feed), Box::new(gpu), Box::new(probe)];
+    let probe = Probe(move |_| {
+        let ended = ended.lock().unwrap().take().unwrap();
+        *noted.lock().unwrap() = Some(ended.load(Ordering::SeqCst));
+    });
+    let feed = Feed(vec![Frame::new(source.clone(), Timestamp(0), 0)]);
+    let mut graph = Graph::new("test");
+    gpu.import(0, &dma_bufs(Format::Yuyv), std::slice::from_ref(&source)).unwrap();
+    gpu.allocate(0, &dma_bufs(Format::Xr24)).unwrap();
+    let elements: [(&str, Box<dyn Element>); 4] =
+        [("feed", Box::new(feed)), ("before", before), ("gpu", Box::new(gpu)), ("probe", Box::new(probe))];
+    let nodes = elements.map(|(name, element)| graph.add(name, element).unwrap());
+    nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
     without_sync_files();
 
-    let graph = run_well(line(elements, &streams), None);
+    let graph = run_well(graph, None);
 
     assert_eq!(*came.lock().unwrap(), Some(true));
-    let own = graph.counts().into_iter().find(|c| c.name == "e1").unwrap().own;
+    let own = graph.counts().into_iter().find(|c| c.name == "gpu").unwrap().own;
     own.into_iter().find(|(name, _)| *name == "waits").unwrap().1
 }
 
 #[test]
-fn before_sync_files_of_dma_bufs_what_is_still_written_is_waited_for() {
+fn without_sync_files_of_dma_bufs_what_is_still_written_is_waited_for() {
     if !on_dma_bufs() {
         return;
     }
     let source = picture(&dma_bufs(Format::Yuyv));
-    let ended = ends_later(Vgem::open().unwrap().begin(Access::Write, &source, 0));
-    assert_eq!(waits_before_sync_files(software(), source, ended), 0);
+    let writing = Vgem::open().unwrap().begin(Access::Write, &source, 0);
+    assert_eq!(waits_without_sync_files(software(), source, writing), 0);
 }
 
 #[test]
-fn before_sync_files_of_dma_bufs_what_is_drawn_is_waited_for() {
+fn without_sync_files_of_dma_bufs_what_is_drawn_is_waited_for() {
     if !on_dma_bufs() {
         return;
     }
     let mut gpu = software();
-    let ended = ends_later(takes_its_time(&gpu.device().unwrap()));
-    assert_eq!(waits_before_sync_files(gpu, picture(&dma_bufs(Format::Yuyv)), ended), 1);
+    let drawing = takes_its_time(&gpu.device().unwrap());
+    assert_eq!(waits_without_sync_files(gpu, picture(&dma_bufs(Format::Yuyv)), drawing), 1);
 }
 
 /// These in a line, for so many frames.

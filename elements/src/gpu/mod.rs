@@ -327,7 +327,7 @@ impl Element for GpuElement {
         up.into_iter().chain(down).reduce(|up, down| format!("{up}; {down}"))
     }
 
-    fn input_offer(&mut self, _input: usize) -> Result<InputOffer, Failure> {
+    fn input_offer(&mut self, input: usize) -> Result<InputOffer, Failure> {
         let device = self.device()?;
         let most = device.context.max_texture();
         let all = Sizes::Range { min: Size::new(1, 1), max: Size::new(most, most), step: Size::new(1, 1) };
@@ -351,7 +351,7 @@ impl Element for GpuElement {
             video: video.collect(),
             memory: Consumes { kinds, holds, ..Consumes::cpu() },
             wanted: Wanted::default(),
-            natural: None,
+            natural: self.inputs.get(input).and_then(|port| port.setting.unscaled(self.config.size?)),
         })
     }
 

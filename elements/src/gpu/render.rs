@@ -60,6 +60,13 @@ impl Setting {
         self.alpha != OPAQUE || matches!(format, Some(Format::Ar24 | Format::Ab24))
     }
 
+    /// The size of pictures that need no scaling for a target of `size`; not for those of which a part is seen.
+    pub(super) fn unscaled(&self, size: Size) -> Option<Size> {
+        let place = self.place.map_or(size, Place::size);
+        // Two turns by the same angle are none or a half one, which leave the size alone.
+        self.part.is_none().then(|| self.turn.of(place))
+    }
+
     /// The size of what is seen of a picture of `size`.
     pub(super) fn seen(&self, size: Size) -> Size {
         self.turn.of(self.part.map_or(size, |p| Size::new(p.width, p.height)))
