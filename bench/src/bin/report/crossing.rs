@@ -1,9 +1,12 @@
-//! Frames into another process, ours by `crossing`, theirs by `shmsink ! shmsrc` and by iceoryx2, at 60 a second.
+//! Frames into another process, ours by `crossing`, theirs by `shmsink ! shmsrc` and by iceoryx2, at 60 a second: by time,
+//! and by instructions.
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use shrbuf_bench::process::{self, Used};
 use shrbuf_bench::table::{Goal, Row};
@@ -14,8 +17,8 @@ use crate::peer;
 /// Times everything is run, ours and theirs by turns; the best of each counts.
 const ROUNDS: usize = 3;
 const SIZES: [(u32, u32); 3] = [(640, 360), (1920, 1080), (3840, 2160)];
-const SHORT: u64 = 60;
-const LONG: u64 = 300;
+/// Copies of a picture, of which the mean counts.
+const COPIES: u32 = 8;
 /// Longest time until a producer listens.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -92,6 +95,64 @@ fn eventfds(how: &str, frames: u64) -> Result<(f64, Value)> {
     Ok((used.cpu_us(), serde_json::from_str(&used.output)?))
 }
 
+/// Runs that a frame's cost is the difference of: short ones and long ones of so many frames, by turns, of which the least count.
+struct Runs {
+    each: usize,
+    short: u64,
+    long: u64,
+}
+
+/// Once, as [`ROUNDS`] are many.
+const TIMED: Runs = Runs { each: 1, short: 60, long: 300 };
+/// The first run of a program brings it in from the host, which is its kernel's work; and of shmsink's runs one had a tenth more
+/// at 4K while the host was busy.
+const COUNTED: Runs = Runs { each: 2, short: 30, long: 240 };
+
+/// CPU µs of a frame, and what the consumer of the last long run said.
+fn a_frame(runs: Runs, run: impl Fn(u64) -> Result<(f64, Value)>) -> Result<(f64, Value)> {
+    let (mut short, mut long) = (f64::INFINITY, f64::INFINITY);
+    let mut said = Value::Null;
+    for _ in 0..runs.each {
+        short = short.min(run(runs.short)?.0);
+        let (cpu, says) = run(runs.long)?;
+        (long, said) = (long.min(cpu), says);
+    }
+    Ok(((long - short) / (runs.long - runs.short) as f64, said))
+}
+
+/// CPU µs of copying a picture whose memory is there.
+fn copy((width, height): (u32, u32)) -> Result<f64> {
+    let picture = vec![1_u8; width as usize * height as usize * 3 / 2];
+    let mut other = vec![2_u8; picture.len()];
+    let now = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    let begin = now()?;
+    for _ in 0..COPIES {
+        black_box(&mut other).copy_from_slice(black_box(&picture));
+    }
+    Ok(Duration::from(now()? - begin).as_secs_f64() * 1e6 / f64::from(COPIES))
+}
+
+/// As [`measure`] where CPU time counts instructions, without latency, and with what copying a picture takes there. Not of
+/// iceoryx2, whose start takes what 800 frames do, and varies by as much as 100 do.
+pub fn count() -> Result<Value> {
+    let peer = peer::installed();
+    // One that fails leaves the others.
+    let cost = |whose: &str, run: &dyn Fn(u64) -> Result<(f64, Value)>| {
+        a_frame(COUNTED, run).map_err(|why| eprintln!("bench: {whose}: {why}")).ok().map(|(cpu, _)| cpu)
+    };
+    let bare = cost("a tick and an eventfd", &|frames| eventfds("bare", frames));
+    let mut sizes = Vec::new();
+    for size in SIZES {
+        eprintln!("NV12 {}x{} into another process", size.0, size.1);
+        sizes.push(json!({
+            "width": size.0, "height": size.1, "copy_us": copy(size)?,
+            "ours": { "cpu_us": cost("ours", &|frames| ours(size, frames)) },
+            "theirs": { "cpu_us": if peer { cost("the peer", &|frames| theirs(size, frames)) } else { None } },
+        }));
+    }
+    Ok(json!({ "floor": { "bare_cpu_us": bare }, "sizes": sizes }))
+}
+
 /// `{floor: {p50_ns, p99_ns, bare_cpu_us}, sizes: [{width, height, ours: {cpu_us, p50_ns, p99_ns}, theirs: as ours, iceoryx2: as ours}]}`, a frame.
 pub fn measure() -> Result<Value> {
     let peer = peer::installed();
@@ -101,18 +162,17 @@ pub fn measure() -> Result<Value> {
     let mut of_theirs = vec![Vec::new(); SIZES.len()];
     let mut of_iceoryx = vec![Vec::new(); SIZES.len()];
     for _ in 0..ROUNDS {
-        floors.push(eventfds("floor", LONG)?.1);
-        bare.push((eventfds("bare", LONG)?.0 - eventfds("bare", SHORT)?.0) / (LONG - SHORT) as f64);
+        floors.push(eventfds("floor", TIMED.long)?.1);
+        bare.push(a_frame(TIMED, |frames| eventfds("bare", frames))?.0);
         for (i, &size) in SIZES.iter().enumerate() {
-            let ((short, _), (long, said)) = (ours(size, SHORT)?, ours(size, LONG)?);
-            of_ours[i].push(((long - short) / (LONG - SHORT) as f64, said));
-            match iceoryx(size, SHORT).and_then(|(short, _)| Ok((short, iceoryx(size, LONG)?))) {
-                Ok((short, (long, said))) => of_iceoryx[i].push(((long - short) / (LONG - SHORT) as f64, said)),
+            of_ours[i].push(a_frame(TIMED, |frames| ours(size, frames))?);
+            match a_frame(TIMED, |frames| iceoryx(size, frames)) {
+                Ok(frame) => of_iceoryx[i].push(frame),
                 Err(why) => eprintln!("bench: iceoryx2 at {size:?}: {why}"),
             }
             if peer {
-                match theirs(size, SHORT).and_then(|(short, _)| Ok((short, theirs(size, LONG)?))) {
-                    Ok((short, (long, said))) => of_theirs[i].push(((long - short) / (LONG - SHORT) as f64, said)),
+                match a_frame(TIMED, |frames| theirs(size, frames)) {
+                    Ok(frame) => of_theirs[i].push(frame),
                     Err(why) => eprintln!("bench: the peer at {size:?}: {why}"),
                 }
             }
@@ -138,22 +198,52 @@ pub fn measure() -> Result<Value> {
     Ok(json!({ "floor": floor, "sizes": sizes }))
 }
 
+/// What is sent at a size.
+fn of(size: &Value) -> String {
+    format!("NV12 {}x{} into another process", size["width"], size["height"])
+}
+
+/// What a frame of a size takes, beside GStreamer's and the least that it can take.
+fn costs(measured: &Value, size: &Value, unit: &str) -> Vec<Row> {
+    let ours = crate::figure(size, "/ours/cpu_us");
+    let goal = if size["height"] == 1080 { Goal::Part(0.1) } else { Goal::None };
+    let row = |peer: &str, theirs, goal| Row::new(format!("{}: {unit} ({peer})", of(size)), ours, theirs, goal);
+    vec![
+        row("shmsink ! shmsrc", crate::figure(size, "/theirs/cpu_us"), goal),
+        row("a tick and an eventfd", crate::figure(measured, "/floor/bare_cpu_us"), Goal::None),
+    ]
+}
+
+/// How a frame's cost grows with its size.
+fn growth(measured: &Value, unit: &str) -> Row {
+    let cost = |i: usize| crate::figure(measured, &format!("/sizes/{i}/ours/cpu_us"));
+    let grown = cost(2).zip(cost(0)).map(|(large, small)| large / small);
+    Row::new(format!("4K beside 640x360: {unit}, times"), grown, None, Goal::None)
+}
+
+/// Lines of the table, of what [`count`] tells.
+pub fn count_rows(measured: &Value) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for size in measured["sizes"].as_array().into_iter().flatten() {
+        rows.extend(costs(measured, size, "1000 instructions a frame"));
+        let [ours, theirs, copy] = ["/ours/cpu_us", "/theirs/cpu_us", "/copy_us"].map(|what| crate::figure(size, what));
+        let rest = theirs.zip(copy).map(|(theirs, copy)| theirs - copy);
+        let what = format!("{}: 1000 instructions a frame (shmsink ! shmsrc but for its copy)", of(size));
+        rows.push(Row::new(what, ours, rest, Goal::None));
+    }
+    rows.push(growth(measured, "instructions"));
+    rows
+}
+
 /// Lines of the table.
 pub fn rows(measured: &Value) -> Vec<Row> {
     let us = |value: &Value, what: &str| crate::figure(value, what).map(|ns| ns / 1e3);
     let mut rows = Vec::new();
     for size in measured["sizes"].as_array().into_iter().flatten() {
-        let of = format!("NV12 {}x{} into another process", size["width"], size["height"]);
-        let goal = if size["height"] == 1080 { Goal::Part(0.1) } else { Goal::None };
-        let cpu = |whose: &str| crate::figure(size, &format!("/{whose}/cpu_us"));
-        rows.push(Row::new(format!("{of}: CPU µs"), cpu("ours"), cpu("theirs"), goal));
-        rows.push(Row::new(format!("{of}: CPU µs (iceoryx2)"), cpu("ours"), cpu("iceoryx2"), Goal::None));
-        rows.push(Row::new(
-            format!("{of}: CPU µs (a tick and an eventfd)"),
-            cpu("ours"),
-            crate::figure(measured, "/floor/bare_cpu_us"),
-            Goal::None,
-        ));
+        let of = of(size);
+        rows.extend(costs(measured, size, "CPU µs"));
+        let [ours, theirs] = ["ours", "iceoryx2"].map(|side| crate::figure(size, &format!("/{side}/cpu_us")));
+        rows.push(Row::new(format!("{of}: CPU µs (iceoryx2)"), ours, theirs, Goal::None));
         for (whose, name) in [("theirs", "shmsink ! shmsrc"), ("iceoryx2", "iceoryx2")] {
             for part in ["p50", "p99"] {
                 let [ours, theirs] = ["ours", whose].map(|side| us(size, &format!("/{side}/{part}_ns")));
@@ -166,8 +256,6 @@ pub fn rows(measured: &Value) -> Vec<Row> {
         let floor = us(measured, "/floor/p99_ns");
         rows.push(Row::new(format!("{of}: latency p99 µs (eventfd)"), us(size, "/ours/p99_ns"), floor, Goal::None));
     }
-    let cpu = |i: usize| crate::figure(measured, &format!("/sizes/{i}/ours/cpu_us"));
-    let grown = cpu(2).zip(cpu(0)).map(|(large, small)| large / small);
-    rows.push(Row::new("4K beside 640x360: CPU, times", grown, None, Goal::None));
+    rows.push(growth(measured, "CPU"));
     rows
 }

@@ -1,5 +1,5 @@
-//! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms, there by time
-//! and by instructions.
+//! Graphs, ours beside GStreamer's: natively, between processes, and in the virtual machine on vivid and vkms; by time, and,
+//! in the virtual machine, by instructions.
 //!
 //! `report DIR PART...` runs those parts and writes JSON into DIR; `report --in-guest PART` is what it runs in the virtual
 //! machine.
@@ -47,7 +47,10 @@ fn main() -> Result<()> {
             return Ok(());
         }
         ["--in-guest", "count"] => {
-            println!("{}", json!({ "camera to display": guest::count()?, "ways": paths::count()? }));
+            let counted = json!({
+                "camera to display": guest::count()?, "ways": paths::count()?, "crossing": crossing::count()?,
+            });
+            println!("{counted}");
             return Ok(());
         }
         ["--in-guest", part] => {
@@ -108,6 +111,7 @@ fn main() -> Result<()> {
                 write(&folder, "count.json", &count)?;
                 rows.extend(guest::count_rows(&count["camera to display"]));
                 rows.extend(paths::count_rows(&count["ways"]));
+                rows.extend(crossing::count_rows(&count["crossing"]));
                 notes.extend(paths::notes(&count["ways"]));
             }
             Err(why) => eprintln!("bench: no instructions were counted: {why}"),
