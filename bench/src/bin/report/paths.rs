@@ -433,7 +433,10 @@ pub fn notes(measured: &Value) -> Vec<String> {
             }
         }
         for whose in ["ours", "theirs"].into_iter().filter(|_| way.told.contains(&DRAWN[1])) {
-            let undrawn = figure(&measured[way.name][whose], "/traced/frames_undrawn").filter(|frames| *frames > 0.0);
+            let told = |path: &str| figure(&measured[way.name][whose], path);
+            // Instructions are counted without a look at what is drawn when.
+            let latency = told(&format!("/traced/{}", DRAWN[1].1));
+            let undrawn = latency.and_then(|_| told("/traced/frames_undrawn")).filter(|frames| *frames > 0.0);
             if let Some(frames) = undrawn {
                 notes.push(format!(
                     "{}, {whose}: {frames} frames came before anything of the one before was drawn: its latency may be wrong",
