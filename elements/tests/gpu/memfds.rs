@@ -8,8 +8,10 @@ fn memfds_are_taken_only_where_copies_are_allowed_and_are_counted_then() {
     let mut element = software().build().unwrap();
     let kinds = |e: &mut Box<dyn Element>| e.input_offer(0).unwrap().memory.kinds.len();
     assert_eq!(kinds(&mut element), 1);
-    element.allow_copies(Copies::Allow);
-    assert_eq!(kinds(&mut element), 2);
+    for copies in [Copies::Warn, Copies::Allow] {
+        element.allow_copies(copies);
+        assert_eq!(kinds(&mut element), 2);
+    }
 
     for from in [Format::Yuyv, Format::Nv12, Format::Rg24, Format::Rg16, Format::Xb24] {
         let source = native::picture(from, ODD, noise(9));
