@@ -17,6 +17,7 @@ mod heap;
 mod late;
 pub mod native;
 mod old_kernel;
+mod polling;
 mod recolor;
 mod watch;
 
@@ -26,6 +27,7 @@ pub use growth::Growth;
 pub use heap::allocations;
 pub use late::Late;
 pub use old_kernel::without_sync_files;
+pub use polling::once_polling;
 pub use recolor::Recolor;
 pub use watch::Watch;
 

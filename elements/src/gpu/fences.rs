@@ -10,7 +10,7 @@ use shrbuf::{Access, BufferId, FenceStatus, Layout, Plane};
 use shrbuf_pipeline::supervise::{RunOptions, Verdict, run};
 use shrbuf_pipeline::{Graph, Rate, Timestamp};
 use shrbuf_tests::native::{Feed, Probe, line, picture_in, run_well, stream};
-use shrbuf_tests::{Watch, without_sync_files};
+use shrbuf_tests::{Watch, once_polling, without_sync_files};
 
 use super::loss::{on_dma_bufs, software};
 use super::*;
@@ -154,34 +154,21 @@ fn the_cpu_reads_a_picture_when_it_is_drawn() {
     assert_eq!(*came.lock().unwrap(), Some(true));
 }
 
-/// Ends the work when this thread sleeps in poll(2), and not before. True from then on.
-fn ends_when_waited_for(work: Work) -> Arc<AtomicBool> {
-    let call = format!("/proc/self/task/{}/syscall", nix::unistd::gettid());
-    let is_poll = move || std::fs::read_to_string(&call).unwrap().starts_with(&format!("{} ", nix::libc::SYS_poll));
-    let ended = Arc::new(AtomicBool::new(false));
-    let says = Arc::clone(&ended);
-    std::thread::spawn(move || {
-        while !is_poll() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        says.store(true, Ordering::SeqCst);
-        work.end();
-    });
-    ended
-}
-
 /// How often the element has waited for its pictures of `source`, on a kernel without sync_files of dma-bufs. `work` is
 /// what it has to wait for before the probe gets one.
 fn waits_without_sync_files(mut gpu: GpuElement, source: Shrbuf, work: Work) -> u64 {
-    let (mut work, ended): (_, Arc<Mutex<Option<Arc<AtomicBool>>>>) = (Some(work), Arc::default());
-    let known = Arc::clone(&ended);
-    let before = Watch::new(move |_| *known.lock().unwrap() = Some(ends_when_waited_for(work.take().unwrap())));
+    let (mut work, ended) = (Some(work), Arc::new(AtomicBool::new(false)));
+    let says = Arc::clone(&ended);
+    let before = Watch::new(move |_| {
+        let (work, says) = (work.take().unwrap(), Arc::clone(&says));
+        once_polling(move || {
+            says.store(true, Ordering::SeqCst);
+            work.end();
+        });
+    });
     let came: Arc<Mutex<Option<bool>>> = Arc::default();
     let noted = Arc::clone(&came);
-    let probe = Probe(move |_| {
-        let ended = ended.lock().unwrap().take().unwrap();
-        *noted.lock().unwrap() = Some(ended.load(Ordering::SeqCst));
-    });
+    let probe = Probe(move |_| *noted.lock().unwrap() = Some(ended.load(Ordering::SeqCst)));
     let feed = Feed(vec![Frame::new(source.clone(), Timestamp(0), 0)]);
     let mut graph = Graph::new("test");
     gpu.import(0, &dma_bufs(Format::Yuyv), std::slice::from_ref(&source)).unwrap();

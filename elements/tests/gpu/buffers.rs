@@ -26,25 +26,32 @@ fn planes_in_different_buffers_are_one_picture() {
 fn a_frame_that_is_still_being_written_is_waited_for() {
     let Some(memory) = memory() else { return };
     let source = picture_in(&memory, &dma_bufs(Format::Xr24, SIZE), noise(11));
-    let writing = Vgem::open().unwrap().begin(Access::Write, &source, 0);
-    let signalled = Arc::new(AtomicBool::new(false));
-    let (seen, made) = (Arc::clone(&signalled), Arc::new(AtomicBool::new(false)));
-    let came = Arc::clone(&made);
-    let probe = Probe(move |_| came.store(seen.load(Ordering::SeqCst), Ordering::SeqCst));
-    let frame = Frame::new(source, Timestamp(0), 0);
-    let elements: Vec<Box<dyn Element>> =
-        vec![Box::new(Feed(vec![frame])), software().build().unwrap(), Box::new(probe)];
-    let graph = line(elements, &[dma_bufs(Format::Xr24, SIZE), dma_bufs(Format::Nv12, SIZE)]);
-    let writer = std::thread::spawn(move || {
-        // Time in which one that did not wait would have made its picture: nothing else says that it waits.
-        std::thread::sleep(Duration::from_millis(500));
-        signalled.store(true, Ordering::SeqCst);
-        writing.end();
+    let mut writing = Some(Vgem::open().unwrap().begin(Access::Write, &source, 0));
+    let written = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&written);
+    // Mesa's renderer for the CPU waits on the thread that gives it work.
+    let before = Watch::new(move |_| {
+        let (writing, says) = (writing.take().unwrap(), Arc::clone(&says));
+        once_polling(move || {
+            says.store(true, Ordering::SeqCst);
+            writing.end();
+        });
     });
+    let made = Arc::new(AtomicBool::new(false));
+    let came = Arc::clone(&made);
+    let probe = Probe(move |_| came.store(written.load(Ordering::SeqCst), Ordering::SeqCst));
+    let mut gpu = software().build().unwrap();
+    gpu.import(0, &dma_bufs(Format::Xr24, SIZE), std::slice::from_ref(&source)).unwrap();
+    gpu.allocate(0, &dma_bufs(Format::Nv12, SIZE)).unwrap();
+    let feed = Feed(vec![Frame::new(source, Timestamp(0), 0)]);
+    let mut graph = Graph::new("test");
+    let elements: [(&str, Box<dyn Element>); 4] =
+        [("feed", Box::new(feed)), ("before", before), ("gpu", gpu), ("probe", Box::new(probe))];
+    let nodes = elements.map(|(name, element)| graph.add(name, element).unwrap());
+    nodes.windows(2).for_each(|pair| graph.link(pair[0], pair[1]).unwrap());
 
     run_well(graph, None);
 
-    writer.join().unwrap();
     assert!(made.load(Ordering::SeqCst), "a picture was made before the source was written");
 }
 

@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use shrbuf::exporter::{Exporter, Udmabuf};
 use shrbuf::{Access, Format, Layout, MemoryKind, Modifier, Plane, Shrbuf};
@@ -31,6 +30,7 @@ use shrbuf_pipeline::{
 };
 use shrbuf_tests::native::reference::{colours, difference, is_bayer, is_rgb, planes, sample, to_rgb, to_yuv_limited};
 use shrbuf_tests::native::{self, Feed, Probe, line, noise, picture_in, plane, run, run_well, stream};
+use shrbuf_tests::{Watch, once_polling};
 use vgem::Vgem;
 
 const SIZE: Size = Size::new(64, 34);
